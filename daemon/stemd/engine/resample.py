@@ -1,0 +1,78 @@
+"""Changing a song's rate, block by block, with the samples that one call for the whole song would give.
+
+Let the rates be old and new, in lowest terms. Frames fall into groups: each `old` frames in make `new` frames out, with
+the same filters for every group, so a cut between groups changes nothing as long as each side sees enough of the
+other. torchaudio's windowed sinc ends at its 6th zero crossing, at 0.99 of the lower rate; counted in frames of the song
+
+    reach = ⌈6·old / (0.99·min(old, new))⌉
+
+and a block is read with that much around it, rounded up to whole groups:
+
+    ... |context|          block          |context| ...     in:  multiples of old
+                |          kept           |                 out: multiples of new
+
+Beyond the song's ends there is silence. T frames make exactly ⌈T·new/old⌉: torchaudio counts them in float32, and
+is off by one or more above 2²⁴ frames.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+from torchaudio.functional import resample as convert
+
+BLOCK = 1 << 16
+"""Frames in, about, for one call."""
+
+MAX_TERM = 1500
+"""Rates whose ratio needs larger terms are rounded: see `model_ratio`. 384000 : 44100 = 1280 : 147 is still exact."""
+
+
+def model_ratio(song_rate: int, model_rate: int) -> Fraction:
+    """How many frames the model hears for each frame of the song.
+
+    torchaudio's filters are a dense table of new·(old + 2·reach) numbers: 44101 to 44100 Hz would need 15 GB of them.
+    For such rates the nearest ratio of small terms serves as well: the model hears the song at most 0.1 % sharp or flat,
+    and the way back undoes it exactly, since it uses the inverse of this ratio and not the rates.
+    """
+    ratio = Fraction(model_rate, song_rate)
+    if ratio > 1:
+        return 1 / (1 / ratio).limit_denominator(MAX_TERM)
+    return ratio.limit_denominator(MAX_TERM)
+
+
+def resample(blocks: Iterable[Tensor], ratio: Fraction) -> Iterator[Tensor]:
+    """A song's blocks `[..., T]` at `ratio` times its rate: altogether `[..., ⌈T·ratio⌉]`, aligned at the first frame."""
+    if ratio == 1:
+        yield from blocks
+        return
+    new, old = ratio.as_integer_ratio()
+    context = old * math.ceil(math.ceil(6 * old / (0.99 * min(old, new))) / old)
+    size = old * max(1, BLOCK // old)
+    held, taken, given = None, 0, 0
+    for block in blocks:
+        taken += block.shape[-1]
+        held = _silent(block, context) if held is None else held
+        held = torch.cat([held, block], -1)
+        while held.shape[-1] >= size + 2 * context:
+            yield _middle(held[..., : size + 2 * context], old, new, context)
+            held = held[..., size:]
+            given += size // old * new
+    while held is not None and (left := math.ceil(taken * ratio) - given) > 0:
+        held = torch.cat([held, _silent(held, size + 2 * context)], -1)
+        yield _middle(held[..., : size + 2 * context], old, new, context)[..., :left]
+        held = held[..., size : held.shape[-1] - size - 2 * context]
+        given += size // old * new
+
+
+def _middle(block: Tensor, old: int, new: int, context: int) -> Tensor:
+    """One block at the new rate, without the `context` frames on both sides."""
+    first = context // old * new
+    made = convert(block.contiguous(), old, new)
+    return made[..., first : made.shape[-1] - first]
+
+
+def _silent(like: Tensor, frames: int) -> Tensor:
+    return like.new_zeros(*like.shape[:-1], frames)

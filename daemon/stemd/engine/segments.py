@@ -1,0 +1,153 @@
+"""A song in overlapping segments, and back: the arithmetic of `demucs.apply.apply_model`, as a stream.
+
+The model hears segments of L frames; segment i starts at i·stride, where stride = ⌊(1 - overlap)·L⌋, so the last ones
+are shorter. Each answer is weighted with a triangle (1 in the middle), and what overlaps is averaged:
+
+    out[t] = Σᵢ w[t - i·stride]·answerᵢ[t - i·stride]  /  Σᵢ w[t - i·stride]
+
+       |--------L--------|
+       |--stride--|--------L--------|
+       |  final   |--stride--|----- ...       nothing that comes later touches `final`: it leaves at once,
+                                              and one segment is all that is ever held.
+
+A short segment is heard in the middle of a longer window where the model wants one length. What surrounds it there is
+the song itself as far as it goes, and beyond its ends zeros of the *normalised* song: (x - mean) / std, both of the
+whole song's mono mean, as `demucs.api.Separator` takes them.
+
+Pure: tensors in, tensors out; the model is an argument. Shapes: `[C, T]` into the model, `[S, C, T]` out of it.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Read = Callable[[int, int], Tensor]
+"""Frames `start` to `stop` of a song, `[C, stop - start]`; what lies outside the song is zero."""
+
+Forward = Callable[[Tensor], Tensor]
+"""The model: a window of the normalised song `[C, T]` to its stems `[S, C, T]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """The mean of a song and its standard deviation, which is never zero."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """How a model's song is cut: `segment` and `stride` in frames, `valid` the window it wants for a segment's length."""
+
+    segment: int
+    stride: int
+    valid: Callable[[int], int]
+
+    def count(self, frames: int) -> int:
+        return -(-frames // self.stride)
+
+
+def measure(blocks: Iterable[Tensor]) -> Level:
+    """The level of a song's mono mean, from its blocks `[C, T]`; silence and a single frame have the std 1e-8.
+
+    Blocks are merged by Chan's formula in float64: M₂ = M₂ᵃ + M₂ᵇ + δ²·nᵃnᵇ/n, where M₂ is the sum of squared deviations.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for block in blocks:
+        mono = block.double().mean(0)
+        size, delta = len(mono), float(mono.mean()) - mean
+        squares += float(mono.var(correction=0)) * size + delta**2 * count * size / (count + size)
+        count += size
+        mean += delta * size / count
+    return Level(mean=mean, std=math.sqrt(squares / max(count - 1, 1)) + 1e-8)
+
+
+def normalised(read: Read, frames: int, level: Level) -> Read:
+    """The same song as the model hears it. Zeros outside stay zeros, which a mean of its own would otherwise move."""
+
+    def inside(start: int, stop: int) -> Tensor:
+        block = (read(start, stop) - level.mean) / level.std
+        block[..., : max(-start, 0)] = 0
+        block[..., max(frames - start, 0) :] = 0
+        return block
+
+    return inside
+
+
+def delayed(read: Read, frames: int) -> Read:
+    """The same song after `frames` of silence."""
+    return lambda start, stop: read(start - frames, stop - frames)
+
+
+def triangle(length: int) -> Tensor:
+    """The weights of a segment, `[length]`: rising from 1/h to 1 in the middle, and falling again."""
+    half = length // 2
+    weight = torch.cat([torch.arange(1, half + 1), torch.arange(length - half, 0, -1)])
+    return weight / weight.max()
+
+
+def window(offset: int, length: int, valid: int) -> tuple[int, int]:
+    """Start and stop of the window of `valid` frames with the segment in its middle; left is one less where odd."""
+    start = offset - (valid - length) // 2
+    return start, start + valid
+
+
+def trim_centre(block: Tensor, length: int) -> Tensor:
+    """The middle `length` frames of `[..., T]`: what `window` added is taken away again."""
+    start = (block.shape[-1] - length) // 2
+    return block[..., start : start + length]
+
+
+def segments(forward: Forward, read: Read, frames: int, grid: Grid) -> Iterator[Tensor]:
+    """The model's answers to a song of `frames`, `[S, C, <= segment]`, one for each multiple of the stride."""
+    for offset in range(0, frames, grid.stride):
+        length = min(grid.segment, frames - offset)
+        start, stop = window(offset, length, grid.valid(length))
+        yield trim_centre(forward(read(start, stop)), length)
+
+
+def overlap_add(answers: Iterable[Tensor], grid: Grid) -> Iterator[Tensor]:
+    """The weighted mean of overlapping answers `[S, C, <= segment]`, in blocks `[S, C, <= stride]` as they become final."""
+    weight = triangle(grid.segment)
+    held = torch.zeros(0)
+    weights = torch.zeros(grid.segment)
+    for answer in answers:
+        length = answer.shape[-1]
+        if not len(held):
+            held = answer.new_zeros(*answer.shape[:-1], grid.segment)
+        held[..., :length] += weight[:length] * answer
+        weights[:length] += weight[:length]
+        # An answer shorter than the stride is the last one, and then all of it is final.
+        final = min(grid.stride, length)
+        yield held[..., :final] / weights[:final]
+        held = torch.nn.functional.pad(held[..., grid.stride :], (0, grid.stride))
+        weights = torch.nn.functional.pad(weights[grid.stride :], (0, grid.stride))
+
+
+def drop(blocks: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+    """The stream without its first `frames`."""
+    for block in blocks:
+        left = block[..., frames:]
+        frames -= block.shape[-1] - left.shape[-1]
+        if left.shape[-1]:
+            yield left
+
+
+def reblock(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same stream `[..., T]` in blocks of exactly `size` frames; the last may be shorter."""
+    held: list[Tensor] = []
+    for block in blocks:
+        held.append(block)
+        if sum(part.shape[-1] for part in held) < size:
+            continue
+        whole = torch.cat(held, -1)
+        cut = whole.shape[-1] // size * size
+        yield from whole[..., :cut].split(size, -1)
+        held = [whole[..., cut:]]
+    rest = torch.cat(held, -1) if held else torch.zeros(0)
+    if rest.shape[-1]:
+        yield rest

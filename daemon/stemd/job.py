@@ -1,0 +1,259 @@
+"""A job: one song on its way from the inbox to the outbox.
+
+Two rules:
+1. A job changes only along `TRANSITIONS`; any other move is our mistake and raises.
+2. A job is a value. Whoever changes it makes a new one; `jobs.py` keeps the current one of each name.
+
+    waiting --> running --> done | failed | cancelled
+       ^  \\________|_________________^
+       |___________|      (stopped, crashed, worker died, truncated, no-space, outbox-missing, model-missing, retry)
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from stemd.errors import Code
+from stemd.track import Track
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.WAITING, State.RUNNING, State.FAILED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.RUNNING, State.WAITING, *FINAL}),
+    State.DONE: frozenset({State.DONE}),
+    State.FAILED: frozenset({State.FAILED}),
+    State.CANCELLED: frozenset({State.CANCELLED}),
+}
+
+
+class Reason(StrEnum):
+    """Why a waiting job waits."""
+
+    EMPTY = "empty"
+    OPEN_FOR_WRITING = "open-for-writing"
+    CHANGING = "changing"
+    COMPANION_FILE = "companion-file"
+    PERMISSION = "permission"
+    TRUNCATED = "truncated"
+    QUEUED = "queued"
+    NO_SPACE = "no-space"
+    MODEL_MISSING = "model-missing"
+    OUTBOX_MISSING = "outbox-missing"
+    RETRY = "retry"
+
+
+class Step(StrEnum):
+    """What a running job is doing, in this order."""
+
+    SNAPSHOT = "snapshot"
+    DECODE = "decode"
+    SEPARATE = "separate"
+    MIX = "mix"
+    ENCODE = "encode"
+    PUBLISH = "publish"
+
+
+class Stage(StrEnum):
+    """How far the ledger has followed a job; recovery after a crash starts from here."""
+
+    SEEN = "seen"
+    ACCEPTED = "accepted"
+    STARTED = "started"
+    PUBLISHING = "publishing"
+    FINAL = "final"
+    FINISHED = "finished"
+
+
+class CancelResult(StrEnum):
+    CANCELLED = "cancelled"
+    TOO_LATE = "too-late"
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Which file, and which content of it, as far as the filesystem can tell. Times in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    def is_same_drop(self, other: "Identity") -> bool:
+        """Whether `other` is this content still. The change time is left out: our own renames move it."""
+        return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a song is to become; effective options, frozen when the song is accepted."""
+
+    model: str
+    stems: tuple[str, ...]
+    format: str
+    bitrate: int
+    bit_depth: int | str
+    rate: int | str
+    clip: str
+    instrumental: str
+    shifts: int
+    overlap: float
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """`fraction` is of the whole job, `step_fraction` of the present step; `speed_x` is times real time."""
+
+    fraction: float = 0.0
+    step_fraction: float = 0.0
+    eta_s: float | None = None
+    speed_x: float | None = None
+    queue_position: int | None = None
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What separated the song. `fallback` says in a sentence why it was not what the configuration asks for."""
+
+    model: str
+    model_sha256: str
+    device: str
+    device_name: str
+    precision: str
+    fallback: str | None = None
+
+
+class StemFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One published file. `peak` is linear, of what was written; `gain_db` is the gain that all stems share."""
+
+    stem: str
+    name: str
+    format: str
+    subtype: str
+    frames: int
+    rate: int
+    channels: int
+    bytes: int
+    sha256: str
+    peak: float
+    gain_db: float
+
+
+class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
+    stem: str
+    name: str
+    sha256: str
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the result is: `dir` below the outbox."""
+
+    dir: str
+    files: tuple[OutputFile, ...]
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    code: Code
+    message: str
+    detail: str | None = None
+    retryable: bool = False
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    seen_at: str
+    result: CancelResult
+
+
+class Previous(msgspec.Struct, frozen=True, kw_only=True):
+    """The job that had this name before."""
+
+    job_id: str
+    state: State
+    output: Output | None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known of one job. `raw_name` is the song's path below the inbox, as the bytes that the kernel has."""
+
+    job_id: str
+    raw_name: bytes
+    identity: Identity
+    options: Options
+    max_attempts: int
+    state: State = State.WAITING
+    reason: Reason | None = Reason.CHANGING
+    step: Step | None = None
+    message: str = ""
+    stage: Stage = Stage.SEEN
+    attempt: int = 0
+    priority: int = 0
+    ready_at: float = 0.0
+    state_since: str = ""
+    progress: Progress = Progress()
+    sha256: str | None = None
+    track: Track | None = None
+    engine: EngineFacts | None = None
+    output: Output | None = None
+    timing: dict[str, float] = {}
+    error: Error | None = None
+    cancel: Cancel | None = None
+    warnings: tuple[str, ...] = ()
+    truncated_since: float | None = None
+    previous: Previous | None = None
+
+    @property
+    def name(self) -> str:
+        """The name as Python's file functions take it: stray bytes are lone surrogates."""
+        return self.raw_name.decode("utf-8", "surrogateescape")
+
+    @property
+    def shown(self) -> str:
+        """The name as people and JSON can read it: stray bytes are U+FFFD."""
+        return self.raw_name.decode("utf-8", "replace")
+
+    @property
+    def order(self) -> tuple[int, float, bytes]:
+        """The order of work: priority (high first), then the time it became ready, then name."""
+        return (-self.priority, self.ready_at, self.raw_name)
+
+
+class IllegalMoveError(Exception):
+    """A transition that is not in the table: a bug of ours."""
+
+
+def move(job: Job, state: State, *, at: str, **changes: object) -> Job:
+    """`job` in `state` with `changes`; `at` is the UTC time that becomes `state_since` where the state changes.
+
+    Keeps what every state promises: waiting has a reason, running a step, and `fraction` never falls within an attempt
+    and is 1.0 only in `done`.
+    """
+    if state not in TRANSITIONS[job.state]:
+        raise IllegalMoveError(f"job {job.job_id} cannot go from {job.state} to {state}")
+    if state is not State.WAITING:
+        changes.setdefault("reason", None)
+    if state is not State.RUNNING:
+        changes.setdefault("step", None)
+    if state is not job.state:
+        changes["state_since"] = at
+    moved: Job = msgspec.structs.replace(job, state=state, **changes)
+    if state is State.WAITING and moved.reason is None:
+        raise IllegalMoveError(f"job {job.job_id} waits without a reason")
+    if state is State.RUNNING and moved.step is None:
+        raise IllegalMoveError(f"job {job.job_id} runs without a step")
+    return msgspec.structs.replace(moved, progress=_monotone(job, moved))
+
+
+def _monotone(before: Job, after: Job) -> Progress:
+    progress = after.progress
+    if after.state is State.DONE:
+        return msgspec.structs.replace(progress, fraction=1.0, step_fraction=1.0, eta_s=0.0, queue_position=None)
+    if after.state is State.WAITING and before.state is State.RUNNING:
+        return Progress()
+    floor = before.progress.fraction if before.attempt == after.attempt and after.state is before.state else 0.0
+    return msgspec.structs.replace(progress, fraction=min(max(progress.fraction, floor), 0.999))
