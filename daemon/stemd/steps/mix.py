@@ -1,0 +1,101 @@
+"""From what the model separates to the stems that were asked for.
+
+A stem is a weighted sum of the model's parts, and in one case of the song:
+
+    vocals            1 x vocals
+    instrumental      the other parts added up, or the song minus the vocals
+    no_NAME           the same for NAME
+
+The sum is float32 and in a fixed order, the song first and then the parts as the model lists them: same input, same bits.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from stemd.errors import AudioProcessingError, Code
+from stemd.track import Frames
+
+SONG = "(song)"
+"""Stands for the song itself among the names of parts; no model can have a part of that name."""
+
+VOCALS = "vocals"
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    stems: dict[str, dict[str, float]]
+    """Stem, in the order asked for -> part or SONG, in the order of summation -> coefficient."""
+    needed: frozenset[str]
+    """The parts that have to be computed."""
+
+
+def recipe(
+    stems: Sequence[str], parts: Sequence[str], *, instrumental: str = "auto", alone: Iterable[str] = ()
+) -> Recipe:
+    """How to make `stems` from a model's `parts`.
+
+    `instrumental` says how everything-but-one is made: `add` the others, take the song `minus` the one, or `auto`: minus
+    where the one is among `alone` (parts whose computation does not compute the rest) and that saves most of the work.
+    """
+    if not stems:
+        raise AudioProcessingError(Code.BAD_OPTIONS, f"No stems are asked for; the model offers {_offer(parts)}.")
+    omitted = {stem: _omits(stem, parts) for stem in dict.fromkeys(stems)}
+    if instrumental == "auto":
+        instrumental = _cheaper(omitted, parts, frozenset(alone))
+    rows = {stem: _row(stem, without, parts, instrumental) for stem, without in omitted.items()}
+    return Recipe(stems=rows, needed=frozenset(part for row in rows.values() for part in row if part != SONG))
+
+
+def blend(blocks: Mapping[str, Frames], song: Frames, coefficients: Mapping[str, float]) -> Frames:
+    """One stem's block `[T, C]` from the parts' blocks and the song's, all of the same shape."""
+    stem = np.zeros_like(song, dtype=np.float32)
+    for name, coefficient in coefficients.items():
+        stem += np.float32(coefficient) * (song if name == SONG else blocks[name])
+    return stem
+
+
+def peak(block: Frames) -> float:
+    """The largest magnitude in a block; 0 for an empty one."""
+    return float(np.max(np.abs(block), initial=0.0))
+
+
+def joint_gain(peaks: Mapping[str, float], clip: str, ceiling: float = 1.0) -> float:
+    """The gain, at most 1, for all stems of a song: under `joint`, what brings the loudest down to `ceiling`.
+
+    One gain for all keeps their balance. `clamp` and `none` leave the level alone.
+    """
+    loudest = max(peaks.values(), default=0.0)
+    return ceiling / loudest if clip == "joint" and loudest > ceiling else 1.0
+
+
+def _omits(stem: str, parts: Sequence[str]) -> str | None:
+    """The part that a stem leaves out, None if it is a part itself."""
+    if stem in parts:
+        return None
+    without = VOCALS if stem == "instrumental" else stem.removeprefix("no_")
+    if without == stem or without not in parts:
+        message = f'The model has no stem "{stem}"; it offers {_offer(parts)}.'
+        raise AudioProcessingError(Code.BAD_OPTIONS, message)
+    return without
+
+
+def _offer(parts: Sequence[str]) -> str:
+    names = [*parts, *(["instrumental"] if VOCALS in parts else []), *(f"no_{part}" for part in parts)]
+    return ", ".join(names)
+
+
+def _cheaper(omitted: Mapping[str, str | None], parts: Sequence[str], alone: frozenset[str]) -> str:
+    """`minus` if all that is left out can be had alone, and computing it takes less than half of what `add` would."""
+    left_out = {part for part in omitted.values() if part is not None}
+    asked = {stem for stem, part in omitted.items() if part is None}
+    added = asked | {part for without in left_out for part in parts if part != without}
+    return "minus" if left_out <= alone and 2 * len(asked | left_out) < len(added) else "add"
+
+
+def _row(stem: str, without: str | None, parts: Sequence[str], instrumental: str) -> dict[str, float]:
+    if without is None:
+        return {stem: 1.0}
+    if instrumental == "minus":
+        return {SONG: 1.0, without: -1.0}
+    return {part: 1.0 for part in parts if part != without}
