@@ -4,12 +4,13 @@
 """
 
 import os
-import tomllib
+
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import tomli
 from msgspec import Meta
 
 from stemd.errors import ConfigError
@@ -145,9 +146,9 @@ def load(path: Path | None = None) -> Config:
 def parse(text: str, where: str) -> Config:
     """The configuration that `text` spells; `where` names it in errors."""
     try:
-        table = tomllib.loads(text)
+        table = tomli.loads(text)
         return msgspec.convert(table, Config)
-    except tomllib.TOMLDecodeError as error:
+    except tomli.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_plain(str(error))}") from error

@@ -4,12 +4,15 @@ A spool is one headerless file of little-endian float32, frames by channels inte
 Nothing between decoding and encoding is ever held whole in memory; blocks of `BLOCK` frames pass through.
 """
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from stemd.errors import AudioProcessingError, Code
 
 Frames = NDArray[np.float32]
 """A block of audio, shape `[T, C]`."""
@@ -36,6 +39,13 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def duration_s(self) -> float:
         return self.frames / self.rate
+
+
+def disk_error(error: OSError, doing: str) -> AudioProcessingError:
+    """Ours for the operating system's: a full disk (or quota) is something to wait for, the rest is not."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}; free some.", str(error))
+    return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror}.", str(error))
 
 
 def spool_bytes(frames: int, channels: int) -> int:

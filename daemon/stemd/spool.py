@@ -1,0 +1,173 @@
+"""The spool: where everything lies on disk, and how files are put there.
+
+    SPOOL/
+      inbox/   Song.flac   Song.flac.cancel   .cancel
+      status/  Song.flac.json   _daemon.json   _inbox.json
+      outbox/  Song/ vocals.flac ... stems.json
+               .stemd/JOB/ out/ (what will be renamed)  tmp/ (snapshot, spools)
+      done/    failed/
+
+A sidecar's path is a pure function of the dropped name. Whatever others read appears by one rename. Nothing in here
+knows what a job is.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from stemd.config import Config
+
+CANCEL = ".cancel"
+"""Suffix of a cancel file; alone, in the inbox's root, it cancels everything."""
+SIDECAR = ".json"
+DAEMON = "_daemon.json"
+INBOX = "_inbox.json"
+PRIVATE = ".stemd"
+MANIFEST = "stems.json"
+
+LONGEST = 120
+"""Bytes of a name that still leave room for suffixes everywhere (eCryptfs allows 143)."""
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def short(name: str) -> str:
+    """`name`, or where it is over 120 bytes: 80 bytes of it, cut at a character, `~`, and 16 hex digits of its sha256."""
+    raw = os.fsencode(name)
+    if len(raw) <= LONGEST:
+        return name
+    cut = 80
+    while raw[cut] & 0xC0 == 0x80:
+        cut -= 1
+    return os.fsdecode(raw[:cut]) + "~" + hashlib.sha256(raw).hexdigest()[:16]
+
+
+def companion(name: str, suffix: str) -> str:
+    """The path of the file that goes with the song `name` (a path below the inbox)."""
+    folder, _, leaf = name.rpartition("/")
+    return f"{folder}/{short(leaf)}{suffix}" if folder else short(leaf) + suffix
+
+
+class Spool:
+    """The folders of one daemon."""
+
+    def __init__(self, config: Config) -> None:
+        self.inbox = config.folder("inbox")
+        self.outbox = config.folder("outbox")
+        self.status = config.folder("status")
+        self.done = config.folder("done")
+        self.failed = config.folder("failed")
+        self.private = self.outbox / PRIVATE
+        self.scratch = Path(config.paths.work) if config.paths.work else self.private
+        self.own_work = bool(config.paths.work)
+
+    def create(self) -> None:
+        """Make the folders that are not there yet. Raises OSError."""
+        for folder in (self.inbox, self.outbox, self.status, self.done, self.failed, self.private, self.scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def song(self, name: str) -> Path:
+        return self.inbox / name
+
+    def cancel(self, name: str) -> Path:
+        return self.inbox / companion(name, CANCEL)
+
+    @property
+    def cancel_all(self) -> Path:
+        return self.inbox / CANCEL
+
+    def sidecar(self, name: str) -> Path:
+        return self.status / companion(name, SIDECAR)
+
+    def job(self, job_id: str) -> Path:
+        """The job's private folder, on the outbox's own filesystem."""
+        return self.private / job_id
+
+    def out(self, job_id: str) -> Path:
+        return self.job(job_id) / "out"
+
+    def tmp(self, job_id: str) -> Path:
+        return self.scratch / job_id / "tmp"
+
+    def taken(self, name: str, job_id: str) -> Path:
+        """Where an original waits, out of everyone's way, while it is moved to done/ or failed/."""
+        return self.song(name).parent / f".stemd-{job_id}"
+
+    def make_work(self, job_id: str) -> None:
+        """An empty work area for the job."""
+        self.remove_work(job_id)
+        self.out(job_id).mkdir(parents=True)
+        self.tmp(job_id).mkdir(parents=True)
+
+    def remove_tmp(self, job_id: str) -> None:
+        remove_tree(self.tmp(job_id))
+        if self.own_work:
+            remove_tree(self.scratch / job_id)
+
+    def remove_work(self, job_id: str) -> None:
+        self.remove_tmp(job_id)
+        remove_tree(self.job(job_id))
+
+    def work_folders(self) -> set[str]:
+        """The jobs that have a work folder."""
+        return {entry.name for root in {self.private, self.scratch} if root.is_dir() for entry in root.iterdir()}
+
+
+def remove_tree(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
+    """Replace `path` by `data` so that every reader sees the old or the new. Raises OSError.
+
+    `durable` adds the fsyncs of file and folder: 12 ms in place of 0.1 ms.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own, so that the longest sidecar name still has room for it.
+    part = path.parent / f".stemd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
+    with part.open("wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    part.replace(path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename without replacing: `FileExistsError` where `target` exists. Raises OSError.
+
+    renameat2(2) with RENAME_NOREPLACE; some FUSE mounts answer EINVAL to the flag. There an empty folder (or a link,
+    for a file) reserves the name first: rename(2) replaces an empty folder in one step.
+    """
+    result = _libc.renameat2(
+        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_RENAME_NOREPLACE)
+    )
+    if result == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+    if source.is_dir():
+        target.mkdir()
+        source.rename(target)
+    else:
+        os.link(source, target)
+        source.unlink()

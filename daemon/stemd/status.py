@@ -1,0 +1,193 @@
+"""What other programs read: the sidecar of a job, the daemon's own status, and the inbox's leftovers.
+
+The types here are the protocol; `config/status.schema.json` is generated from them. Texts that leave through here hold
+no lone surrogates: readers elsewhere reject them.
+"""
+
+import base64
+from typing import Any
+
+import msgspec
+
+from stemd.job import Cancel, EngineFacts, Error, Job, Output, Previous, Progress, Reason, State, StemFile, Step
+
+SCHEMA = 1
+
+
+class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True):
+    instance: str
+    version: str
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """The song. `name` shows what is not UTF-8 as U+FFFD, `name_b64` is exact. Null until it is decoded: duration ..."""
+
+    name: str
+    name_b64: str
+    size: int
+    mtime_ns: int
+    inode: int
+    sha256: str | None
+    duration_s: float | None
+    frames: int | None
+    rate: int | None
+    channels: int | None
+    format: str | None
+
+
+class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one job. `status/NAME.json`."""
+
+    schema: int
+    seq: int
+    job_id: str
+    state: State
+    reason: Reason | None
+    step: Step | None
+    message: str
+    progress: Progress
+    input: Input
+    options: dict[str, Any]
+    tag: str | None
+    attempt: int
+    max_attempts: int
+    engine: EngineFacts | None
+    output: Output | None
+    timing: dict[str, float]
+    error: Error | None
+    cancel: Cancel | None
+    warnings: tuple[str, ...]
+    duplicate_of: str | None
+    next: str | None
+    previous: Previous | None
+    daemon: DaemonFacts
+    state_since: str
+    updated_at: str
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker: `starting`, `fetching`, `ready`, `busy`, `missing-model` or `dead`."""
+
+    state: str
+    pid: int | None
+    message: str
+    engine: EngineFacts | None
+
+
+class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How changes are noticed: `events` or `poll`, and why."""
+
+    mode: str
+    why: str
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon's heartbeat. `status/_daemon.json`; `seq` grows every `interval_s`."""
+
+    schema: int
+    seq: int
+    interval_s: float
+    state: str
+    pid: int
+    worker: WorkerStatus
+    running: str | None
+    queue: tuple[str, ...]
+    watch: WatchStatus
+    counts: dict[str, int]
+    warnings: tuple[str, ...]
+    daemon: DaemonFacts
+    updated_at: str
+
+
+class InboxEntry(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    name_b64: str
+    reason: str
+
+
+class InboxStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Every entry of the inbox that is not a job, and why. `status/_inbox.json`."""
+
+    schema: int
+    seq: int
+    entries: tuple[InboxEntry, ...]
+    updated_at: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result folder holds. `outbox/SONG/stems.json`."""
+
+    schema: int
+    job_id: str
+    song: str
+    song_sha256: str | None
+    frames: int
+    rate: int
+    channels: int
+    gain_db: float
+    files: tuple[StemFile, ...]
+    options: dict[str, Any]
+    engine: EngineFacts
+    warnings: tuple[str, ...]
+    version: str
+
+
+def sidecar(job: Job, *, seq: int, daemon: DaemonFacts, now: str) -> Sidecar:
+    """The sidecar of `job` as of `now` (UTC)."""
+    track = job.track
+    return Sidecar(
+        schema=SCHEMA,
+        seq=seq,
+        job_id=job.job_id,
+        state=job.state,
+        reason=job.reason,
+        step=job.step,
+        message=job.message,
+        progress=job.progress,
+        input=Input(
+            name=job.shown,
+            name_b64=base64.b64encode(job.raw_name).decode(),
+            size=job.identity.size,
+            mtime_ns=job.identity.mtime_ns,
+            inode=job.identity.inode,
+            sha256=job.sha256,
+            duration_s=round(track.duration_s, 3) if track else None,
+            frames=track.frames if track else None,
+            rate=track.rate if track else None,
+            channels=track.song_channels if track else None,
+            format=track.format if track else None,
+        ),
+        options=msgspec.to_builtins(job.options),
+        tag=None,
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        engine=job.engine,
+        output=job.output,
+        timing=job.timing,
+        error=job.error,
+        cancel=job.cancel,
+        warnings=job.warnings,
+        duplicate_of=None,
+        next=None,
+        previous=job.previous,
+        daemon=daemon,
+        state_since=job.state_since,
+        updated_at=now,
+    )
+
+
+def encode(status: msgspec.Struct) -> bytes:
+    """`status` as UTF-8 JSON with a final newline."""
+    return msgspec.json.encode(status) + b"\n"
+
+
+def schemas() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a sidecar, with those of the other files in `$defs`."""
+    types = (Sidecar, DaemonStatus, InboxStatus, Manifest)
+    _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "stemd: status files, protocol version 1",
+        "$ref": "#/$defs/Sidecar",
+        "$defs": definitions,
+    }

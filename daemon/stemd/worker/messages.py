@@ -1,0 +1,101 @@
+"""What supervisor and worker say to each other: one JSON object a line, `type` first.
+
+    supervisor -> worker                    worker -> supervisor
+    warm        load and warm this model    fetching, ready, or unready with the error
+    separate    this song, into this folder began, decoded, progressed ..., then finished, failed or stopped
+    stop        give the song up            stopped (or whatever came first)
+    (end of input)                          the worker ends
+"""
+
+import msgspec
+
+from stemd.job import EngineFacts, Error, Options, StemFile, Step
+from stemd.track import Track
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
+    """A line."""
+
+
+class Warm(_Message):
+    model: str
+    device: str
+    models: str
+    repo: str | None
+    allow_pickle: bool
+
+
+class Separate(_Message):
+    """`song` is the snapshot, `tmp` takes the spools, `out` the stems; all in the job's work folder."""
+
+    job_id: str
+    song: str
+    sha256: str
+    tmp: str
+    out: str
+    options: Options
+    max_duration_s: float
+
+
+class Stop(_Message):
+    job_id: str
+
+
+class Fetching(_Message):
+    message: str
+
+
+class Ready(_Message):
+    engine: EngineFacts
+    sources: tuple[str, ...]
+    seconds: float
+
+
+class Unready(_Message):
+    error: Error
+
+
+class Began(_Message):
+    job_id: str
+    step: Step
+
+
+class Decoded(_Message):
+    job_id: str
+    track: Track
+
+
+class Progressed(_Message):
+    """`segment_s` is how long the model took for the segment that this line reports, null where it reports none."""
+
+    job_id: str
+    step: Step
+    fraction: float
+    step_fraction: float
+    message: str
+    eta_s: float | None = None
+    speed_x: float | None = None
+    segment_s: float | None = None
+
+
+class Finished(_Message):
+    job_id: str
+    files: tuple[StemFile, ...]
+    gain_db: float
+    engine: EngineFacts
+    timing: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+class Failed(_Message):
+    job_id: str
+    error: Error
+    timing: dict[str, float]
+
+
+class Stopped(_Message):
+    job_id: str
+
+
+ToWorker = Warm | Separate | Stop
+FromWorker = Fetching | Ready | Unready | Began | Decoded | Progressed | Finished | Failed | Stopped
