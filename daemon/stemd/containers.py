@@ -1,11 +1,11 @@
 """What a file declares about itself, read from its own bytes before anything is decoded.
 
-libsndfile shortens a cut WAV to what is there, takes an Ogg's length from its last whole page, plays the first or the last
-of several chained Ogg streams, and reads nothing from a WAV whose header was never finished. None of that is an error to
-it, so the few numbers that tell are read here:
+libsndfile shortens a cut WAV to what is there, takes an Ogg's length from its last whole page, plays one of several
+chained Ogg streams, and reads nothing from a WAV whose header was never finished. None of that is an error to it, so
+the few numbers that tell are read here:
 
     RIFF, RF64, FORM    the size of the audio chunk against the size of the file
-    OggS                whole pages to the end, one stream
+    OggS                intact pages to the end, one stream
     fLaC                nothing: the decoder notices
     anything else       MP3, if frames follow each other (mpeg.py)
 """
@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from stemd import mpeg
+from stemd import mpeg, ogg
 from stemd.downmix import OGG, WAVE, masked
 from stemd.mpeg import behind_tags, take
 
@@ -25,6 +25,9 @@ UNKNOWN = (0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000)
 
 UNKNOWN_FROM = 0xFFFFFFFF - 4096
 """FFmpeg's 0xFFFFFFFF, and programs that take their header's size off it."""
+
+REST = 1 << 17
+"""Bytes to look at behind the last good Ogg page; a page has at most 65,307."""
 
 SAMPLES = (1, 3, 6, 7)
 """Format tags whose block is one frame: PCM, float, A-law, mu-law."""
@@ -64,7 +67,7 @@ def look(file: BinaryIO) -> Container | None:
     if magic[:4] == b"FORM" and magic[8:] in (b"AIFF", b"AIFC"):
         return _aiff(file, size)
     if magic[:4] == b"OggS":
-        return _ogg(file, size)
+        return _ogg(file)
     if take(file, behind_tags(file), 4) == b"fLaC":
         return Container(format="flac")
     return _mp3(file, size)
@@ -109,9 +112,8 @@ def _streamed(file: BinaryIO, size: int, first: int, declared: int, mask: int) -
     if 0 < declared < UNKNOWN_FROM and declared <= size - first:
         return Container(format="wav", mask=mask)  # as long as it says, by chance one of those numbers
     length = min(size - first, UNKNOWN_FROM)
-    return Container(
-        format="wav", mask=mask, head=take(file, 0, first - 4) + length.to_bytes(4, "little"), start=first
-    )
+    head = take(file, 0, first - 4) + length.to_bytes(4, "little")
+    return Container(format="wav", mask=mask, head=head, start=first)
 
 
 def _aiff(file: BinaryIO, size: int) -> Container:
@@ -126,24 +128,21 @@ def _short(held: int, declared: int, unit: str) -> str | None:
     return f"it holds {held:,} of {declared:,} {unit}" if held < declared else None
 
 
-def _ogg(file: BinaryIO, size: int) -> Container:
-    """Walks the pages: `OggS`, version, flags (2 begins a stream, 4 ends it), ..., number of segments, their sizes."""
-    at, flags, begun, chained, cut, whole = 0, 0, 0, False, None, True
-    while at < size:
-        page = take(file, at, 27 + 255)
-        if page[:4] != b"OggS"[: len(page)]:
-            whole = False  # junk behind the last page, or damage: the decoder will tell
-            cut = None if any(page[:4]) or flags & 4 else "it holds zeros where an Ogg page should be"
+def _ogg(file: BinaryIO) -> Container:
+    end, flags, begun, chained, cut = 0, 0, False, False, None
+    for page in ogg.pages(file):
+        if not page.intact:
+            cut = f"the Ogg page at byte {page.at:,} is damaged"
             break
-        if len(page) < 27 or at + (length := 27 + page[26] + sum(page[27 : 27 + page[26]])) > size:
-            cut = "it ends in the middle of an Ogg page"
-            break
-        flags = page[5]
-        begins = bool(flags & 2)
-        chained |= begins and begun > 0
-        begun += not begins
-        at += length
-    endless = whole and not cut and not flags & 4
+        flags, end = page.flags, page.at + len(page.data)
+        chained |= bool(begun and flags & ogg.BEGINS)
+        begun |= not flags & ogg.BEGINS
+    rest = take(file, end, REST)
+    if ogg.MAGIC in rest and not cut:
+        cut = "it ends in the middle of an Ogg page" if rest.startswith(ogg.MAGIC) else "some of its Ogg pages are damaged"
+    elif rest and not any(rest) and not flags & ogg.ENDS:
+        cut = "it holds zeros where Ogg pages should be"
+    endless = not cut and not flags & ogg.ENDS
     return Container(
         format="ogg",
         cut=cut,
@@ -159,7 +158,9 @@ def _mp3(file: BinaryIO, size: int) -> Container | None:
         return None
     told = mpeg.announced(file, walk.first, walk.head)
     held = walk.count - (told is not None)
-    warnings = (f"The song is damaged: {walk.skipped:,} bytes in it are no audio.",) if walk.skipped else ()
+    warnings: tuple[str, ...] = ()
+    if walk.skipped:
+        warnings += (f"The song is damaged: {walk.skipped:,} bytes in it are no audio.",)
     cut, own = None, False
     if told and (held < told - 1 or (walk.partial and held < told)):  # some writers count the Info frame too
         cut = f"it holds {held * walk.head.samples:,} of {told * walk.head.samples:,} frames"

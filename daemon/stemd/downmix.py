@@ -2,10 +2,10 @@
 
     left  = FL + 0.7071 FC + 0.7071 BL + 0.7071 SL + 0.5 BC         right likewise; LFE is left out
 
-A centre goes to both sides at -3 dB each, a surround to its own side at -3 dB; a back centre is first split between the
-two surrounds at -3 dB, so it arrives at -6 dB. FLC and FRC (between centre and front) count as fronts; SL and SR are the
-sides, BL and BR the backs. Nothing is normalised: a sum may pass full scale in float32, and only the stems' joint gain
-cares about that.
+A centre goes to both sides at -3 dB each, a surround to its own side at -3 dB; a back centre is first split between
+the two surrounds at -3 dB, so it arrives at -6 dB. FLC and FRC (between centre and front) count as fronts; SL and SR
+are the sides, BL and BR the backs. Nothing is normalised: a sum may pass full scale in float32, and only the stems'
+joint gain cares about that.
 
 The names are the speaker positions of WAVEFORMATEXTENSIBLE, in the order of its mask. A file without a mask has the
 usual layout of its number of channels:

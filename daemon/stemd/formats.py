@@ -12,9 +12,13 @@ Double-precision songs get float stems: between the steps audio is float32, the 
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import pairwise
 
 import msgspec
+
+from stemd.errors import AudioProcessingError, Code
+from stemd.track import Track
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +69,56 @@ VORBIS = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 FULL_SCALE = 1.0
 
 
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stem's file is to be."""
+
+    format: str
+    """A key of FORMATS."""
+    subtype: str
+    rate: int
+    """Of the file, and so of the blocks to be written: where it is not the song's, they have to be resampled."""
+    channels: int
+    bitrate: int | None = None
+    """kbit/s of a lossy format."""
+
+    @property
+    def suffix(self) -> str:
+        return FORMATS[self.format].suffix
+
+
+def choose_target(
+    track: Track,
+    *,
+    format: str = "source",
+    bitrate: int | str = 320,
+    bit_depth: int | str = "source",
+    rate: int | str = "source",
+    clip: str = "joint",
+) -> tuple[Target, tuple[str, ...]]:
+    """The files that a song's stems become, and warnings where the options cannot be had to the letter."""
+    name = _source_format(track) if format == "source" else format
+    if name not in FORMATS:
+        raise _bad_option("format", format, ("source", *FORMATS))
+    chosen = FORMATS[name]
+    subtype, warnings = _subtype(track, name, chosen, str(bit_depth))
+    if clip == "none" and subtype != "FLOAT":
+        message = "clip = none needs samples that can pass full scale; set format = wav and bit_depth = float."
+        raise AudioProcessingError(Code.BAD_OPTIONS, message)
+    wanted = track.rate if rate == "source" else int(rate)
+    carried = nearest(chosen.rates, wanted) if chosen.rates else wanted
+    if carried != wanted:
+        warnings += (f"{name} cannot carry {wanted} Hz; the stems have {carried} Hz.",)
+    kbit_s = (track.bitrate or 320) if bitrate == "source" else int(bitrate)
+    target = Target(
+        format=name,
+        subtype=subtype,
+        rate=carried,
+        channels=track.channels,
+        bitrate=bitrate_for(name, kbit_s, carried, track.channels),
+    )
+    return target, warnings
+
+
 def nearest(values: tuple[int, ...], wanted: float) -> int:
     """The one of ascending `values` that is nearest to `wanted`; of two as near, the higher."""
     at = bisect_left(values, wanted)
@@ -113,6 +167,29 @@ def _vorbis_quality(kbit_s: float) -> float:
 
 
 def ceiling(subtype: str) -> float:
-    """The highest sample that a format can hold: of `b` bits, one step below full scale, since 2^(b-1) is not a value."""
+    """The highest sample that a format holds: of `b` bits one step below full scale, since 2^(b-1) is no value."""
     bits = BITS.get(subtype)
     return FULL_SCALE if bits is None else 1 - 2.0 ** (1 - bits)
+
+
+def _source_format(track: Track) -> str:
+    if track.format == "ogg":
+        return "opus" if track.subtype == "OPUS" else "ogg"
+    return track.format if track.format in FORMATS else "wav"
+
+
+def _subtype(track: Track, name: str, chosen: Format, bit_depth: str) -> tuple[str, tuple[str, ...]]:
+    """libsndfile's subtype, and a warning if the format cannot carry the depth that was asked for."""
+    if chosen.lossy:
+        return chosen.subtypes[""], ()
+    if bit_depth not in ("source", *FORMATS["wav"].subtypes):
+        raise _bad_option("bit_depth", bit_depth, ("source", *FORMATS["wav"].subtypes))
+    depth = DEPTHS.get(track.subtype, "16") if bit_depth == "source" else bit_depth
+    if depth in chosen.subtypes:
+        return chosen.subtypes[depth], ()
+    best = list(chosen.subtypes)[-1]
+    return chosen.subtypes[best], (f"{name} cannot carry {depth} samples; the stems have {best} bits.",)
+
+
+def _bad_option(key: str, value: object, offered: Iterable[str]) -> AudioProcessingError:
+    return AudioProcessingError(Code.BAD_OPTIONS, f"{key} = {value} is not offered; choose from {', '.join(offered)}.")

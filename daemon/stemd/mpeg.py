@@ -7,8 +7,8 @@ Info frame, takes the length from the size of the first frames: of a song with a
 without an error. So the frames are counted here (20 ms for a song), a file counts as MP3 only if frames follow
 each other, and a file without a truthful Info frame gets one of ours put in front of it.
 
-A header is 32 bits, AAAAAAAA AAABBCCD EEEEFFGH IIJJKLMM: A sync, B version, C layer, E bitrate, F rate, G padding, I mode.
-The Info (or Xing) frame is a silent first frame that says how many frames follow.
+A header is 32 bits, AAAAAAAA AAABBCCD EEEEFFGH IIJJKLMM: A sync, B version, C layer, D no checksum, E bitrate, F rate,
+G padding, I mode. The Info (or Xing) frame is a silent first frame that says how many frames follow.
 """
 
 from typing import BinaryIO
@@ -21,7 +21,7 @@ RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8
 """Version bits (MPEG-1, -2, -2.5) -> rates."""
 
 RUN = 4
-"""So many frames in a row do not come about by chance: each repeats 17 bits of the first, at the place that it gives."""
+"""So many frames in a row do not come about by chance: each repeats 17 bits of the first, where the last one ends."""
 
 REACH = 1 << 16
 """How far to look for the first frame, and for the next one behind damage."""
@@ -140,7 +140,7 @@ def _find(file: BinaryIO, size: int, start: int, kind: tuple[int, int] | None) -
 
 
 def _follow(file: BinaryIO, size: int, at: int, head: Header, short: bool) -> bool:
-    """Whether RUN frames stand in a row at `at`; fewer do if they end with the file, or (`short`) are cut by its end."""
+    """Whether RUN frames stand in a row at `at`; fewer will do if the file ends with, or (`short`) inside, the last."""
     for count in range(RUN):
         raw = take(file, at, 4)
         frame = header(raw)

@@ -96,5 +96,5 @@ class SpoolWriter:
         self._file.close()
 
     def write(self, block: Frames) -> None:
-        self._file.write(np.ascontiguousarray(block, dtype="<f4"))
+        self._file.write(np.ascontiguousarray(block, dtype="<f4").data)
         self.frames += len(block)

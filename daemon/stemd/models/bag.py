@@ -44,8 +44,10 @@ def read(path: Path) -> Bag:
         sigs = _sigs(value.get("models"))
         weights = _weights(value.get("weights"), len(sigs))
         segment = _segment(value.get("segment"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError also for stray bytes and odd dates
-        sentence = f"{path} is not a bag of models: {str(error).partition(chr(10))[0]}. Replace it by Demucs' own."
+    # PyYAML raises anything: `!!bool x` is a KeyError, `!!timestamp x` an AttributeError, deep nesting a RecursionError.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        sentence = f"{path} is not a bag of models: {reason}. Put Demucs' own in its place."
         raise AudioProcessingError(Code.BAD_MODEL, sentence, str(error)) from error
     return Bag(sigs=sigs, weights=weights, segment=segment, sha256=hashlib.sha256(data).hexdigest())
 

@@ -30,7 +30,7 @@ PUBLISHED = MappingProxyType(
 )
 
 QUANTIZED = frozenset({"mdx_q", "mdx_extra_q"})
-"""Published too, but their weights are packed by diffq, which cannot be installed from wheels: use mdx and mdx_extra."""
+"""Published too, but packed by diffq, which has no wheels: mdx and mdx_extra are the same models."""
 
 
 def hub_repo(name: str) -> str:

@@ -5,14 +5,14 @@
 Rules:
 - Content decides what a file is, never its name: libsndfile gets no name, so it cannot guess by the extension.
 - What the container declares is checked first (containers.py); a song that is cut short is never half of a track.
-- Blocks are read in order and never sought: soundfile seeks to where it already is after each read, which ends FLAC of unknown
-  length with an error and makes mpg123 start over without its bit reservoir.
+- Blocks are read in order and never sought: soundfile seeks to where it already is after each read, which ends FLAC of
+  unknown length with an error and makes mpg123 start over without its bit reservoir.
 """
 
 from collections.abc import Callable, Iterator
 from io import SEEK_CUR, SEEK_END, SEEK_SET
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -29,7 +29,7 @@ RATES = range(1_000, 1_000_001)
 """Hz that can be meant; the rest is a damaged header."""
 
 SLACK = 2 * 1152
-"""Frames by which an MP3 may come out shorter than counted: its first ones can lean on a reservoir that is not there."""
+"""Frames by which an MP3 may come out short: its first ones can lean on a bit reservoir that is not there."""
 
 
 def decode(
@@ -64,7 +64,7 @@ def decode(
 class View:
     """A file whose first `start` bytes are replaced by `head`; what libsndfile reads from.
 
-    soundfile loses exceptions raised under libsndfile, so an OSError is kept in `error` and looks like the end of the file.
+    soundfile loses exceptions raised under libsndfile, so an OSError is kept in `error` and looks like the file's end.
     """
 
     def __init__(self, file: BinaryIO, head: bytes, start: int) -> None:
@@ -115,7 +115,7 @@ def _accepted(container: Container | None) -> Container:
 
 def _opened(view: View) -> _Sound:
     try:
-        return _Sound(view)
+        return _Sound(cast(BinaryIO, view))
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         if view.error:
             raise view.error from error
@@ -146,7 +146,7 @@ def _blocks(sound: _Sound, view: View, container: Container, check: Callable[[],
     while True:
         check()
         try:
-            block: Frames = sound.read(BLOCK, dtype="float32", always_2d=True)
+            block = np.asarray(sound.read(BLOCK, dtype="float32", always_2d=True), np.float32)
         except soundfile.SoundFileError as error:
             raise view.error or _stopped(done, sound, view, str(error)) from error
         if view.error:
@@ -156,16 +156,17 @@ def _blocks(sound: _Sound, view: View, container: Container, check: Callable[[],
         _refuse_not_finite(block, done, sound.samplerate)
         done += len(block)
         yield block if down is None else block @ down
-    if container.format != "mp3" and done < sound.frames < ENDLESS:  # of an MP3 the frames were counted
+    slack = SLACK if sound.subtype == "MPEG_LAYER_III" else 0
+    if done + slack < sound.frames < ENDLESS:
         raise _stopped(done, sound, view, None)
     if not done:
         raise AudioProcessingError(Code.BAD_AUDIO, "The song holds no audio: it is zero frames long.")
 
 
 def _stopped(done: int, sound: _Sound, view: View, detail: str | None) -> AudioProcessingError:
-    """Decoding ended too early: a song cut short or with a hole, or, where nothing came out at all, none."""
+    """Decoding ended too early: the song is cut short or has a hole, or, if nothing came out, it is no use at all."""
     if not done and view.furthest < view.size:
-        return AudioProcessingError(Code.BAD_AUDIO, "The song cannot be decoded: no part of it is intact.", detail)
+        return AudioProcessingError(Code.BAD_AUDIO, "The song cannot be decoded: it is damaged at its start.", detail)
     whole = f" of {sound.frames:,}" if sound.frames < ENDLESS else ""
     message = f"The song is cut short or damaged, {done:,}{whole} frames could be decoded; copy it again."
     return AudioProcessingError(Code.TRUNCATED, message, detail)
@@ -190,8 +191,6 @@ def _track(sound: _Sound, container: Container, frames: int, view: View) -> Trac
         known = container.layout(sound.channels)
         how = "mixed down to two" if known else "of unknown positions; their mean is on both sides"
         warnings += (f"The song has {sound.channels} channels, {how}.",)
-    if container.format == "mp3" and frames < sound.frames - SLACK:
-        warnings += (f"The song is damaged: {sound.frames - frames:,} of {sound.frames:,} frames are missing.",)
     bitrate = container.bitrate
     if container.format == "ogg":
         bitrate = round(view.size * 8 * sound.samplerate / frames / 1000)

@@ -1,4 +1,4 @@
-"""Stems become files: what format they get, writing them, and proving that they can be read.
+"""Stems become files: writing them, and proving that they can be read.
 
     blocks x gain --round, clamp--> libsndfile --Sink--> file --fsync--> sha256
 
@@ -11,10 +11,9 @@ Rules:
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable
-from io import SEEK_SET
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import numpy as np
@@ -22,28 +21,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from stemd.errors import AudioProcessingError, Code
-from stemd.formats import BITS, DEPTHS, FORMATS, Format, bitrate_for, compression_level, nearest
-from stemd.track import BLOCK, Frames, Track, disk_error
+from stemd.formats import BITS, FORMATS, Target, compression_level
+from stemd.track import BLOCK, Frames, disk_error
 
 RF64_FROM = (1 << 32) - (1 << 16)
-"""Bytes of audio from which a WAV's 32-bit sizes may not do, header included; it becomes RF64, which readers of WAV know."""
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stem's file is to be."""
-
-    format: str
-    """A key of FORMATS."""
-    subtype: str
-    rate: int
-    """Of the file, and so of the blocks to be written: where it is not the song's, they have to be resampled."""
-    channels: int
-    bitrate: int | None = None
-    """kbit/s of a lossy format."""
-
-    @property
-    def suffix(self) -> str:
-        return FORMATS[self.format].suffix
+"""Bytes of audio from which a WAV's 32-bit sizes may not do, header included; the file becomes an RF64."""
 
 
 class StemFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,39 +44,6 @@ class StemFile(msgspec.Struct, frozen=True, kw_only=True):
     gain_db: float
 
 
-def choose_target(
-    track: Track,
-    *,
-    format: str = "source",
-    bitrate: int | str = 320,
-    bit_depth: int | str = "source",
-    rate: int | str = "source",
-    clip: str = "joint",
-) -> tuple[Target, tuple[str, ...]]:
-    """The files that a song's stems become, and warnings where the options cannot be had to the letter."""
-    name = _source_format(track) if format == "source" else format
-    if name not in FORMATS:
-        raise _bad_option("format", format, ("source", *FORMATS))
-    chosen = FORMATS[name]
-    subtype, warnings = _subtype(track, name, chosen, str(bit_depth))
-    if clip == "none" and subtype != "FLOAT":
-        message = "clip = none needs samples that can pass full scale; set format = wav and bit_depth = float."
-        raise AudioProcessingError(Code.BAD_OPTIONS, message)
-    wanted = track.rate if rate == "source" else int(rate)
-    carried = nearest(chosen.rates, wanted) if chosen.rates else wanted
-    if carried != wanted:
-        warnings += (f"{name} cannot carry {wanted} Hz; the stems have {carried} Hz.",)
-    kbit_s = (track.bitrate or 320) if bitrate == "source" else int(bitrate)
-    target = Target(
-        format=name,
-        subtype=subtype,
-        rate=carried,
-        channels=track.channels,
-        bitrate=bitrate_for(name, kbit_s, carried, track.channels),
-    )
-    return target, warnings
-
-
 def write(
     blocks: Iterable[Frames],
     path: Path,
@@ -107,14 +56,12 @@ def write(
 ) -> StemFile:
     """Writes `blocks`, `[T, target.channels]` at `target.rate`, times `gain`, to a new file, durably.
 
-    `frames` is how many there will be, `clamp` limits float and lossy formats to full scale as well, `check` is called
-    between blocks and stops by raising. Raises `AudioProcessingError`: NO_SPACE, IO_ERROR, BAD_OUTPUT or INTERNAL_ERROR.
+    `frames` is how many there will be; `clamp` limits float and lossy formats to full scale as well; `check` is called
+    between blocks and stops by raising. Raises `AudioProcessingError`: NO_SPACE, IO_ERROR, BAD_OUTPUT, INTERNAL_ERROR.
     """
     try:
         with Sink(path) as sink:
-            written, peak = _encode(blocks, sink, target, frames, check, gain, clamp)
-            if target.subtype == "FLOAT":
-                sink.forget_time()
+            written, peak = _encode(_samples(blocks, target.subtype, gain, clamp, check), sink, target, frames)
             sink.sync()
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -155,12 +102,12 @@ def verify(path: Path, expected: StemFile, frames: int) -> None:
 class Sink:
     """The file that libsndfile writes to.
 
-    soundfile loses exceptions raised under libsndfile, and libsndfile goes on after a short write. So the first OSError is
-    kept, everything after it is dropped, and `sync` or `complain` raise it.
+    soundfile loses exceptions raised under libsndfile, and libsndfile goes on after a short write. So the first OSError
+    is kept, everything after it is dropped, and `complain` or `sync` raise it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
+        self._file = path.open("wb", buffering=0)
         self._error: OSError | None = None
         self.seek, self.tell = self._file.seek, self._file.tell
 
@@ -192,9 +139,9 @@ class Sink:
                 raise
 
     def forget_time(self) -> None:
-        """Zeroes the time of day in the PEAK chunk that libsndfile gives every float WAV, so that bytes can be compared.
+        """Zeroes the time of day in the PEAK chunk that libsndfile gives every float WAV: same stem, same bytes.
 
-        A chunk is name, size, content; PEAK's is version, time, ... It lies before the audio, within the first kilobyte.
+        A chunk is name, size, content; PEAK's is version, time, ... It lies before the audio, within the first 1 KiB.
         """
         with Path(self._file.name).open("r+b") as file:
             at = file.read(1024).find(b"PEAK")
@@ -216,22 +163,14 @@ def container(target: Target, frames: int) -> str:
 
 
 def _encode(
-    blocks: Iterable[Frames],
-    sink: Sink,
-    target: Target,
-    frames: int,
-    check: Callable[[], None],
-    gain: float,
-    clamp: bool,
+    samples: Iterator[tuple[NDArray[Any], float]], sink: Sink, target: Target, frames: int
 ) -> tuple[int, float]:
-    """How many frames were written, and their peak. Seven arguments: it is the inside of `write`'s two `try`s."""
+    """How many frames were written, and their peak."""
     written, peak = 0, 0.0
     try:
-        with _Sound(sink, "w", format=container(target, frames), **_settings(target)) as sound:
-            for block in blocks:
-                check()
-                samples, highest = _samples(block, target.subtype, gain, clamp)
-                sound.write(samples)
+        with _Sound(cast(BinaryIO, sink), "w", format=container(target, frames), **_settings(target)) as sound:
+            for block, highest in samples:
+                sound.write(block)
                 sink.complain()
                 written, peak = written + len(block), max(peak, highest)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
@@ -254,45 +193,29 @@ def _settings(target: Target) -> dict[str, Any]:
     return settings
 
 
-def _samples(block: Frames, subtype: str, gain: float, clamp: bool) -> tuple[NDArray[Any], float]:
-    """What libsndfile gets for a block, and its peak: floats, or integers at the top of 32 bits, where it takes them from."""
-    scaled = block * np.float64(gain)
+def _samples(
+    blocks: Iterable[Frames], subtype: str, gain: float, clamp: bool, check: Callable[[], None]
+) -> Iterator[tuple[NDArray[Any], float]]:
+    """What libsndfile gets for each block, and its peak."""
     bits = BITS.get(subtype)
-    if bits is None:
-        samples = np.clip(scaled, -1, 1) if clamp else scaled
-        peak = float(np.max(np.abs(samples), initial=0.0))
-        values: NDArray[Any] = samples.astype(np.float32)
-    else:
-        half = 2 ** (bits - 1)
-        steps = np.clip(np.rint(scaled * half), -half, half - 1)
-        peak = float(np.max(np.abs(steps), initial=0.0)) / half
-        values = (np.nan_to_num(steps) * 2 ** (32 - bits)).astype(np.int32)
-    if not np.isfinite(peak):
-        raise AudioProcessingError(Code.BAD_OUTPUT, "A stem has samples that are not numbers; report this.")
-    return values, peak
+    for block in blocks:
+        check()
+        scaled = block * np.float64(gain)
+        samples = np.clip(scaled, -1, 1) if clamp and bits is None else scaled
+        if not np.isfinite(samples).all():
+            raise AudioProcessingError(Code.BAD_OUTPUT, "A stem has samples that are not numbers; report this.")
+        yield _integers(samples, bits) if bits else (samples.astype(np.float32), _peak(samples))
 
 
-def _source_format(track: Track) -> str:
-    if track.format == "ogg":
-        return "opus" if track.subtype == "OPUS" else "ogg"
-    return track.format if track.format in FORMATS else "wav"
+def _integers(samples: NDArray[np.float64], bits: int) -> tuple[NDArray[np.int32], float]:
+    """Rounded to `bits`, as the upper bits of 32, which is where libsndfile takes them from."""
+    half = 2 ** (bits - 1)
+    steps = np.clip(np.rint(samples * half), -half, half - 1)
+    return (steps * 2 ** (32 - bits)).astype(np.int32), _peak(steps) / half
 
 
-def _subtype(track: Track, name: str, chosen: Format, bit_depth: str) -> tuple[str, tuple[str, ...]]:
-    """libsndfile's subtype, and a warning if the format cannot carry the depth that was asked for."""
-    if chosen.lossy:
-        return chosen.subtypes[""], ()
-    if bit_depth not in ("source", *FORMATS["wav"].subtypes):
-        raise _bad_option("bit_depth", bit_depth, ("source", *FORMATS["wav"].subtypes))
-    depth = DEPTHS.get(track.subtype, "16") if bit_depth == "source" else bit_depth
-    if depth in chosen.subtypes:
-        return chosen.subtypes[depth], ()
-    best = list(chosen.subtypes)[-1]
-    return chosen.subtypes[best], (f"{name} cannot carry {depth} samples; the stems have {best} bits.",)
-
-
-def _bad_option(key: str, value: object, offered: Iterable[str]) -> AudioProcessingError:
-    return AudioProcessingError(Code.BAD_OPTIONS, f"{key} = {value} is not offered; choose from {', '.join(offered)}.")
+def _peak(samples: NDArray[np.float64]) -> float:
+    return float(np.max(np.abs(samples), initial=0.0))
 
 
 def _bad_output(path: Path, reason: str) -> AudioProcessingError:

@@ -6,7 +6,7 @@ A stem is a weighted sum of the model's parts, and in one case of the song:
     instrumental      the other parts added up, or the song minus the vocals
     no_NAME           the same for NAME
 
-The sum is float32 and in a fixed order, the song first and then the parts as the model lists them: same input, same bits.
+The sum is float32 and in a fixed order, the song first, then the parts as the model lists them: same input, same bits.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,8 +35,8 @@ def recipe(
 ) -> Recipe:
     """How to make `stems` from a model's `parts`.
 
-    `instrumental` says how everything-but-one is made: `add` the others, take the song `minus` the one, or `auto`: minus
-    where the one is among `alone` (parts whose computation does not compute the rest) and that saves most of the work.
+    `instrumental` says how everything-but-one is made: `add` the others, take the song `minus` the one, or `auto`:
+    minus where the one is among `alone` (parts that can be computed without the rest) and that saves most of the work.
     """
     if not stems:
         raise AudioProcessingError(Code.BAD_OPTIONS, f"No stems are asked for; the model offers {_offer(parts)}.")

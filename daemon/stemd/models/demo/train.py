@@ -106,7 +106,7 @@ class Training:
         self.optimizer.step()
         self.average.update_parameters(self.model)
         self.step += 1
-        return float(loss)
+        return loss.item()
 
     def save(self, folder: Path) -> None:
         target = publish(self.average.module.state_dict(), folder)

@@ -1,0 +1,75 @@
+"""File events, which only make us look sooner. Whatever they miss, the next scan sees."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from stemd.config import Watch
+from stemd.status import WatchStatus
+
+
+class _Ring(FileSystemEventHandler):
+    """Rings for every event; it decides nothing, so that no event can break it."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        # Reading and closing what we read are our own doing; to wake by them would never end.
+        if event.event_type not in ("opened", "closed_no_write"):
+            self._ring()
+
+
+class Waker:
+    """Rings when something in the inbox changes, as long as the kernel can tell."""
+
+    def __init__(self, inbox: Path, watch: Watch, ring: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._watch = watch
+        self._ring = ring
+        self._observer: BaseObserver | None = None
+        self._root: tuple[int, int] | None = None
+        self.status = WatchStatus(mode="poll", why="not started")
+
+    def check(self) -> None:
+        """Start the observer, or start it anew where a thread of it has died or the inbox is another folder now."""
+        if self._watch is Watch.POLL:
+            self.status = WatchStatus(mode="poll", why="[inbox] watch = poll")
+            return
+        root = self._identity()
+        if root is None or (self._observer is not None and (root != self._root or not self._is_alive())):
+            self.stop()
+        if self._observer is None and root is not None:
+            self._start(root)
+
+    def stop(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            if self._observer.is_alive():
+                self._observer.join()
+            self._observer = None
+
+    def _start(self, root: tuple[int, int]) -> None:
+        observer = Observer()
+        try:
+            observer.schedule(_Ring(self._ring), str(self._inbox.resolve()), recursive=True)
+            observer.start()
+        except OSError as error:
+            self.status = WatchStatus(mode="poll", why=f"the kernel refuses to watch: {error.strerror or error}")
+            return
+        self._observer, self._root = observer, root
+        self.status = WatchStatus(mode="events", why="inotify, and a scan every scan_interval")
+
+    def _is_alive(self) -> bool:
+        observer = self._observer
+        return observer is not None and observer.is_alive() and all(each.is_alive() for each in observer.emitters)
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self._inbox.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino

@@ -1,0 +1,178 @@
+"""Fetches a model from the hub into the models folder.
+
+    MODELS/.fetch/lock                             held while a process fetches into MODELS
+    MODELS/.fetch/955717e8.safetensors.HASH.part   what has come of the file with that hash (its first 16 digits)
+
+Rules. A file gets its final name by a rename, once its bytes have the hash that the hub states, and its record before
+that. The bag comes last: a model that can be located is whole. A part outlives an interruption, and the next fetch
+goes on from it; a part with a wrong hash is deleted. All of a model's files come from one commit.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from stemd.errors import AudioProcessingError, Code
+from stemd.models import bag as bags
+from stemd.models import hub, records
+from stemd.models.names import PUBLISHED, QUANTIZED, hub_repo
+from stemd.models.store import MAX_MEMBER_BYTES, ModelFiles, locate
+
+FETCH = ".fetch"
+LOCK = "lock"
+LOCK_POLL_S = 0.2
+RETRIES = 3
+"""How often a download that brings nothing new is tried again within a fetch."""
+RETRY_PAUSE_S = 1.0
+
+
+class FetchProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """`file` is empty while another process fetches into the folder and this one waits for it."""
+
+    model: str
+    file: str = ""
+    bytes: int = 0
+    total_bytes: int = 0
+
+
+Tell = Callable[[FetchProgress], None]
+"""Called at every chunk and five times a second while waiting; what it raises ends the fetch, which can be resumed."""
+
+
+class _Session(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+    models: Path
+    endpoint: str
+    tell: Tell
+
+
+def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = None) -> ModelFiles:
+    """Make the files of model `name` in `models` those of the hub, whatever was there before.
+
+    Raises `model-missing` (unknown, offline, no network, refused), `bad-model` (a wrong hash), `no-space`, `io-error`.
+    """
+    if name in QUANTIZED:
+        sentence = f"{name} is packed by diffq, which is not supported: use {name.removesuffix('_q')}."
+        raise AudioProcessingError(Code.MODEL_MISSING, sentence)
+    if name not in PUBLISHED:
+        sentence = f"Demucs publishes no model {name!r}: fetch one of {', '.join(PUBLISHED)}."
+        raise AudioProcessingError(Code.MODEL_MISSING, sentence)
+    endpoint = (endpoint or hub.default_endpoint()).rstrip("/")
+    session = _Session(model=name, models=models, endpoint=endpoint, tell=progress)
+    try:
+        if hub.is_offline():
+            raise hub.HubError("HF_HUB_OFFLINE is set, nothing was asked", "unset it", final=True)
+        (models / FETCH).mkdir(parents=True, exist_ok=True)
+        with _lock(session):
+            _fetch_model(session)
+    except hub.HubError as error:
+        sentence = (
+            f"The model {name} could not be fetched from {endpoint}: {error.reason}; {error.remedy} and run "
+            f"`stemd models fetch {name}`, or copy its files into {models}."
+        )
+        raise AudioProcessingError(Code.MODEL_MISSING, sentence, repr(error.__cause__)) from error
+    except OSError as error:
+        code = Code.NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.IO_ERROR
+        sentence = f"The model {name} cannot be written to {models} ({error.strerror}): make room there, or allow it."
+        raise AudioProcessingError(code, sentence, repr(error)) from error
+    return locate(name, repo=None, models=models, allow_pickle=False)
+
+
+@contextmanager
+def _lock(session: _Session) -> Iterator[None]:
+    """One fetch at a time in a models folder, rather than one of each model: models share members."""
+    with (session.models / FETCH / LOCK).open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                session.tell(FetchProgress(model=session.model))
+                time.sleep(LOCK_POLL_S)
+        yield
+
+
+def _fetch_model(session: _Session) -> None:
+    repo = hub_repo(session.model)
+    name = f"{session.model}{bags.SUFFIX}"
+    bag = hub.ask(session.endpoint, repo, name, "main", max_bytes=bags.MAX_BYTES)
+    part = _download(session, bag)
+    for sig in dict.fromkeys(bags.read(part).sigs):
+        member = f"{sig}.safetensors"
+        remote = hub.ask(session.endpoint, repo, member, bag.commit, max_bytes=MAX_MEMBER_BYTES)
+        _fetch_member(session, remote, session.models / member)
+    part.replace(session.models / name)
+
+
+def _fetch_member(session: _Session, remote: hub.RemoteFile, final: Path) -> None:
+    record = final.with_name(f"{final.name}{records.SUFFIX}")
+    if final.is_file() and records.hash_file(final) == remote.sha256:
+        records.write(record, final, remote.sha256)
+        return
+    part = _download(session, remote)
+    final.unlink(missing_ok=True)  # another file with this name: it must not be there beside the new record
+    records.write(record, final, remote.sha256)
+    part.replace(final)
+
+
+def _download(session: _Session, remote: hub.RemoteFile) -> Path:
+    """A part that has all of the file's bytes, with the hash that the hub states."""
+    folder = session.models / FETCH
+    part = folder / f"{remote.name}.{remote.hash[:16]}.part"
+    for old in set(folder.glob(f"{remote.name}.*.part")) - {part}:
+        old.unlink()
+    part.touch()
+    failures = 0
+    while (have := part.stat().st_size) < remote.size:
+        if shutil.disk_usage(folder).free < remote.size - have:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        problem = _receive(session, remote, part, have)
+        failures = 0 if part.stat().st_size > have else failures + 1
+        if problem.final or failures > RETRIES:
+            raise problem
+        time.sleep(RETRY_PAUSE_S if failures else 0)
+    if _hash(part, remote) != remote.hash:
+        part.unlink()
+        sentence = (
+            f"{remote.name} came from {session.endpoint} with another hash than the {remote.hash} stated there, and "
+            f"was deleted: run `stemd models fetch {session.model}` again, or use another HF_ENDPOINT."
+        )
+        raise AudioProcessingError(Code.BAD_MODEL, sentence)
+    return part
+
+
+def _receive(session: _Session, remote: hub.RemoteFile, part: Path, have: int) -> hub.HubError:
+    """Add what comes to `part`, until no more does; the reason to give if that was not enough."""
+    with part.open("r+b") as file:
+        try:
+            for position, chunk in hub.stream(remote, have):
+                if position > remote.size:  # more than it said: wrong, whatever it is
+                    break
+                if position == 0:
+                    file.truncate(0)
+                file.seek(position)
+                file.write(chunk)
+                done = position + len(chunk)
+                session.tell(FetchProgress(model=session.model, file=remote.name, bytes=done, total_bytes=remote.size))
+        except hub.HubError as error:
+            return error
+        finally:
+            file.flush()
+            os.fsync(file.fileno())
+    return hub.HubError(f"{remote.name} ended before its {remote.size} bytes", "try later", final=False)
+
+
+def _hash(part: Path, remote: hub.RemoteFile) -> str:
+    """In the kind that the hub states: sha256, or git's sha1 of a blob for a small file."""
+    if len(remote.hash) == len(hashlib.sha256().hexdigest()):
+        return records.hash_file(part)
+    data = part.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

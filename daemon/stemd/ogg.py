@@ -1,0 +1,69 @@
+"""Pages of Ogg (RFC 3533): finding them, checking them, and giving them another stream number.
+
+    "OggS" version flags granule(8) serial(4) sequence(4) checksum(4) n sizes(n) content(sum of sizes)
+    0      4       5     6          14        18          22          26 27       27 + n
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+MAGIC = b"OggS"
+HEADER = 27
+SERIAL = slice(14, 18)
+CHECKSUM = slice(22, 26)
+
+BEGINS, ENDS = 2, 4
+"""Flags of a stream's first and last page."""
+
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    at: int
+    data: bytes
+
+    @property
+    def flags(self) -> int:
+        return self.data[5]
+
+    @property
+    def intact(self) -> bool:
+        return checksum(self.data) == self.data[CHECKSUM]
+
+
+def pages(file: BinaryIO) -> Iterator[Page]:
+    """Page after page until something else follows, or a page that the file does not hold whole."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(HEADER)
+        if len(head) < HEADER or not head.startswith(MAGIC):
+            return
+        sizes = file.read(head[26])
+        data = head + sizes + file.read(sum(sizes))
+        if len(data) < HEADER + head[26] + sum(sizes):
+            return
+        yield Page(at=at, data=data)
+        at += len(data)
+
+
+def checksum(page: bytes) -> bytes:
+    """CRC-32 of a page whose own checksum counts as zeros.
+
+    Ogg takes the bits of each byte from the top, zlib from the bottom, and zlib begins with ones and ends by inverting.
+    So zlib gets each byte mirrored and both of its additions undone, and its answer is mirrored back.
+    """
+    blank = page[: CHECKSUM.start] + bytes(4) + page[CHECKSUM.stop :]
+    mirrored = zlib.crc32(blank.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2).to_bytes(4, "little")
+
+
+def renumbered(page: bytes, serial: int) -> bytes:
+    """The same page of stream `serial`."""
+    changed = bytearray(page)
+    changed[SERIAL] = serial.to_bytes(4, "little")
+    changed[CHECKSUM] = checksum(bytes(changed))
+    return bytes(changed)

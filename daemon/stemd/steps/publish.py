@@ -1,0 +1,114 @@
+"""Publish: the finished work folder becomes the result by one rename, and the original goes where the policy sends it."""
+
+import os
+import re
+import shutil
+import unicodedata
+from pathlib import Path
+
+import msgspec
+
+from stemd.job import Identity
+from stemd.spool import LONGEST, MANIFEST, rename_new, sync_folder
+
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/<>:"\\|?*]')
+
+
+def folder_name(leaf: str) -> str:
+    """The result folder of a song called `leaf`: without extension, NFC, and holdable by every filesystem."""
+    text = os.fsencode(leaf.rpartition(".")[0] or leaf).decode("utf-8", "replace")
+    text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text))
+    text = text.encode()[:LONGEST].decode("utf-8", "ignore").strip().rstrip(". ")
+    return "song" if not text or text.startswith(".") and not text.strip(".") else text.lstrip(".") or "song"
+
+
+def free_name(folder: Path, wanted: str) -> str:
+    """`wanted`, or `wanted (2)` and so on where `folder` has it already, compared without case."""
+    taken = {entry.name.casefold() for entry in folder.iterdir()} if folder.is_dir() else set()
+    name, number = wanted, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{wanted} ({number})"
+    return name
+
+
+def numbered(leaf: str, number: int) -> str:
+    """`Song.flac`, `Song (2).flac`, ..."""
+    stem, dot, extension = leaf.rpartition(".")
+    return leaf if number == 1 else f"{stem} ({number}){dot}{extension}" if dot else f"{leaf} ({number})"
+
+
+def write_manifest(out: Path, data: bytes) -> None:
+    """Write `stems.json` last and make the folder durable."""
+    with (out / MANIFEST).open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(out)
+
+
+def rename_into_outbox(out: Path, outbox: Path, target: str) -> None:
+    """The one moment that decides. `FileExistsError` where the name has been taken since it was chosen."""
+    place = outbox / target
+    place.parent.mkdir(parents=True, exist_ok=True)
+    rename_new(out, place)
+    sync_folder(place.parent)
+
+
+def is_ours(folder: Path, job_id: str) -> bool:
+    """Whether the result in `folder` is that of this job."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("job_id") == job_id
+
+
+def take(song: Path, taken: Path, identity: Identity) -> bool:
+    """Move the original aside under a private name, if it still is what the snapshot was made of. Idempotent.
+
+    Whatever else carries the name by now is a new drop: it is put back at once, never replaced.
+    """
+    if not taken.exists():
+        try:
+            song.rename(taken)
+        except FileNotFoundError:
+            return False
+    status = taken.lstat()
+    found = Identity(
+        device=status.st_dev,
+        inode=status.st_ino,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+    )
+    if found.is_same_drop(identity):
+        return True
+    _put(taken, song)
+    return False
+
+
+def store(taken: Path, target: Path) -> None:
+    """Move the original from its private name to `target`, numbered where that is taken."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if taken.stat().st_dev == target.parent.stat().st_dev:
+        _put(taken, target)
+    else:
+        part = target.parent / taken.name
+        shutil.copy2(taken, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        _put(part, target)
+        taken.unlink()
+    sync_folder(target.parent)
+
+
+def _put(source: Path, target: Path) -> None:
+    number = 1
+    while True:
+        try:
+            rename_new(source, target.with_name(numbered(target.name, number)))
+        except FileExistsError:
+            number += 1
+        else:
+            return
