@@ -139,7 +139,11 @@ def _ogg(file: BinaryIO) -> Container:
         begun |= not flags & ogg.BEGINS
     rest = take(file, end, REST)
     if ogg.MAGIC in rest and not cut:
-        cut = "it ends in the middle of an Ogg page" if rest.startswith(ogg.MAGIC) else "some of its Ogg pages are damaged"
+        cut = (
+            "it ends in the middle of an Ogg page"
+            if rest.startswith(ogg.MAGIC)
+            else "some of its Ogg pages are damaged"
+        )
     elif rest and not any(rest) and not flags & ogg.ENDS:
         cut = "it holds zeros where Ogg pages should be"
     endless = not cut and not flags & ogg.ENDS
@@ -160,7 +164,7 @@ def _mp3(file: BinaryIO, size: int) -> Container | None:
     held = walk.count - (told is not None)
     warnings: tuple[str, ...] = ()
     if walk.skipped:
-        warnings += (f"The song is damaged: {walk.skipped:,} bytes in it are no audio.",)
+        warnings += (f"{walk.skipped:,} bytes in the song are no audio and were skipped.",)
     cut, own = None, False
     if told and (held < told - 1 or (walk.partial and held < told)):  # some writers count the Info frame too
         cut = f"it holds {held * walk.head.samples:,} of {told * walk.head.samples:,} frames"

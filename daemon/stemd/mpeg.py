@@ -50,7 +50,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     """Bytes in frames."""
     skipped: int
-    """Bytes of junk between frames."""
+    """Bytes of junk before and between frames."""
     partial: bool
     """Whether the file ends inside the last frame; that one is not counted."""
     bitrates: frozenset[int]
@@ -79,10 +79,11 @@ def header(raw: bytes) -> Header | None:
 
 def walk(file: BinaryIO, size: int) -> Walk | None:
     """Every frame of a file of `size` bytes; None if it is no MP3."""
-    first = _find(file, size, behind_tags(file), None)
+    start = behind_tags(file)
+    first = _find(file, size, start, None)
     if first is None or (head := header(take(file, first, 4))) is None:
         return None
-    at, count, used, skipped, partial = first, 0, 0, 0, False
+    at, count, used, skipped, partial = first, 0, 0, first - start, False
     bitrates = set()
     while True:
         frame = header(take(file, at, 4))

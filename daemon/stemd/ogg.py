@@ -1,7 +1,7 @@
 """Pages of Ogg (RFC 3533): finding them, checking them, and giving them another stream number.
 
-    "OggS" version flags granule(8) serial(4) sequence(4) checksum(4) n sizes(n) content(sum of sizes)
-    0      4       5     6          14        18          22          26 27       27 + n
+"OggS" version flags granule(8) serial(4) sequence(4) checksum(4) n sizes(n) content(sum of sizes)
+0      4       5     6          14        18          22          26 27       27 + n
 """
 
 import zlib

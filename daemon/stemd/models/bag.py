@@ -44,7 +44,7 @@ def read(path: Path) -> Bag:
         sigs = _sigs(value.get("models"))
         weights = _weights(value.get("weights"), len(sigs))
         segment = _segment(value.get("segment"))
-    # PyYAML raises anything: `!!bool x` is a KeyError, `!!timestamp x` an AttributeError, deep nesting a RecursionError.
+    # PyYAML raises anything: `!!bool x` is a KeyError, `!!timestamp x` an AttributeError, nesting a RecursionError.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         sentence = f"{path} is not a bag of models: {reason}. Put Demucs' own in its place."

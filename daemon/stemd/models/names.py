@@ -30,7 +30,7 @@ PUBLISHED = MappingProxyType(
 )
 
 QUANTIZED = frozenset({"mdx_q", "mdx_extra_q"})
-"""Published too, but packed by diffq, which has no wheels: mdx and mdx_extra are the same models."""
+"""Published too, but packed by diffq, which has no wheels: mdx and mdx_extra are what went into them."""
 
 
 def hub_repo(name: str) -> str:

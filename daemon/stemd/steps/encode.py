@@ -1,10 +1,10 @@
 """Stems become files: writing them, and proving that they can be read.
 
-    blocks x gain --round, clamp--> libsndfile --Sink--> file --fsync--> sha256
+    blocks x gain --round, clamp--> libsndfile --Sink--> file --repeatable, fsync--> sha256
 
 Rules:
 - Integers are rounded here and given to libsndfile as integers: its own way from float cuts off instead of rounding.
-- No dither: the same stems give the same bytes (not for Ogg, whose streams get a random number from libsndfile).
+- The same stems give the same bytes: no dither, no time of day in float WAVs, no random numbers for Ogg's streams.
 - Lossy codecs may overshoot full scale when they are decoded; they are left to it.
 """
 
@@ -20,12 +20,17 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from stemd import ogg
 from stemd.errors import AudioProcessingError, Code
 from stemd.formats import BITS, FORMATS, Target, compression_level
 from stemd.track import BLOCK, Frames, disk_error
 
 RF64_FROM = (1 << 32) - (1 << 16)
 """Bytes of audio from which a WAV's 32-bit sizes may not do, header included; the file becomes an RF64."""
+
+
+SERIAL = 1
+"""The number of the one stream in an Ogg; libsndfile draws a random one, which only chained streams need."""
 
 
 class StemFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,10 +67,7 @@ def write(
     try:
         with Sink(path) as sink:
             written, peak = _encode(_samples(blocks, target.subtype, gain, clamp, check), sink, target, frames)
-            sink.sync()
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        size, digest = _settle(path, target)
     except OSError as error:
         raise disk_error(error, path.name) from error
     return StemFile(
@@ -103,7 +105,7 @@ class Sink:
     """The file that libsndfile writes to.
 
     soundfile loses exceptions raised under libsndfile, and libsndfile goes on after a short write. So the first OSError
-    is kept, everything after it is dropped, and `complain` or `sync` raise it.
+    is kept, everything after it is dropped, and `complain` raises it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,25 +131,6 @@ class Sink:
     def complain(self) -> None:
         if self._error:
             raise self._error
-
-    def sync(self) -> None:
-        self.complain()
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # filesystems that have no fsync
-                raise
-
-    def forget_time(self) -> None:
-        """Zeroes the time of day in the PEAK chunk that libsndfile gives every float WAV: same stem, same bytes.
-
-        A chunk is name, size, content; PEAK's is version, time, ... It lies before the audio, within the first 1 KiB.
-        """
-        with Path(self._file.name).open("r+b") as file:
-            at = file.read(1024).find(b"PEAK")
-            if at >= 0:
-                file.seek(at + 12)
-                file.write(bytes(4))
 
 
 class _Sound(soundfile.SoundFile):
@@ -216,6 +199,36 @@ def _integers(samples: NDArray[np.float64], bits: int) -> tuple[NDArray[np.int32
 
 def _peak(samples: NDArray[np.float64]) -> float:
     return float(np.max(np.abs(samples), initial=0.0))
+
+
+def _settle(path: Path, target: Target) -> tuple[int, str]:
+    """Makes a written file repeatable and durable. Its size and sha256."""
+    with path.open("r+b") as file:
+        if FORMATS[target.format].container == "OGG":
+            for page in ogg.pages(file):
+                file.seek(page.at)
+                file.write(ogg.renumbered(page.data, SERIAL))
+        elif target.subtype == "FLOAT":
+            _forget_time(file)
+        file.flush()
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # filesystems that have no fsync
+                raise
+        file.seek(0)
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _forget_time(file: BinaryIO) -> None:
+    """Zeroes the time of day in the PEAK chunk that libsndfile gives every float WAV.
+
+    A chunk is name, size, content; PEAK's is version, time, ... It lies before the audio, within the first 1 KiB.
+    """
+    at = file.read(1024).find(b"PEAK")
+    if at >= 0:
+        file.seek(at + 12)
+        file.write(bytes(4))
 
 
 def _bad_output(path: Path, reason: str) -> AudioProcessingError:

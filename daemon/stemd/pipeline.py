@@ -1,0 +1,209 @@
+"""One song from file to stems: decode, separate, mix, encode. The worker and `separate_audio` both run exactly this."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from stemd.engine.engine import Engine
+from stemd.formats import Target, ceiling, choose_target
+from stemd.job import EngineFacts, Options, StemFile, Step
+from stemd.steps import encode, mix
+from stemd.steps.decode import decode
+from stemd.steps.separate import convert_rate, separate
+from stemd.track import BLOCK, Frames, SpoolReader, Track
+
+SHARE = {Step.DECODE: (0.0, 0.04), Step.SEPARATE: (0.04, 0.92), Step.MIX: (0.92, 0.94), Step.ENCODE: (0.94, 0.99)}
+"""Where each step begins and ends in the progress of the whole job; about what they take of the time."""
+
+VERB = {
+    Step.DECODE: "Decoding",
+    Step.SEPARATE: "Separating",
+    Step.MIX: "Mixing",
+    Step.ENCODE: "Encoding",
+}
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a song is. `message` is a line for people; `segment_s` what the last segment took, where one was done."""
+
+    step: Step
+    fraction: float
+    step_fraction: float
+    message: str
+    eta_s: float | None = None
+    speed_x: float | None = None
+    segment_s: float | None = None
+
+
+class Observer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told: a step begins, the song is decoded, there is progress. `check` raises to stop."""
+
+    check: Callable[[], None]
+    began: Callable[[Step], None]
+    decoded: Callable[[Track], None]
+    progressed: Callable[[Tick], None]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    track: Track
+    files: tuple[StemFile, ...]
+    gain_db: float
+    engine: EngineFacts
+    timing: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do: `song` is read, `tmp` takes the spools, `out` the stems. `seed` fixes what is random."""
+
+    song: Path
+    tmp: Path
+    out: Path
+    options: Options
+    max_duration_s: float
+    seed: int
+
+
+def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, float]) -> Result:
+    """Separate one song; `timing` takes the seconds of each step as they end.
+
+    Raises `AudioProcessingError`, or `StopProcessingError` as soon as `observer.check` does.
+    """
+    options, spool = order.options, order.tmp / "song.f32"
+    with _timed(Step.DECODE, observer, timing):
+        track = decode(
+            order.song,
+            spool,
+            max_duration_s=order.max_duration_s,
+            check=observer.check,
+            progress=lambda fraction: observer.progressed(_tick(Step.DECODE, fraction)),
+        )
+    observer.decoded(track)
+    target, warnings = choose_target(
+        track, format=options.format, bitrate=options.bitrate, bit_depth=options.bit_depth, rate=options.rate
+    )
+    recipe = mix.recipe(
+        options.stems, engine.sources, instrumental=options.instrumental, alone=engine.alone
+    )
+    with _timed(Step.SEPARATE, observer, timing):
+        spools, facts = separate(
+            track,
+            spool,
+            order.tmp,
+            engine,
+            needed=recipe.needed,
+            overlap=options.overlap,
+            shifts=options.shifts,
+            seed=order.seed,
+            check=observer.check,
+            progress=_Separating(track, observer).tell,
+        )
+    mixer = _Mixer(spools, spool, track, recipe)
+    with _timed(Step.MIX, observer, timing):
+        gain = mixer.gain(options.clip, target, observer)
+    with _timed(Step.ENCODE, observer, timing):
+        files = tuple(
+            _encode(stem, mixer.stem(stem, target), order, target, gain, observer, number / len(recipe.stems))
+            for number, stem in enumerate(recipe.stems)
+        )
+    return Result(
+        track=track,
+        files=files,
+        gain_db=files[0].gain_db,
+        engine=facts,
+        timing=timing,
+        warnings=(*track.warnings, *warnings),
+    )
+
+
+class _Mixer:
+    """Stems block by block out of the sources' spools."""
+
+    def __init__(self, spools: dict[str, Path], song: Path, track: Track, recipe: mix.Recipe) -> None:
+        self._spools = {**spools, mix.SONG: song}
+        self._track = track
+        self._recipe = recipe
+
+    def gain(self, clip: str, target: Target, observer: Observer) -> float:
+        """The one gain for all stems of the song."""
+        peaks = {}
+        for number, stem in enumerate(self._recipe.stems):
+            peaks[stem] = 0.0
+            for block in self.stem(stem, target):
+                observer.check()
+                peaks[stem] = max(peaks[stem], mix.peak(block))
+            observer.progressed(_tick(Step.MIX, (number + 1) / len(self._recipe.stems)))
+        return mix.joint_gain(peaks, clip, ceiling(target.subtype))
+
+    def stem(self, stem: str, target: Target) -> Iterator[Frames]:
+        """One stem's blocks `[T, C]` at the target's rate."""
+        return convert_rate(self._blend(stem), self._track.rate, target.rate)
+
+    def _blend(self, stem: str) -> Iterator[Frames]:
+        coefficients = self._recipe.stems[stem]
+        with ExitStack() as stack:
+            readers = {
+                name: stack.enter_context(SpoolReader(self._spools[name], self._track.channels))
+                for name in {*coefficients, mix.SONG}
+            }
+            for start in range(0, self._track.frames, BLOCK):
+                stop = min(start + BLOCK, self._track.frames)
+                blocks = {name: reader.read(start, stop) for name, reader in readers.items()}
+                yield mix.blend(blocks, blocks[mix.SONG], coefficients)
+
+
+def _encode(
+    stem: str, blocks: Iterator[Frames], order: Order, target: Target, gain: float, observer: Observer, done: float
+) -> StemFile:
+    path = order.out / f"{stem}.{target.suffix}"
+    observer.progressed(_tick(Step.ENCODE, done))
+    frames = _frames_at(order, target)
+    written = encode.write(
+        blocks, path, target, frames=frames, gain=gain, clamp=order.options.clip == "clamp", check=observer.check
+    )
+    encode.verify(path, written, frames)
+    return StemFile(stem=stem, **msgspec.structs.asdict(written))
+
+
+def _frames_at(order: Order, target: Target) -> int:
+    """The frames that a stem has at the target's rate."""
+    raise NotImplementedError
+
+
+class _Separating:
+    """Turns segments done into progress, speed and time to go."""
+
+    def __init__(self, track: Track, observer: Observer) -> None:
+        self._duration_s = track.duration_s
+        self._observer = observer
+        self._began = time.monotonic()
+
+    def tell(self, segment: object) -> None:
+        raise NotImplementedError
+
+
+def _tick(step: Step, step_fraction: float, detail: str = "", **more: float | None) -> Tick:
+    first, last = SHARE[step]
+    fraction = first + (last - first) * step_fraction
+    return Tick(
+        step=step,
+        fraction=fraction,
+        step_fraction=step_fraction,
+        message=f"{VERB[step]}: {detail}(Overall {100 * fraction:.1f}%)" if detail else
+        f"{VERB[step]} (Overall {100 * fraction:.1f}%)",
+        **more,
+    )
+
+
+@contextmanager
+def _timed(step: Step, observer: Observer, timing: dict[str, float]) -> Iterator[None]:
+    observer.check()
+    observer.began(step)
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        timing[f"{step}_s"] = round(time.monotonic() - began, 3)

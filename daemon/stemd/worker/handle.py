@@ -1,0 +1,77 @@
+"""The supervisor's end of a worker process: start it, talk to it, hear from it, end it. Imports no torch."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from stemd.worker.messages import FromWorker, ToWorker
+
+_decoder = msgspec.json.Decoder(FromWorker)
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A line from the worker process `pid`."""
+
+    pid: int
+    message: FromWorker
+
+
+class Died(msgspec.Struct, frozen=True):
+    """The worker process `pid` is gone; `how` says it in words."""
+
+    pid: int
+    how: str
+
+
+class Handle:
+    """One worker process. What it says goes to `post`, from a thread of its own, as `Said` and at last one `Died`."""
+
+    def __init__(self, post: Callable[[Said | Died], None]) -> None:
+        self._post = post
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "stemd.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.pid = self._process.pid
+        self._thread = threading.Thread(target=self._listen, name="worker-listener", daemon=True)
+        self._thread.start()
+
+    def send(self, message: ToWorker) -> None:
+        """Say something. A worker that is gone hears nothing: `Died` is on its way and tells."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return
+
+    def kill(self) -> None:
+        """End the process at once and wait for it."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the process and its listener."""
+        self.kill()
+        self._thread.join()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdout.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            return
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                message = _decoder.decode(line)
+            except msgspec.DecodeError as error:
+                self._process.kill()
+                self._post(Died(self.pid, f"it said what is not in the protocol ({error}): {line[:200]!r}"))
+                return
+            self._post(Said(self.pid, message))
+        code = self._process.wait()
+        self._post(Died(self.pid, f"killed by signal {-code}" if code < 0 else f"it ended with status {code}"))
