@@ -50,7 +50,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     """Bytes in frames."""
     skipped: int
-    """Bytes of junk before and between frames."""
+    """Bytes of junk before, between and behind the frames; tags are none."""
     partial: bool
     """Whether the file ends inside the last frame; that one is not counted."""
     bitrates: frozenset[int]
@@ -97,6 +97,8 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
         else:
             bitrates.add(frame.bitrate)
             count, used, at = count + 1, used + frame.size, at + frame.size
+    if not partial and not take(file, at, 4).startswith(TRAILERS):
+        skipped += size - at
     return Walk(
         first=first, head=head, count=count, size=used, skipped=skipped, partial=partial, bitrates=frozenset(bitrates)
     )

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 
 from stemd.engine.engine import Engine
+from stemd.engine.resample import resample_frames
 from stemd.formats import Target, ceiling, choose_target
 from stemd.job import EngineFacts, Options, StemFile, Step
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
-from stemd.steps.separate import convert_rate, separate
+from stemd.steps.separate import SegmentProgress, separate
 from stemd.track import BLOCK, Frames, SpoolReader, Track
 
 SHARE = {Step.DECODE: (0.0, 0.04), Step.SEPARATE: (0.04, 0.92), Step.MIX: (0.92, 0.94), Step.ENCODE: (0.94, 0.99)}
@@ -83,7 +84,12 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
         )
     observer.decoded(track)
     target, warnings = choose_target(
-        track, format=options.format, bitrate=options.bitrate, bit_depth=options.bit_depth, rate=options.rate
+        track,
+        format=options.format,
+        bitrate=options.bitrate,
+        bit_depth=options.bit_depth,
+        rate=options.rate,
+        clip=options.clip,
     )
     recipe = mix.recipe(
         options.stems, engine.sources, instrumental=options.instrumental, alone=engine.alone
@@ -106,7 +112,7 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
         gain = mixer.gain(options.clip, target, observer)
     with _timed(Step.ENCODE, observer, timing):
         files = tuple(
-            _encode(stem, mixer.stem(stem, target), order, target, gain, observer, number / len(recipe.stems))
+            _encode(stem, mixer, order, target, gain, observer, number / len(recipe.stems))
             for number, stem in enumerate(recipe.stems)
         )
     return Result(
@@ -138,9 +144,13 @@ class _Mixer:
             observer.progressed(_tick(Step.MIX, (number + 1) / len(self._recipe.stems)))
         return mix.joint_gain(peaks, clip, ceiling(target.subtype))
 
+    def frames(self, target: Target) -> int:
+        """The frames that every stem has at the target's rate: the song's own where that is its rate."""
+        return -(-self._track.frames * target.rate // self._track.rate)
+
     def stem(self, stem: str, target: Target) -> Iterator[Frames]:
         """One stem's blocks `[T, C]` at the target's rate."""
-        return convert_rate(self._blend(stem), self._track.rate, target.rate)
+        return resample_frames(self._blend(stem), self._track.rate, target.rate)
 
     def _blend(self, stem: str) -> Iterator[Frames]:
         coefficients = self._recipe.stems[stem]
@@ -156,21 +166,23 @@ class _Mixer:
 
 
 def _encode(
-    stem: str, blocks: Iterator[Frames], order: Order, target: Target, gain: float, observer: Observer, done: float
+    stem: str, mixer: _Mixer, order: Order, target: Target, gain: float, observer: Observer, done: float
 ) -> StemFile:
-    path = order.out / f"{stem}.{target.suffix}"
+    """Write one stem and see that it reads back; `done` is the share of the stems written before."""
     observer.progressed(_tick(Step.ENCODE, done))
-    frames = _frames_at(order, target)
+    path = order.out / f"{stem}.{target.suffix}"
+    frames = mixer.frames(target)
     written = encode.write(
-        blocks, path, target, frames=frames, gain=gain, clamp=order.options.clip == "clamp", check=observer.check
+        mixer.stem(stem, target),
+        path,
+        target,
+        frames=frames,
+        gain=gain,
+        clamp=order.options.clip == "clamp",
+        check=observer.check,
     )
     encode.verify(path, written, frames)
     return StemFile(stem=stem, **msgspec.structs.asdict(written))
-
-
-def _frames_at(order: Order, target: Target) -> int:
-    """The frames that a stem has at the target's rate."""
-    raise NotImplementedError
 
 
 class _Separating:
@@ -181,8 +193,18 @@ class _Separating:
         self._observer = observer
         self._began = time.monotonic()
 
-    def tell(self, segment: object) -> None:
-        raise NotImplementedError
+    def tell(self, at: SegmentProgress) -> None:
+        done = at.done / at.total
+        spent_s = time.monotonic() - self._began
+        tick = _tick(
+            Step.SEPARATE,
+            done,
+            f"Model {at.model}/{at.models} ",
+            eta_s=round(spent_s / done - spent_s, 1),
+            speed_x=round(self._duration_s * done / max(spent_s, 1e-6), 2),
+            segment_s=round(at.seconds, 3),
+        )
+        self._observer.progressed(tick)
 
 
 def _tick(step: Step, step_fraction: float, detail: str = "", **more: float | None) -> Tick:
@@ -192,8 +214,7 @@ def _tick(step: Step, step_fraction: float, detail: str = "", **more: float | No
         step=step,
         fraction=fraction,
         step_fraction=step_fraction,
-        message=f"{VERB[step]}: {detail}(Overall {100 * fraction:.1f}%)" if detail else
-        f"{VERB[step]} (Overall {100 * fraction:.1f}%)",
+        message=f"{VERB[step]}{': ' + detail if detail else ' '}(Overall {100 * fraction:.1f}%)",
         **more,
     )
 

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample as convert
 
+from stemd.track import Frames
+
 BLOCK = 1 << 16
 """Frames in, about, for one call."""
 
@@ -76,3 +78,12 @@ def _middle(block: Tensor, old: int, new: int, context: int) -> Tensor:
 
 def _silent(like: Tensor, frames: int) -> Tensor:
     return like.new_zeros(*like.shape[:-1], frames)
+
+
+def resample_frames(blocks: Iterable[Frames], old: int, new: int) -> Iterator[Frames]:
+    """Blocks as they lie on disk, `[T, C]` at `old` Hz, at `new` Hz."""
+    if old == new:
+        yield from blocks
+        return
+    for block in resample((torch.from_numpy(each.T) for each in blocks), model_ratio(old, new)):
+        yield block.T.contiguous().numpy()

@@ -1,0 +1,120 @@
+"""Recipes, blending and the joint gain."""
+
+import numpy as np
+import pytest
+from audio import tones
+
+from stemd.errors import AudioProcessingError, Code
+from stemd.steps.mix import SONG, blend, joint_gain, peak, recipe
+
+FOUR = ("drums", "bass", "other", "vocals")
+
+
+@pytest.mark.parametrize(
+    ("stems", "instrumental", "alone", "rows", "needed"),
+    [
+        (["bass"], "auto", (), {"bass": {"bass": 1.0}}, {"bass"}),
+        (["instrumental"], "add", (), {"instrumental": {"drums": 1, "bass": 1, "other": 1}}, {"drums", "bass", "other"}),
+        (["no_drums"], "add", (), {"no_drums": {"bass": 1, "other": 1, "vocals": 1}}, {"bass", "other", "vocals"}),
+        (["instrumental"], "minus", (), {"instrumental": {SONG: 1, "vocals": -1}}, {"vocals"}),
+        (["no_bass"], "minus", (), {"no_bass": {SONG: 1, "bass": -1}}, {"bass"}),
+        (
+            ["vocals", "instrumental"],
+            "auto",
+            FOUR,
+            {"vocals": {"vocals": 1}, "instrumental": {SONG: 1, "vocals": -1}},
+            {"vocals"},
+        ),
+        (
+            ["vocals", "instrumental"],
+            "auto",
+            (),
+            {"vocals": {"vocals": 1}, "instrumental": {"drums": 1, "bass": 1, "other": 1}},
+            set(FOUR),
+        ),
+    ],
+)
+def test_recipe(
+    stems: list[str],
+    instrumental: str,
+    alone: tuple[str, ...],
+    rows: dict[str, dict[str, float]],
+    needed: set[str],
+) -> None:
+    """A stem is a part, the sum of the others, or the song minus one, and only what it takes is computed."""
+    made = recipe(stems, FOUR, instrumental=instrumental, alone=alone)
+    assert made.stems == rows
+    assert made.needed == needed
+
+
+@pytest.mark.parametrize("stems", [[*FOUR, "instrumental"], ["vocals", "drums", "instrumental"], ["bass", "instrumental"]])
+def test_auto_adds_where_subtracting_saves_little(stems: list[str]) -> None:
+    """`auto` adds up the other parts unless subtracting saves more than half of the computation."""
+    made = recipe(stems, FOUR, alone=FOUR)
+    assert made.stems["instrumental"] == {"drums": 1, "bass": 1, "other": 1}
+
+
+def test_order_and_duplicates() -> None:
+    """Stems keep the order they are asked for in, and one asked for twice is made once."""
+    assert list(recipe(["vocals", "bass", "vocals", "bass"], FOUR).stems) == ["vocals", "bass"]
+
+
+def test_own_name_wins() -> None:
+    """A model's part named like one of our stems is that part."""
+    assert recipe(["instrumental"], ("vocals", "instrumental")).stems == {"instrumental": {"instrumental": 1.0}}
+
+
+@pytest.mark.parametrize("stems", [["piano"], ["no_piano"], ["vocals", "no_"], ["Vocals"], [SONG], []])
+def test_unknown_stem(stems: list[str]) -> None:
+    """A stem that the model does not offer is refused with the list of those that it does."""
+    with pytest.raises(AudioProcessingError, match="offers drums, bass, other, vocals, instrumental, no_drums") as error:
+        recipe(stems, FOUR)
+    assert error.value.code is Code.BAD_OPTIONS
+
+
+def test_no_instrumental_without_vocals() -> None:
+    """A model without vocals offers no instrumental."""
+    with pytest.raises(AudioProcessingError, match="offers drums, rest, no_drums, no_rest"):
+        recipe(["instrumental"], ("drums", "rest"))
+
+
+def test_blend() -> None:
+    """A blend is the weighted sum in float32."""
+    parts = {name: tones(500, seed=seed) for seed, name in enumerate(FOUR)}
+    song = np.sum(list(parts.values()), axis=0, dtype=np.float32)
+    added = blend(parts, song, recipe(["instrumental"], FOUR, instrumental="add").stems["instrumental"])
+    minus = blend(parts, song, recipe(["instrumental"], FOUR, instrumental="minus").stems["instrumental"])
+    assert added.dtype == minus.dtype == np.float32
+    assert np.allclose(added, parts["drums"] + parts["bass"] + parts["other"], atol=1e-6)
+    assert np.allclose(added, minus, atol=1e-6)
+    assert np.array_equal(blend(parts, song, {"bass": 1.0}), parts["bass"])
+
+
+def test_blend_does_not_depend_on_the_order_of_blocks() -> None:
+    """The order of summation is the recipe's, whatever order the parts come in."""
+    parts = {name: tones(500, seed=seed) for seed, name in enumerate(FOUR)}
+    turned = dict(reversed(parts.items()))
+    row = recipe(["no_bass"], FOUR).stems["no_bass"]
+    assert np.array_equal(blend(parts, parts["bass"], row), blend(turned, parts["bass"], row))
+
+
+@pytest.mark.parametrize(
+    ("peaks", "clip", "ceiling", "gain"),
+    [
+        ({"a": 0.5, "b": 1.0}, "joint", 1.0, 1.0),
+        ({"a": 0.5, "b": 1.25}, "joint", 1.0, 0.8),
+        ({"a": 0.5, "b": 1.0}, "joint", 0.5, 0.5),
+        ({"a": 2.0}, "clamp", 1.0, 1.0),
+        ({"a": 2.0}, "none", 1.0, 1.0),
+        ({}, "joint", 1.0, 1.0),
+    ],
+)
+def test_joint_gain(peaks: dict[str, float], clip: str, ceiling: float, gain: float) -> None:
+    """The gain brings the loudest stem to the ceiling, never up, and only under `joint`."""
+    assert joint_gain(peaks, clip, ceiling) == gain
+
+
+def test_peak() -> None:
+    """A peak is a magnitude, and that of nothing is 0."""
+    assert peak(np.array([[0.25, -0.75]], dtype=np.float32)) == 0.75
+    assert peak(np.zeros((0, 2), dtype=np.float32)) == 0.0
