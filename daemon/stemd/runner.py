@@ -1,0 +1,350 @@
+"""The running job, from its turn to its end: the ten points of the protocol in order. One job at a time.
+
+It is told of what happens (a snapshot is ready, the worker said something, the worker died, a cancel was seen, time
+passes) and moves the job on. It never waits for anything.
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from stemd import __version__, ending, snapshot, status, trace
+from stemd.config import Config
+from stemd.errors import Code
+from stemd.job import Error, Job, Output, OutputFile, Progress, Reason, Stage, State, Step
+from stemd.jobs import Jobs
+from stemd.snapshot import Snapshot
+from stemd.spool import Spool
+from stemd.steps import publish
+from stemd.worker.keeper import Keeper
+from stemd.worker.messages import Began, Decoded, Failed, Finished, FromWorker, Progressed, Separate, Stop, Stopped
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 30.0
+"""How long a job waits after `no-space` or `outbox-missing` before it is tried again."""
+
+WAITS = {Code.NO_SPACE: Reason.NO_SPACE, Code.OUTBOX_MISSING: Reason.OUTBOX_MISSING, Code.TRUNCATED: Reason.TRUNCATED}
+"""Errors that time can heal: the job waits, and no attempt is charged."""
+
+
+class SnapshotTaken(msgspec.Struct, frozen=True):
+    job_id: str
+    result: Snapshot | OSError
+
+
+class Runner:
+    """`post` takes what happens on other threads to the main loop; `clock` is the time of day."""
+
+    def __init__(
+        self, config: Config, spool: Spool, jobs: Jobs, keeper: Keeper, post: Callable[[SnapshotTaken], None]
+    ) -> None:
+        self._config = config
+        self._spool = spool
+        self._jobs = jobs
+        self._keeper = keeper
+        self._post = post
+        self.job: Job | None = None
+        self._abandon = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._at_worker = False
+        self._cancelled_at: float | None = None
+        self._last_progress = 0.0
+        self.not_before: dict[str, float] = {}
+        """Until when (monotonic) a job that hit an obstacle is left alone, by job id."""
+
+    def start(self, job: Job) -> None:
+        """Points 1 and 2: accept the job and take the snapshot on a thread of its own."""
+        self._abandon.clear()
+        self._cancelled_at, self._at_worker = None, False
+        if job.identity.size > self._config.limits.max_bytes:
+            self.job = job
+            self._fail(Code.TOO_LARGE, f"The song has {job.identity.size} bytes; [limits] max_bytes allows "
+                       f"{self._config.limits.max_bytes}.")
+            return
+        trace.point("1-accepted")
+        job = self._jobs.record(job, Stage.ACCEPTED)
+        self.job = self._jobs.change(job, State.RUNNING, step=Step.SNAPSHOT, message="Copying", timing={})
+        trace.point("2-snapshot")
+        try:
+            self._spool.make_work(job.job_id)
+        except OSError as error:
+            self._obstacle(error)
+            return
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._snapshot, args=(self.job,), name="snapshot")
+        self._thread.start()
+
+    def _snapshot(self, job: Job) -> None:
+        song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / "song"
+        result: Snapshot | OSError
+        try:
+            result = snapshot.take(song, copy, job.identity, self._abandon.is_set)
+        except OSError as error:
+            result = error
+        self._post(SnapshotTaken(job.job_id, result))
+
+    def on_snapshot(self, taken: SnapshotTaken) -> None:
+        """Point 3, then the worker's turn."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        job = self.job
+        if job is None or taken.job_id != job.job_id:
+            return
+        if self._cancelled_at is not None:
+            self._end(State.CANCELLED)
+        elif isinstance(taken.result, OSError):
+            self._obstacle(taken.result)
+        elif taken.result.sha256 is None:
+            self._back_to_waiting(Reason.CHANGING, "The song changed while it was being copied.", settled=False)
+        else:
+            self._send(job, taken.result.sha256)
+
+    def _send(self, job: Job, sha256: str) -> None:
+        trace.point("3-started")
+        timing = {"snapshot_s": round(time.monotonic() - self._began, 3)}
+        started = msgspec.structs.replace(job, sha256=sha256, attempt=job.attempt + 1, timing=timing)
+        job = self.job = self._jobs.record(started, Stage.STARTED)
+        if self._keeper.handle is None or not self._keeper.is_ready:
+            self._back_to_waiting(Reason.RETRY, "The worker is not ready.")
+            return
+        trace.point("4-separate")
+        self._keeper.touch(time.monotonic())
+        self._at_worker = True
+        self._keeper.handle.send(
+            Separate(
+                job_id=job.job_id,
+                song=str(self._spool.tmp(job.job_id) / "song"),
+                sha256=sha256,
+                tmp=str(self._spool.tmp(job.job_id)),
+                out=str(self._spool.out(job.job_id)),
+                options=job.options,
+                max_duration_s=self._config.limits.max_duration_s,
+            )
+        )
+
+    def on_message(self, message: FromWorker) -> None:
+        """What the worker says of the running job."""
+        job = self.job
+        if job is None or getattr(message, "job_id", None) != job.job_id:
+            return
+        match message:
+            case Began(step=step):
+                self.job = self._jobs.change(job, State.RUNNING, step=step)
+            case Decoded(track=track):
+                self.job = self._jobs.change(job, State.RUNNING, track=track)
+            case Progressed():
+                self._show_progress(job, message)
+            case Finished():
+                self._at_worker = False
+                self._publish(job, message)
+            case Failed(error=error, timing=timing):
+                self._at_worker = False
+                self.job = msgspec.structs.replace(job, timing={**job.timing, **timing})
+                self._end(State.CANCELLED) if self._cancelled_at is not None else self._on_error(error)
+            case Stopped():
+                self._at_worker = False
+                self._end(State.CANCELLED)
+
+    def _show_progress(self, job: Job, at: Progressed) -> None:
+        progress = Progress(
+            fraction=round(at.fraction, 4),
+            step_fraction=round(at.step_fraction, 4),
+            eta_s=at.eta_s,
+            speed_x=at.speed_x,
+        )
+        now = time.monotonic()
+        if at.step is job.step and now < self._last_progress + self._config.status.progress_s:
+            return
+        self._last_progress = now
+        self.job = self._jobs.change(job, State.RUNNING, step=at.step, progress=progress, message=at.message)
+
+    def _publish(self, job: Job, made: Finished) -> None:
+        """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""
+        began = time.monotonic()
+        job = self.job = self._jobs.change(
+            job,
+            State.RUNNING,
+            step=Step.PUBLISH,
+            engine=made.engine,
+            timing={**job.timing, **made.timing},
+            warnings=made.warnings,
+            message="Publishing",
+        )
+        trace.point("5-publishing")
+        try:
+            publish.write_manifest(self._spool.out(job.job_id), status.encode(manifest(job, made)))
+            folder, _, leaf = job.name.rpartition("/")
+            name = publish.free_name(self._spool.outbox / folder, publish.folder_name(leaf))
+            files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
+            output = Output(dir=f"{folder}/{name}" if folder else name, files=files)
+            job = self.job = self._jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
+            job = self.job = put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
+        except OSError as error:
+            self.job = msgspec.structs.replace(job, output=None)
+            self._obstacle(error)
+            return
+        if job.output is None:
+            self._end(State.CANCELLED)
+            return
+        timing = {**job.timing, "publish_s": round(time.monotonic() - began, 3)}
+        self._end(State.DONE, timing=timing, message="Done", error=None)
+
+    def sees_cancel(self) -> bool:
+        """Whether a cancel file for the running job is there."""
+        if self.job is None:
+            return False
+        return (
+            self._cancelled_at is not None
+            or self._spool.cancel(self.job.name).exists()
+            or self._spool.cancel_all.exists()
+        )
+
+    def cancel(self, now: float) -> None:
+        """Stop the running job; once is enough."""
+        if self.job is None or self._cancelled_at is not None:
+            return
+        log.info("%s: cancel seen", self.job.shown)
+        self._cancelled_at = now
+        self._abandon.set()
+        if self._at_worker and self._keeper.handle:
+            self._keeper.handle.send(Stop(job_id=self.job.job_id))
+
+    def tick(self, now: float) -> None:
+        """What only time brings: a worker that does not stop, or has stalled."""
+        if self.job is None or not self._at_worker:
+            return
+        if self._cancelled_at is not None and now > self._cancelled_at + self._config.limits.cancel_grace_s:
+            self._keeper.kill(now, "it did not stop in time after a cancel")
+            self._at_worker = False
+            self._end(State.CANCELLED)
+        elif self._keeper.has_stalled(now):
+            self._keeper.kill(now, f"it has stalled with {self.job.shown}")
+            self.on_death("it stalled")
+
+    def on_death(self, how: str) -> None:
+        """The worker died. It costs the running job an attempt, nobody else anything."""
+        job = self.job
+        if job is None or not self._at_worker:
+            return
+        self._at_worker = False
+        if self._cancelled_at is not None:
+            self._end(State.CANCELLED)
+        elif job.attempt >= job.max_attempts:
+            self._fail(Code.GAVE_UP, f"The worker died {job.attempt} times over this song; the last time {how}.", how)
+        else:
+            self._jobs.counts["retries"] += 1
+            self._back_to_waiting(Reason.RETRY, f"The worker died ({how}); trying again.", charge=True)
+
+    def give_back(self) -> None:
+        """The daemon stops: the running job waits again, and no attempt is charged."""
+        self._abandon.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self.job is not None:
+            self._back_to_waiting(Reason.QUEUED, "The daemon was stopped; this song is next.")
+
+    def _on_error(self, error: Error) -> None:
+        assert self.job is not None
+        reason = WAITS.get(error.code)
+        if reason is Reason.TRUNCATED:
+            since = self.job.truncated_since or time.time()
+            if time.time() < since + self._config.limits.truncated_grace_s:
+                self._back_to_waiting(reason, error.message, truncated_since=since, settled=False)
+                return
+        elif reason is not None:
+            self.not_before[self.job.job_id] = time.monotonic() + RETRY_S
+            self._back_to_waiting(reason, error.message)
+            return
+        self._end(State.FAILED, error=error, message=error.message)
+
+    def _obstacle(self, error: OSError) -> None:
+        """The machine, not the song, is in the way."""
+        assert self.job is not None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            code, message = Code.NO_SPACE, f"No space left for the work: {error.strerror}. Make room; it goes on then."
+        elif error.errno in (errno.ENOENT, errno.EROFS, errno.ENOTDIR):
+            code, message = Code.OUTBOX_MISSING, f"The outbox cannot be used: {error}. It goes on when it is back."
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            self._back_to_waiting(Reason.PERMISSION, f"{error.filename}: {error.strerror}.", settled=False)
+            return
+        else:
+            code, message = Code.IO_ERROR, f"Reading or writing failed: {error}."
+        self._on_error(Error(code=code, message=message, detail=repr(error), retryable=True))
+
+    def _back_to_waiting(
+        self, reason: Reason, message: str, *, charge: bool = False, settled: bool = True, **changes: object
+    ) -> None:
+        """Let the job wait again; where it is not `settled`, its file has to prove itself anew."""
+        job = self.job
+        assert job is not None
+        attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
+        if not settled:
+            changes["ready_at"] = 0.0
+        kept = {"track": None, "engine": None, "output": None, "warnings": (), "timing": {}}
+        moved = self._jobs.change(
+            job, State.WAITING, reason=reason, message=message, attempt=max(attempt, 0), **kept, **changes
+        )
+        self._jobs.record(moved, Stage.ACCEPTED)
+        self._spool.remove_work(job.job_id)
+        self.job = None
+
+    def _fail(self, code: Code, message: str, detail: str | None = None) -> None:
+        self._end(State.FAILED, error=Error(code=code, message=message, detail=detail, retryable=False), message=message)
+
+    def _end(self, state: State, **changes: object) -> None:
+        assert self.job is not None
+        if state is not State.DONE:
+            changes["output"] = None
+        ending.end(self.job, state, self._jobs, self._spool, self._config.inbox.after, **changes)
+        self.not_before.pop(self.job.job_id, None)
+        self.job = None
+
+
+def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]) -> Job:
+    """Point 6, for a job in the stage `publishing`: the rename, under the next free name where the chosen one went.
+
+    Comes back without an output where a cancel was there before it. Raises OSError.
+    """
+    while True:
+        assert job.output is not None
+        if cancelled():
+            return msgspec.structs.replace(job, output=None)
+        trace.point("6-rename")
+        if cancelled():
+            return msgspec.structs.replace(job, output=None)
+        try:
+            publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
+        except FileExistsError:
+            folder, _, leaf = job.output.dir.rpartition("/")
+            name = publish.free_name(spool.outbox / folder, publish.folder_name(f"{leaf}.x"))
+            output = msgspec.structs.replace(job.output, dir=f"{folder}/{name}" if folder else name)
+            job = jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
+        else:
+            return job
+
+
+def manifest(job: Job, made: Finished) -> status.Manifest:
+    """`stems.json` of the result."""
+    assert job.track is not None
+    return status.Manifest(
+        schema=status.SCHEMA,
+        job_id=job.job_id,
+        song=job.shown,
+        song_sha256=job.sha256,
+        frames=job.track.frames,
+        rate=job.track.rate,
+        channels=job.track.channels,
+        gain_db=made.gain_db,
+        files=made.files,
+        options=msgspec.to_builtins(job.options),
+        engine=made.engine,
+        warnings=made.warnings,
+        version=__version__,
+    )
