@@ -46,8 +46,9 @@ class Hub:
     states_hash: bool = True
 
     def __enter__(self) -> Self:
-        self._closing = threading.Event()
-        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self)) for _ in range(2)]
+        self.closing = threading.Event()
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
         self._threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in self._servers]
         for thread in self._threads:
             thread.start()
@@ -56,7 +57,7 @@ class Hub:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
+        self.closing.set()
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.shutdown()
             thread.join()
@@ -78,91 +79,90 @@ class Hub:
         return next(data for data in self.files.values() if hashlib.sha256(data).hexdigest() == sha256)
 
 
-def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
 
-        def do_HEAD(self) -> None:
-            self.answer()
+    protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
-            self.answer()
+    def do_HEAD(self) -> None:
+        self.answer()
 
-        def log_message(self, *_: Any) -> None:
-            pass
+    def do_GET(self) -> None:
+        self.answer()
 
-        def answer(self) -> None:
-            path = urlsplit(self.path).path
-            self.request_made = Request(
-                method=self.command,
-                path=path,
-                range=self.headers["Range"],
-                authorization=self.headers["Authorization"],
-                user_agent=self.headers["User-Agent"],
-            )
-            hub.requests.append(self.request_made)
-            parts = path.strip("/").split("/")
-            if hub.status is not None:
-                self.reply(hub.status)
-            elif parts[0] == "storage":
-                self.send_stored(hub.stored(parts[1]))
-            elif parts[0] == "api":
-                self.send_small(hub.files["/".join(parts[3:5]), parts[6]], parts[5])
-            else:
-                self.resolve("/".join(parts[:2]), parts[3], parts[4])
+    def log_message(self, *_: Any) -> None:
+        pass
 
-        def resolve(self, repo: str, revision: str, name: str) -> None:
-            if repo not in {known for known, _ in hub.files}:
-                self.reply(401, {"X-Error-Code": "RepoNotFound"})
-            elif (repo, name) not in hub.files or revision not in ("main", COMMIT):
-                self.reply(404, {"X-Error-Code": "EntryNotFound"})
-            elif name.endswith(".safetensors"):
-                data = hub.files[repo, name]
-                sha256 = hashlib.sha256(data).hexdigest()
-                facts = {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(data))}
-                if hub.states_hash:
-                    facts["X-Linked-Etag"] = f'"{sha256}"'
-                self.reply(302, facts | {"Location": f"{hub.storage}/storage/{sha256}"})
-            else:
-                target = f"/api/resolve-cache/models/{repo}/{COMMIT}/{name}"
-                self.reply(307, {"X-Repo-Commit": COMMIT, "Location": target})
+    def answer(self) -> None:
+        path = urlsplit(self.path).path
+        self.request_made = Request(
+            method=self.command,
+            path=path,
+            range=self.headers["Range"],
+            authorization=self.headers["Authorization"],
+            user_agent=self.headers["User-Agent"],
+        )
+        self.hub.requests.append(self.request_made)
+        parts = path.strip("/").split("/")
+        if self.hub.status is not None:
+            self.reply(self.hub.status)
+        elif parts[0] == "storage":
+            self.send_stored(self.hub.stored(parts[1]))
+        elif parts[0] == "api":
+            self.send_small(self.hub.files["/".join(parts[3:5]), parts[6]], parts[5])
+        else:
+            self.resolve("/".join(parts[:2]), parts[3], parts[4])
 
-        def send_small(self, data: bytes, commit: str) -> None:
-            sha1 = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-            self.reply(200, {"X-Repo-Commit": commit, "ETag": f'"{sha1}"'}, data)
+    def resolve(self, repo: str, revision: str, name: str) -> None:
+        if repo not in {known for known, _ in self.hub.files}:
+            self.reply(401, {"X-Error-Code": "RepoNotFound"})
+        elif (repo, name) not in self.hub.files or revision not in ("main", COMMIT):
+            self.reply(404, {"X-Error-Code": "EntryNotFound"})
+        elif name.endswith(".safetensors"):
+            data = self.hub.files[repo, name]
+            sha256 = hashlib.sha256(data).hexdigest()
+            facts = {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(data))}
+            if self.hub.states_hash:
+                facts["X-Linked-Etag"] = f'"{sha256}"'
+            self.reply(302, facts | {"Location": f"{self.hub.storage}/storage/{sha256}"})
+        else:
+            target = f"/api/resolve-cache/models/{repo}/{COMMIT}/{name}"
+            self.reply(307, {"X-Repo-Commit": COMMIT, "Location": target})
 
-        def send_stored(self, data: bytes) -> None:
-            first, status, facts = 0, 200, {"ETag": '"of the storage"'}
-            asked = self.request_made.range
-            if asked and not hub.ignore_range:
-                first, status = int(asked.removeprefix("bytes=").removesuffix("-")), 206
-                facts["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
-            if hub.corrupt:
-                data = data[:-1] + bytes([data[-1] ^ 1])
-            self.reply(status, facts, data[first:])
+    def send_small(self, data: bytes, commit: str) -> None:
+        sha1 = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        self.reply(200, {"X-Repo-Commit": commit, "ETag": f'"{sha1}"'}, data)
 
-        def reply(self, status: int, facts: dict[str, str] | None = None, body: bytes = b"") -> None:
-            self.send_response(status)
-            for key, value in (facts or {}).items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.send_body(body)
+    def send_stored(self, data: bytes) -> None:
+        first, status, facts = 0, 200, {"ETag": '"of the storage"'}
+        asked = self.request_made.range
+        if asked and not self.hub.ignore_range:
+            first, status = int(asked.removeprefix("bytes=").removesuffix("-")), 206
+            facts["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+        if self.hub.corrupt:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        self.reply(status, facts, data[first:])
 
-        def send_body(self, body: bytes) -> None:
-            stored = self.request_made.path.startswith("/storage/")
-            limit = hub.cuts.pop(0) if stored and hub.cuts else hub.stall_after if stored else None
-            sent = body if limit is None else body[:limit]
-            try:
-                self.wfile.write(sent)
-                self.wfile.flush()
-            except ConnectionError:  # they left
-                self.close_connection = True
-            self.request_made.sent = len(sent)
-            if len(sent) < len(body):
-                if hub.stall_after is not None:
-                    hub._closing.wait()
-                self.close_connection = True
+    def reply(self, status: int, facts: dict[str, str] | None = None, body: bytes = b"") -> None:
+        self.send_response(status)
+        for key, value in (facts or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.send_body(body)
 
-    return Handler
+    def send_body(self, body: bytes) -> None:
+        stored = self.request_made.path.startswith("/storage/")
+        limit = self.hub.cuts.pop(0) if stored and self.hub.cuts else self.hub.stall_after if stored else None
+        sent = body if limit is None else body[:limit]
+        try:
+            self.wfile.write(sent)
+            self.wfile.flush()
+        except ConnectionError:  # they left
+            self.close_connection = True
+        self.request_made.sent = len(sent)
+        if len(sent) < len(body):
+            if self.hub.stall_after is not None:
+                self.hub.closing.wait()
+            self.close_connection = True

@@ -14,7 +14,13 @@ FOUR = ("drums", "bass", "other", "vocals")
     ("stems", "instrumental", "alone", "rows", "needed"),
     [
         (["bass"], "auto", (), {"bass": {"bass": 1.0}}, {"bass"}),
-        (["instrumental"], "add", (), {"instrumental": {"drums": 1, "bass": 1, "other": 1}}, {"drums", "bass", "other"}),
+        (
+            ["instrumental"],
+            "add",
+            (),
+            {"instrumental": {"drums": 1, "bass": 1, "other": 1}},
+            {"drums", "bass", "other"},
+        ),
         (["no_drums"], "add", (), {"no_drums": {"bass": 1, "other": 1, "vocals": 1}}, {"bass", "other", "vocals"}),
         (["instrumental"], "minus", (), {"instrumental": {SONG: 1, "vocals": -1}}, {"vocals"}),
         (["no_bass"], "minus", (), {"no_bass": {SONG: 1, "bass": -1}}, {"bass"}),
@@ -47,7 +53,9 @@ def test_recipe(
     assert made.needed == needed
 
 
-@pytest.mark.parametrize("stems", [[*FOUR, "instrumental"], ["vocals", "drums", "instrumental"], ["bass", "instrumental"]])
+@pytest.mark.parametrize(
+    "stems", [[*FOUR, "instrumental"], ["vocals", "drums", "instrumental"], ["bass", "instrumental"]]
+)
 def test_auto_adds_where_subtracting_saves_little(stems: list[str]) -> None:
     """`auto` adds up the other parts unless subtracting saves more than half of the computation."""
     made = recipe(stems, FOUR, alone=FOUR)
@@ -67,7 +75,9 @@ def test_own_name_wins() -> None:
 @pytest.mark.parametrize("stems", [["piano"], ["no_piano"], ["vocals", "no_"], ["Vocals"], [SONG], []])
 def test_unknown_stem(stems: list[str]) -> None:
     """A stem that the model does not offer is refused with the list of those that it does."""
-    with pytest.raises(AudioProcessingError, match="offers drums, bass, other, vocals, instrumental, no_drums") as error:
+    with pytest.raises(
+        AudioProcessingError, match="offers drums, bass, other, vocals, instrumental, no_drums"
+    ) as error:
         recipe(stems, FOUR)
     assert error.value.code is Code.BAD_OPTIONS
 

@@ -144,7 +144,8 @@ def compression_level(format: str, bitrate: int, rate: int, channels: int) -> fl
     """libsndfile's one knob, 0 (largest) to 1 (smallest), for a bitrate in kbit/s.
 
     MP3: kbit/s = high - level x (high - low), cut to whole numbers before LAME sees it (mpeg_l3_encode.c,
-    mpeg_l3_encoder_set_quality); half a step is added so that rounding cannot fall below the wanted number.
+    mpeg_l3_encoder_set_quality); half a step is added so that rounding cannot fall below the wanted number, and so that the
+    level stays below 1, which soundfile cannot set: it sets the level first, as a VBR quality, and 10 is none to LAME.
     Opus: kbit/s of each channel = 6 + (1 - level) x 250 (ogg_opus.c, ogg_opus_command).
     Vorbis: level = 1 - quality / 10; the quality comes from the table, where mono counts as half of stereo. Vorbis
     decides by what it hears: music measured 1.0 to 1.1 times the number for stereo at 44.1 kHz, half of it at 22 kHz.

@@ -1,0 +1,30 @@
+"""stemd: drop a song into a folder, get its stems in another.
+
+    cli -> service -> inbox, worker -> pipeline -> steps -> engine -> spool, status, ledger, config, notify -> job, errors
+
+    service     the supervisor's life: startup, main loop, shutdown; it never imports torch
+    inbox/      what lies in the inbox, and when it is ready
+    runner      the running job through the ten points of the protocol; `ending` is its last four, `recovery` after a crash
+    worker/     the child process with the warm model, and the supervisor's end of it
+    pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`
+    spool       the folders and names that other programs see; `status` what they read there
+"""
+
+from typing import TYPE_CHECKING
+
+from stemd.errors import AudioProcessingError, StopProcessingError
+
+if TYPE_CHECKING:
+    from stemd.inprocess import separate_audio
+
+__version__ = "0.1.0"
+__all__ = ["AudioProcessingError", "StopProcessingError", "__version__", "separate_audio"]
+
+
+def __getattr__(name: str) -> object:
+    """`separate_audio` brings torch with it, which `stemd status` and its like must not load."""
+    if name != "separate_audio":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from stemd.inprocess import separate_audio
+
+    return separate_audio

@@ -1,0 +1,98 @@
+"""`separate_audio`: one song in this process, on the same pipeline as the daemon's worker."""
+
+import hashlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from stemd import config, pipeline
+from stemd.engine.engine import Engine
+from stemd.errors import AudioProcessingError, Code, StopProcessingError
+from stemd.worker.messages import Warm
+from stemd.worker.warm import warm
+
+STATUS_S = 0.5
+"""At most two status strings a second."""
+
+
+def separate_audio(
+    input_path: str | Path,
+    song_dir: str | Path,
+    status_callback: Callable[[str], None] | None = None,
+    stop_event: threading.Event | None = None,
+) -> bool:
+    """Separate the song at `input_path`; its stems go directly into `song_dir`, made where it is not there.
+
+    `status_callback` gets strings such as `Separating: Model 1/1 (Overall 42.0%)`, at most two a second. Configured as
+    the daemon is; the model stays loaded between calls. Returns True; raises `StopProcessingError` once `stop_event`
+    is set, `AudioProcessingError` where the song cannot be separated, `ConfigError` for a bad configuration.
+    """
+    settings = config.load()
+    tell = _Teller(status_callback)
+
+    def check() -> None:
+        if stop_event is not None and stop_event.is_set():
+            raise StopProcessingError("stopped by stop_event")
+
+    check()
+    song, folder = Path(input_path), Path(song_dir)
+    try:
+        seed = _seed(song)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
+    tell("Loading the model")
+    engine = _engine(
+        Warm(
+            model=settings.model.name,
+            device=settings.model.device,
+            models=str(settings.models),
+            repo=settings.model.repo or None,
+            allow_pickle=settings.model.allow_pickle,
+        )
+    )
+    with tempfile.TemporaryDirectory(prefix=".stemd-", dir=folder) as work:
+        out, tmp = Path(work, "out"), Path(work, "tmp")
+        out.mkdir()
+        tmp.mkdir()
+        order = pipeline.Order(
+            song=song,
+            tmp=tmp,
+            out=out,
+            options=settings.options,
+            max_duration_s=settings.limits.max_duration_s,
+            seed=seed,
+        )
+        observer = pipeline.Observer(
+            check=check, began=lambda _: None, decoded=lambda _: None, progressed=lambda tick: tell(tick.message)
+        )
+        result = pipeline.run(order, engine, observer, {})
+        check()
+        for file in result.files:
+            (out / file.name).replace(folder / file.name)
+    return True
+
+
+@lru_cache(maxsize=1)
+def _engine(order: Warm) -> Engine:
+    return warm(order, lambda _: None)
+
+
+def _seed(song: Path) -> int:
+    with song.open("rb") as file:
+        return int(hashlib.file_digest(file, "sha256").hexdigest()[:15], 16)
+
+
+class _Teller:
+    def __init__(self, callback: Callable[[str], None] | None) -> None:
+        self._callback = callback
+        self._said = float("-inf")
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if self._callback is not None and now >= self._said + STATUS_S:
+            self._said = now
+            self._callback(text)

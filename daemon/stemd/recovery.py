@@ -1,0 +1,55 @@
+"""After a crash: every job that the ledger holds unfinished is brought to where the protocol says it is."""
+
+import logging
+
+from stemd import ending
+from stemd.config import After
+from stemd.errors import Code
+from stemd.job import Error, Job, Reason, Stage, State
+from stemd.jobs import Jobs
+from stemd.runner import put_out
+from stemd.spool import Spool
+from stemd.steps import publish
+
+log = logging.getLogger(__name__)
+
+
+def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> None:
+    """Go on with every job of a former life, and remove the work folders that belong to none. Raises OSError."""
+    for job in unfinished:
+        log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
+        if job.stage is Stage.FINAL:
+            ending.conclude(job, jobs, spool, after)
+        elif job.stage is Stage.PUBLISHING:
+            _publish(job, jobs, spool, after)
+        elif job.state is State.RUNNING or job.stage is Stage.STARTED:
+            _wait_again(job, jobs, spool, after)
+        else:
+            jobs.add([job])
+    for job_id in spool.work_folders() - {job.job_id for job in jobs.active.values()}:
+        spool.remove_work(job_id)
+
+
+def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
+    """Its files are complete and durable: it was published, or it will be now."""
+    assert job.output is not None
+    published = not spool.out(job.job_id).exists() or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
+    if not published:
+        job = put_out(
+            job, jobs, spool, cancelled=lambda: spool.cancel(job.name).exists() or spool.cancel_all.exists()
+        )
+    state = State.DONE if job.output is not None else State.CANCELLED
+    ending.end(job, state, jobs, spool, after, message=state.value.capitalize())
+
+
+def _wait_again(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
+    """It was running: the work so far is worth nothing, and the attempt counts if it had begun."""
+    spool.remove_work(job.job_id)
+    if job.attempt >= job.max_attempts:
+        message = f"The daemon died {job.attempt} times over this song."
+        error = Error(code=Code.GAVE_UP, message=message)
+        ending.end(job, State.FAILED, jobs, spool, after, error=error, message=message, output=None)
+        return
+    jobs.active[job.name] = job
+    message = "The daemon was interrupted; trying again."
+    jobs.record(jobs.change(job, State.WAITING, reason=Reason.RETRY, message=message, output=None), Stage.ACCEPTED)
