@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def blocks(audio: Frames, size: int = BLOCK) -> Iterator[Frames]:
         yield audio[start : start + size]
 
 
-def song(path: Path, audio: NDArray[np.floating], rate: int = 44100, **how: str | float) -> Path:
+def song(path: Path, audio: NDArray[np.floating], rate: int = 44100, **how: Any) -> Path:
     """A file as soundfile writes it; `how` is its format, subtype and so on."""
     soundfile.write(path, audio, rate, **how)
     return path

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio import MUSIC, blocks, nothing, small_disk, song, tones, track
 
+from audio import MUSIC, blocks, nothing, small_disk, song, tones, track
 from stemd import formats, ogg
 from stemd.errors import AudioProcessingError, Code, StopProcessingError
 from stemd.formats import FORMATS, Target, ceiling, choose_target
@@ -58,7 +58,8 @@ def written(path: Path, audio: Frames, to: Target, gain: float = 1.0, *, clamp: 
 )
 def test_choice(song_format: str, song_subtype: str, format: str, depth: str | int, expected: tuple[str, str]) -> None:
     """The stems keep the song's format and depth, or get those that are asked for, without a warning."""
-    chosen, warnings = choose_target(track(format=song_format, subtype=song_subtype), format=format, bit_depth=depth)
+    facts = track(format=song_format, subtype=song_subtype, rate=48000)
+    chosen, warnings = choose_target(facts, format=format, bit_depth=depth)
     assert (chosen.format, chosen.subtype) == expected
     assert warnings == ()
 
@@ -105,7 +106,8 @@ def test_rates(format: str, rate: int, expected: int) -> None:
         ("mp3", 320, 22050, 2, 160),
         ("mp3", 320, 8000, 1, 64),
         ("mp3", 200, 44100, 2, 192),
-        ("mp3", 8, 44100, 2, 32),
+        ("mp3", 8, 44100, 2, 64),
+        ("mp3", 8, 22050, 2, 56),
         ("mp3", "source", 44100, 2, 112),
         ("opus", 320, 48000, 1, 256),
         ("opus", 8, 48000, 2, 12),
@@ -130,7 +132,7 @@ def test_bitrates(format: str, asked: int | str, rate: int, channels: int, expec
 def test_bad_options(options: dict[str, str], words: str) -> None:
     """Options that cannot be met at all are refused with what can be had."""
     with pytest.raises(AudioProcessingError, match=words) as error:
-        choose_target(track(), **options)  # type: ignore[arg-type]
+        choose_target(track(), **options)
     assert error.value.code is Code.BAD_OPTIONS
 
 
@@ -154,7 +156,7 @@ TARGETS = [
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(("name", "depth", "rate"), TARGETS)
 def test_round_trip(tmp_path: Path, name: str, depth: str, rate: int, channels: int) -> None:
-    """Every format comes back with the frames, rate, channels and subtype that it was given, and the manifest is true."""
+    """Every format comes back with the frames, rate, channels and subtype given, and what is said of it is true."""
     to = target(name, depth, rate=rate, channels=channels)
     audio = tones(BLOCK + 1153, rate=rate, channels=channels)
     path = tmp_path / f"vocals{to.suffix}"
@@ -227,11 +229,11 @@ def test_blocks_do_not_matter(tmp_path: Path, size: int) -> None:
 def test_mp3_bitrate(tmp_path: Path, rate: int, channels: int) -> None:
     """An MP3 has the constant bitrate that its target says."""
     audio = tones(rate, rate=rate, channels=channels)
-    for bitrate in formats.mp3_bitrates(rate):
+    for bitrate in formats.mp3_offered(rate):
         path = tmp_path / f"{bitrate}.mp3"
         written(path, audio, target("mp3", rate=rate, channels=channels, bitrate=bitrate))
         facts = decode(path, tmp_path / "spool", max_duration_s=60, check=nothing, progress=nothing)
-        assert facts.bitrate == bitrate
+        assert (facts.bitrate, facts.frames) == (bitrate, rate)
 
 
 @pytest.mark.parametrize("bitrate", [64, 128, 192, 320])
@@ -240,7 +242,8 @@ def test_music_bitrate(tmp_path: Path, name: str, within: float, bitrate: int) -
     """On music, Opus has about its target's bitrate and Vorbis roughly."""
     if not (MUSIC / "mardy20s.flac").exists():
         pytest.skip("no mardy20s.flac beside this checkout")
-    audio, rate = soundfile.read(MUSIC / "mardy20s.flac", frames=6 * 44100, dtype="float32")
+    music, rate = soundfile.read(MUSIC / "mardy20s.flac", frames=6 * 44100, dtype="float32")
+    audio = np.asarray(music, np.float32)
     to = target(name, rate=48000 if name == "opus" else rate, bitrate=bitrate)
     made = written(tmp_path / "stem", audio, to)
     assert made.bytes * 8 / (made.frames / made.rate) / 1000 == pytest.approx(bitrate, rel=within)
@@ -253,7 +256,7 @@ def test_music_bitrate(tmp_path: Path, name: str, within: float, bitrate: int) -
     ("name", "depth"), [("wav", "16"), ("wav", "24"), ("flac", "16"), ("flac", "24"), ("wav", "32")]
 )
 def test_joint_gain_on_a_clipping_set(tmp_path: Path, name: str, depth: str) -> None:
-    """Stems that would clip all get one gain: undone, they are what they were within half a step, and nothing is clipped."""
+    """Stems that would clip get one gain: undone, they are what they were within half a step, and nothing clips."""
     to = target(name, depth)
     stems = {"vocals": 3 * tones(5000, seed=1), "bass": tones(5000, seed=2), "drums": -1.5 * tones(5000, seed=3)}
     gain = joint_gain({stem: peak(audio) for stem, audio in stems.items()}, "joint", ceiling(to.subtype))

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from audio import tones
 
+from audio import tones
 from stemd.errors import AudioProcessingError, Code
 from stemd.steps.mix import SONG, blend, joint_gain, peak, recipe
 
@@ -91,7 +91,7 @@ def test_no_instrumental_without_vocals() -> None:
 def test_blend() -> None:
     """A blend is the weighted sum in float32."""
     parts = {name: tones(500, seed=seed) for seed, name in enumerate(FOUR)}
-    song = np.sum(list(parts.values()), axis=0, dtype=np.float32)
+    song = np.asarray(np.sum(list(parts.values()), axis=0), np.float32)
     added = blend(parts, song, recipe(["instrumental"], FOUR, instrumental="add").stems["instrumental"])
     minus = blend(parts, song, recipe(["instrumental"], FOUR, instrumental="minus").stems["instrumental"])
     assert added.dtype == minus.dtype == np.float32

@@ -286,10 +286,13 @@ def test_the_list_shows_every_model_and_its_state(local: Path) -> None:
     assert set(rows()) == {*names.PUBLISHED, "demo", "broken"}
     assert rows()["htdemucs"].state is store.State.UNRECORDED
     assert rows()["htdemucs"].bytes == (local / f"{SIG}.safetensors").stat().st_size
-    assert rows()["mdx"].state is store.State.MISSING
+    assert (rows()["mdx"].state, rows()["mdx"].about) == (store.State.MISSING, names.PUBLISHED["mdx"].about)
     assert rows()["broken"].state is store.State.BAD
     store.verify(locate(local))
     assert rows()["htdemucs"].state is store.State.RECORDED
+    (local / f"{SIG}.safetensors").unlink()
+    assert rows()["htdemucs"].state is store.State.MISSING
+    assert f"{SIG}.safetensors" in rows()["htdemucs"].about
 
 
 def test_the_list_does_without_a_folder(tmp_path: Path) -> None:
@@ -461,7 +464,7 @@ def test_arguments_must_fit_the_weights(models: Path, module: HTDemucs, change: 
     put(models, "mine", {"a": packed(module, SMALL | change)})
     start = time.monotonic()
     refused(Code.BAD_MODEL, lambda: load(models, "mine"), "a.safetensors", word)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("size", [0, 4, 8, 1000, -1000, -1])

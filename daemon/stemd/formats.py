@@ -126,15 +126,25 @@ def nearest(values: tuple[int, ...], wanted: float) -> int:
 
 
 def mp3_bitrates(rate: int) -> tuple[int, ...]:
+    """All that MPEG has at a rate, which are the ends of libsndfile's scale."""
     if rate >= 32000:
         return MPEG_1
     return MPEG_2 if rate >= 16000 else MPEG_2_5
 
 
+def mp3_offered(rate: int) -> tuple[int, ...]:
+    """The bitrates of which a frame is large enough for LAME's Info tag, of 156 bytes and at most the header's 36 or 21.
+
+    Below them LAME silently writes none, and the stem comes back with other than the song's number of frames.
+    """
+    samples, tag = (1152, 156 + 36) if rate >= 32000 else (576, 156 + 21)
+    return tuple(bitrate for bitrate in mp3_bitrates(rate) if samples * bitrate * 125 // rate >= tag)
+
+
 def bitrate_for(format: str, wanted: int, rate: int, channels: int) -> int | None:
     """The kbit/s that a file will be asked to have; None where a format has none."""
     if format == "mp3":
-        return nearest(mp3_bitrates(rate), wanted)
+        return nearest(mp3_offered(rate), wanted)
     if format == "opus":
         return min(max(wanted, 6 * channels), 256 * channels)
     return wanted if format == "ogg" else None
@@ -144,8 +154,8 @@ def compression_level(format: str, bitrate: int, rate: int, channels: int) -> fl
     """libsndfile's one knob, 0 (largest) to 1 (smallest), for a bitrate in kbit/s.
 
     MP3: kbit/s = high - level x (high - low), cut to whole numbers before LAME sees it (mpeg_l3_encode.c,
-    mpeg_l3_encoder_set_quality); half a step is added so that rounding cannot fall below the wanted number, and so that the
-    level stays below 1, which soundfile cannot set: it sets the level first, as a VBR quality, and 10 is none to LAME.
+    mpeg_l3_encoder_set_quality). Half a step is added so that rounding cannot fall below the wanted number, and so that
+    the level stays below 1: soundfile sets it first and the mode afterwards, and LAME refuses it as a quality of 10.
     Opus: kbit/s of each channel = 6 + (1 - level) x 250 (ogg_opus.c, ogg_opus_command).
     Vorbis: level = 1 - quality / 10; the quality comes from the table, where mono counts as half of stereo. Vorbis
     decides by what it hears: music measured 1.0 to 1.1 times the number for stereo at 44.1 kHz, half of it at 22 kHz.

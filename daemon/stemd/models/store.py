@@ -145,20 +145,20 @@ def listing(*, repo: Path | None, models: Path, allow_pickle: bool) -> list[Row]
 
 def _row(name: str, repo: Path | None, models: Path, allow_pickle: bool) -> Row:
     folder = folder_of(name, repo=repo, models=models)
+    about = PUBLISHED[name].about if name in PUBLISHED else "small, for trying things out" if name == DEMO else ""
+    if not (folder / f"{name}{bags.SUFFIX}").exists():
+        return Row(name=name, state=State.MISSING, folder=folder, about=about)
     try:
         files = locate(name, repo=repo, models=models, allow_pickle=allow_pickle)
-        paths = {member.path for member in files.members}
-        size = sum(path.stat().st_size for path in paths)
     except AudioProcessingError as error:
         state = State.MISSING if error.code is Code.MODEL_MISSING else State.BAD
         return Row(name=name, state=state, folder=folder, about=error.message)
-    except OSError as error:  # gone since
-        return Row(name=name, state=State.MISSING, folder=folder, about=str(error))
-    about = PUBLISHED[name].about if name in PUBLISHED else ""
+    paths = {member.path for member in files.members}
     state = State.EMBEDDED
     if files.records is not None:
         known = [(files.records / f"{path.name}{records.SUFFIX}").is_file() for path in paths]
         state = State.RECORDED if all(known) else State.UNRECORDED
+    size = sum(path.stat().st_size for path in paths)
     return Row(name=name, state=state, folder=folder, members=len(files.members), bytes=size, about=about)
 
 

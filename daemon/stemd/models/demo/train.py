@@ -89,7 +89,7 @@ class Training:
         self.model: nn.Module = HTDemucs(**ARCHITECTURE).train()
         decay = 1 - 1 / AVERAGE_OVER
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         self.total_s = minutes * 60
         self.elapsed_s = 0.0
         self.step = 0
