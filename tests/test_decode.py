@@ -392,7 +392,7 @@ def test_not_finite(tmp_path: Path, value: float, channels: int) -> None:
 
 
 def test_too_long(tmp_path: Path) -> None:
-    """A song over the limit is refused before decoding if it says so, else when it gets there; at the limit it is not."""
+    """A song over the limit is refused before decoding if it says so, else when it gets there; at the limit not."""
     path = song(tmp_path / "song.flac", tones(3 * 8000, rate=8000), 8000)
     assert decoded(path, max_duration_s=3.0)[0].duration_s == 3.0
     declared = refused(path, max_duration_s=2.9)

@@ -159,7 +159,7 @@ def test_round_trip(tmp_path: Path, name: str, depth: str, rate: int, channels: 
     """Every format comes back with the frames, rate, channels and subtype given, and what is said of it is true."""
     to = target(name, depth, rate=rate, channels=channels)
     audio = tones(BLOCK + 1153, rate=rate, channels=channels)
-    path = tmp_path / f"vocals{to.suffix}"
+    path = tmp_path / f"vocals.{to.suffix}"
     made = written(path, audio, to)
     heard, got_rate = soundfile.read(path, dtype="float32", always_2d=True)
     assert heard.shape == audio.shape
@@ -181,7 +181,7 @@ def test_lossy_lengths(tmp_path: Path, name: str, frames: int) -> None:
     for rate in (48000,) if name == "opus" else (48000, 44100, 32000, 22050, 16000, 8000):
         for channels in (1, 2):
             to = target(name, rate=rate, channels=channels, bitrate=64)
-            path = tmp_path / f"{rate}-{channels}{to.suffix}"
+            path = tmp_path / f"{rate}-{channels}.{to.suffix}"
             verify(path, written(path, tones(frames, rate=rate, channels=channels), to), frames)
             facts = decode(path, tmp_path / "spool", max_duration_s=60, check=nothing, progress=nothing)
             assert facts.frames == frames
@@ -193,10 +193,10 @@ def test_same_bytes(tmp_path: Path, name: str, depth: str) -> None:
     """The same stem gives the same bytes in every format, with no time or random number in them."""
     to = target(name, depth, rate=48000)
     audio = tones(BLOCK)
-    first, second = (written(tmp_path / f"{n}{to.suffix}", audio, to) for n in range(2))
+    first, second = (written(tmp_path / f"{n}.{to.suffix}", audio, to) for n in range(2))
     assert first.sha256 == second.sha256
     if to.subtype == "FLOAT":
-        head = (tmp_path / f"0{to.suffix}").read_bytes()[:200]
+        head = (tmp_path / f"0.{to.suffix}").read_bytes()[:200]
         assert head[head.index(b"PEAK") + 12 :][:4] == bytes(4)
 
 

@@ -362,7 +362,7 @@ def test_the_models_hash_is_of_its_content(local: Path, member: bytes) -> None:
 
 def test_a_good_file_loads_as_demucs_loads_it(local: Path) -> None:
     """The careful loader and Demucs' own give the same weights, in float32, and the same facts."""
-    bag = load(local).bag
+    bag = load(local).model
     theirs = demucs.hf.load_safetensors_model(local / f"{SIG}.safetensors")
     ours = bag.models[0]
     assert same_state(ours, theirs)
@@ -377,7 +377,7 @@ def test_all_of_demucs_classes_load(models: Path, klass: type[torch.nn.Module]) 
     """HDemucs and Demucs load as HTDemucs does, also with arguments by position."""
     module = klass(STEMS, channels=4, depth=3 if klass is Demucs else 6)
     put(models, "mine", {"a": packed(module, {"channels": 4, "depth": module.depth}, args=json.dumps([STEMS]))})
-    (ours,) = load(models, "mine").bag.models
+    (ours,) = load(models, "mine").model.models
     assert type(ours) is klass
     assert same_state(ours, demucs.hf.load_safetensors_model(models / "a.safetensors"))
 
@@ -387,7 +387,7 @@ def test_a_bag_keeps_its_weights_and_segment(models: Path, member: bytes) -> Non
     weights = [[1.0, 0, 0, 1], [0, 1, 1, 0], [1, 1, 1, 1]]
     put(models, "two", {"a": member, "b": packed(random_module(1), SMALL)})
     (models / "two.yaml").write_text(yaml.safe_dump({"models": ["a", "b", "a"], "weights": weights, "segment": 2}))
-    bag = load(models, "two").bag
+    bag = load(models, "two").model
     assert bag.weights == weights
     assert [model.segment for model in bag.models] == [2, 2, 2]
     assert bag.models[0] is bag.models[2]
@@ -526,7 +526,7 @@ def test_an_allowed_pickle_loads(models: Path, tmp_path: Path, module: HTDemucs)
     data = pickled(module, tmp_path / "a.th")
     good = models / f"a-{hashlib.sha256(data).hexdigest()[:8]}.th"
     good.write_bytes(data)
-    assert same_state(load(models, "mine", pickles=True).bag.models[0], module)
+    assert same_state(load(models, "mine", pickles=True).model.models[0], module)
     good.rename(models / "a-00000000.th")
     refused(Code.BAD_MODEL, lambda: load(models, "mine", pickles=True), "00000000")
 
@@ -567,7 +567,7 @@ def test_the_demo_model_loads(models: Path, tmp_path: Path) -> None:
     if not (store.DEMO_FOLDER / "demo.yaml").is_file():
         pytest.skip("the package holds no demo model yet: run its training")
     loaded = load(models, "demo", tmp_path)
-    assert (loaded.bag.sources, loaded.bag.samplerate) == (STEMS, 44100)
+    assert (loaded.model.sources, loaded.model.samplerate) == (STEMS, 44100)
     assert store.verify(locate(models, "demo")) == loaded.sha256
     assert list(models.iterdir()) == []
     assert not list(store.DEMO_FOLDER.glob("*.sha256"))
@@ -593,7 +593,8 @@ def test_fetch_brings_a_model_that_loads(hub: Hub, models: Path, member: bytes) 
     assert [path.name for path in (models / ".fetch").iterdir()] == ["lock"]
     assert (models / f"{SIG}.safetensors.sha256").read_text().startswith(hashlib.sha256(member).hexdigest())
     assert (told[-1].file, told[-1].bytes, told[-1].total_bytes) == (f"{SIG}.safetensors", len(member), len(member))
-    assert same_state(engine.load(files, allow_pickle=False).bag.models[0], random_module(0).half().float())
+    assert str(told[-1]) == f"Fetching htdemucs: {SIG}.safetensors, 100% of 0.6 MB"
+    assert same_state(engine.load(files, allow_pickle=False).model.models[0], random_module(0).half().float())
 
 
 def test_fetch_creates_its_folder(hub: Hub, tmp_path: Path) -> None:
@@ -791,7 +792,7 @@ def test_two_fetches_at_once_are_one(hub: Hub, models: Path) -> None:
     assert first_is_on.wait(10)
     fetch("htdemucs", models, progress=second, endpoint=hub.endpoint)
     thread.join()
-    assert told[0].file == ""
+    assert str(told[0]) == "Fetching htdemucs: waiting for another fetch into the folder"
     assert len(hub.downloads()) == 1
     load(models)
 

@@ -1,11 +1,11 @@
 """The formats that stems are written in: what each one can carry, and how libsndfile wants to be told.
 
     name   suffix  libsndfile  samples                        rates            bitrate
-    wav    .wav    WAV, RF64   16, 24, 32 bits, float         any              -
-    flac   .flac   FLAC        16, 24 bits                    any              -
-    mp3    .mp3    MP3         MPEG layer III                 the nine of MPEG constant, the standard steps
-    ogg    .ogg    OGG         Vorbis                         any              by quality, roughly
-    opus   .opus   OGG         Opus                           the five of Opus mean, 6 to 256 kbit/s a channel
+    wav    wav     WAV, RF64   16, 24, 32 bits, float         any              -
+    flac   flac    FLAC        16, 24 bits                    any              -
+    mp3    mp3     MP3         MPEG layer III                 the nine of MPEG constant, the standard steps
+    ogg    ogg     OGG         Vorbis                         any              by quality, roughly
+    opus   opus    OGG         Opus                           the five of Opus mean, 6 to 256 kbit/s a channel
 
 Eight-bit and mu-law songs get 16-bit stems: a stem is quieter than its song and would drown in the noise of eight bits.
 Double-precision songs get float stems: between the steps audio is float32, the other half would be zeros.
@@ -37,19 +37,19 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
 FORMATS = {
     "wav": Format(
-        suffix=".wav",
+        suffix="wav",
         container="WAV",
         subtypes={"16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "float": "FLOAT"},
     ),
-    "flac": Format(suffix=".flac", container="FLAC", subtypes={"16": "PCM_16", "24": "PCM_24"}),
+    "flac": Format(suffix="flac", container="FLAC", subtypes={"16": "PCM_16", "24": "PCM_24"}),
     "mp3": Format(
-        suffix=".mp3",
+        suffix="mp3",
         container="MP3",
         subtypes={"": "MPEG_LAYER_III"},
         rates=(8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
     ),
-    "ogg": Format(suffix=".ogg", container="OGG", subtypes={"": "VORBIS"}),
-    "opus": Format(suffix=".opus", container="OGG", subtypes={"": "OPUS"}, rates=(8000, 12000, 16000, 24000, 48000)),
+    "ogg": Format(suffix="ogg", container="OGG", subtypes={"": "VORBIS"}),
+    "opus": Format(suffix="opus", container="OGG", subtypes={"": "OPUS"}, rates=(8000, 12000, 16000, 24000, 48000)),
 }
 
 DEPTHS = {"PCM_24": "24", "PCM_32": "32", "FLOAT": "float", "DOUBLE": "float"}
@@ -133,7 +133,7 @@ def mp3_bitrates(rate: int) -> tuple[int, ...]:
 
 
 def mp3_offered(rate: int) -> tuple[int, ...]:
-    """The bitrates of which a frame is large enough for LAME's Info tag, of 156 bytes and at most the header's 36 or 21.
+    """The bitrates whose frames are large enough for LAME's Info tag: 156 bytes and up to 36, or 21, of header.
 
     Below them LAME silently writes none, and the stem comes back with other than the song's number of frames.
     """

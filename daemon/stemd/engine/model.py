@@ -48,7 +48,7 @@ _STEM = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,31}")
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    bag: BagOfModels
+    model: BagOfModels
     """float32, in eval mode; its members' segments are the bag's, where it has one."""
     sha256: str
     """`store.model_hash`: the same as long as the bag and the weights are."""
@@ -75,7 +75,7 @@ def load(files: ModelFiles, *, allow_pickle: bool) -> LoadedModel:
         bag = _bag(files, [members[member.sig] for member in files.members])
     except ValueError as error:
         raise AudioProcessingError(Code.BAD_MODEL, f"The model {files.name} in {files.folder}: {error}.") from error
-    return LoadedModel(bag=bag, sha256=model_hash(files, hashes))
+    return LoadedModel(model=bag, sha256=model_hash(files, hashes))
 
 
 def _member(files: ModelFiles, member: Member, data: bytes, allow_pickle: bool) -> Any:

@@ -42,6 +42,12 @@ class FetchProgress(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     total_bytes: int = 0
 
+    def __str__(self) -> str:
+        if not self.file:
+            return f"Fetching {self.model}: waiting for another fetch into the folder"
+        percent = 100 * self.bytes // self.total_bytes
+        return f"Fetching {self.model}: {self.file}, {percent}% of {self.total_bytes / 1e6:.1f} MB"
+
 
 Tell = Callable[[FetchProgress], None]
 """Called at every chunk and five times a second while waiting; what it raises ends the fetch, which can be resumed."""

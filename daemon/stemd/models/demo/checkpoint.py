@@ -44,7 +44,7 @@ ARCHITECTURE: dict[str, Any] = {
 
 
 def publish(weights: dict[str, torch.Tensor], folder: Path) -> Path:
-    """Put weights into `folder` as the demo model and remove the ones before; the bag's rename is the moment it counts."""
+    """Put weights into `folder` as the demo model, which they are once the bag is renamed; remove the ones before."""
     half = {name: tensor.detach().half().contiguous() for name, tensor in sorted(weights.items())}
     digest = hashlib.sha256()
     for tensor in half.values():
@@ -57,6 +57,7 @@ def publish(weights: dict[str, torch.Tensor], folder: Path) -> Path:
     }
     part = folder / f".{target.name}.part"
     save_file(half, part, metadata)
+    part.chmod(0o644)  # save_file makes it private; the service runs as another user
     part.chmod(0o644)  # safetensors writes files that only their owner may read
     part.rename(target)
     part = folder / f".{BAG}.part"

@@ -28,16 +28,16 @@ CARD = "CARD.md"
 TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 
 
-def sdr(reference: torch.Tensor, estimate: torch.Tensor) -> float:
-    """In dB; both [2, frames]."""
-    return float(10 * torch.log10(reference.square().sum() / (reference - estimate).square().sum()))
+def sdr(references: torch.Tensor, estimates: torch.Tensor) -> list[float]:
+    """In dB for each; both [stems, 2, frames]."""
+    power, error = references.square().sum((1, 2)), (references - estimates).square().sum((1, 2))
+    return [float(ratio) for ratio in 10 * torch.log10(power / error)]
 
 
-def judge(estimates: torch.Tensor, stems: torch.Tensor) -> list[float]:
-    """SDR in dB of each stem and of the instrumental; both [stems, 2, frames]."""
+def with_instrumental(stems: torch.Tensor) -> torch.Tensor:
+    """The stems [stems, 2, frames], and after them the sum of all but the vocals."""
     others = [number for number, name in enumerate(SOURCES) if name != "vocals"]
-    each = [sdr(stem, estimate) for stem, estimate in zip(stems, estimates, strict=True)]
-    return [*each, sdr(stems[others].sum(0), estimates[others].sum(0))]
+    return torch.cat([stems, stems[others].sum(0, keepdim=True)])
 
 
 def evaluate(model: BagOfModels, songs: int, seconds: float) -> tuple[list[float], list[float]]:
@@ -49,8 +49,9 @@ def evaluate(model: BagOfModels, songs: int, seconds: float) -> tuple[list[float
         mixture = stems.sum(0)
         # Without random shifts, so that the table can be repeated.
         estimates = apply_model(model, mixture[None], shifts=0)[0]
-        of_model.append(judge(estimates, stems))
-        of_mixture.append([*(sdr(stem, mixture) for stem in stems), sdr(mixture - stems[SOURCES.index("vocals")], mixture)])
+        references = with_instrumental(stems)
+        of_model.append(sdr(references, with_instrumental(estimates)))
+        of_mixture.append(sdr(references, mixture.expand_as(references)))
     return [float(mean) for mean in np.mean(of_mixture, 0)], [float(mean) for mean in np.mean(of_model, 0)]
 
 

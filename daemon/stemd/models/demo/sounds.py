@@ -32,7 +32,13 @@ def low_pass(corner: float) -> Gain:
 
 def resonances(peaks: list[tuple[float, float, float]], floor: float) -> Gain:
     """A sum of bell-shaped (centre, width, gain), never below `floor`: the formants of a vowel."""
-    return lambda hz: floor + sum((gain / (1 + ((hz - centre) / width) ** 2) for centre, width, gain in peaks), 0 * hz)
+    return lambda hz: floor + sum((gain / (1 + ((hz - centre) / width) ** 2) for centre, width, gain in peaks), np.zeros_like(hz))
+
+
+def even(sound: Signal) -> Signal:
+    """`sound` at an RMS of one third, so that neither pitch nor filter makes one louder than another."""
+    rms = float(np.sqrt(np.mean(sound**2)))
+    return sound / (3 * rms + 1e-12)
 
 
 def cycle(hz: float, rate: int, gain: Gain) -> Signal:
@@ -43,8 +49,7 @@ def cycle(hz: float, rate: int, gain: Gain) -> Signal:
     k = np.arange(1, max(2, min(CYCLE // 2, int(rate / 2 / hz))))
     spectrum = np.zeros(CYCLE // 2 + 1, complex)
     spectrum[k] = -1j * gain(k * hz) / k
-    wave: Signal = np.fft.irfft(spectrum)
-    return wave / (np.sqrt(np.mean(wave**2)) + 1e-12) / 3
+    return even(np.fft.irfft(spectrum))
 
 
 def tone(hz: Signal, rate: int, first: Signal, last: Signal, fade: Signal, phase: float = 0.0) -> Signal:
@@ -56,11 +61,10 @@ def tone(hz: Signal, rate: int, first: Signal, last: Signal, fade: Signal, phase
 
 
 def noise(rng: np.random.Generator, frames: int, rate: int, low: float, high: float) -> Signal:
-    """White noise between `low` and `high`, with 12 dB an octave outside, at about the level of a note."""
+    """White noise between `low` and `high`, falling by 12 dB an octave outside."""
     hz = np.fft.rfftfreq(frames, 1 / rate)
     shape = 1 / (1 + (low / np.maximum(hz, 1)) ** 2) / (1 + (hz / high) ** 2)
-    burst: Signal = np.fft.irfft(np.fft.rfft(rng.standard_normal(frames)) * shape, frames)
-    return burst / (np.sqrt(np.mean(burst**2)) + 1e-12) / 3
+    return even(np.fft.irfft(np.fft.rfft(rng.standard_normal(frames)) * shape, frames))
 
 
 def held(frames: int, rate: int, attack_s: float, release_s: float) -> Signal:
@@ -70,7 +74,7 @@ def held(frames: int, rate: int, attack_s: float, release_s: float) -> Signal:
 
 
 def struck(frames: int, rate: int, decay_s: float) -> Signal:
-    """An envelope [frames] that starts in 1 ms and decays to 1/e every `decay_s`, with 10 ms at the end to reach zero."""
+    """An envelope [frames] that starts in 1 ms, falls to 1/e every `decay_s`, and reaches zero in its last 10 ms."""
     return np.exp(-seconds(frames, rate) / decay_s) * held(frames, rate, 0.001, 0.01)
 
 

@@ -11,6 +11,7 @@ A model is in `--out` from the first minutes on. Interrupted, the same command g
 """
 
 import argparse
+import copy
 import logging
 import math
 import time
@@ -22,7 +23,6 @@ import numpy as np
 import torch
 from demucs.htdemucs import HTDemucs
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stemd.models.demo.checkpoint import ARCHITECTURE, SOURCES, TRAINING, publish, save_training
 from stemd.models.demo.songs import make_song
@@ -30,7 +30,7 @@ from stemd.models.demo.songs import make_song
 log = logging.getLogger(__name__)
 
 TRAINING_SEEDS = (1_000_000, 2_000_000)
-"""Songs to train on. Those for judging (`evaluate`) begin where these end; small numbers are left to tests and people."""
+"""Songs to train on. Those for judging (`evaluate`) begin where these end; small numbers are for tests and people."""
 
 RATE = 44100
 PIECE = int(1.95 * RATE)  # frames
@@ -87,8 +87,7 @@ class Training:
 
     def __init__(self, minutes: float) -> None:
         self.model: nn.Module = HTDemucs(**ARCHITECTURE).train()
-        decay = 1 - 1 / AVERAGE_OVER
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         self.total_s = minutes * 60
         self.elapsed_s = 0.0
@@ -104,12 +103,19 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
-        self.average.update_parameters(self.model)
         self.step += 1
+        self.follow()
         return loss.item()
 
+    def follow(self) -> None:
+        """Move the average towards the weights; early on it forgets faster, for the first steps are worth little."""
+        share = max(1 / AVERAGE_OVER, 10 / (self.step + 9))
+        with torch.no_grad():
+            for mean, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(weight, min(1.0, share))
+
     def save(self, folder: Path) -> None:
-        target = publish(self.average.module.state_dict(), folder)
+        target = publish(self.average.state_dict(), folder)
         parts = {name: getattr(self, name).state_dict() for name in ("model", "average", "optimizer")}
         save_training({**parts, "elapsed_s": self.elapsed_s, "step": self.step}, folder)
         log.info("saved %s", target.name)

@@ -1,0 +1,119 @@
+"""Separate: the song's spool through the engine into one spool a source, at the song's own rate and channels.
+
+What the model hears is the song at the model's rate and channels (`mixture.f32`, only where they differ), less its mean
+and divided by its standard deviation, as `demucs.api.Separator` does it; both are undone on the way out.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stemd.engine.engine import Engine, Plan, SegmentProgress, Song
+from stemd.engine.resample import model_ratio, resample
+from stemd.engine.segments import Read, measure, normalised
+from stemd.errors import AudioProcessingError, Code
+from stemd.job import EngineFacts
+from stemd.track import SpoolReader, SpoolWriter, Track
+
+__all__ = ["SegmentProgress", "separate"]
+
+log = logging.getLogger(__name__)
+
+
+def separate(
+    track: Track,
+    song: Path,
+    work: Path,
+    engine: Engine,
+    *,
+    needed: frozenset[str],
+    overlap: float,
+    shifts: int,
+    seed: int,
+    check: Callable[[], None],
+    progress: Callable[[SegmentProgress], None],
+) -> tuple[dict[str, Path], EngineFacts]:
+    """Write `work/SOURCE.f32` for every needed source, exactly `track.frames` long; and what made them.
+
+    Where an accelerator fails during the song (out of memory, any error of its own, NaN), the whole song is done again
+    on the CPU and the facts say so; the engine itself stays where it is. Raises what `check` raises, and BAD_OUTPUT.
+    """
+    plan = Plan(needed=needed, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
+    heard = work / "mixture.f32"
+    same = track.rate == engine.rate and track.channels == engine.channels
+    if not same:
+        _hear(track, song, heard, engine, check)
+    try:
+        with SpoolReader(song if same else heard, engine.channels) as reader:
+            try:
+                return _write(track, reader, work, engine, plan), engine.facts
+            except (RuntimeError, AudioProcessingError) as error:
+                if not engine.accelerated or isinstance(error, AudioProcessingError) and error.code is not Code.BAD_OUTPUT:
+                    raise
+                reason = f"{_cause(error)} on {engine.facts.device}; this song was done on the CPU"
+                log.warning("%s: %s", reason, error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        with SpoolReader(song if same else heard, engine.channels) as reader:
+            stand_in = engine.on_cpu(reason)
+            return _write(track, reader, work, stand_in, plan), stand_in.facts
+    finally:
+        heard.unlink(missing_ok=True)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    return "samples that are not numbers" if isinstance(error, AudioProcessingError) else "an error"
+
+
+def _hear(track: Track, song: Path, heard: Path, engine: Engine, check: Callable[[], None]) -> None:
+    """The song at the model's rate and channels, as a spool."""
+    with SpoolReader(song, track.channels) as reader, SpoolWriter(heard) as writer:
+        blocks = (_to_channels(torch.from_numpy(block.T), engine.channels) for block in reader.blocks())
+        for block in resample(blocks, model_ratio(track.rate, engine.rate)):
+            check()
+            writer.write(block.T.numpy())
+
+
+def _to_channels(block: Tensor, channels: int) -> Tensor:
+    """`[..., C, T]`: mono to both sides, or the mean of both where one is wanted."""
+    if block.shape[-2] == channels:
+        return block
+    if channels == 1:
+        return block.mean(-2, keepdim=True)
+    return block.expand(*block.shape[:-2], channels, block.shape[-1])
+
+
+def _write(track: Track, reader: SpoolReader, work: Path, engine: Engine, plan: Plan) -> dict[str, Path]:
+    """Stream the song through the engine and each needed source into its spool."""
+    level = measure(torch.from_numpy(block.T) for block in reader.blocks())
+    read = normalised(_reading(reader), reader.frames, level)
+    columns = {source: engine.sources.index(source) for source in sorted(plan.needed)}
+    paths = {source: work / f"{source}.f32" for source in columns}
+
+    def sources() -> Iterator[Tensor]:
+        for block in engine.separate(Song(read=read, frames=reader.frames), plan):
+            picked = block[list(columns.values())] * level.std + level.mean
+            yield _to_channels(picked, track.channels)
+
+    back = 1 / model_ratio(track.rate, engine.rate)
+    left = track.frames
+    with ExitStack() as stack:
+        writers = [stack.enter_context(SpoolWriter(path)) for path in paths.values()]
+        for block in resample(sources(), back):
+            block = block[..., :left]
+            left -= block.shape[-1]
+            for writer, source in zip(writers, block, strict=True):
+                writer.write(source.T.contiguous().numpy())
+        if left:
+            raise AudioProcessingError(Code.BAD_OUTPUT, f"The stems are {left} frames shorter than the song.")
+    return paths
+
+
+def _reading(reader: SpoolReader) -> Read:
+    return lambda start, stop: torch.from_numpy(reader.read(start, stop)).T
