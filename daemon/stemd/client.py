@@ -35,18 +35,19 @@ def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
             yield document
 
 
-def drop(spool: Spool, song: Path) -> str:
-    """Put a copy of `song` into the inbox the best way: under a dot name, then by one rename. Its name there.
+def drop(spool: Spool, song: Path, name: str | None = None) -> str:
+    """Put a copy of `song` into the inbox (as `name`) the best way: under a dot name, then by one rename. Its name there.
 
     Raises OSError; `FileExistsError` where the inbox has that name already.
     """
-    target = spool.inbox / song.name
-    part = spool.inbox / f".{song.name}.part"
+    name = name or song.name
+    target = spool.inbox / name
+    part = spool.inbox / f".{name}.part"
     if target.exists():
         raise FileExistsError(17, "the inbox has a song of that name already", str(target))
     shutil.copyfile(song, part)
     os.rename(part, target)  # noqa: PTH104 - the one line of the protocol that matters, as the README writes it
-    return song.name
+    return name
 
 
 def follow(spool: Spool, name: str, before: int) -> Iterator[dict[str, Any]]:

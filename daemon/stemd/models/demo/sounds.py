@@ -31,8 +31,15 @@ def low_pass(corner: float) -> Gain:
 
 
 def resonances(peaks: list[tuple[float, float, float]], floor: float) -> Gain:
-    """A sum of bell-shaped (centre, width, gain), never below `floor`: the formants of a vowel."""
-    return lambda hz: floor + sum((gain / (1 + ((hz - centre) / width) ** 2) for centre, width, gain in peaks), np.zeros_like(hz))
+    """A sum of bell-shaped (centre, width, height), never below `floor`: the formants of a vowel."""
+
+    def gain(hz: Signal) -> Signal:
+        total = np.full_like(hz, floor)
+        for centre, width, height in peaks:
+            total += height / (1 + ((hz - centre) / width) ** 2)
+        return total
+
+    return gain
 
 
 def even(sound: Signal) -> Signal:

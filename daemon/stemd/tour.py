@@ -1,0 +1,115 @@
+"""What `daemon/try` shows: a daemon on a throw-away spool, songs dropped as any program would, their stems listed."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from stemd import client
+from stemd import config as configuration
+from stemd.spool import Spool
+from stemd.steps.publish import numbered
+
+START_S = 180.0
+"""A cold disk can take this long to bring up torch."""
+
+
+def main() -> int:
+    """Show it; 0 only if every song is done."""
+    folder = Path(tempfile.mkdtemp(prefix="stemd-try-"))
+    settings = folder / "stemd.toml"
+    settings.write_text(
+        f'[paths]\nspool = "{folder}/spool"\nstate = "{folder}/state"\n[model]\nname = "demo"\n'
+        "[inbox]\nsettle = 1.0\n[status]\nheartbeat_s = 1.0\n",
+        encoding="utf-8",
+    )
+    spool = Spool(configuration.load(settings))
+    songs = [Path(argument) for argument in sys.argv[1:]] or [_make_song(folder)]
+    print("The demo model proves that everything works. It is not for music: real models come with `stemd models fetch`.")
+    log = folder / "daemon.log"
+    with log.open("wb") as output:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "stemd", "--config", str(settings), "run"], stdout=output, stderr=output
+        )
+        try:
+            _await_ready(spool, daemon, log)
+            done = [_separate(spool, song, daemon) for song in songs]
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            daemon.terminate()
+            daemon.wait(timeout=20)
+    print(f"Everything is in {folder}; delete it when you have seen enough.")
+    return 0 if all(done) else 1
+
+
+def _make_song(folder: Path) -> Path:
+    """Ten seconds of synthetic music."""
+    from stemd.models.demo.songs import make_song
+
+    print("No song was given, so a synthetic one is made: drums, bass, keys and something like a voice.")
+    stems = make_song(seed=7, seconds=10.0)
+    path = folder / "Synthetic Song.wav"
+    soundfile.write(path, sum(stems.values()).T, 44100, subtype="PCM_16")
+    return path
+
+
+def _await_ready(spool: Spool, daemon: subprocess.Popen[bytes], log: Path) -> None:
+    print("Starting the daemon and warming up the model ...", flush=True)
+    limit = time.monotonic() + START_S
+    while time.monotonic() < limit:
+        if daemon.poll() is not None:
+            break
+        state = client.daemon(spool)
+        if state and state["state"] == "ready":
+            return
+        time.sleep(0.2)
+    sys.exit("The daemon did not start:\n" + log.read_text(errors="replace")[-2000:])
+
+
+def _separate(spool: Spool, song: Path, daemon: subprocess.Popen[bytes]) -> bool:
+    """Drop one song, follow its sidecar, list its stems; whether it is done."""
+    name, number = song.name, 1
+    while spool.sidecar(name).exists():
+        number += 1
+        name = numbered(song.name, number)
+    client.drop(spool, song, name)
+    last: dict[str, Any] = {}
+    shown = ""
+    for last in client.follow(spool, name, before=0):
+        if daemon.poll() is not None:
+            sys.exit("The daemon stopped.")
+        line = f"  {name}: {last['state']}, {last['message'] or last['reason'] or ''}"
+        if sys.stdout.isatty():
+            print(f"\r{line:<100.100}", end="", flush=True)
+        elif (last["state"], last["step"]) != shown:
+            print(line, flush=True)
+        shown = (last["state"], last["step"])
+    print()
+    if last["state"] != "done":
+        print(f"  {name}: {last['state']}: {last['message']}")
+        return False
+    return _list(spool, last)
+
+
+def _list(spool: Spool, sidecar: dict[str, Any]) -> bool:
+    """Every stem with its format and frames, read from the files themselves; whether the frames are the song's."""
+    folder = spool.outbox / sidecar["output"]["dir"]
+    frames = sidecar["input"]["frames"]
+    print(f"{sidecar['input']['name']}: {frames} frames, {sidecar['input']['format']}")
+    right = True
+    for file in sidecar["output"]["files"]:
+        info = soundfile.info(str(folder / file["name"]))
+        right = right and info.frames == frames
+        same = "the song's" if info.frames == frames else f"NOT the song's {frames}"
+        print(f"  {file['stem']:14}{info.format} {info.subtype}, {info.samplerate} Hz, {info.frames} frames ({same})")
+        print(f"  {'':14}{folder / file['name']}")
+    return right
+
+
+if __name__ == "__main__":
+    sys.exit(main())
