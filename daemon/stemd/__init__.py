@@ -1,13 +1,13 @@
 """stemd: drop a song into a folder, get its stems in another.
 
-    cli -> service -> inbox, worker -> pipeline -> steps -> engine -> spool, status, ledger, config, notify -> job, errors
+cli -> service -> inbox, worker -> pipeline -> steps -> engine -> spool, status, ledger, config, notify -> job, errors
 
-    service     the supervisor's life: startup, main loop, shutdown; it never imports torch
-    inbox/      what lies in the inbox, and when it is ready
-    runner      the running job through the ten points of the protocol; `ending` is its last four, `recovery` after a crash
-    worker/     the child process with the warm model, and the supervisor's end of it
-    pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`
-    spool       the folders and names that other programs see; `status` what they read there
+service     the supervisor's life: startup, main loop, shutdown; it never imports torch
+inbox/      what lies in the inbox, and when it is ready
+runner      the running job through the ten points of the protocol; `ending` is its last four, `recovery` after a crash
+worker/     the child process with the warm model, and the supervisor's end of it
+pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`
+spool       the folders and names that other programs see; `status` what they read there
 """
 
 from typing import TYPE_CHECKING

@@ -40,7 +40,9 @@ def _folder(part: str, path: Path) -> Finding:
         parent = next(folder for folder in path.parents if folder.exists())
         if os.access(parent, os.W_OK | os.X_OK):
             return Finding(True, part, f"{path} is not there yet; `stemd run` makes it")
-        return Finding(False, part, f"{path} is not there and cannot be made in {parent}: make it, or change [paths] {part}")
+        return Finding(
+            False, part, f"{path} is not there and cannot be made in {parent}: make it, or change [paths] {part}"
+        )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return Finding(False, part, f"{path} cannot be written by this user: change its owner or mode")
     return Finding(True, part, str(path))

@@ -94,7 +94,9 @@ def submit(config: Config, songs: tuple[Path, ...], wait: bool) -> None:
     """Drop SONGS into the inbox."""
     spool = Spool(config)
     if not spool.inbox.is_dir():
-        raise click.ClickException(f"{spool.inbox} is not there: is the spool mounted, and has `stemd run` been started?")
+        raise click.ClickException(
+            f"{spool.inbox} is not there: is the spool mounted, and has `stemd run` been started?"
+        )
     dropped = {}
     for song in songs:
         before = client.last_seq(spool, song.name)

@@ -30,7 +30,15 @@ class Code(StrEnum):
 
 
 RETRYABLE = frozenset(
-    {Code.TRUNCATED, Code.NO_SPACE, Code.OUTBOX_MISSING, Code.MODEL_MISSING, Code.BAD_MODEL, Code.IO_ERROR, Code.GAVE_UP}
+    {
+        Code.TRUNCATED,
+        Code.NO_SPACE,
+        Code.OUTBOX_MISSING,
+        Code.MODEL_MISSING,
+        Code.BAD_MODEL,
+        Code.IO_ERROR,
+        Code.GAVE_UP,
+    }
 )
 """Codes for which dropping the same song again can succeed without changing the song or the options."""
 

@@ -149,8 +149,9 @@ class Intake:
                 strangers.extend(self._stranger(seen))
             else:
                 self._cancel(job, seen, now)
-        self._strangers = {name: count for name, count in self._strangers.items() if name in
-                           {seen.name for seen in listing.cancels}}
+        self._strangers = {
+            name: count for name, count in self._strangers.items() if name in {seen.name for seen in listing.cancels}
+        }
         return strangers
 
     def _cancel(self, job: Job, seen: Seen, now: float) -> None:

@@ -58,8 +58,11 @@ class Jobs:
         self.active[moved.name] = moved
         if (moved.state, moved.reason, moved.step) != (job.state, job.reason, job.step):
             log.info(
-                "%s: %s%s", moved.shown, moved.state, f" ({moved.reason or moved.step})" if moved.reason or moved.step
-                else "", extra={"job": moved.job_id}
+                "%s: %s%s",
+                moved.shown,
+                moved.state,
+                f" ({moved.reason or moved.step})" if moved.reason or moved.step else "",
+                extra={"job": moved.job_id},
             )
         self.show(moved)
         return moved

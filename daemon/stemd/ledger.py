@@ -51,9 +51,7 @@ class Ledger:
 
     def unfinished(self) -> list[Job]:
         """Every job that is not finished, oldest first."""
-        rows = self._db.execute(
-            "SELECT record FROM jobs WHERE stage != ? ORDER BY number", (Stage.FINISHED.value,)
-        )
+        rows = self._db.execute("SELECT record FROM jobs WHERE stage != ? ORDER BY number", (Stage.FINISHED.value,))
         return [msgspec.json.decode(record, type=Job) for (record,) in rows]
 
     def latest(self, raw_name: bytes) -> Job | None:

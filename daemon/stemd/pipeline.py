@@ -91,9 +91,7 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
         rate=options.rate,
         clip=options.clip,
     )
-    recipe = mix.recipe(
-        options.stems, engine.sources, instrumental=options.instrumental, alone=engine.alone
-    )
+    recipe = mix.recipe(options.stems, engine.sources, instrumental=options.instrumental, alone=engine.alone)
     with _timed(Step.SEPARATE, observer, timing):
         spools, facts = separate(
             track,

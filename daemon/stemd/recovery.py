@@ -35,9 +35,7 @@ def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
     assert job.output is not None
     published = not spool.out(job.job_id).exists() or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
     if not published:
-        job = put_out(
-            job, jobs, spool, cancelled=lambda: spool.cancel(job.name).exists() or spool.cancel_all.exists()
-        )
+        job = put_out(job, jobs, spool, cancelled=lambda: spool.cancel(job.name).exists() or spool.cancel_all.exists())
     state = State.DONE if job.output is not None else State.CANCELLED
     ending.end(job, state, jobs, spool, after, message=state.value.capitalize())
 

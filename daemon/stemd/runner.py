@@ -63,8 +63,10 @@ class Runner:
         self._cancelled_at, self._at_worker = None, False
         if job.identity.size > self._config.limits.max_bytes:
             self.job = job
-            self._fail(Code.TOO_LARGE, f"The song has {job.identity.size} bytes; [limits] max_bytes allows "
-                       f"{self._config.limits.max_bytes}.")
+            self._fail(
+                Code.TOO_LARGE,
+                f"The song has {job.identity.size} bytes; [limits] max_bytes allows {self._config.limits.max_bytes}.",
+            )
             return
         trace.point("1-accepted")
         job = self._jobs.record(job, Stage.ACCEPTED)
@@ -296,7 +298,9 @@ class Runner:
         self.job = None
 
     def _fail(self, code: Code, message: str, detail: str | None = None) -> None:
-        self._end(State.FAILED, error=Error(code=code, message=message, detail=detail, retryable=False), message=message)
+        self._end(
+            State.FAILED, error=Error(code=code, message=message, detail=detail, retryable=False), message=message
+        )
 
     def _end(self, state: State, **changes: object) -> None:
         assert self.job is not None

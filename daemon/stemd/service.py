@@ -226,7 +226,9 @@ def lock(state: Path) -> int:
     except BlockingIOError:
         owner = os.read(handle, 200).decode("ascii", "replace").strip()
         os.close(handle)
-        raise ConfigError(f"{state} is used by another stemd ({owner}); each daemon needs a state folder of its own.") from None
+        raise ConfigError(
+            f"{state} is used by another stemd ({owner}); each daemon needs a state folder of its own."
+        ) from None
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()}\n".encode())
     return handle

@@ -29,7 +29,9 @@ def main() -> int:
     )
     spool = Spool(configuration.load(settings))
     songs = [Path(argument) for argument in sys.argv[1:]] or [_make_song(folder)]
-    print("The demo model proves that everything works. It is not for music: real models come with `stemd models fetch`.")
+    print(
+        "The demo model proves that everything works. It is not for music: real models come with `stemd models fetch`."
+    )
     log = folder / "daemon.log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(

@@ -146,7 +146,11 @@ class Engine:
         self._check = plan.check
         try:
             while True:
-                blocks = [weight[:, None, None] * block for weight, stream in streams if (block := next(stream, None)) is not None]
+                blocks = [
+                    weight[:, None, None] * block
+                    for weight, stream in streams
+                    if (block := next(stream, None)) is not None
+                ]
                 if not blocks:
                     return
                 mixed = torch.stack(blocks).sum(0) if len(blocks) > 1 else blocks[0]

@@ -1,10 +1,10 @@
 """What supervisor and worker say to each other: one JSON object a line, `type` first.
 
-    supervisor -> worker                    worker -> supervisor
-    warm        load and warm this model    fetching, ready, or unready with the error
-    separate    this song, into this folder began, decoded, progressed ..., then finished, failed or stopped
-    stop        give the song up            stopped (or whatever came first)
-    (end of input)                          the worker ends
+supervisor -> worker                    worker -> supervisor
+warm        load and warm this model    fetching, ready, or unready with the error
+separate    this song, into this folder began, decoded, progressed ..., then finished, failed or stopped
+stop        give the song up            stopped (or whatever came first)
+(end of input)                          the worker ends
 """
 
 import msgspec

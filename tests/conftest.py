@@ -1,0 +1,39 @@
+"""What all tests share: no test leaves a child process or a thread behind."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the long sweeps whole")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--full"):
+        skip = pytest.mark.skip(reason="a long sweep: tests/run --full runs it")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
+def _children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    children, threads = _children(), set(threading.enumerate())
+    yield
+    limit = time.monotonic() + 5
+    while time.monotonic() < limit:
+        left = _children() - children
+        alive = {each for each in set(threading.enumerate()) - threads if not each.daemon}
+        if not left and not alive:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"left behind: processes {left}, threads {alive}")
