@@ -4,7 +4,6 @@
 """
 
 import os
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,7 +38,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A table of the file."""
 
 
-class Paths(_Section):
+class Paths(_Section, frozen=True):
     spool: str = "/srv/stemd"
     inbox: str = ""
     outbox: str = ""
@@ -51,7 +50,7 @@ class Paths(_Section):
     models: str = ""
 
 
-class Inbox(_Section):
+class Inbox(_Section, frozen=True):
     scan_interval: Seconds = 10.0
     settle: Annotated[float, Meta(ge=0)] = 2.0
     after: After = After.MOVE
@@ -59,19 +58,19 @@ class Inbox(_Section):
     watch: Watch = Watch.AUTO
 
 
-class Status(_Section):
+class Status(_Section, frozen=True):
     progress_s: Seconds = 0.5
     heartbeat_s: Seconds = 5.0
 
 
-class Model(_Section):
+class Model(_Section, frozen=True):
     name: str = "htdemucs"
     repo: str = ""
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     allow_pickle: bool = False
 
 
-class Defaults(_Section):
+class Defaults(_Section, frozen=True):
     stems: tuple[Annotated[str, Meta(min_length=1)], ...] = ("vocals", "instrumental")
     format: Literal["source", "wav", "flac", "mp3", "ogg"] = "source"
     bitrate: Annotated[int, Meta(ge=8, le=512)] = 320
@@ -83,7 +82,7 @@ class Defaults(_Section):
     overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     max_duration_s: Seconds = 14400.0
     max_bytes: Annotated[int, Meta(gt=0)] = 4294967296
     max_attempts: Annotated[int, Meta(ge=1)] = 3
@@ -91,7 +90,7 @@ class Limits(_Section):
     truncated_grace_s: Annotated[float, Meta(ge=0)] = 600.0
 
 
-class Log(_Section):
+class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 

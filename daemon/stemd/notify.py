@@ -9,7 +9,7 @@ import socket
 
 try:
     # `import systemd` alone proves nothing: a folder of that name passes for a package.
-    from systemd import daemon as _systemd
+    from systemd import daemon as _systemd  # type: ignore[attr-defined,unused-ignore]
 except ImportError:
     _systemd = None
 

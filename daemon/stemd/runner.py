@@ -289,9 +289,9 @@ class Runner:
         attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
         if not settled:
             changes["ready_at"] = 0.0
-        kept = {"track": None, "engine": None, "output": None, "warnings": (), "timing": {}}
+        lost: dict[str, object] = {"track": None, "engine": None, "output": None, "warnings": (), "timing": {}}
         moved = self._jobs.change(
-            job, State.WAITING, reason=reason, message=message, attempt=max(attempt, 0), **kept, **changes
+            job, State.WAITING, reason=reason, message=message, attempt=max(attempt, 0), **lost, **changes
         )
         self._jobs.record(moved, Stage.ACCEPTED)
         self._spool.remove_work(job.job_id)

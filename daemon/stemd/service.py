@@ -94,7 +94,7 @@ class Service:
         self.state = "warming"
         log.info("watching %s", self.spool.inbox)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.mailbox.put(Quit())
 
     def turn(self) -> None:

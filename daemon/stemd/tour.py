@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 
 from stemd import client
@@ -56,7 +57,7 @@ def _make_song(folder: Path) -> Path:
     print("No song was given, so a synthetic one is made: drums, bass, keys and something like a voice.")
     stems = make_song(seed=7, seconds=10.0)
     path = folder / "Synthetic Song.wav"
-    soundfile.write(path, sum(stems.values()).T, 44100, subtype="PCM_16")
+    soundfile.write(path, np.sum(list(stems.values()), axis=0).T, 44100, subtype="PCM_16")
     return path
 
 
@@ -81,7 +82,7 @@ def _separate(spool: Spool, song: Path, daemon: subprocess.Popen[bytes]) -> bool
         name = numbered(song.name, number)
     client.drop(spool, song, name)
     last: dict[str, Any] = {}
-    shown = ""
+    shown: tuple[str, str | None] = ("", None)
     for last in client.follow(spool, name, before=0):
         if daemon.poll() is not None:
             sys.exit("The daemon stopped.")

@@ -146,7 +146,7 @@ def reblock(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
             continue
         whole = torch.cat(held, -1)
         cut = whole.shape[-1] // size * size
-        yield from whole[..., :cut].split(size, -1)
+        yield from whole[..., :cut].split(size, -1)  # type: ignore[no-untyped-call]
         held = [whole[..., cut:]]
     rest = torch.cat(held, -1) if held else torch.zeros(0)
     if rest.shape[-1]:

@@ -8,7 +8,35 @@ READABLE = frozenset({"wav", "wave", "flac", "mp3", "ogg", "oga", "opus"})
 """Extensions that a song may have."""
 
 UNREADABLE = frozenset(
-    "aac ac3 aif aiff aifc alac amr ape au caf dff dsf dts m4a m4b mka mp2 mp4 mpc ra snd spx tak tta w64 wma wv".split()
+    [
+        "aac",
+        "ac3",
+        "aif",
+        "aiff",
+        "aifc",
+        "alac",
+        "amr",
+        "ape",
+        "au",
+        "caf",
+        "dff",
+        "dsf",
+        "dts",
+        "m4a",
+        "m4b",
+        "mka",
+        "mp2",
+        "mp4",
+        "mpc",
+        "ra",
+        "snd",
+        "spx",
+        "tak",
+        "tta",
+        "w64",
+        "wma",
+        "wv",
+    ]
 )
 """Extensions of audio that we cannot read yet."""
 

@@ -52,7 +52,7 @@ def scan(inbox: Path, *, recursive: bool) -> Listing:
 
 
 def _walk(root: str, below: str, *, recursive: bool) -> Iterator[Seen]:
-    with os.scandir(os.path.join(root, below)) as entries:
+    with os.scandir(f"{root}/{below}") as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     names = {entry.name for entry in listed}
     for entry in listed:

@@ -19,7 +19,7 @@ def folder_name(leaf: str) -> str:
     text = os.fsencode(leaf.rpartition(".")[0] or leaf).decode("utf-8", "replace")
     text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text))
     text = text.encode()[:LONGEST].decode("utf-8", "ignore").strip().rstrip(". ")
-    return "song" if not text or text.startswith(".") and not text.strip(".") else text.lstrip(".") or "song"
+    return "song" if not text or (text.startswith(".") and not text.strip(".")) else text.lstrip(".") or "song"
 
 
 def free_name(folder: Path, wanted: str) -> str:

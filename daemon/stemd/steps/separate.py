@@ -52,10 +52,8 @@ def separate(
             try:
                 return _write(track, reader, work, engine, plan), engine.facts
             except (RuntimeError, AudioProcessingError) as error:
-                if (
-                    not engine.accelerated
-                    or isinstance(error, AudioProcessingError)
-                    and error.code is not Code.BAD_OUTPUT
+                if not engine.accelerated or (
+                    isinstance(error, AudioProcessingError) and error.code is not Code.BAD_OUTPUT
                 ):
                     raise
                 reason = f"{_cause(error)} on {engine.facts.device}; this song was done on the CPU"

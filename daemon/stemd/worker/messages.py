@@ -17,7 +17,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     """A line."""
 
 
-class Warm(_Message):
+class Warm(_Message, frozen=True):
     model: str
     device: str
     models: str
@@ -25,7 +25,7 @@ class Warm(_Message):
     allow_pickle: bool
 
 
-class Separate(_Message):
+class Separate(_Message, frozen=True):
     """`song` is the snapshot, `tmp` takes the spools, `out` the stems; all in the job's work folder."""
 
     job_id: str
@@ -37,35 +37,35 @@ class Separate(_Message):
     max_duration_s: float
 
 
-class Stop(_Message):
+class Stop(_Message, frozen=True):
     job_id: str
 
 
-class Fetching(_Message):
+class Fetching(_Message, frozen=True):
     message: str
 
 
-class Ready(_Message):
+class Ready(_Message, frozen=True):
     engine: EngineFacts
     sources: tuple[str, ...]
     seconds: float
 
 
-class Unready(_Message):
+class Unready(_Message, frozen=True):
     error: Error
 
 
-class Began(_Message):
+class Began(_Message, frozen=True):
     job_id: str
     step: Step
 
 
-class Decoded(_Message):
+class Decoded(_Message, frozen=True):
     job_id: str
     track: Track
 
 
-class Progressed(_Message):
+class Progressed(_Message, frozen=True):
     """`segment_s` is how long the model took for the segment that this line reports, null where it reports none."""
 
     job_id: str
@@ -78,7 +78,7 @@ class Progressed(_Message):
     segment_s: float | None = None
 
 
-class Finished(_Message):
+class Finished(_Message, frozen=True):
     job_id: str
     files: tuple[StemFile, ...]
     gain_db: float
@@ -87,13 +87,13 @@ class Finished(_Message):
     warnings: tuple[str, ...]
 
 
-class Failed(_Message):
+class Failed(_Message, frozen=True):
     job_id: str
     error: Error
     timing: dict[str, float]
 
 
-class Stopped(_Message):
+class Stopped(_Message, frozen=True):
     job_id: str
 
 

@@ -55,7 +55,7 @@ def cycle(hz: float, rate: int, gain: Gain) -> Signal:
     """
     k = np.arange(1, max(2, min(CYCLE // 2, int(rate / 2 / hz))))
     spectrum = np.zeros(CYCLE // 2 + 1, complex)
-    spectrum[k] = -1j * gain(k * hz) / k
+    spectrum[k] = -1j * gain((k * hz).astype(np.float64)) / k
     return even(np.fft.irfft(spectrum))
 
 

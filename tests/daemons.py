@@ -1,0 +1,139 @@
+"""A real daemon on a spool of its own, driven by files alone."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+MUSIC = ROOT.parent / "shared" / "audio"
+TRACED = Path(__file__).with_name("traced.py")
+PATIENCE_S = 240.0
+"""These machines are shared: a wait that ends well ends early, and this only bounds one that does not."""
+
+
+def make_song(path: Path, seconds: float = 1.0, rate: int = 44100, channels: int = 2, **how: Any) -> Path:
+    """A song of noise and tones at `path`, in the format of its extension."""
+    rng = np.random.default_rng(len(path.name))
+    t = np.arange(int(seconds * rate)) / rate
+    wave = 0.2 * np.sin(2 * np.pi * 220 * t)[:, None] + 0.05 * rng.standard_normal((len(t), channels))
+    soundfile.write(path, wave, rate, **how)
+    return path
+
+
+class Daemon:
+    """`stemd run` on `folder`/spool; start and stop it as often as you like."""
+
+    def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
+        self.folder = folder
+        self.spool = folder / "spool"
+        self.inbox, self.outbox = self.spool / "inbox", self.spool / "outbox"
+        self.inbox.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "stemd.toml"
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        settings: dict[str, dict[str, Any]] = {
+            "paths": {"spool": str(self.spool), "state": str(folder / "state")},
+            "model": {"name": "demo", "device": "cpu"},
+            "inbox": {"settle": 0.3, "scan_interval": 1.0},
+            "status": {"heartbeat_s": 1.0, "progress_s": 0.05},
+        }
+        for name, keys in sections.items():
+            settings.setdefault(name, {}).update(keys)
+        lines = [
+            f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items())
+            for name, keys in settings.items()
+        ]
+        self.config.write_text("\n".join(lines), encoding="utf-8")
+
+    def start(self, *, traced: str = "", **env: str) -> "Daemon":
+        """Start it; `traced` makes tests/traced.py do something at a trace point."""
+        program = [str(TRACED), traced] if traced else ["-m", "stemd"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), **env}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, "--config", str(self.config), "run"], env=environment, stderr=log, stdout=log
+            )
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=PATIENCE_S)
+
+    def end(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def read(self, path: str) -> dict[str, Any]:
+        """A status file; {} where it is not there."""
+        try:
+            document: dict[str, Any] = json.loads((self.spool / "status" / path).read_bytes())
+        except FileNotFoundError:
+            return {}
+        return document
+
+    def song(self, name: str) -> dict[str, Any]:
+        return self.read(f"{name}.json")
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait until `condition` gives something."""
+        limit = time.monotonic() + PATIENCE_S
+        while time.monotonic() < limit:
+            if found := condition():
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"not in {PATIENCE_S} s: {what}\n{self.log.read_text(errors='replace')[-4000:]}")
+
+    def ready(self) -> "Daemon":
+        assert self.process is not None
+        pid = self.process.pid
+        self.until(
+            lambda: self.read("_daemon.json").get("pid") == pid and self.read("_daemon.json")["state"] == "ready",
+            "ready",
+        )
+        return self
+
+    def state(self, name: str, *states: str) -> dict[str, Any]:
+        """Wait until the song is in one of `states`."""
+        found: dict[str, Any] = self.until(
+            lambda: self.song(name) if self.song(name).get("state") in states else None, f"{name} {states}"
+        )
+        return found
+
+    def final(self, name: str) -> dict[str, Any]:
+        """Wait until the song has ended and its original is put away, and the daemon has nothing left to do for it."""
+        return self.state(name, "done", "failed", "cancelled")
+
+    def results(self) -> set[str]:
+        """What is in the outbox for everyone to see."""
+        return {
+            path.relative_to(self.outbox).as_posix() for path in self.outbox.rglob("*") if ".stemd" not in path.parts
+        }
+
+    def works(self) -> list[Path]:
+        """Work folders."""
+        private = self.outbox / ".stemd"
+        return list(private.iterdir()) if private.exists() else []
+
+
+@contextlib.contextmanager
+def running(folder: Path, **sections: dict[str, Any]) -> Iterator[Daemon]:
+    """A daemon that is ready, and is stopped afterwards."""
+    daemon = Daemon(folder, **sections).start()
+    try:
+        yield daemon.ready()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()

@@ -1,0 +1,369 @@
+"""The real daemon on real files, with the demo model."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+
+from daemons import MUSIC, ROOT, Daemon, make_song, running
+
+POINTS = (
+    "1-accepted",
+    "2-snapshot",
+    "3-started",
+    "4-separate",
+    "5-publishing",
+    "6-rename",
+    "7-final",
+    "8-sidecar",
+    "9-original",
+    "10-finished",
+)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for the tests that leave it as it was."""
+    with running(tmp_path_factory.mktemp("daemon"), limits={"truncated_grace_s": 2.0}) as one:
+        yield one
+
+
+def test_a_copied_song_is_done(daemon: Daemon, tmp_path: Path) -> None:
+    """A plain copy becomes stems in the song's format with the song's frames, and the original goes to done/."""
+    song = make_song(tmp_path / "Song.flac", 1.3)
+    shutil.copy(song, daemon.inbox)
+    sidecar = daemon.final("Song.flac")
+    assert sidecar["state"] == "done", sidecar
+    assert sidecar["progress"]["fraction"] == 1.0
+    folder = daemon.outbox / sidecar["output"]["dir"]
+    manifest = json.loads((folder / "stems.json").read_text())
+    assert {file["name"] for file in manifest["files"]} == {"vocals.flac", "instrumental.flac"}
+    for file in manifest["files"]:
+        info = soundfile.info(str(folder / file["name"]))
+        assert (info.frames, info.samplerate, info.channels) == (soundfile.info(str(song)).frames, 44100, 2)
+    daemon.until((daemon.spool / "done" / "Song.flac").exists, "original in done/")
+    schema = json.loads((ROOT / "config" / "status.schema.json").read_text())
+    jsonschema.validate(sidecar, schema)
+    for name, kind in (("_daemon.json", "DaemonStatus"), ("_inbox.json", "InboxStatus")):
+        jsonschema.validate(daemon.read(name), {**schema, "$ref": f"#/$defs/{kind}"})
+    jsonschema.validate(manifest, {**schema, "$ref": "#/$defs/Manifest"})
+
+
+BAD = [("text.mp3", b"not music at all\n" * 400, "bad-audio"), ("empty header.flac", b"fLaC", "bad-audio")]
+
+
+@pytest.mark.parametrize(("name", "content", "code"), BAD)
+def test_a_bad_song_fails_with_its_code(daemon: Daemon, name: str, content: bytes, code: str) -> None:
+    """A file that is no audio fails with a code and a sentence, and the original goes to failed/."""
+    (daemon.inbox / name).write_bytes(content)
+    sidecar = daemon.final(name)
+    assert (sidecar["state"], sidecar["error"]["code"]) == ("failed", code)
+    assert len(sidecar["error"]["message"]) > 10
+    daemon.until((daemon.spool / "failed" / name).exists, "original in failed/")
+
+
+def test_not_a_number_is_refused(daemon: Daemon) -> None:
+    """NaN in a float WAV is `not-finite`."""
+    wave = np.zeros((1000, 2), np.float32)
+    wave[500] = np.nan
+    part = daemon.inbox / ".nan.part"
+    soundfile.write(part, wave, 44100, format="WAV", subtype="FLOAT")
+    part.rename(daemon.inbox / "nan.wav")
+    assert daemon.final("nan.wav")["error"]["code"] == "not-finite"
+
+
+def test_a_cut_song_waits_and_then_fails(daemon: Daemon, tmp_path: Path) -> None:
+    """A FLAC cut at half waits as `truncated` for its grace and then fails so."""
+    whole = make_song(tmp_path / "cut.flac", 5.0).read_bytes()
+    (daemon.inbox / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    waiting = daemon.until(lambda: (s := daemon.song("cut.flac")).get("reason") == "truncated" and s, "truncated")
+    assert waiting["state"] == "waiting"
+    assert daemon.final("cut.flac")["error"]["code"] == "truncated"
+
+
+ODD = {
+    "two samples.wav": {"seconds": 2 / 44100},
+    "six channels.wav": {"channels": 6},
+    "8k.wav": {"rate": 8000},
+    "192k.flac": {"rate": 192000, "seconds": 0.5},
+    "日本語の歌.flac": {},
+    "party 🎉.ogg": {},
+    "-dash.mp3": {},
+    "mono.wav": {"channels": 1},
+}
+
+
+def test_odd_songs_are_done(daemon: Daemon, tmp_path: Path) -> None:
+    """Odd lengths, rates, channels and names are done, each with the song's number of frames; ten at once, in order."""
+    for name, how in ODD.items():
+        make_song(tmp_path / name, **how)  # type: ignore[arg-type]
+    soundfile.write(tmp_path / "silence.flac", np.zeros((5 * 44100, 2)), 44100)
+    names = [*ODD, "silence.flac"]
+    for name in names:
+        shutil.copy(tmp_path / name, daemon.inbox)
+    for name in names:
+        sidecar = daemon.final(name)
+        assert sidecar["state"] == "done", sidecar
+        folder = daemon.outbox / sidecar["output"]["dir"]
+        frames = soundfile.info(str(tmp_path / name)).frames
+        for file in sidecar["output"]["files"]:
+            assert soundfile.info(str(folder / file["name"])).frames == frames, name
+
+
+def test_what_is_not_a_job_is_explained(daemon: Daemon) -> None:
+    """Everything in the inbox that is no job is listed with its reason; an empty file waits."""
+    (daemon.inbox / "notes.txt").write_text("hello")
+    (daemon.inbox / "film.mkv").write_text("hello")
+    (daemon.inbox / "Song.wav.part").write_text("hello")
+    (daemon.inbox / "nobody.flac.cancel").touch()
+    (daemon.inbox / "empty.wav").touch()
+    wanted = {
+        "notes.txt": "not-audio",
+        "film.mkv": "unsupported-format",
+        "Song.wav.part": "ignored-name",
+        "nobody.flac.cancel": "no-such-job",
+    }
+    daemon.until(
+        lambda: wanted.items() <= {e["name"]: e["reason"] for e in daemon.read("_inbox.json")["entries"]}.items(),
+        "reasons",
+    )
+    daemon.until(lambda: not (daemon.inbox / "nobody.flac.cancel").exists(), "the stranger to be removed")
+    assert daemon.song("empty.wav")["reason"] == "empty"
+    for name in ("notes.txt", "film.mkv", "Song.wav.part", "empty.wav"):
+        (daemon.inbox / name).unlink()
+
+
+def test_every_read_parses(daemon: Daemon, tmp_path: Path) -> None:
+    """100,000 reads during a job: each parses, and neither `seq` nor `fraction` goes back."""
+    make_song(tmp_path / "read.flac", 20.0)
+    shutil.copy(tmp_path / "read.flac", daemon.inbox)
+    path = daemon.spool / "status" / "read.flac.json"
+    daemon.until(path.exists, "sidecar")
+    seq, fraction, reads, state = 0, 0.0, 0, ""
+    while reads < 100_000 and (state not in ("done", "failed") or reads < 1000):
+        sidecar = json.loads(path.read_bytes())
+        assert sidecar["seq"] >= seq
+        assert sidecar["progress"]["fraction"] >= fraction
+        seq, fraction, state = sidecar["seq"], sidecar["progress"]["fraction"], sidecar["state"]
+        reads += 1
+    assert daemon.final("read.flac")["state"] == "done"
+
+
+def test_cancel_of_the_running_song(daemon: Daemon, tmp_path: Path) -> None:
+    """A cancelled song ends within 5 s, leaves nothing in the outbox, and the model stays warm for the next."""
+    worker = daemon.read("_daemon.json")["worker"]["pid"]
+    make_song(tmp_path / "long.flac", 120.0)
+    shutil.copy(tmp_path / "long.flac", daemon.inbox)
+    daemon.until(lambda: daemon.song("long.flac").get("step") == "separate", "separate")
+    began = time.monotonic()
+    (daemon.inbox / "long.flac.cancel").touch()
+    sidecar = daemon.final("long.flac")
+    assert time.monotonic() - began < 5
+    assert (sidecar["state"], sidecar["cancel"]["result"]) == ("cancelled", "cancelled")
+    daemon.until((daemon.spool / "failed" / "long.flac").exists, "original in failed/")
+    daemon.until(lambda: not daemon.works(), "no work folder")
+    assert not any(name.startswith("long") for name in daemon.results())
+    assert not (daemon.inbox / "long.flac.cancel").exists()
+    make_song(daemon.inbox / "after.wav")
+    assert daemon.final("after.wav")["state"] == "done"
+    assert daemon.read("_daemon.json")["worker"]["pid"] == worker
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_each_point(tmp_path: Path, point: str) -> None:
+    """kill -9 before a numbered point: after a restart the song is done once, and no partial folder is ever visible."""
+    daemon = Daemon(tmp_path)
+    make_song(daemon.inbox / "song.wav", 0.5)
+    try:
+        daemon.start(traced=f"kill:{point}")
+        assert daemon.process is not None
+        assert daemon.process.wait(timeout=240) == -signal.SIGKILL
+        for folder in daemon.outbox.glob("song*"):
+            assert (folder / "stems.json").exists()
+        daemon.start().ready()
+        assert daemon.final("song.wav")["state"] == "done"
+        daemon.until(
+            lambda: not daemon.works() and (daemon.spool / "done" / "song.wav").exists(), "everything put away"
+        )
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert daemon.results() == {"song", "song/vocals.wav", "song/instrumental.wav", "song/stems.json"}
+    assert os.listdir(daemon.inbox) == []
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_cancelled_before_each_point(tmp_path: Path, point: str) -> None:
+    """A cancel before the rename: nothing is published; after it: too late. Either way one final state."""
+    daemon = Daemon(tmp_path)
+    make_song(daemon.inbox / "song.wav", 0.5)
+    try:
+        daemon.start(traced=f"cancel:song.wav:{point}").ready()
+        daemon.final("song.wav")
+        sidecar = daemon.until(lambda: (s := daemon.song("song.wav")).get("cancel") and s, "the cancel's answer")
+        daemon.until(lambda: not daemon.works() and not (daemon.inbox / "song.wav.cancel").exists(), "put away")
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    early = POINTS.index(point) <= POINTS.index("6-rename")
+    assert (sidecar["state"], sidecar["cancel"]["result"]) == (("cancelled",) * 2 if early else ("done", "too-late"))
+    assert bool(daemon.results()) is not early
+    assert daemon.song("song.wav")["state"] == sidecar["state"]
+
+
+def test_a_poison_song_is_given_up(tmp_path: Path) -> None:
+    """A worker killed three times over a song: `gave-up`; the next song is done by a new worker."""
+    daemon = Daemon(tmp_path)
+    make_song(tmp_path / "poison.flac", 200.0)
+    try:
+        daemon.start().ready()
+        shutil.copy(tmp_path / "poison.flac", daemon.inbox)
+        for attempt in (1, 2, 3):
+            daemon.until(
+                lambda n=attempt: (s := daemon.song("poison.flac")).get("step") == "separate" and s["attempt"] == n,
+                "running",
+            )
+            pid = daemon.until(lambda: daemon.read("_daemon.json")["worker"]["pid"], "worker")
+            os.kill(pid, signal.SIGKILL)
+            daemon.until(lambda p=pid: daemon.read("_daemon.json")["worker"]["pid"] != p, "another worker")
+        sidecar = daemon.final("poison.flac")
+        assert (sidecar["state"], sidecar["error"]["code"]) == ("failed", "gave-up")
+        make_song(daemon.inbox / "good.wav")
+        assert daemon.final("good.wav")["state"] == "done"
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_a_stop_during_a_job_takes_five_seconds_at_most(tmp_path: Path) -> None:
+    """SIGTERM ends the daemon within 5 s; the running song waits again, uncharged, and is done after the next start."""
+    daemon = Daemon(tmp_path)
+    make_song(tmp_path / "song.flac", 30.0)
+    shutil.copy(tmp_path / "song.flac", daemon.inbox)
+    try:
+        daemon.start().ready()
+        daemon.until(lambda: daemon.song("song.flac").get("step") == "separate", "separate")
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 5
+        sidecar = daemon.song("song.flac")
+        assert (sidecar["state"], sidecar["attempt"]) == ("waiting", 0)
+        daemon.start().ready()
+        assert daemon.final("song.flac")["state"] == "done"
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_cancel_all(tmp_path: Path) -> None:
+    """A bare `.cancel` ends the running job and every waiting one, then goes."""
+    daemon = Daemon(tmp_path)
+    for name in ("a.flac", "b.flac", "c.flac"):
+        make_song(tmp_path / name, 60.0)
+        shutil.copy(tmp_path / name, daemon.inbox)
+    try:
+        daemon.start().ready()
+        daemon.until(
+            lambda: any(daemon.song(n).get("step") == "separate" for n in ("a.flac", "b.flac", "c.flac")), "running"
+        )
+        (daemon.inbox / ".cancel").touch()
+        for name in ("a.flac", "b.flac", "c.flac"):
+            assert daemon.final(name)["state"] == "cancelled"
+        daemon.until(lambda: not (daemon.inbox / ".cancel").exists(), "the cancel file to go")
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert daemon.results() == set()
+
+
+def test_a_missing_model_is_said(tmp_path: Path) -> None:
+    """Without the model and offline, the daemon is ready, says what is missing, and songs wait as `model-missing`."""
+    daemon = Daemon(tmp_path, model={"name": "htdemucs"})
+    make_song(daemon.inbox / "song.wav")
+    try:
+        daemon.start(HF_HUB_OFFLINE="1").ready()
+        sidecar = daemon.until(lambda: (s := daemon.song("song.wav")).get("reason") == "model-missing" and s, "waiting")
+        assert "htdemucs" in sidecar["message"]
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+@pytest.mark.parametrize("command", [["check"], ["status"], ["status", "--json"], ["cancel", "x"], ["models", "list"]])
+def test_commands_import_no_torch(tmp_path: Path, command: list[str]) -> None:
+    """The commands that work by files alone never import torch."""
+    daemon = Daemon(tmp_path)
+    code = (
+        "import sys; sys.argv[1:] = sys.argv[1:]\n"
+        "import stemd.cli\n"
+        "try: stemd.cli.main()\n"
+        "finally: assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--config", str(daemon.config), *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "torch was imported" not in done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_submit_and_wait(daemon: Daemon, tmp_path: Path) -> None:
+    """`stemd submit --wait` ends 0 when its song is done, and 1 when it failed; it never imports torch."""
+    good, bad = make_song(tmp_path / "given.wav"), tmp_path / "bad.mp3"
+    bad.write_bytes(b"no" * 5000)
+    for song, status in ((good, 0), (bad, 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "stemd", "--config", str(daemon.config), "submit", "--wait", str(song)],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+
+
+def test_music(daemon: Daemon) -> None:
+    """Real music comes out in its own format with its own number of frames."""
+    if not MUSIC.exists():
+        pytest.skip("no real music beside the repository (../shared/audio)")
+    shutil.copy(MUSIC / "demucs_test.mp3", daemon.inbox)
+    sidecar = daemon.final("demucs_test.mp3")
+    assert sidecar["state"] == "done", sidecar
+    folder = daemon.outbox / sidecar["output"]["dir"]
+    for file in sidecar["output"]["files"]:
+        assert file["name"].endswith(".mp3")
+        assert soundfile.info(str(folder / file["name"])).frames == sidecar["input"]["frames"]
+
+
+def test_separate_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stemd.separate_audio` puts the stems directly into the folder, tells its progress, and stops when asked."""
+    import stemd
+
+    config = tmp_path / "stemd.toml"
+    config.write_text('[model]\nname = "demo"\ndevice = "cpu"\n')
+    monkeypatch.setenv("STEMD_CONFIG", str(config))
+    song = make_song(tmp_path / "song.wav", 2.0)
+    said: list[str] = []
+    assert stemd.separate_audio(song, tmp_path / "stems", said.append) is True
+    assert sorted(os.listdir(tmp_path / "stems")) == ["instrumental.wav", "vocals.wav"]
+    assert said
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(stemd.StopProcessingError):
+        stemd.separate_audio(song, tmp_path / "stems2", said.append, stop)
+    with pytest.raises(stemd.AudioProcessingError, match="missing.wav"):
+        stemd.separate_audio(tmp_path / "missing.wav", tmp_path / "stems3")
