@@ -25,6 +25,8 @@ UNREADABLE = frozenset(
         "m4a",
         "m4b",
         "mka",
+        "mkv",
+        "webm",
         "mp2",
         "mp4",
         "mpc",

@@ -1,0 +1,252 @@
+"""The engine against Demucs itself: same weights, float32, better than 80 dB on every stem."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from demucs.api import Separator
+from demucs.apply import BagOfModels
+from demucs.hdemucs import HDemucs
+from demucs.htdemucs import HTDemucs
+from torchaudio.functional import resample
+
+from stemd.engine.engine import Engine
+from stemd.errors import AudioProcessingError, Code, StopProcessingError
+from stemd.steps.separate import SegmentProgress, separate
+from stemd.track import SpoolReader, Track
+
+MUSIC = Path(__file__).parents[1].parent / "shared" / "audio" / "mardy20s.flac"
+SOURCES = ["drums", "bass", "other", "vocals"]
+SMALL = {"channels": 8, "depth": 4, "t_layers": 1, "t_heads": 2, "bottom_channels": 32}
+
+
+def loud(model: torch.nn.Module) -> torch.nn.Module:
+    """LayerScale starts at 1e-4, which would hide every branch behind it."""
+    for module in model.modules():
+        if type(module).__name__ == "LayerScale":
+            module.scale.data.fill_(0.3)  # type: ignore[union-attr, operator]
+    return model.eval()
+
+
+def htdemucs(seed: int, **how: Any) -> HTDemucs:
+    torch.manual_seed(seed)
+    full = {"channels": 48, "t_layers": 5, "t_heads": 8, "bottom_channels": 512, "segment": Fraction(39, 5)}
+    return loud(HTDemucs(sources=SOURCES, dconv_mode=3, **{**full, **how}))  # type: ignore[return-value]
+
+
+def full_size() -> BagOfModels:
+    return BagOfModels([htdemucs(0)])
+
+
+def unequal_bag() -> BagOfModels:
+    members = [htdemucs(seed, segment=Fraction(39, 10), **SMALL) for seed in (1, 2)]
+    return BagOfModels(members, weights=[[1.0, 0.5, 2.0, 1.0], [0.25, 1.0, 1.0, 3.0]])
+
+
+def hdemucs() -> BagOfModels:
+    torch.manual_seed(3)
+    return BagOfModels([loud(HDemucs(sources=SOURCES, channels=8, segment=4))])
+
+
+def generated(seconds: float, rate: int = 44100, channels: int = 2) -> torch.Tensor:
+    rng = np.random.default_rng(5)
+    t = np.arange(int(seconds * rate)) / rate
+    swell = 0.3 * np.sin(2 * np.pi * 0.3 * t) * np.sin(2 * np.pi * 220 * t)
+    return torch.tensor(swell + 0.1 * rng.standard_normal((channels, len(t))) + 0.01, dtype=torch.float32)
+
+
+class _Reference(Separator):
+    """Demucs' own Separator around a model that is at hand."""
+
+    def __init__(self, bag: BagOfModels) -> None:
+        self._bag = bag
+        super().__init__(device="cpu", shifts=0)
+
+    def _load_model(self) -> None:
+        self._model = self._bag
+        self._audio_channels, self._samplerate = self._bag.audio_channels, self._bag.samplerate
+
+
+def nothing(*_: object) -> None:
+    """Nobody stops, nobody listens."""
+
+
+def ours(
+    bag: BagOfModels,
+    song: torch.Tensor,
+    rate: int,
+    folder: Path,
+    *,
+    engine: Engine | None = None,
+    check: Callable[[], None] = nothing,
+    progress: Callable[[SegmentProgress], None] = nothing,
+    shifts: int = 0,
+) -> dict[str, torch.Tensor]:
+    """Each source as the separate step writes it, `[C, T]`."""
+    engine = engine or Engine.warm(bag, name="test", sha256="0", device="cpu")
+    spool = folder / "song.f32"
+    spool.write_bytes(song.T.contiguous().numpy().astype("<f4").tobytes())
+    channels, frames = song.shape
+    track = Track(
+        format="wav", subtype="FLOAT", rate=rate, channels=channels, song_channels=channels, frames=frames, bitrate=None
+    )
+    spools, _ = separate(
+        track,
+        spool,
+        folder,
+        engine,
+        needed=frozenset(engine.sources),
+        overlap=0.25,
+        shifts=shifts,
+        seed=1,
+        check=check,
+        progress=progress,
+    )
+    stems = {}
+    for source, path in spools.items():
+        with SpoolReader(path, channels) as reader:
+            assert reader.frames == frames
+            stems[source] = torch.from_numpy(reader.read(0, frames).T.copy())
+    return stems
+
+
+def worst(reference: dict[str, torch.Tensor], stems: dict[str, torch.Tensor]) -> float:
+    """The lowest SDR of all stems in dB."""
+    return min(
+        10 * math.log10(float((ref.double() ** 2).sum() / ((ref.double() - stems[name].double()) ** 2).sum()))
+        for name, ref in reference.items()
+    )
+
+
+@pytest.mark.parametrize("make", [unequal_bag, hdemucs])
+def test_equals_demucs(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
+    """A bag of two with unequal weights, and an HDemucs, on a generated song."""
+    bag, song = make(), generated(11.3)
+    _, reference = _Reference(bag).separate_tensor(song)
+    assert worst(reference, ours(bag, song, 44100, tmp_path)) > 80
+
+
+def test_equals_demucs_in_full_size(tmp_path: Path) -> None:
+    """A full-size htdemucs with random weights, on real music, or where there is none on a generated song."""
+    bag, song = full_size(), generated(10.0)
+    if MUSIC.exists():
+        song = torch.from_numpy(soundfile.read(MUSIC, dtype="float32", always_2d=True)[0].T.copy())
+    _, reference = _Reference(bag).separate_tensor(song)
+    assert worst(reference, ours(bag, song, 44100, tmp_path)) > 80
+
+
+@pytest.mark.parametrize("frames", [1, 2, 1000, 171990, 171991, 128992, 128993, 257984])
+def test_equals_demucs_at_every_length(frames: int, tmp_path: Path) -> None:
+    """A sample, a segment, a stride, and one more."""
+    bag = BagOfModels([htdemucs(4, segment=Fraction(39, 10), **SMALL)])
+    song = generated(7.0)[:, :frames]
+    _, reference = _Reference(bag).separate_tensor(song)
+    stems = ours(bag, song, 44100, tmp_path)
+    if frames > 1:  # a single sample has no deviation: Demucs answers NaN, we answer
+        assert worst(reference, stems) > 80
+    assert all(torch.isfinite(stem).all() for stem in stems.values())
+
+
+def test_equals_demucs_at_48_khz_and_mono(tmp_path: Path) -> None:
+    """At another rate and in mono, against Demucs on the same resampled input, resampled back."""
+    bag, song = unequal_bag(), generated(6.1, rate=48000, channels=1)
+    heard = resample(song, 48000, 44100).expand(2, -1)
+    _, reference = _Reference(bag).separate_tensor(heard)
+    back = {
+        name: resample(stem, 44100, 48000)[:, : song.shape[1]].mean(0, keepdim=True) for name, stem in reference.items()
+    }
+    assert worst(back, ours(bag, song, 48000, tmp_path)) > 80
+
+
+@pytest.mark.parametrize("shifts", [0, 2])
+def test_same_song_same_stems(shifts: int, tmp_path: Path) -> None:
+    """The same song twice gives the same samples, with shifts too."""
+    bag, song = unequal_bag(), generated(5.0)
+    first, second = (ours(bag, song, 44100, tmp_path, shifts=shifts) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in SOURCES)
+
+
+def test_out_of_memory_is_done_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the accelerator gives out, the song is done on the CPU, the same, and the facts say so."""
+    bag, song = unequal_bag(), generated(5.0)
+    expected = ours(bag, song, 44100, tmp_path)
+    engine = Engine.warm(bag, name="test", sha256="0", device="cpu")
+    engine.accelerated = True
+    original, calls = Engine._forward, []
+
+    def forward(self: Engine, member: Any, window: torch.Tensor) -> torch.Tensor:
+        calls.append(self)
+        if self is engine and len(calls) == 3:
+            raise torch.OutOfMemoryError("no memory")
+        return original(self, member, window)
+
+    monkeypatch.setattr(Engine, "_forward", forward)
+    stems = ours(bag, song, 44100, tmp_path, engine=engine)
+    assert all(torch.equal(expected[name], stems[name]) for name in SOURCES)
+    assert any(each is not engine for each in calls)
+    assert "out of memory" in engine.on_cpu("out of memory").facts.fallback  # type: ignore[operator]
+
+
+def test_stop_within_a_segment(tmp_path: Path) -> None:
+    """A stop is felt between the layers, and the engine is good for the next song."""
+    bag, song = unequal_bag(), generated(5.0)
+    engine = Engine.warm(bag, name="test", sha256="0", device="cpu")
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # the first is the step's own, so this one comes from inside the first segment
+            raise StopProcessingError("stop")
+
+    segments: list[SegmentProgress] = []
+    with pytest.raises(StopProcessingError):
+        ours(bag, song, 44100, tmp_path, engine=engine, check=check, progress=segments.append)
+    assert segments == []
+    assert torch.isfinite(ours(bag, song, 44100, tmp_path, engine=engine)["vocals"]).all()
+
+
+def test_idle_members_are_not_run(tmp_path: Path) -> None:
+    """A specialist that nothing is asked of is not run."""
+    members = [htdemucs(seed, segment=Fraction(39, 10), **SMALL) for seed in (1, 2)]
+    engine = Engine.warm(
+        BagOfModels(members, weights=[[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]), name="t", sha256="0", device="cpu"
+    )
+    assert engine.alone == frozenset(SOURCES)
+    ran = []
+    members[0].register_forward_pre_hook(lambda *_: ran.append("first"))
+    spool = tmp_path / "song.f32"
+    spool.write_bytes(generated(3.0).T.contiguous().numpy().tobytes())
+    track = Track(
+        format="wav", subtype="FLOAT", rate=44100, channels=2, song_channels=2, frames=3 * 44100, bitrate=None
+    )
+    spools, _ = separate(
+        track,
+        spool,
+        tmp_path,
+        engine,
+        needed=frozenset({"vocals"}),
+        overlap=0.25,
+        shifts=0,
+        seed=1,
+        check=nothing,
+        progress=nothing,
+    )
+    assert set(spools) == {"vocals"}
+    assert ran == []
+
+
+def test_not_a_number_from_the_model(tmp_path: Path) -> None:
+    """A model that answers NaN on the CPU is `bad-output`."""
+    bag = unequal_bag()
+    engine = Engine.warm(bag, name="test", sha256="0", device="cpu")
+    next(engine.members[0].parameters()).data.fill_(math.nan)
+    with pytest.raises(AudioProcessingError) as error:
+        ours(bag, generated(3.0), 44100, tmp_path, engine=engine)
+    assert error.value.code is Code.BAD_OUTPUT
