@@ -146,9 +146,9 @@ def test_equals_demucs_at_every_length(frames: int, tmp_path: Path) -> None:
     """A sample, a segment, a stride, and one more."""
     bag = BagOfModels([htdemucs(4, segment=Fraction(39, 10), **SMALL)])
     song = generated(7.0)[:, :frames]
-    _, reference = _Reference(bag).separate_tensor(song)
     stems = ours(bag, song, 44100, tmp_path)
     if frames > 1:  # a single sample has no deviation: Demucs answers NaN, we answer
+        _, reference = _Reference(bag).separate_tensor(song)
         assert worst(reference, stems) > 80
     assert all(torch.isfinite(stem).all() for stem in stems.values())
 

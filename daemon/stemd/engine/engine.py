@@ -218,7 +218,8 @@ def _grid(member: Any, overlap: float) -> Grid:
 def _hook(member: nn.Module, engine: Engine) -> None:
     """Let a cancel through between the layers: a segment of a large model takes seconds on a CPU."""
     for module in member.modules():
-        module._forward_pre_hooks.clear()
+        module._forward_pre_hooks.clear()  # a copy brings the hooks of the engine that it was copied from
+    for module in member.modules():
         if isinstance(module, nn.ModuleList):
             for layer in module:
                 layer.register_forward_pre_hook(lambda *_: engine._check())

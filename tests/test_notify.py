@@ -1,0 +1,33 @@
+"""What systemd is told, heard on a socket of the test's own."""
+
+import shutil
+import socket
+from pathlib import Path
+
+from daemons import Daemon, make_song
+
+
+def test_systemd_hears_the_life_of_the_daemon(tmp_path: Path) -> None:
+    """READY after warm-up, STATUS with the song, WATCHDOG from the loop, STOPPING at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.bind(str(tmp_path / "notify"))
+        line.settimeout(0.1)
+        daemon = Daemon(tmp_path)
+        make_song(tmp_path / "song.flac", 20.0)
+        try:
+            daemon.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="2000000").ready()
+            shutil.copy(tmp_path / "song.flac", daemon.inbox)
+            assert daemon.final("song.flac")["state"] == "done"
+            assert daemon.stop() == 0
+        finally:
+            daemon.end()
+        heard = []
+        while True:
+            try:
+                heard.extend(line.recv(4096).decode().splitlines())
+            except TimeoutError:
+                break
+    assert heard.count("READY=1") == 1
+    assert "WATCHDOG=1" in heard
+    assert any(text.startswith("STATUS=song.flac: ") for text in heard)
+    assert heard[-2] == "STOPPING=1" or heard[-1] == "STOPPING=1"
