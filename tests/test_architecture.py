@@ -1,0 +1,110 @@
+"""Who may import what: the rooms of the house, held as a table."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "daemon" / "stemd"
+MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+LIBRARIES = {
+    "watchdog": ("inbox/wake",),
+    "soundfile": ("steps/decode", "steps/encode", "tour"),
+    "torchaudio": ("engine/resample",),
+    "torch": ("engine/", "steps/separate", "models/demo/"),
+    "demucs": ("engine/", "models/demo/"),
+    "safetensors": ("engine/model", "models/demo/"),
+    "huggingface_hub": ("models/hub",),
+    "yaml": ("models/bag", "models/demo/"),
+    "sqlite3": ("ledger",),
+    "click": ("cli",),
+    "rich": ("cli",),
+    "systemd": ("notify",),
+    "tomli": ("config",),
+}
+"""A library is imported only in these rooms."""
+
+PURE = (
+    "job",
+    "status",
+    "inbox/names",
+    "steps/mix",
+    "engine/segments",
+    "formats",
+    "downmix",
+    "errors",
+    "worker/messages",
+)
+IMPURE = {"os", "time", "subprocess", "threading", "socket", "shutil", "tempfile"}
+"""Files marked pure read no clock and touch no disk."""
+
+TORCHLESS = (
+    "service",
+    "cli",
+    "client",
+    "intake",
+    "runner",
+    "recovery",
+    "worker/keeper",
+    "worker/handle",
+    "models/store",
+)
+
+
+def imports(path: Path, *, lazily: bool = True) -> set[str]:
+    """Every module that a file imports; without `lazily` only at its top."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree) if lazily else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_has_its_doors(library: str) -> None:
+    """A library is imported only where the table names it."""
+    users = {name for name, path in MODULES.items() if library in {each.partition(".")[0] for each in imports(path)}}
+    assert [name for name in users if not name.startswith(LIBRARIES[library])] == []
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_is_pure(name: str) -> None:
+    """A pure file imports nothing that reads a clock or touches a disk."""
+    assert {each.partition(".")[0] for each in imports(MODULES[name])} & IMPURE == set()
+
+
+def test_a_step_imports_no_other_step() -> None:
+    """Steps know nothing of each other."""
+    for name, path in MODULES.items():
+        if name.startswith("steps/"):
+            assert [each for each in imports(path) if each.startswith("stemd.steps.")] == [], name
+
+
+def reached(name: str, seen: set[str]) -> set[str]:
+    """Every module of ours that is loaded when `name` is."""
+    if name in seen or name not in MODULES:
+        return seen
+    seen.add(name)
+    for each in imports(MODULES[name], lazily=False):
+        if each.startswith("stemd."):
+            reached(each.removeprefix("stemd.").replace(".", "/"), seen)
+    return seen
+
+
+@pytest.mark.parametrize("name", TORCHLESS)
+def test_the_supervisor_never_loads_torch(name: str) -> None:
+    """Nothing that these modules load loads torch."""
+    for each in reached(name, set()):
+        assert "torch" not in {module.partition(".")[0] for module in imports(MODULES[each], lazily=False)}, each
+
+
+def test_the_top_level_holds_what_it_should() -> None:
+    """The repository's top level, and no package in systemd/."""
+    known = {"README.md", "LICENSE", "pyproject.toml", "config", "daemon", "systemd", "tests"}
+    assert {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} <= known
+    assert not (ROOT / "systemd" / "__init__.py").exists()
