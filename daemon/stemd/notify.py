@@ -6,12 +6,19 @@ documents is sent from here.
 
 import os
 import socket
+from importlib import import_module
+from types import ModuleType
 
-try:
-    # `import systemd` alone proves nothing: a folder of that name passes for a package.
-    from systemd import daemon as _systemd  # type: ignore[attr-defined,unused-ignore]
-except ImportError:
-    _systemd = None
+
+def _library() -> ModuleType | None:
+    try:
+        # `import systemd` alone proves nothing: a folder of that name passes for a package.
+        return import_module("systemd.daemon")
+    except ImportError:
+        return None
+
+
+_systemd = _library()
 
 
 def send(*lines: str) -> None:
