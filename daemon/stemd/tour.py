@@ -1,5 +1,6 @@
 """What `daemon/try` shows: a daemon on a throw-away spool, songs dropped as any program would, their stems listed."""
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import soundfile
 
 from stemd import client
 from stemd import config as configuration
+from stemd.inbox.names import Kind, kind_of_file
 from stemd.spool import Spool
 from stemd.steps.publish import numbered
 
@@ -21,6 +23,7 @@ START_S = 180.0
 
 def main() -> int:
     """Show it; 0 only if every song is done."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the daemon is stopped on the way out
     folder = Path(tempfile.mkdtemp(prefix="stemd-try-"))
     settings = folder / "stemd.toml"
     settings.write_text(
@@ -36,7 +39,7 @@ def main() -> int:
     log = folder / "daemon.log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "stemd", "--config", str(settings), "run"], stdout=output, stderr=output
+            [sys.executable, "-P", "-m", "stemd", "--config", str(settings), "run"], stdout=output, stderr=output
         )
         try:
             _await_ready(spool, daemon, log)
@@ -76,6 +79,9 @@ def _await_ready(spool: Spool, daemon: subprocess.Popen[bytes], log: Path) -> No
 
 def _separate(spool: Spool, song: Path, daemon: subprocess.Popen[bytes]) -> bool:
     """Drop one song, follow its sidecar, list its stems; whether it is done."""
+    if (kind := kind_of_file(song.name)) is not Kind.SONG:
+        print(f"  {song.name}: {kind}: the daemon would leave it where it is")
+        return False
     name, number = song.name, 1
     while spool.sidecar(name).exists():
         number += 1
