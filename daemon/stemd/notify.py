@@ -4,10 +4,13 @@ systemd-python says it where it is installed. It has to be compiled, so where it
 documents is sent from here.
 """
 
+import logging
 import os
 import socket
 from importlib import import_module
 from types import ModuleType
+
+log = logging.getLogger(__name__)
 
 
 def _library() -> ModuleType | None:
@@ -24,15 +27,23 @@ _systemd = _library()
 def send(*lines: str) -> None:
     """Tell systemd, for instance `send("READY=1", "STATUS=warm")`."""
     text = "\n".join(lines)
-    if _systemd is not None:
-        _systemd.notify(text)
-        return
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
+    try:
+        if _systemd is not None:
+            _systemd.notify(text)
+        else:
+            _send(text, address)
+    except OSError as error:
+        log.warning("systemd does not hear us: %s", error)
+
+
+def _send(text: str, address: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+        line.settimeout(1.0)  # the kernel holds a few datagrams; nobody must hold the loop
         line.sendto(text.encode(), address)
 
 

@@ -324,14 +324,14 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
         if cancelled():
             return msgspec.structs.replace(job, output=None)
         try:
-            publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
+            durable = publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
         except FileExistsError:
             folder, _, leaf = job.output.dir.rpartition("/")
             name = publish.free_name(spool.outbox / folder, publish.folder_name(f"{leaf}.x"))
             output = msgspec.structs.replace(job.output, dir=f"{folder}/{name}" if folder else name)
             job = jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
         else:
-            return job
+            return job if durable else msgspec.structs.replace(job, warnings=(*job.warnings, "best-effort-durability"))
 
 
 def manifest(job: Job, made: Finished) -> status.Manifest:

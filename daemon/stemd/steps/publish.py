@@ -1,5 +1,6 @@
 """Publish: the finished work folder becomes the result by one rename, and the original goes where the policy sends it."""
 
+import logging
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import msgspec
 
 from stemd.job import Identity
 from stemd.spool import LONGEST, MANIFEST, rename_new, sync_folder
+
+log = logging.getLogger(__name__)
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/<>:"\\|?*]')
 
@@ -47,12 +50,21 @@ def write_manifest(out: Path, data: bytes) -> None:
     sync_folder(out)
 
 
-def rename_into_outbox(out: Path, outbox: Path, target: str) -> None:
-    """The one moment that decides. `FileExistsError` where the name has been taken since it was chosen."""
+def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
+    """The one moment that decides; whether it is durable, which a filesystem may refuse to say.
+
+    `FileExistsError` where the name has been taken since it was chosen. An OSError means that nothing was published: what
+    fails after the rename cannot take it back, so it is no error.
+    """
     place = outbox / target
     place.parent.mkdir(parents=True, exist_ok=True)
     rename_new(out, place)
-    sync_folder(place.parent)
+    try:
+        sync_folder(place.parent)
+    except OSError as error:
+        log.warning("%s is published, but %s cannot be synced: %s", target, place.parent, error)
+        return False
+    return True
 
 
 def is_ours(folder: Path, job_id: str) -> bool:
