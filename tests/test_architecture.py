@@ -40,6 +40,23 @@ PURE = (
 IMPURE = {"os", "time", "subprocess", "threading", "socket", "shutil", "tempfile"}
 """Files marked pure read no clock and touch no disk."""
 
+LAYERS = (
+    ("__main__", "tour"),
+    ("cli", "__init__"),
+    ("service", "inprocess", "client", "checks"),
+    ("intake", "recovery"),
+    ("runner",),
+    ("ending", "snapshot", "inbox/", "worker/"),
+    ("pipeline", "jobs"),
+    ("steps/", "ledger", "status", "notify"),
+    ("engine/", "models/", "spool", "trace"),
+    ("formats", "containers", "mpeg", "ogg", "downmix", "config"),
+    ("job",),
+    ("track",),
+    ("errors",),
+)
+"""Every module has a room; a module imports only from its own row and those below it."""
+
 TORCHLESS = (
     "service",
     "cli",
@@ -72,6 +89,32 @@ def test_a_library_has_its_doors(library: str) -> None:
     assert [name for name in users if not name.startswith(LIBRARIES[library])] == []
 
 
+def layer(name: str) -> int | None:
+    """The row of a module, or None where it has no room."""
+    rows = (
+        row
+        for row, rooms in enumerate(LAYERS)
+        for room in rooms
+        if name == room or (room[-1] == "/" and name.startswith(room))
+    )
+    return next(rows, None)
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of ours that a file imports."""
+    names = {each.removeprefix("stemd.").replace(".", "/") for each in imports(path) if each.startswith("stemd.")}
+    return {name for name in names if name in MODULES}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_arrows_point_down(name: str) -> None:
+    """A module has a room, and imports nothing from above it; the package's face may show `separate_audio`."""
+    row = layer(name)
+    assert row is not None, f"{name} is in no row of LAYERS"
+    above = {each for each in ours(MODULES[name]) if (layer(each) or 0) < row}
+    assert above == set(), name
+
+
 @pytest.mark.parametrize("name", PURE)
 def test_pure_is_pure(name: str) -> None:
     """A pure file imports nothing that reads a clock or touches a disk."""
@@ -91,8 +134,15 @@ def reached(name: str, seen: set[str]) -> set[str]:
         return seen
     seen.add(name)
     for each in imports(MODULES[name], lazily=False):
-        if each.startswith("stemd."):
-            reached(each.removeprefix("stemd.").replace(".", "/"), seen)
+        if each.startswith("stemd"):
+            path = each.removeprefix("stemd").removeprefix(".").replace(".", "/")
+            # A package's own __init__ runs before anything in it.
+            for loaded in (
+                path,
+                f"{path}/__init__".removeprefix("/"),
+                f"{path.rpartition('/')[0]}/__init__".removeprefix("/"),
+            ):
+                reached(loaded, seen)
     return seen
 
 
