@@ -150,8 +150,9 @@ def test_every_read_parses(daemon: Daemon, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "read.flac", daemon.inbox)
     daemon.state("read.flac", "running")
     path = daemon.spool / "status" / "read.flac.json"
-    last, seq, fraction, seqs = b"", 0, 0.0, set()
-    for _ in range(100_000):
+    last, seq, fraction, reads, seqs = b"", 0, 0.0, 0, set()
+    while reads < 100_000 or len(seqs) < 20:
+        reads += 1
         # What was just read whole need not be parsed again.
         if (read := path.read_bytes()) != last:
             last, sidecar = read, json.loads(read)
@@ -160,7 +161,6 @@ def test_every_read_parses(daemon: Daemon, tmp_path: Path) -> None:
             seq, fraction = sidecar["seq"], sidecar["progress"]["fraction"]
             seqs.add(seq)
     assert json.loads(last)["state"] == "running", "the job ended before the reads did: make it longer"
-    assert len(seqs) > 10
     (daemon.inbox / "read.flac.cancel").touch()
     assert daemon.final("read.flac")["state"] == "cancelled"
 
