@@ -305,6 +305,24 @@ def test_a_missing_model_is_said(tmp_path: Path) -> None:
         daemon.end()
 
 
+def test_a_model_that_comes_later(tmp_path: Path) -> None:
+    """Songs that wait for their model are done once it is there, without anybody's help."""
+    demo = ROOT / "daemon" / "stemd" / "models" / "demo"
+    daemon = Daemon(tmp_path, model={"name": "late", "repo": str(tmp_path / "repo")})
+    make_song(daemon.inbox / "song.wav", 0.5)
+    try:
+        daemon.start().ready()
+        daemon.until(lambda: daemon.song("song.wav").get("reason") == "model-missing", "waiting")
+        (tmp_path / "repo").mkdir()
+        for weights in demo.glob("*.safetensors"):
+            shutil.copy(weights, tmp_path / "repo")
+        shutil.copy(demo / "demo.yaml", tmp_path / "repo" / "late.yaml")
+        assert daemon.final("song.wav")["state"] == "done"
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 @pytest.mark.parametrize("command", [["check"], ["status"], ["status", "--json"], ["cancel", "x"], ["models", "list"]])
 def test_commands_import_no_torch(tmp_path: Path, command: list[str]) -> None:
     """The commands that work by files alone never import torch."""

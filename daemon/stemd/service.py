@@ -28,6 +28,7 @@ from stemd.runner import Runner, SnapshotTaken
 from stemd.spool import DAEMON, Spool
 from stemd.worker.handle import Died, Said
 from stemd.worker.keeper import Keeper
+from stemd.worker.messages import Ready, Unready
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Service:
         self._wanted = True
         self._due = {"scan": 0.0, "cancel": 0.0, "heartbeat": 0.0, "alive": 0.0}
         self._announced = False
+        self._held = False
 
     def run(self) -> None:
         """From start to stop. Raises ConfigError where the folders cannot be used."""
@@ -126,7 +128,8 @@ class Service:
             case Said():
                 if self.keeper.hear(event, now):
                     self.runner.on_message(event.message)
-                    self._due["heartbeat"] = 0.0 if getattr(event.message, "engine", None) else self._due["heartbeat"]
+                    if isinstance(event.message, Ready | Unready):
+                        self._due["heartbeat"] = 0.0
             case Died():
                 if self.keeper.bury(event, now):
                     self.runner.on_death(event.how)
@@ -155,14 +158,18 @@ class Service:
             return
         if not self.keeper.is_ready:
             if self.keeper.state in ("missing-model", "fetching"):
-                self._hold(Reason.MODEL_MISSING, self.keeper.message)
+                self._mark(Reason.MODEL_MISSING, self.keeper.message)
             return
+        if self._held:
+            self._mark(Reason.QUEUED, "")
         for job in self.jobs.queue():
             if now >= self.runner.not_before.get(job.job_id, 0.0):
                 self.runner.start(job)
                 return
 
-    def _hold(self, reason: Reason, message: str) -> None:
+    def _mark(self, reason: Reason, message: str) -> None:
+        """Show on every song in the queue why it waits."""
+        self._held = reason is not Reason.QUEUED
         for job in self.jobs.queue():
             if (job.reason, job.message) != (reason, message):
                 self.jobs.change(job, State.WAITING, reason=reason, message=message)

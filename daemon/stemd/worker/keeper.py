@@ -51,8 +51,8 @@ class Keeper:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the first attempt to warm up has come to an end, good or bad."""
-        return self.state in ("ready", "missing-model", "dead")
+        """Whether the worker is warm, or what keeps it from that is known (a long fetch included)."""
+        return self.state != "starting"
 
     @property
     def status(self) -> WorkerStatus:
