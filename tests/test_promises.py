@@ -1,6 +1,7 @@
 """What the README promises, seen from outside: order, bytes, levels, memory, and a cancel of a model in full size."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -123,6 +124,25 @@ def test_cancel_of_a_model_in_full_size(tmp_path: Path) -> None:
         make_song(daemon.inbox / "next.wav", 0.5)
         stems(daemon, "next.wav")
         assert daemon.read("_daemon.json")["worker"]["pid"] == worker
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small filesystem: sudo tests/run")
+def test_no_space_waits_until_there_is_room(tmp_path: Path) -> None:
+    """A song that needs more room than there is waits as `no-space` before it is separated; nothing is left behind."""
+    work = tmp_path / "work"
+    work.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(work)], check=True)
+    try:
+        with running(tmp_path / "d", paths={"work": str(work)}) as daemon:
+            make_song(daemon.inbox / "song.flac", 10.0)
+            waiting = daemon.until(
+                lambda: (s := daemon.song("song.flac")).get("reason") == "no-space" and s, "no-space"
+            )
+            assert "MB are free" in waiting["message"]
+            assert waiting["state"] == "waiting"
+            assert list(work.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(work)], check=True)
 
 
 def peak_mb(folder: Path, seconds: float) -> float:

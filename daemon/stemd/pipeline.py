@@ -1,5 +1,6 @@
 """One song from file to stems: decode, separate, mix, encode. The worker and `separate_audio` both run exactly this."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,12 +10,13 @@ import msgspec
 
 from stemd.engine.engine import Engine
 from stemd.engine.resample import resample_frames
+from stemd.errors import AudioProcessingError, Code
 from stemd.formats import Target, ceiling, choose_target
 from stemd.job import EngineFacts, Options, StemFile, Step
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
-from stemd.track import BLOCK, Frames, SpoolReader, Track
+from stemd.track import BLOCK, Frames, SpoolReader, Track, spool_bytes
 
 SHARE = {Step.DECODE: (0.0, 0.04), Step.SEPARATE: (0.04, 0.92), Step.MIX: (0.92, 0.94), Step.ENCODE: (0.94, 0.99)}
 """Where each step begins and ends in the progress of the whole job; about what they take of the time."""
@@ -92,6 +94,7 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
         clip=options.clip,
     )
     recipe = mix.recipe(options.stems, engine.sources, instrumental=options.instrumental, alone=engine.alone)
+    _need_room(order, track, engine, len(recipe.needed), len(recipe.stems))
     with _timed(Step.SEPARATE, observer, timing):
         spools, facts = separate(
             track,
@@ -121,6 +124,22 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
         timing=timing,
         warnings=(*track.warnings, *warnings),
     )
+
+
+def _need_room(order: Order, track: Track, engine: Engine, sources: int, stems: int) -> None:
+    """Raise NO_SPACE now rather than after minutes of work: the spools, and the stems as large as float can make them."""
+    spools = sources * spool_bytes(track.frames, track.channels)
+    if (track.rate, track.channels) != (engine.rate, engine.channels):
+        spools += spool_bytes(int(track.duration_s * engine.rate), engine.channels)
+    written = stems * spool_bytes(track.frames, track.channels)
+    needs = {order.tmp: spools, order.out: written}
+    if order.tmp.stat().st_dev == order.out.stat().st_dev:
+        needs = {order.tmp: spools + written}
+    for folder, need in needs.items():
+        free = shutil.disk_usage(folder).free
+        if free < need:
+            message = f"The work needs {need / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free; make room."
+            raise AudioProcessingError(Code.NO_SPACE, message, str(folder))
 
 
 class _Mixer:
