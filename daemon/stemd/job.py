@@ -118,6 +118,18 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     queue_position: int | None = None
 
 
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a song is. `message` is a line for people; `segment_s` what the last segment took, where one was done."""
+
+    step: Step
+    fraction: float
+    step_fraction: float
+    message: str
+    eta_s: float | None = None
+    speed_x: float | None = None
+    segment_s: float | None = None
+
+
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What separated the song. `fallback` says in a sentence why it was not what the configuration asks for."""
 

@@ -12,7 +12,7 @@ from stemd.engine.engine import Engine
 from stemd.engine.resample import resample_frames
 from stemd.errors import AudioProcessingError, Code
 from stemd.formats import Target, ceiling, choose_target
-from stemd.job import EngineFacts, Options, StemFile, Step
+from stemd.job import EngineFacts, Options, StemFile, Step, Tick
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
@@ -27,18 +27,6 @@ VERB = {
     Step.MIX: "Mixing",
     Step.ENCODE: "Encoding",
 }
-
-
-class Tick(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a song is. `message` is a line for people; `segment_s` what the last segment took, where one was done."""
-
-    step: Step
-    fraction: float
-    step_fraction: float
-    message: str
-    eta_s: float | None = None
-    speed_x: float | None = None
-    segment_s: float | None = None
 
 
 class Observer(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import msgspec
 from stemd import __version__, ending, snapshot, status, trace
 from stemd.config import Config
 from stemd.errors import Code
-from stemd.job import Error, Job, Output, OutputFile, Progress, Reason, Stage, State, Step
+from stemd.job import Error, Job, Output, OutputFile, Progress, Reason, Stage, State, Step, Tick
 from stemd.jobs import Jobs
 from stemd.snapshot import Snapshot
 from stemd.spool import Spool
@@ -140,8 +140,8 @@ class Runner:
                 self.job = self._jobs.change(job, State.RUNNING, step=step)
             case Decoded(track=track):
                 self.job = self._jobs.change(job, State.RUNNING, track=track)
-            case Progressed():
-                self._show_progress(job, message)
+            case Progressed(at=tick):
+                self._show_progress(job, tick)
             case Finished():
                 self._at_worker = False
                 self._publish(job, message)
@@ -153,7 +153,7 @@ class Runner:
                 self._at_worker = False
                 self._end(State.CANCELLED)
 
-    def _show_progress(self, job: Job, at: Progressed) -> None:
+    def _show_progress(self, job: Job, at: Tick) -> None:
         progress = Progress(
             fraction=round(at.fraction, 4),
             step_fraction=round(at.step_fraction, 4),

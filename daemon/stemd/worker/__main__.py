@@ -15,12 +15,12 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from stemd.errors import AudioProcessingError, Code, StopProcessingError
-from stemd.job import Error, Step
+from stemd.job import Error, Step, Tick
 from stemd.worker.messages import (
     Began,
     Decoded,
@@ -37,6 +37,10 @@ from stemd.worker.messages import (
     Unready,
     Warm,
 )
+
+if TYPE_CHECKING:
+    # torch takes seconds to import: orders are heard first, and `_warm` brings it.
+    from stemd.engine.engine import Engine
 
 log = logging.getLogger("stemd.worker")
 
@@ -92,8 +96,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches both; the supervisor decides.
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
     line, orders = Line(), Orders()
-    from stemd.engine.engine import Engine  # torch takes seconds: orders are heard meanwhile
-
     engine: Engine | None = None
     while (order := orders.work.get()) is not None:
         if isinstance(order, Warm):
@@ -105,7 +107,7 @@ def main() -> None:
             line.say(Failed(job_id=order.job_id, error=error, timing={}))
 
 
-def _warm(order: Warm, line: Line) -> "Engine | None":  # type: ignore[name-defined]  # noqa: F821
+def _warm(order: Warm, line: Line) -> "Engine | None":
     from stemd.worker.warm import warm
 
     began = time.monotonic()
@@ -118,7 +120,7 @@ def _warm(order: Warm, line: Line) -> "Engine | None":  # type: ignore[name-defi
     return engine
 
 
-def _separate(order: Separate, engine: "Engine", line: Line, orders: Orders) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _separate(order: Separate, engine: "Engine", line: Line, orders: Orders) -> None:
     from stemd import pipeline
 
     timing: dict[str, float] = {}
@@ -164,13 +166,13 @@ class _Teller:
         self._line = line
         self._said: tuple[Step | None, float] = (None, 0.0)
 
-    def progressed(self, tick: "Tick") -> None:  # type: ignore[name-defined]  # noqa: F821
+    def progressed(self, tick: Tick) -> None:
         step, at = self._said
         now = time.monotonic()
         if tick.segment_s is None and step is tick.step and now < at + PROGRESS_S:
             return
         self._said = (tick.step, now)
-        self._line.say(Progressed(job_id=self._job_id, **msgspec.structs.asdict(tick)))
+        self._line.say(Progressed(job_id=self._job_id, at=tick))
 
 
 def described(error: Exception) -> Error:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from statistics import median
 
 from stemd.config import Config
-from stemd.job import EngineFacts, Error
+from stemd.job import EngineFacts, Error, Tick
 from stemd.status import WorkerStatus
 from stemd.worker.handle import Died, Handle, Said
-from stemd.worker.messages import Fetching, Ready, Unready, Warm
+from stemd.worker.messages import Fetching, Progressed, Ready, Unready, Warm
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +88,10 @@ class Keeper:
                 self.state, self.error, self.message = "missing-model", error, error.message
                 self._back_off(now)
                 log.warning("worker %d: %s", said.pid, error.message)
+            case Progressed(at=Tick(segment_s=float() as segment_s)):
+                self._segments = [*self._segments[-99:], segment_s]
             case _:
-                segment_s = getattr(said.message, "segment_s", None)
-                if segment_s is not None:
-                    self._segments = [*self._segments[-99:], segment_s]
+                pass  # of the job, which is the runner's
         return True
 
     def bury(self, died: Died, now: float) -> bool:

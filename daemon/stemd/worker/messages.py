@@ -9,7 +9,7 @@ stop        give the song up            stopped (or whatever came first)
 
 import msgspec
 
-from stemd.job import EngineFacts, Error, Options, StemFile, Step
+from stemd.job import EngineFacts, Error, Options, StemFile, Step, Tick
 from stemd.track import Track
 
 
@@ -66,16 +66,8 @@ class Decoded(_Message, frozen=True):
 
 
 class Progressed(_Message, frozen=True):
-    """`segment_s` is how long the model took for the segment that this line reports, null where it reports none."""
-
     job_id: str
-    step: Step
-    fraction: float
-    step_fraction: float
-    message: str
-    eta_s: float | None = None
-    speed_x: float | None = None
-    segment_s: float | None = None
+    at: Tick
 
 
 class Finished(_Message, frozen=True):
