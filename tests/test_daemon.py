@@ -73,6 +73,39 @@ def test_a_bad_song_fails_with_its_code(daemon: Daemon, name: str, content: byte
     daemon.until((daemon.spool / "failed" / name).exists, "original in failed/")
 
 
+def test_a_song_moved_back_is_tried_again(daemon: Daemon) -> None:
+    """An original that somebody moves from failed/ back into the inbox is a new job, which names the one before."""
+    name = "again.mp3"
+    (daemon.inbox / name).write_bytes(b"still no music\n" * 400)
+    first = daemon.final(name)
+    failed = daemon.spool / "failed" / name
+    daemon.until(failed.exists, "original in failed/")
+    daemon.until(lambda: not daemon.works(), "put away")
+    failed.rename(daemon.inbox / name)
+    second = daemon.until(
+        lambda: (s := daemon.song(name))["job_id"] != first["job_id"] and s["state"] == "failed" and s, "another try"
+    )
+    assert second["previous"]["job_id"] == first["job_id"]
+
+
+def test_a_kept_song_is_done_once(tmp_path: Path) -> None:
+    """With `after = "keep"` the original stays, and is not done again, neither by the next look nor after a restart."""
+    daemon = Daemon(tmp_path, inbox={"after": "keep"})
+    make_song(daemon.inbox / "kept.wav", 0.5)
+    try:
+        for _ in range(2):
+            daemon.start().ready()
+            job = daemon.final("kept.wav")["job_id"]
+            beats = daemon.read("_daemon.json")["seq"]
+            daemon.until(lambda n=beats: daemon.read("_daemon.json")["seq"] > n + 2, "a few looks")
+            assert daemon.song("kept.wav")["job_id"] == job
+            assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert (daemon.inbox / "kept.wav").exists()
+    assert {path.name for path in daemon.outbox.iterdir()} == {"kept", ".stemd"}
+
+
 def test_not_a_number_is_refused(daemon: Daemon) -> None:
     """NaN in a float WAV is `not-finite`."""
     wave = np.zeros((1000, 2), np.float32)

@@ -7,7 +7,7 @@ import time
 import uuid
 
 from stemd import ending, status
-from stemd.config import Config
+from stemd.config import After, Config
 from stemd.inbox.names import Kind
 from stemd.inbox.ready import Settling, writer_has
 from stemd.inbox.scan import Listing, Seen, scan
@@ -73,12 +73,22 @@ class Intake:
             if known is not None and known.is_same_drop(seen.identity):
                 continue
             last = self._jobs.latest(name)
-            if known is None and last is not None and last.identity.is_same_drop(seen.identity):
+            if known is None and last is not None and self._is_answered(last, seen):
                 self._jobs.answered[name] = last.identity
                 continue
             new.append(self._new(seen, last))
         if new:
             self._jobs.add(new)
+
+    def _is_answered(self, last: Job, seen: Seen) -> bool:
+        """Whether a song found at its name is the one that `last` was for.
+
+        Where originals are kept it is, as long as its content is. Where they are moved away it has come back by
+        somebody's hand, to be tried again: the renames have changed its ctime. (If it never left, nothing has.)
+        """
+        if self._config.inbox.after is After.KEEP:
+            return last.identity.is_same_drop(seen.identity)
+        return last.identity == seen.identity
 
     def _new(self, seen: Seen, last: Job | None) -> Job:
         return Job(
@@ -113,11 +123,9 @@ class Intake:
             if (reason, seen.identity) != (job.reason, job.identity):
                 self._jobs.change(job, State.WAITING, reason=reason, message="", identity=seen.identity, ready_at=0.0)
             return
-        ready = self._jobs.change(
+        self._jobs.change(
             job, State.WAITING, reason=Reason.QUEUED, message="", identity=seen.identity, ready_at=time.time()
         )
-        position = len(self._jobs.queue())
-        log.debug("%s: number %d in the queue", ready.shown, position)
 
     def _miss(self, listing: Listing) -> None:
         """A waiting song that has been deleted is cancelled, where the listing can be trusted."""
