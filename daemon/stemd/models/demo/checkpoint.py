@@ -58,7 +58,6 @@ def publish(weights: dict[str, torch.Tensor], folder: Path) -> Path:
     part = folder / f".{target.name}.part"
     save_file(half, part, metadata)
     part.chmod(0o644)  # save_file makes it private; the service runs as another user
-    part.chmod(0o644)  # safetensors writes files that only their owner may read
     part.rename(target)
     part = folder / f".{BAG}.part"
     part.write_text(yaml.safe_dump({"models": [target.stem]}), encoding="utf-8")
