@@ -52,7 +52,7 @@ LAYERS = (
     ("engine/", "models/", "spool", "trace"),
     ("formats", "containers", "mpeg", "ogg", "downmix", "config"),
     ("job",),
-    ("track",),
+    ("track", "identity"),
     ("errors",),
 )
 """Every module has a room; a module imports only from its own row and those below it."""

@@ -73,19 +73,45 @@ def test_a_bad_song_fails_with_its_code(daemon: Daemon, name: str, content: byte
     daemon.until((daemon.spool / "failed" / name).exists, "original in failed/")
 
 
-def test_a_song_moved_back_is_tried_again(daemon: Daemon) -> None:
-    """An original that somebody moves from failed/ back into the inbox is a new job, which names the one before."""
+@pytest.mark.parametrize("look_s", [0.3, 3.0])
+def test_a_song_moved_back_is_tried_again(tmp_path: Path, look_s: float) -> None:
+    """A song moved from failed/ back into the inbox is a new job that names the one before, also between two looks."""
     name = "again.mp3"
-    (daemon.inbox / name).write_bytes(b"still no music\n" * 400)
-    first = daemon.final(name)
-    failed = daemon.spool / "failed" / name
-    daemon.until(failed.exists, "original in failed/")
-    daemon.until(lambda: not daemon.works(), "put away")
-    failed.rename(daemon.inbox / name)
-    second = daemon.until(
-        lambda: (s := daemon.song(name))["job_id"] != first["job_id"] and s["state"] == "failed" and s, "another try"
-    )
+    with running(tmp_path, inbox={"watch": "poll", "scan_interval": look_s, "settle": 0.1}) as daemon:
+        (daemon.inbox / name).write_bytes(b"no music\n" * 400)
+        first = daemon.final(name)
+        failed = daemon.spool / "failed" / name
+        daemon.until(failed.exists, "original in failed/")
+        failed.rename(daemon.inbox / name)
+        second = daemon.until(
+            lambda: (s := daemon.song(name))["job_id"] != first["job_id"] and s["state"] == "failed" and s,
+            "another try",
+        )
     assert second["previous"]["job_id"] == first["job_id"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a read-only folder: sudo tests/run")
+def test_a_song_that_cannot_be_moved_is_done_once(tmp_path: Path) -> None:
+    """Where done/ takes nothing the original keeps its name in the inbox, with a warning, and is not done again."""
+    daemon = Daemon(tmp_path)
+    done = daemon.spool / "done"
+    done.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(done)], check=True)
+    try:
+        make_song(daemon.inbox / "stuck.wav", 0.5)
+        for _ in range(2):
+            daemon.start().ready()
+            job = daemon.final("stuck.wav")["job_id"]
+            daemon.until(lambda: not daemon.works(), "put away")
+            beats = daemon.read("_daemon.json")["seq"]
+            daemon.until(lambda n=beats: daemon.read("_daemon.json")["seq"] > n + 2, "a few looks")
+            assert daemon.song("stuck.wav")["job_id"] == job
+            assert daemon.stop() == 0
+    finally:
+        daemon.end()
+        subprocess.run(["umount", str(done)], check=True)
+    assert "stays in the inbox" in daemon.song("stuck.wav")["warnings"][0]
+    assert [path.name for path in daemon.inbox.iterdir()] == ["stuck.wav"]
 
 
 def test_a_kept_song_is_done_once(tmp_path: Path) -> None:

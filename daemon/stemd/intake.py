@@ -7,11 +7,12 @@ import time
 import uuid
 
 from stemd import ending, status
-from stemd.config import After, Config
+from stemd.config import Config
+from stemd.identity import Identity
 from stemd.inbox.names import Kind
 from stemd.inbox.ready import Settling, writer_has
 from stemd.inbox.scan import Listing, Seen, scan
-from stemd.job import Cancel, CancelResult, Identity, Job, Previous, Reason, Stage, State
+from stemd.job import Cancel, CancelResult, Job, Previous, Reason, Stage, State
 from stemd.jobs import Jobs
 from stemd.runner import Runner
 from stemd.spool import CANCEL, INBOX, Spool, companion
@@ -73,22 +74,12 @@ class Intake:
             if known is not None and known.is_same_drop(seen.identity):
                 continue
             last = self._jobs.latest(name)
-            if known is None and last is not None and self._is_answered(last, seen):
-                self._jobs.answered[name] = last.identity
+            if known is None and last is not None and last.left is not None and last.left.is_same_drop(seen.identity):
+                self._jobs.answered[name] = last.left
                 continue
             new.append(self._new(seen, last))
         if new:
             self._jobs.add(new)
-
-    def _is_answered(self, last: Job, seen: Seen) -> bool:
-        """Whether a song found at its name is the one that `last` was for.
-
-        Where originals are kept it is, as long as its content is. Where they are moved away it has come back by
-        somebody's hand, to be tried again: the renames have changed its ctime. (If it never left, nothing has.)
-        """
-        if self._config.inbox.after is After.KEEP:
-            return last.identity.is_same_drop(seen.identity)
-        return last.identity == seen.identity
 
     def _new(self, seen: Seen, last: Job | None) -> Job:
         return Job(

@@ -14,6 +14,7 @@ from enum import StrEnum
 import msgspec
 
 from stemd.errors import Code
+from stemd.identity import Identity
 from stemd.track import Track
 
 
@@ -77,20 +78,6 @@ class Stage(StrEnum):
 class CancelResult(StrEnum):
     CANCELLED = "cancelled"
     TOO_LATE = "too-late"
-
-
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Which file, and which content of it, as far as the filesystem can tell. Times in nanoseconds."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    def is_same_drop(self, other: "Identity") -> bool:
-        """Whether `other` is this content still. The change time is left out: our own renames move it."""
-        return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -218,6 +205,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     truncated_since: float | None = None
     previous: Previous | None = None
+    left: Identity | None = None
+    """The original as it was left in the inbox, by policy or because it could not be moved; null once it is gone."""
 
     @property
     def name(self) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from stemd import status
-from stemd.job import FINAL, Identity, Job, Stage, State, move
+from stemd.identity import Identity
+from stemd.job import FINAL, Job, Stage, State, move
 from stemd.ledger import Ledger
 from stemd.spool import Spool, write_whole
 
@@ -77,7 +78,8 @@ class Jobs:
     def close(self, job: Job) -> None:
         """The job is finished; its name is free."""
         self.counts[job.state.value] += 1
-        self.answered[job.name] = job.identity
+        if job.left is not None:
+            self.answered[job.name] = job.left
         if self.active.get(job.name, job).job_id == job.job_id:
             self.active.pop(job.name, None)
 

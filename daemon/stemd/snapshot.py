@@ -7,9 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from stemd.identity import Identity
 from stemd.inbox.ready import open_song
-from stemd.inbox.scan import identity_of
-from stemd.job import Identity
 
 CHUNK = 1 << 20
 
@@ -28,12 +27,12 @@ def take(song: Path, copy: Path, identity: Identity, stopped: Callable[[], bool]
     except FileNotFoundError:
         return Snapshot(None)
     with os.fdopen(handle, "rb", buffering=0) as source, copy.open("wb") as target:
-        if identity_of(os.fstat(handle)) != identity:
+        if Identity.of(os.fstat(handle)) != identity:
             return Snapshot(None)
         while chunk := source.read(CHUNK):
             if stopped():
                 return Snapshot(None)
             digest.update(chunk)
             target.write(chunk)
-        same = identity_of(os.fstat(handle)) == identity and target.tell() == identity.size
+        same = Identity.of(os.fstat(handle)) == identity and target.tell() == identity.size
     return Snapshot(digest.hexdigest() if same else None)

@@ -10,8 +10,9 @@ import os
 import signal
 from pathlib import Path
 
+from stemd.identity import Identity
 from stemd.inbox.scan import Seen
-from stemd.job import Identity, Reason
+from stemd.job import Reason
 
 
 class Settling:

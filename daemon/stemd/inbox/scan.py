@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from stemd.identity import Identity
 from stemd.inbox.names import Kind, companions, kind_of_file, kind_of_folder
-from stemd.job import Identity
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,16 +28,6 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     cancels: tuple[Seen, ...]
     others: tuple[Seen, ...]
     complete: bool
-
-
-def identity_of(status: os.stat_result) -> Identity:
-    return Identity(
-        device=status.st_dev,
-        inode=status.st_ino,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        ctime_ns=status.st_ctime_ns,
-    )
 
 
 def scan(inbox: Path, *, recursive: bool) -> Listing:
@@ -61,7 +51,7 @@ def _walk(root: str, below: str, *, recursive: bool) -> Iterator[Seen]:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue  # Gone since it was listed: the next look will not show it.
-        identity = identity_of(status)
+        identity = Identity.of(status)
         if not stat.S_ISDIR(status.st_mode):
             kind = kind_of_file(entry.name) if stat.S_ISREG(status.st_mode) else Kind.NOT_A_FILE
             companion = kind is Kind.SONG and not names.isdisjoint(companions(entry.name))

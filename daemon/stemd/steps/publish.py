@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.job import Identity
+from stemd.identity import Identity
 from stemd.spool import LONGEST, MANIFEST, rename_new, sync_folder
 
 log = logging.getLogger(__name__)
@@ -86,18 +86,21 @@ def take(song: Path, taken: Path, identity: Identity) -> bool:
             song.rename(taken)
         except FileNotFoundError:
             return False
-    status = taken.lstat()
-    found = Identity(
-        device=status.st_dev,
-        inode=status.st_ino,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        ctime_ns=status.st_ctime_ns,
-    )
+    found = Identity.of(taken.lstat())
     if found.is_same_drop(identity):
         return True
     _put(taken, song)
     return False
+
+
+def put_back(taken: Path, song: Path) -> Identity | None:
+    """Give an original that could not be put away its name back; what it is there now."""
+    if taken.exists():
+        _put(taken, song)
+    try:
+        return Identity.of(song.lstat())
+    except FileNotFoundError:
+        return None
 
 
 def store(taken: Path, target: Path) -> None:
