@@ -597,6 +597,19 @@ def test_fetch_brings_a_model_that_loads(hub: Hub, models: Path, member: bytes) 
     assert same_state(engine.load(files, allow_pickle=False).model.models[0], random_module(0).half().float())
 
 
+def test_the_command_fetches(hub: Hub, tmp_path: Path) -> None:
+    """`stemd models fetch htdemucs` ends 0 and says where the model is; `verify` agrees with it."""
+    config = tmp_path / "stemd.toml"
+    config.write_text(f'[paths]\nspool = "{tmp_path}/spool"\nstate = "{tmp_path}/state"\n')
+    for command, word in (("fetch", "in "), ("verify", "good, ")):
+        code = f"import sys; sys.argv[1:] = ['--config', {str(config)!r}, 'models', '{command}', 'htdemucs']\n"
+        process = python(f"{code}from stemd.cli import main; main()", HF_ENDPOINT=hub.endpoint)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+        assert f"htdemucs: {word}" in said
+    assert (tmp_path / "state" / "models" / "htdemucs.yaml").exists()
+
+
 def test_fetch_creates_its_folder(hub: Hub, tmp_path: Path) -> None:
     """The models folder need not exist."""
     assert fetch_from(hub, tmp_path / "a" / "b").members
