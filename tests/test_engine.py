@@ -18,6 +18,7 @@ from torchaudio.functional import resample
 
 from stemd.engine.engine import Engine
 from stemd.errors import AudioProcessingError, Code, StopProcessingError
+from stemd.job import EngineFacts
 from stemd.steps.separate import SegmentProgress, separate
 from stemd.track import SpoolReader, Track
 
@@ -89,6 +90,21 @@ def ours(
     shifts: int = 0,
 ) -> dict[str, torch.Tensor]:
     """Each source as the separate step writes it, `[C, T]`."""
+    return separated(bag, song, rate, folder, engine=engine, check=check, progress=progress, shifts=shifts)[0]
+
+
+def separated(
+    bag: BagOfModels,
+    song: torch.Tensor,
+    rate: int,
+    folder: Path,
+    *,
+    engine: Engine | None = None,
+    check: Callable[[], None] = nothing,
+    progress: Callable[[SegmentProgress], None] = nothing,
+    shifts: int = 0,
+) -> tuple[dict[str, torch.Tensor], EngineFacts]:
+    """The same, and what made them."""
     engine = engine or Engine.warm(bag, name="test", sha256="0", device="cpu")
     spool = folder / "song.f32"
     spool.write_bytes(song.T.contiguous().numpy().astype("<f4").tobytes())
@@ -96,7 +112,7 @@ def ours(
     track = Track(
         format="wav", subtype="FLOAT", rate=rate, channels=channels, song_channels=channels, frames=frames, bitrate=None
     )
-    spools, _ = separate(
+    spools, facts = separate(
         track,
         spool,
         folder,
@@ -113,7 +129,7 @@ def ours(
         with SpoolReader(path, channels) as reader:
             assert reader.frames == frames
             stems[source] = torch.from_numpy(reader.read(0, frames).T.copy())
-    return stems
+    return stems, facts
 
 
 def worst(reference: dict[str, torch.Tensor], stems: dict[str, torch.Tensor]) -> float:
@@ -185,10 +201,12 @@ def test_out_of_memory_is_done_on_the_cpu(tmp_path: Path, monkeypatch: pytest.Mo
         return original(self, member, window)
 
     monkeypatch.setattr(Engine, "_forward", forward)
-    stems = ours(bag, song, 44100, tmp_path, engine=engine)
+    stems, facts = separated(bag, song, 44100, tmp_path, engine=engine)
     assert all(torch.equal(expected[name], stems[name]) for name in SOURCES)
     assert any(each is not engine for each in calls)
-    assert "out of memory" in engine.on_cpu("out of memory").facts.fallback  # type: ignore[operator]
+    assert facts.fallback == "out of memory on cpu; this song was done on the CPU"
+    calls.extend([engine] * 9)  # past the one that fails
+    assert separated(bag, song, 44100, tmp_path, engine=engine)[1] == engine.facts, "the next song is its own again"
 
 
 def test_stop_within_a_segment(tmp_path: Path) -> None:
