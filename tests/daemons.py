@@ -16,7 +16,7 @@ import soundfile
 
 ROOT = Path(__file__).parents[1]
 MUSIC = ROOT.parent / "shared" / "audio"
-TRACED = Path(__file__).with_name("traced.py")
+LAUNCH = Path(__file__).with_name("launch.py")
 PATIENCE_S = 240.0
 """These machines are shared: a wait that ends well ends early, and this only bounds one that does not."""
 
@@ -33,8 +33,9 @@ def make_song(path: Path, seconds: float = 1.0, rate: int = 44100, channels: int
 class Daemon:
     """`stemd run` on `folder`/spool; start and stop it as often as you like."""
 
-    def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, fake: bool = False, **sections: dict[str, Any]) -> None:
+        """`fake` gives it tests/fake_worker.py, for tests in which the model does not matter."""
+        self.folder, self.fake = folder, fake
         self.spool = folder / "spool"
         self.inbox, self.outbox = self.spool / "inbox", self.spool / "outbox"
         self.inbox.mkdir(parents=True, exist_ok=True)
@@ -55,15 +56,36 @@ class Daemon:
         ]
         self.config.write_text("\n".join(lines), encoding="utf-8")
 
-    def start(self, *, traced: str = "", **env: str) -> "Daemon":
-        """Start it; `traced` makes tests/traced.py do something at a trace point."""
-        program = [str(TRACED), traced] if traced else ["-m", "stemd"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), **env}
+    def start(self, at: dict[str, str] | None = None, **env: str) -> "Daemon":
+        """Start it; `at` is what happens at which trace point, see tests/launch.py."""
+        program = [str(LAUNCH), *(["--fake"] if self.fake else [])]
+        for point, action in (at or {}).items():
+            program += ["--at", point, action]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "FAKE_FOLDER": str(self.folder), **env}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "--config", str(self.config), "run"], env=environment, stderr=log, stdout=log
+                [sys.executable, *program, "--", "--config", str(self.config), "run"],
+                env=environment,
+                stderr=log,
+                stdout=log,
             )
         return self
+
+    @property
+    def hold(self) -> Path:
+        """While this file is there, the fake worker does not get on with its song."""
+        return self.folder / "hold"
+
+    def command(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """A command of stemd on this daemon's configuration, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "stemd", "--config", str(self.config), *map(str, words)],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
 
     def stop(self) -> int:
         """SIGTERM, and its exit status."""
@@ -129,9 +151,9 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **sections: dict[str, Any]) -> Iterator[Daemon]:
+def running(folder: Path, *, fake: bool = False, **sections: dict[str, Any]) -> Iterator[Daemon]:
     """A daemon that is ready, and is stopped afterwards."""
-    daemon = Daemon(folder, **sections).start()
+    daemon = Daemon(folder, fake=fake, **sections).start()
     try:
         yield daemon.ready()
         assert daemon.stop() == 0

@@ -28,6 +28,8 @@ LIBRARIES = {
 
 PURE = (
     "job",
+    "naming",
+    "options",
     "status",
     "inbox/names",
     "steps/mix",
@@ -50,8 +52,9 @@ LAYERS = (
     ("pipeline", "jobs"),
     ("steps/", "ledger", "status", "notify"),
     ("engine/", "models/", "spool", "trace"),
+    ("options",),
     ("formats", "containers", "mpeg", "ogg", "downmix", "config"),
-    ("job",),
+    ("job", "naming"),
     ("track", "identity"),
     ("errors",),
 )

@@ -253,7 +253,7 @@ def test_killed_at_each_point(tmp_path: Path, point: str) -> None:
     daemon = Daemon(tmp_path)
     make_song(daemon.inbox / "song.wav", 0.5)
     try:
-        daemon.start(traced=f"kill:{point}")
+        daemon.start({point: "kill"})
         assert daemon.process is not None
         assert daemon.process.wait(timeout=240) == -signal.SIGKILL
         for folder in daemon.outbox.glob("song*"):
@@ -276,7 +276,7 @@ def test_cancelled_before_each_point(tmp_path: Path, point: str) -> None:
     daemon = Daemon(tmp_path)
     make_song(daemon.inbox / "song.wav", 0.5)
     try:
-        daemon.start(traced=f"cancel:song.wav:{point}").ready()
+        daemon.start({point: "cancel:song.wav"}).ready()
         daemon.final("song.wav")
         sidecar = daemon.until(lambda: (s := daemon.song("song.wav")).get("cancel") and s, "the cancel's answer")
         daemon.until(lambda: not daemon.works() and not (daemon.inbox / "song.wav.cancel").exists(), "put away")

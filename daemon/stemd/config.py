@@ -6,12 +6,13 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import tomli
 from msgspec import Meta
 
+from stemd import naming
 from stemd.errors import ConfigError
 from stemd.job import Options
 
@@ -71,7 +72,12 @@ class Model(_Section, frozen=True):
 
 
 class Defaults(_Section, frozen=True):
-    stems: tuple[Annotated[str, Meta(min_length=1)], ...] = ("vocals", "instrumental")
+    stems: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...], Meta(min_length=1, max_length=64)
+    ] = (
+        "vocals",
+        "instrumental",
+    )
     format: Literal["source", "wav", "flac", "mp3", "ogg"] = "source"
     bitrate: Annotated[int, Meta(ge=8, le=512)] = 320
     bit_depth: Literal["source", "float", 16, 24, 32] = "source"
@@ -80,6 +86,10 @@ class Defaults(_Section, frozen=True):
     instrumental: Literal["auto", "add", "minus"] = "auto"
     shifts: Annotated[int, Meta(ge=0, le=20)] = 0
     overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
+    naming: str = "{stem}.{ext}"
+
+    def __post_init__(self) -> None:
+        naming.check(self.naming)
 
 
 class Limits(_Section, frozen=True):
@@ -102,13 +112,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     status: Status = Status()
     model: Model = Model()
     defaults: Defaults = Defaults()
+    profiles: dict[str, dict[str, Any]] = {}
     limits: Limits = Limits()
     log: Log = Log()
 
     @property
     def options(self) -> Options:
         """The options of a song that brings none of its own."""
-        return Options(model=self.model.name, **msgspec.structs.asdict(self.defaults))
+        return Options(model=self.model.name, profile=None, **msgspec.structs.asdict(self.defaults))
 
     def folder(self, part: str) -> Path:
         """The path of one part of the spool (`inbox`, `outbox`, `status`, `done` or `failed`)."""
@@ -173,10 +184,23 @@ def check(config: Config, where: str) -> Config:
             raise ConfigError(f"{where}: [paths] {key} = {value!r} must be an absolute path")
     if config.model.repo and not config.model.repo.startswith("/"):
         raise ConfigError(f"{where}: [model] repo = {config.model.repo!r} must be an absolute path")
-    if not config.defaults.stems:
-        raise ConfigError(f"{where}: [defaults] stems is empty; name at least one stem")
+    for profile, keys in config.profiles.items():
+        _check_profile(profile, keys, config, where)
     _check_apart(config, where)
     return config
+
+
+def _check_profile(profile: str, keys: dict[str, Any], config: Config, where: str) -> None:
+    """A profile has keys of [defaults], and `model`; and a folder can have its name."""
+    if not profile or "/" in profile or profile.startswith("."):
+        raise ConfigError(f"{where}: [profiles.{profile!r}]: a profile must have a name that a folder can have")
+    values = {**msgspec.structs.asdict(config.defaults), **keys}
+    model = values.pop("model", config.model.name)
+    try:
+        msgspec.convert(values, Defaults)
+        msgspec.convert(model, str)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_plain(str(error).replace('$', f'$.profiles.{profile}', 1))}") from error
 
 
 def _check_apart(config: Config, where: str) -> None:

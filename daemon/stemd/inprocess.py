@@ -1,6 +1,7 @@
 """`separate_audio`: one song in this process, on the same pipeline as the daemon's worker."""
 
 import hashlib
+import os
 import tempfile
 import threading
 import time
@@ -60,6 +61,7 @@ def separate_audio(
         tmp.mkdir()
         order = pipeline.Order(
             song=song,
+            name=os.fsencode(song.name).decode("utf-8", "replace"),
             tmp=tmp,
             out=out,
             options=settings.options,
@@ -72,6 +74,7 @@ def separate_audio(
         result = pipeline.run(order, engine, observer, {})
         check()
         for file in result.files:
+            (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
             (out / file.name).replace(folder / file.name)
     return True
 

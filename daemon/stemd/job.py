@@ -93,6 +93,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     instrumental: str
     shifts: int
     overlap: float
+    naming: str
+    profile: str | None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

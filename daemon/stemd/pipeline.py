@@ -13,6 +13,7 @@ from stemd.engine.resample import resample_frames
 from stemd.errors import AudioProcessingError, Code
 from stemd.formats import Target, ceiling, choose_target
 from stemd.job import EngineFacts, Options, StemFile, Step, Tick
+from stemd.naming import file_name
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
@@ -48,9 +49,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do: `song` is read, `tmp` takes the spools, `out` the stems. `seed` fixes what is random."""
+    """What to do: `song` is read, `tmp` takes the spools, `out` the stems. `seed` fixes what is random.
+
+    `name` is the song's name, for the names of its stems.
+    """
 
     song: Path
+    name: str
     tmp: Path
     out: Path
     options: Options
@@ -175,7 +180,10 @@ def _encode(
 ) -> StemFile:
     """Write one stem and see that it reads back; `done` is the share of the stems written before."""
     observer.progressed(_tick(Step.ENCODE, done))
-    path = order.out / f"{stem}.{target.suffix}"
+    options = order.options
+    name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
+    path = order.out / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     frames = mixer.frames(target)
     written = encode.write(
         mixer.stem(stem, target),
@@ -183,11 +191,11 @@ def _encode(
         target,
         frames=frames,
         gain=gain,
-        clamp=order.options.clip == "clamp",
+        clamp=options.clip == "clamp",
         check=observer.check,
     )
     encode.verify(path, written, frames)
-    return StemFile(stem=stem, **msgspec.structs.asdict(written))
+    return StemFile(stem=stem, **{**msgspec.structs.asdict(written), "name": name})
 
 
 class _Separating:

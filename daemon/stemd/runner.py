@@ -17,6 +17,7 @@ from stemd.config import Config
 from stemd.errors import Code
 from stemd.job import Error, Job, Output, OutputFile, Progress, Reason, Stage, State, Step, Tick
 from stemd.jobs import Jobs
+from stemd.naming import folder_name
 from stemd.snapshot import Snapshot
 from stemd.spool import Spool
 from stemd.steps import publish
@@ -121,6 +122,7 @@ class Runner:
         self._keeper.handle.send(
             Separate(
                 job_id=job.job_id,
+                name=job.shown.rpartition("/")[2],
                 song=str(self._spool.tmp(job.job_id) / "song"),
                 sha256=sha256,
                 tmp=str(self._spool.tmp(job.job_id)),
@@ -181,8 +183,8 @@ class Runner:
         trace.point("5-publishing")
         try:
             publish.write_manifest(self._spool.out(job.job_id), status.encode(manifest(job, made)))
-            folder, _, leaf = job.name.rpartition("/")
-            name = publish.free_name(self._spool.outbox / folder, publish.folder_name(leaf))
+            folder, _, _ = job.name.rpartition("/")
+            name = publish.free_name(self._spool.outbox / folder, folder_name(job.shown.rpartition("/")[2]))
             files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
             output = Output(dir=f"{folder}/{name}" if folder else name, files=files)
             job = self.job = self._jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
@@ -326,8 +328,8 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
         try:
             durable = publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
         except FileExistsError:
-            folder, _, leaf = job.output.dir.rpartition("/")
-            name = publish.free_name(spool.outbox / folder, publish.folder_name(f"{leaf}.x"))
+            folder, _, _ = job.output.dir.rpartition("/")
+            name = publish.free_name(spool.outbox / folder, folder_name(job.shown.rpartition("/")[2]))
             output = msgspec.structs.replace(job.output, dir=f"{folder}/{name}" if folder else name)
             job = jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
         else:

@@ -2,27 +2,15 @@
 
 import logging
 import os
-import re
 import shutil
-import unicodedata
 from pathlib import Path
 
 import msgspec
 
 from stemd.identity import Identity
-from stemd.spool import LONGEST, MANIFEST, rename_new, sync_folder
+from stemd.spool import MANIFEST, rename_new, sync_folder
 
 log = logging.getLogger(__name__)
-
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/<>:"\\|?*]')
-
-
-def folder_name(leaf: str) -> str:
-    """The result folder of a song called `leaf`: without extension, NFC, and holdable by every filesystem."""
-    text = os.fsencode(leaf.rpartition(".")[0] or leaf).decode("utf-8", "replace")
-    text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text))
-    text = text.encode()[:LONGEST].decode("utf-8", "ignore").strip().rstrip(". ")
-    return "song" if not text or (text.startswith(".") and not text.strip(".")) else text.lstrip(".") or "song"
 
 
 def free_name(folder: Path, wanted: str) -> str:

@@ -133,6 +133,7 @@ def _separate(order: Separate, engine: "Engine", line: Line, orders: Orders) -> 
     )
     work = pipeline.Order(
         song=Path(order.song),
+        name=order.name,
         tmp=Path(order.tmp),
         out=Path(order.out),
         options=order.options,

@@ -9,6 +9,8 @@ import msgspec
 
 from stemd.worker.messages import FromWorker, ToWorker
 
+PROGRAM = [sys.executable, "-m", "stemd.worker"]
+
 _decoder = msgspec.json.Decoder(FromWorker)
 
 
@@ -31,9 +33,7 @@ class Handle:
 
     def __init__(self, post: Callable[[Said | Died], None]) -> None:
         self._post = post
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "stemd.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self._process.pid
         self._thread = threading.Thread(target=self._listen, name="worker-listener", daemon=True)
         self._thread.start()

@@ -26,9 +26,10 @@ class Warm(_Message, frozen=True):
 
 
 class Separate(_Message, frozen=True):
-    """`song` is the snapshot, `tmp` takes the spools, `out` the stems; all in the job's work folder."""
+    """`song` is the snapshot, `tmp` takes the spools, `out` the stems; all in the job's work folder. `name` is its name."""
 
     job_id: str
+    name: str
     song: str
     sha256: str
     tmp: str

@@ -1,0 +1,70 @@
+"""`stemd` as tests start it: `launch.py [--fake] [--at POINT ACTION]... -- ARGUMENTS OF STEMD`.
+
+`--fake` gives it tests/fake_worker.py for a worker. `--at` makes something happen at a trace point (once for each, also
+across restarts: a file beside the configuration remembers):
+
+    kill              the daemon dies by SIGKILL
+    cancel:NAME       NAME.cancel is there                    cancel-all    the bare .cancel is there
+    delete:NAME       the song is deleted
+    drop:NAME         the song `again` from beside the configuration is moved to NAME, which it replaces
+    write:NAME        NAME is overwritten in place by it
+"""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from stemd import trace
+from stemd.__main__ import main
+from stemd.worker import handle
+
+
+def act(action: str, folder: Path, inbox: Path) -> None:
+    verb, _, name = action.partition(":")
+    match verb:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "cancel":
+            (inbox / f"{name}.cancel").touch()
+        case "cancel-all":
+            (inbox / ".cancel").touch()
+        case "delete":
+            (inbox / name).unlink(missing_ok=True)
+        case "drop":
+            shutil.copyfile(folder / "again", inbox / ".again.part")
+            (inbox / ".again.part").rename(inbox / name)
+        case "write":
+            (inbox / name).write_bytes((folder / "again").read_bytes())
+        case _:
+            raise SystemExit(f"launch.py: what is {action}?")
+
+
+def parse(words: list[str]) -> dict[str, list[str]]:
+    """The actions at each point; takes its own words off the front."""
+    at: dict[str, list[str]] = {}
+    while (word := words.pop(0)) != "--":
+        if word == "--fake":
+            handle.PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
+        else:
+            point, action = words.pop(0), words.pop(0)
+            at.setdefault(point, []).append(action)
+    return at
+
+
+actions = parse(sys.argv[1:])
+del sys.argv[1 : sys.argv.index("--") + 1]
+folder = Path(sys.argv[sys.argv.index("--config") + 1]).parent
+
+
+def hook(point: str) -> None:
+    for action in actions.get(point, []):
+        once = folder / f"happened-{point}-{action.replace('/', '_')}"
+        if not once.exists():
+            once.touch()
+            act(action, folder, folder / "spool" / "inbox")
+
+
+trace.hook = hook
+main()
