@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ import soundfile
 ROOT = Path(__file__).parents[1]
 MUSIC = ROOT.parent / "shared" / "audio"
 LAUNCH = Path(__file__).with_name("launch.py")
-PATIENCE_S = 240.0
+PATIENCE_S = float(os.environ.get("PATIENCE_S", "240"))
 """These machines are shared: a wait that ends well ends early, and this only bounds one that does not."""
 
 
 def make_song(path: Path, seconds: float = 1.0, rate: int = 44100, channels: int = 2, **how: Any) -> Path:
     """A song of noise and tones at `path`, in the format of its extension."""
-    rng = np.random.default_rng(len(path.name))
+    rng = np.random.default_rng(zlib.crc32(os.fsencode(path.name)))
     t = np.arange(int(seconds * rate)) / rate
     wave = 0.2 * np.sin(2 * np.pi * 220 * t)[:, None] + 0.05 * rng.standard_normal((len(t), channels))
     soundfile.write(path, wave, rate, **how)
@@ -115,8 +116,13 @@ class Daemon:
         while time.monotonic() < limit:
             if found := condition():
                 return found
+            if self.process is not None and self.process.poll() is not None and not condition():
+                raise AssertionError(f"the daemon ended before: {what}\n{self._said()}")
             time.sleep(0.02)
-        raise AssertionError(f"not in {PATIENCE_S} s: {what}\n{self.log.read_text(errors='replace')[-4000:]}")
+        raise AssertionError(f"not in {PATIENCE_S} s: {what}\n{self._said()}")
+
+    def _said(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:]
 
     def ready(self) -> "Daemon":
         assert self.process is not None
@@ -147,7 +153,7 @@ class Daemon:
     def works(self) -> list[Path]:
         """Work folders."""
         private = self.outbox / ".stemd"
-        return list(private.iterdir()) if private.exists() else []
+        return [path for path in private.iterdir() if path.is_dir()] if private.exists() else []
 
 
 @contextlib.contextmanager

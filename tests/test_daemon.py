@@ -250,7 +250,7 @@ def test_cancel_of_the_running_song(daemon: Daemon, tmp_path: Path) -> None:
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_each_point(tmp_path: Path, point: str) -> None:
     """kill -9 before a numbered point: after a restart the song is done once, and no partial folder is ever visible."""
-    daemon = Daemon(tmp_path)
+    daemon = Daemon(tmp_path, fake=True)
     make_song(daemon.inbox / "song.wav", 0.5)
     try:
         daemon.start({point: "kill"})
@@ -273,7 +273,7 @@ def test_killed_at_each_point(tmp_path: Path, point: str) -> None:
 @pytest.mark.parametrize("point", POINTS)
 def test_cancelled_before_each_point(tmp_path: Path, point: str) -> None:
     """A cancel before the rename: nothing is published; after it: too late. Either way one final state."""
-    daemon = Daemon(tmp_path)
+    daemon = Daemon(tmp_path, fake=True)
     make_song(daemon.inbox / "song.wav", 0.5)
     try:
         daemon.start({point: "cancel:song.wav"}).ready()
@@ -405,7 +405,7 @@ def test_a_model_that_comes_later(tmp_path: Path) -> None:
         daemon.end()
 
 
-COMMANDS = ["check", "status", "status --json", "submit SONG", "cancel x", "cancel --all", "models list"]
+COMMANDS = ["check", "status", "status --json", "submit SONG", "cancel there.wav", "cancel --all", "models list"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -413,6 +413,7 @@ def test_commands_import_no_torch(tmp_path: Path, command: str) -> None:
     """The commands that work by files alone never import torch."""
     daemon = Daemon(tmp_path)
     song = make_song(tmp_path / "song.wav", 0.1)
+    make_song(daemon.inbox / "there.wav", 0.1)
     code = (
         "import sys, stemd.cli\ntry: stemd.cli.main()\nfinally: assert 'torch' not in sys.modules, 'torch was imported'"
     )

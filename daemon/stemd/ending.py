@@ -10,7 +10,7 @@ from stemd.config import After
 from stemd.identity import Identity
 from stemd.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
 from stemd.jobs import Jobs
-from stemd.spool import Spool
+from stemd.spool import OPTIONS, Spool, companion
 from stemd.steps import publish
 
 log = logging.getLogger(__name__)
@@ -18,42 +18,83 @@ log = logging.getLogger(__name__)
 
 def end(job: Job, state: State, jobs: Jobs, spool: Spool, after: After, **changes: object) -> Job:
     """Make `state` the job's last, then everything that follows from it."""
+    trace.point("7-final")
+    return conclude(_finally(job, state, jobs, **changes), jobs, spool, after)
+
+
+def vanish(job: Job, jobs: Jobs, spool: Spool, message: str) -> Job:
+    """End a job whose song is not in the inbox any more: deleted, or replaced by a new drop, which is left alone."""
+    job = _finally(job, State.CANCELLED, jobs, message=message)
+    jobs.show(job)
+    log.info("%s: %s", job.shown, message)
+    return _finish(job, jobs, spool)
+
+
+def _finally(job: Job, state: State, jobs: Jobs, **changes: object) -> Job:
     assert state in FINAL
     if state is State.CANCELLED:
         changes["cancel"] = Cancel(seen_at=jobs.now, result=CancelResult.CANCELLED)
-        changes["message"] = "Cancelled"
-    trace.point("7-final")
-    final = jobs.record(move(job, state, at=jobs.now, **changes), Stage.FINAL)
-    return conclude(final, jobs, spool, after)
+        changes.setdefault("message", "Cancelled")
+    if state is not State.DONE:
+        changes["output"] = None
+    return jobs.record(move(job, state, at=jobs.now, **changes), Stage.FINAL)
 
 
 def conclude(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job:
-    """Points 8 to 10 for a job whose last state is in the ledger."""
+    """Points 8 to 10 for a job whose last state is in the ledger. While status/ is away the rest has to wait."""
     trace.point("8-sidecar")
-    jobs.show(job)
+    if not jobs.show(job):
+        jobs.unshown[job.job_id] = job
+        return job
+    jobs.unshown.pop(job.job_id, None)
     log.info("%s: %s%s", job.shown, job.state, f": {job.error.message}" if job.error else "")
     trace.point("9-original")
     left, warning = _put_away(job, spool, after)
-    late = _remove(spool.cancel(job.name))
-    if warning or (late and job.cancel is None):
-        cancel = job.cancel or (Cancel(seen_at=jobs.now, result=CancelResult.TOO_LATE) if late else None)
-        job = jobs.change(job, job.state, cancel=cancel, warnings=(*job.warnings, *([warning] if warning else [])))
+    job = _answer_cancel(msgspec.structs.replace(job, left=left), jobs, spool)
+    if warning:
+        job = jobs.change(job, job.state, warnings=(*job.warnings, warning))
     trace.point("10-finished")
-    job = jobs.record(msgspec.structs.replace(job, left=left), Stage.FINISHED)
+    return _finish(job, jobs, spool)
+
+
+def _finish(job: Job, jobs: Jobs, spool: Spool) -> Job:
+    job = jobs.record(job, Stage.FINISHED)
     spool.remove_work(job.job_id)
     jobs.close(job)
     return job
 
 
-def _remove(cancel: Path) -> bool:
-    """Take a cancel file away; whether there was one."""
+def _answer_cancel(job: Job, jobs: Jobs, spool: Spool) -> Job:
+    """Take the job's cancel file away, and say `too-late` where it did not end the job."""
+    seen = standing_cancel(job, spool)
+    if seen is None:
+        return job
+    newer = jobs.behind.get(job.name)
+    if newer is not None and seen.ctime_ns >= newer.identity.ctime_ns:
+        return job  # it is meant for the newer drop; the next look sees to it
+    job = remove_cancel(job, seen, spool.cancel(job.name))
+    if job.cancel is None:
+        job = jobs.change(job, job.state, cancel=Cancel(seen_at=jobs.now, result=CancelResult.TOO_LATE))
+    return job
+
+
+def standing_cancel(job: Job, spool: Spool) -> Identity | None:
+    """The cancel file of the job's name, if there is one that has not been obeyed before."""
     try:
-        cancel.unlink()
-    except FileNotFoundError:
-        return False
+        found = Identity.of(spool.cancel(job.name).lstat())
+    except OSError:
+        return None
+    return None if found == job.cancel_file else found
+
+
+def remove_cancel(job: Job, seen: Identity, path: Path) -> Job:
+    """Delete an obeyed cancel file. One that cannot be deleted is remembered, so that it is not obeyed again."""
+    try:
+        path.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("%s cannot be removed: %s", cancel, error)
-    return True
+        log.warning("%s cannot be removed: %s", path, error)
+        return msgspec.structs.replace(job, cancel_file=seen)
+    return job
 
 
 def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str | None]:
@@ -66,8 +107,10 @@ def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, st
             return None, None
         if job.state is State.DONE and after is After.DELETE:
             taken.unlink()
+            _take_options(job, spool, None)
         else:
-            publish.store(taken, (spool.done if job.state is State.DONE else spool.failed) / job.name)
+            stored = publish.store(taken, spool.done if job.state is State.DONE else spool.failed, job.name)
+            _take_options(job, spool, stored)
         return None, None
     except OSError as error:
         reason = error.strerror
@@ -77,3 +120,19 @@ def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, st
     except OSError as second:
         log.error("%s cannot be named %s again: %s", taken, song.name, second)
         return None, f"The original is left in the inbox as {taken.name}: {second.strerror}."
+
+
+def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
+    """The option file goes where its song went; newer options are those of a song to come, and stay."""
+    options = spool.options(job.name)
+    try:
+        if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
+            return
+        if stored is None:
+            options.unlink()
+        else:
+            publish.move(options, stored.with_name(companion(stored.name, OPTIONS)))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s stays in the inbox: %s", options, error)

@@ -1,26 +1,36 @@
-"""From what lies in the inbox to jobs: first sight, settling, cancels, and a reason for everything else."""
+"""From what lies in the inbox to jobs: first sight, settling, options, new drops.
 
-import base64
+Whose file is it? A job is bound to its name and inode. Until its song has settled once, growth belongs to it; from then
+on another size or time of modification is a new drop, which makes a new job. Another inode always is one.
+
+    nobody's        a new job
+    waiting job's   it settles; or it was replaced: that job ends, the new drop gets its own
+    running job's   nothing; or it was replaced: the new drop waits behind
+    answered        nothing: it was left here by policy, and stays answered until it is a new drop
+"""
+
 import logging
 import os
 import time
 import uuid
 
-from stemd import ending, status
+import msgspec
+
+from stemd import ending, options
 from stemd.config import Config
-from stemd.identity import Identity
-from stemd.inbox.names import Kind
+from stemd.errors import AudioProcessingError
 from stemd.inbox.ready import Settling, writer_has
-from stemd.inbox.scan import Listing, Seen, scan
-from stemd.job import Cancel, CancelResult, Job, Previous, Reason, Stage, State
-from stemd.jobs import Jobs
-from stemd.runner import Runner
-from stemd.spool import CANCEL, INBOX, Spool, companion
+from stemd.inbox.recheck import Recheck
+from stemd.inbox.scan import Listing, Seen
+from stemd.inbox.trust import Trust
+from stemd.job import Error, Job, Reason, Stage, State
+from stemd.jobs import Jobs, previous
+from stemd.models import store
+from stemd.options import JobOptions
+from stemd.places import Places
+from stemd.spool import Spool
 
 log = logging.getLogger(__name__)
-
-EXPIRED_S = 60.0
-"""At start-up a cancel that is this much older than its song was meant for another one."""
 
 RECHECK_S = 1.0
 """When to look again at a file that somebody has open."""
@@ -29,57 +39,76 @@ FOREVER = float("inf")
 
 
 class Intake:
-    """Keeps the jobs in step with the inbox."""
+    """Keeps the jobs in step with the songs in the inbox. `now` is monotonic, in seconds."""
 
-    def __init__(self, config: Config, spool: Spool, jobs: Jobs, runner: Runner) -> None:
+    def __init__(
+        self, config: Config, spool: Spool, jobs: Jobs, places: Places, trust: Trust, recheck: Recheck
+    ) -> None:
         self._config = config
         self._spool = spool
         self._jobs = jobs
-        self._runner = runner
-        self._settling = Settling(config.inbox.settle)
-        self._strangers: dict[str, int] = {}
-        self._handled_all: Identity | None = None
-        self._first = True
-        self._entries: tuple[status.InboxEntry, ...] | None = None
+        self._places = places
+        self._trust = trust
+        self._recheck = recheck
+        self._settling = Settling()
         self.again = FOREVER
-        """When (monotonic) a file's settle time can be over."""
-        self.warnings: tuple[str, ...] = ()
+        """When a file's settle time can be over."""
+        self.fresh: set[str] = set()
+        """The ids of the jobs that the last look has made."""
 
-    def look(self, now: float) -> None:
-        """One look at the whole inbox."""
-        try:
-            listing = scan(self._spool.inbox, recursive=self._config.inbox.recursive)
-        except OSError as error:
-            self.warnings = (f"The inbox {self._spool.inbox} cannot be read: {error.strerror}",)
-            log.warning(self.warnings[0])
-            return
-        self.warnings = ()
+    def look(self, listing: Listing, now: float) -> None:
+        """Bring the jobs up to what has been listed."""
         self.again = FOREVER
-        self._greet(listing)
+        self._greet(listing, now)
         for seen in listing.songs.values():
-            self._watch(seen, now)
-        listed = self._cancels(listing, now)
+            if (job := self._jobs.waiting(seen.name)) is not None:
+                self._watch(job, seen, now)
         self._miss(listing)
-        self._settling.forget(set(listing.songs))
-        self._explain([*listing.others, *listed])
-        self._first = False
+        self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
 
-    def _greet(self, listing: Listing) -> None:
-        """Make jobs of the songs that nobody has seen yet, all in one transaction."""
+    # ---- whose is it
+
+    def _greet(self, listing: Listing, now: float) -> None:
+        """Make jobs of the songs that are nobody's yet, all in one transaction."""
         new = []
         for name, seen in listing.songs.items():
-            if name in self._jobs.active:
-                continue
-            known = self._jobs.answered.get(name)
-            if known is not None and known.is_same_drop(seen.identity):
-                continue
-            last = self._jobs.latest(name)
-            if known is None and last is not None and last.left is not None and last.left.is_same_drop(seen.identity):
-                self._jobs.answered[name] = last.left
-                continue
-            new.append(self._new(seen, last))
+            current = self._jobs.behind.get(name) or self._jobs.active.get(name)
+            if current is None:
+                last = self._jobs.left.get(name) or self._jobs.newest(name)
+                if last is None or not self._is_answered(last, seen, now):
+                    new.append(self._new(seen, last))
+            elif not _is_its(current, seen):
+                if current.state is State.WAITING:
+                    ending.vanish(current, self._jobs, self._spool, "Replaced by a new drop before its turn.")
+                new.append(self._new(seen, self._jobs.newest(name)))
+        self.fresh = {job.job_id for job in new}
         if new:
             self._jobs.add(new)
+
+    def _is_answered(self, last: Job, seen: Seen, now: float) -> bool:
+        """Whether the song is the one that the job `last` is over for, left in the inbox since."""
+        if last.left is None:
+            return False
+        if last.left.is_same_drop(seen.identity):
+            self._jobs.left[seen.name] = last
+            return True
+        if not last.settled and last.left.inode == seen.identity.inode:
+            # It was cancelled while it was being written: what is written yet belongs to it.
+            over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen), now)
+            self._jobs.left[seen.name] = msgspec.structs.replace(last, left=seen.identity, settled=over <= now)
+            return True
+        if last.sha256 is not None and _differs_by_inode(last, seen):
+            return self._is_same_content(last, seen)
+        return False
+
+    def _is_same_content(self, last: Job, seen: Seen) -> bool:
+        """Where only the inode differs the hash decides; until it is known the song counts as answered."""
+        sha256 = self._recheck.sha256(self._spool.song(seen.name), seen.identity)
+        if sha256 is not None and sha256 != last.sha256:
+            return False
+        if sha256 is not None:
+            self._jobs.left[seen.name] = self._jobs.amend(msgspec.structs.replace(last, left=seen.identity))
+        return True
 
     def _new(self, seen: Seen, last: Job | None) -> Job:
         return Job(
@@ -90,128 +119,132 @@ class Intake:
             max_attempts=self._config.limits.max_attempts,
             state_since=self._jobs.now,
             reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
-            previous=Previous(job_id=last.job_id, state=last.state, output=last.output) if last else None,
-        )
-
-    def _watch(self, seen: Seen, now: float) -> None:
-        """See whether a waiting song has become ready, or stopped being it."""
-        job = self._jobs.active.get(seen.name)
-        if job is None or job.state is not State.WAITING:
-            return
-        if job.ready_at and job.identity == seen.identity:
-            return
-        reason, again = self._settling.look(seen, now)
-        if reason is None:
-            reason, again = writer_has(self._spool.song(seen.name)), now + RECHECK_S
-        if reason is None and job.reason is Reason.TRUNCATED and job.identity == seen.identity:
-            since = job.truncated_since or time.time()
-            left = since + self._config.limits.truncated_grace_s - time.time()
-            if left > 0:
-                self.again = min(self.again, now + left)
-                return
-        if reason is not None:
-            self.again = min(self.again, again)
-            if (reason, seen.identity) != (job.reason, job.identity):
-                self._jobs.change(job, State.WAITING, reason=reason, message="", identity=seen.identity, ready_at=0.0)
-            return
-        self._jobs.change(
-            job, State.WAITING, reason=Reason.QUEUED, message="", identity=seen.identity, ready_at=time.time()
+            previous=previous(last) if last else None,
+            cancel_file=last.cancel_file if last else None,
         )
 
     def _miss(self, listing: Listing) -> None:
         """A waiting song that has been deleted is cancelled, where the listing can be trusted."""
         if not listing.complete:
             return
-        for name, job in list(self._jobs.active.items()):
-            if job.state is State.WAITING and name not in listing.songs:
-                self._end(job)
-        for name in self._jobs.answered.keys() - listing.songs.keys():
-            del self._jobs.answered[name]
-
-    def _end(self, job: Job) -> None:
-        ending.end(job, State.CANCELLED, self._jobs, self._spool, self._config.inbox.after)
-
-    def _cancels(self, listing: Listing, now: float) -> list[Seen]:
-        """Carry out every cancel file; those that nobody can be found for."""
-        names = {companion(name, CANCEL): name for name in (*self._jobs.answered, *self._jobs.active)}
-        strangers = []
-        for seen in listing.cancels:
-            if seen.name == CANCEL:
-                self._cancel_all(seen, listing, now)
-                continue
-            name = names.get(seen.name, seen.name.removesuffix(CANCEL))
-            job = self._jobs.latest(name)
-            if self._first and job is not None and self._is_expired(seen, listing.songs.get(name)):
-                self._remove(seen)
-                strangers.append(_as(seen, Kind.EXPIRED))
-            elif job is None:
-                strangers.extend(self._stranger(seen))
-            else:
-                self._cancel(job, seen, now)
-        self._strangers = {
-            name: count for name, count in self._strangers.items() if name in {seen.name for seen in listing.cancels}
-        }
-        return strangers
-
-    def _cancel(self, job: Job, seen: Seen, now: float) -> None:
-        if job.state is State.WAITING:
-            self._end(job)
-        elif job.state is State.RUNNING:
-            self._runner.cancel(now)
-        else:
-            if job.cancel is None:
-                late = Cancel(seen_at=self._jobs.now, result=CancelResult.TOO_LATE)
-                told = self._jobs.change(job, job.state, cancel=late)
-                self._jobs.record(told, Stage.FINISHED)
-                self._jobs.active.pop(job.name, None)
-            self._remove(seen)
-
-    def _cancel_all(self, seen: Seen, listing: Listing, now: float) -> None:
-        """The bare `.cancel`: every job there is, then it goes. It stays while the running one has not stopped."""
-        if self._handled_all != seen.identity:
-            self._handled_all = seen.identity
-            self._runner.cancel(now)
-            for name, job in list(self._jobs.active.items()):
-                expired = self._first and self._is_expired(seen, listing.songs.get(name))
-                if job.state is State.WAITING and not expired:
-                    self._end(job)
-        if self._runner.job is None:
-            self._remove(seen)
-
-    def _is_expired(self, cancel: Seen, song: Seen | None) -> bool:
-        return song is not None and cancel.identity.ctime_ns + EXPIRED_S * 1e9 < song.identity.ctime_ns
-
-    def _stranger(self, seen: Seen) -> list[Seen]:
-        """A cancel for a name that nobody knows: kept for two looks, then removed."""
-        count = self._strangers[seen.name] = self._strangers.get(seen.name, 0) + 1
-        if count > 2:
-            self._remove(seen)
-        return [_as(seen, Kind.NO_SUCH_JOB)]
-
-    def _remove(self, seen: Seen) -> None:
-        try:
-            (self._spool.inbox / seen.name).unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s cannot be removed: %s", seen.name, error)
-
-    def _explain(self, others: list[Seen]) -> None:
-        """Write `_inbox.json` where it has changed."""
-        entries = tuple(
-            status.InboxEntry(
-                name=os.fsencode(seen.name).decode("utf-8", "replace"),
-                name_b64=base64.b64encode(os.fsencode(seen.name)).decode(),
-                reason=seen.kind,
-            )
-            for seen in others
-        )
-        if entries == self._entries:
+        waiting = [
+            job for job in (*self._jobs.active.values(), *self._jobs.behind.values()) if job.name not in listing.songs
+        ]
+        gone = [job for job in waiting if job.state is State.WAITING]
+        if self._places.inbox_is_another:
+            if not gone:
+                self._places.trust_inbox()
             return
-        self._entries = entries
-        document = status.InboxStatus(
-            schema=status.SCHEMA, seq=self._jobs.seq(), entries=entries, updated_at=self._jobs.now
+        for job in gone:
+            ending.vanish(job, self._jobs, self._spool, "The song was deleted.")
+        for name in self._jobs.left.keys() - listing.songs.keys():
+            del self._jobs.left[name]
+
+    # ---- is it ready
+
+    def _watch(self, job: Job, seen: Seen, now: float) -> None:
+        """See whether a waiting job's song has become ready, or stopped being it."""
+        if job.ready_at and job.identity == seen.identity and job.options_file == seen.options:
+            return
+        reason, again, chosen = self._readiness(job, seen, now)
+        if reason is not None:
+            self.again = min(self.again, again)
+            if (reason, seen.identity) != (job.reason, job.identity):
+                message = job.message if reason is job.reason else ""
+                self._jobs.change(
+                    job, State.WAITING, reason=reason, message=message, identity=seen.identity, ready_at=0.0
+                )
+            return
+        self._accept(msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options), chosen)
+
+    def _readiness(
+        self, job: Job, seen: Seen, now: float
+    ) -> tuple[Reason | None, float, JobOptions | AudioProcessingError]:
+        """Why the song is not ready (None: it is), when to look again, and what its option file says."""
+        if seen.identity.size == 0:
+            return Reason.EMPTY, FOREVER, options.NONE
+        if seen.companion:
+            return Reason.COMPANION_FILE, FOREVER, options.NONE
+        reason, again, chosen = self._read_options(seen, now)
+        if reason is not None:
+            return reason, again, chosen
+        awaits_hash = isinstance(chosen, JobOptions) and chosen.own.wait_for_sha256 is not None
+        over = self._settling.over_at(seen.name, seen.identity, 0.0 if awaits_hash else self._settle_s(seen), now)
+        if over > now:
+            return Reason.CHANGING, over, chosen
+        reason = writer_has(self._spool.song(seen.name), seen.identity)
+        if reason is not None:
+            return reason, now + RECHECK_S, chosen
+        if job.reason is Reason.TRUNCATED and job.identity == seen.identity:
+            # It may heal by growing. When its grace is over it is taken once more, to fail, or with its hole.
+            left = (job.truncated_since or time.time()) + self._config.limits.truncated_grace_s - time.time()
+            if left > 0:
+                return Reason.TRUNCATED, now + left, chosen
+        return None, now, chosen
+
+    def _read_options(self, seen: Seen, now: float) -> tuple[Reason | None, float, JobOptions | AudioProcessingError]:
+        """The song's option file, under the same rules of readiness; a bad one is an answer too."""
+        if seen.options is None:
+            return None, now, options.NONE
+        path = self._spool.options(seen.name)
+        over = self._settling.over_at(
+            path.relative_to(self._spool.inbox).as_posix(), seen.options, self._settle_s(seen), now
         )
-        self._jobs.write(self._spool.status / INBOX, document)
+        if over > now:
+            return Reason.CHANGING, over, options.NONE
+        if reason := writer_has(path, seen.options):
+            return reason, now + RECHECK_S, options.NONE
+        if seen.options.size > options.LONGEST:
+            return None, now, options.bad(f"the file has {seen.options.size} bytes; {options.LONGEST} are allowed")
+        try:
+            return None, now, options.parse(path.read_bytes())
+        except AudioProcessingError as error:
+            return None, now, error
+        except OSError:
+            return Reason.CHANGING, now + RECHECK_S, options.NONE  # it went just now
+
+    def _settle_s(self, seen: Seen) -> float:
+        folder = self._spool.song(seen.name).parent
+        remote = self._trust.is_remote(folder, seen.identity.device)
+        return self._config.inbox.settle_remote if remote else self._config.inbox.settle
+
+    def _accept(self, job: Job, chosen: JobOptions | AudioProcessingError) -> None:
+        """The song is complete: it joins the queue, or its options are bad."""
+        try:
+            if isinstance(chosen, AudioProcessingError):
+                raise chosen
+            effective = options.effective(self._config, job.name, chosen, self._is_known)
+        except AudioProcessingError as error:
+            told = Error(code=error.code, message=error.message, detail=error.detail, retryable=error.retryable)
+            job = self._jobs.record(msgspec.structs.replace(job, settled=True), Stage.SEEN)
+            after = self._config.inbox.after
+            ending.end(job, State.FAILED, self._jobs, self._spool, after, error=told, message=error.message)
+            return
+        self._jobs.change(
+            job,
+            State.WAITING,
+            reason=Reason.QUEUED,
+            message="",
+            settled=True,
+            ready_at=time.time(),
+            options=effective,
+            priority=chosen.own.priority,
+            force=chosen.own.force,
+            tag=chosen.own.tag,
+            wait_for_sha256=chosen.own.wait_for_sha256,
+        )
+
+    def _is_known(self, model: str) -> bool:
+        return store.is_known(model, repo=self._config.repo, models=self._config.models)
 
 
-def _as(seen: Seen, kind: Kind) -> Seen:
-    return Seen(name=seen.name, kind=kind, identity=seen.identity)
+def _is_its(job: Job, seen: Seen) -> bool:
+    """Whether the song is still the one that `job` is bound to."""
+    if job.settled:
+        return job.identity.is_same_drop(seen.identity)
+    return job.identity.inode == seen.identity.inode
+
+
+def _differs_by_inode(last: Job, seen: Seen) -> bool:
+    left = last.left
+    return left is not None and (left.size, left.mtime_ns) == (seen.identity.size, seen.identity.mtime_ns)

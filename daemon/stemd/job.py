@@ -185,7 +185,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     raw_name: bytes
     identity: Identity
+    settled: bool = False
+    """Whether the song has once looked complete. Until then its growth belongs to this job, from then on to a new one."""
     options: Options
+    options_file: Identity | None = None
+    """The option file that `options` were read from."""
+    tag: str | None = None
+    force: bool = False
+    wait_for_sha256: str | None = None
     max_attempts: int
     state: State = State.WAITING
     reason: Reason | None = Reason.CHANGING
@@ -206,9 +213,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cancel: Cancel | None = None
     warnings: tuple[str, ...] = ()
     truncated_since: float | None = None
+    duplicate_of: str | None = None
+    result_key: str | None = None
+    """What the result depends on, in one hash: see `results.py`."""
     previous: Previous | None = None
+    next: str | None = None
+    """The job of a newer drop of this name, which waits for the end of this one."""
     left: Identity | None = None
     """The original as it was left in the inbox, by policy or because it could not be moved; null once it is gone."""
+    cancel_file: Identity | None = None
+    """A cancel file that has been obeyed and cannot be removed; it means nothing more."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,9 @@
-"""The jobs that are waiting or running, and the two places where they are written down: ledger and sidecars."""
+"""The jobs that are waiting or running, and the two places where they are written down: ledger and sidecars.
+
+active   the one job of a name that its sidecar shows
+behind   a newer drop of that name, which waits for the end of the running one; its turn to be shown comes then
+left     the last job of a name whose original is still in the inbox
+"""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -9,11 +14,14 @@ import msgspec
 
 from stemd import status
 from stemd.identity import Identity
-from stemd.job import FINAL, Job, Stage, State, move
+from stemd.job import FINAL, Job, Previous, Stage, State, move
 from stemd.ledger import Ledger
+from stemd.line import Line
 from stemd.spool import Spool, write_whole
 
 log = logging.getLogger(__name__)
+
+CANCELLED_ALL = "cancelled all"
 
 
 def utc(now: float) -> str:
@@ -22,7 +30,7 @@ def utc(now: float) -> str:
 
 
 class Jobs:
-    """The current job of each name. `clock` is the time of day (UNIX seconds)."""
+    """The current jobs of each name. `clock` is the time of day (UNIX seconds)."""
 
     def __init__(self, spool: Spool, ledger: Ledger, daemon: status.DaemonFacts, clock: Callable[[], float]) -> None:
         self._spool = spool
@@ -30,10 +38,18 @@ class Jobs:
         self._daemon = daemon
         self._clock = clock
         self._count = 0
+        self._line = Line()
+        self._by_id: dict[str, Job] = {}
         self.active: dict[str, Job] = {}
-        """Waiting and running, by name."""
-        self.answered: dict[str, Identity] = {}
-        """Songs that are still in the inbox although their job is over, by name."""
+        self.behind: dict[str, Job] = {}
+        self.left: dict[str, Job] = {}
+        self._over_behind: dict[str, Job] = {}
+        """Newer drops that ended before the running job of their name; they are shown after it."""
+        self.unshown: dict[str, Job] = {}
+        """Final jobs whose sidecar could not be written, by id: their end is not over."""
+        value = ledger.fact(CANCELLED_ALL)
+        self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
+        """The last bare cancel file that was obeyed; it means nothing more."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -45,18 +61,45 @@ class Jobs:
         self._count += 1
         return (self._ledger.starts << 32) + self._count
 
+    # ---- who there is
+
+    def waiting(self, name: str) -> Job | None:
+        """The job of a name that waits for its song, or for its turn."""
+        job = self.behind.get(name) or self.active.get(name)
+        return job if job is not None and job.state is State.WAITING else None
+
+    def newest(self, name: str) -> Job | None:
+        """The current job of a name, else the last one that it had."""
+        return self.behind.get(name) or self.active.get(name) or self._ledger.latest(name)
+
+    def result(self, job: Job) -> Job | None:
+        """The newest job that has computed what `job` is to become."""
+        return self._ledger.result(job.result_key) if job.result_key else None
+
+    def queue(self) -> list[Job]:
+        """What waits for its turn, in the order of work."""
+        return [self._by_id[job_id] for job_id in self._line]
+
+    # ---- what becomes of them
+
     def add(self, jobs: Iterable[Job]) -> None:
-        """Take on new jobs, or those that a former daemon has left."""
+        """Take on new jobs, or those that a former daemon has left; behind the running job of their name, if there is one."""
         jobs = list(jobs)
         self._ledger.put(jobs)
         for job in jobs:
-            self.active[job.name] = job
-            self.show(job)
+            self.left.pop(job.name, None)
+            older = self.active.get(job.name)
+            if older is None:
+                self._keep(job, self.active)
+                self.show(job)
+            else:
+                self._keep(job, self.behind)
+                self.change(older, older.state, reason=older.reason, step=older.step, next=job.job_id)
 
     def change(self, job: Job, state: State, **changes: object) -> Job:
         """Move a job along the table and show it. What only the sidecar tells needs no ledger."""
         moved = move(job, state, at=self.now, **changes)
-        self.active[moved.name] = moved
+        self._replace(moved)
         if (moved.state, moved.reason, moved.step) != (job.state, job.reason, job.step):
             log.info(
                 "%s: %s%s",
@@ -72,33 +115,81 @@ class Jobs:
         """Promise it: the stage and the job as it is now are on the disk when this returns."""
         promised: Job = msgspec.structs.replace(job, stage=stage)
         self._ledger.put([promised])
-        self.active[promised.name] = promised
+        self._replace(promised)
         return promised
 
+    def amend(self, job: Job) -> Job:
+        """Write down what is new about a job, in whatever stage it is; others do not see it by this."""
+        self._ledger.put([job])
+        if job.job_id in self._by_id:
+            self._replace(job)
+        elif job.name in self.left:
+            self.left[job.name] = job
+        return job
+
+    def outlive_cancel_all(self, seen: Identity) -> None:
+        """Note for the next start too that a bare cancel file, which cannot be removed, has been obeyed."""
+        self._ledger.note(CANCELLED_ALL, msgspec.json.encode(seen))
+
     def close(self, job: Job) -> None:
-        """The job is finished; its name is free."""
+        """The job is finished. Its name is free, or that of the newer drop behind it."""
         self.counts[job.state.value] += 1
+        self._forget(job)
         if job.left is not None:
-            self.answered[job.name] = job.left
-        if self.active.get(job.name, job).job_id == job.job_id:
-            self.active.pop(job.name, None)
+            self.left[job.name] = job
+        if self._is_behind(job):
+            self._over_behind[job.name] = self.behind.pop(job.name)
+            return
+        self.active.pop(job.name, None)
+        if (over := self._over_behind.pop(job.name, None)) is not None:
+            self.show(self.amend(msgspec.structs.replace(over, previous=previous(job))))
+        if (newer := self.behind.pop(job.name, None)) is not None:
+            self.left.pop(job.name, None)
+            follows: Job = msgspec.structs.replace(newer, previous=previous(over or job))
+            self._ledger.put([follows])
+            self._keep(follows, self.active)
+            self.show(follows)
 
-    def latest(self, name: str) -> Job | None:
-        """The current job of a name, else the last one that it had."""
-        return self.active.get(name) or self._ledger.latest(name.encode("utf-8", "surrogateescape"))
+    def _is_behind(self, job: Job) -> bool:
+        return job.name in self.behind and self.behind[job.name].job_id == job.job_id
 
-    def queue(self) -> list[Job]:
-        """What waits for its turn, in the order of work."""
-        waiting = (job for job in self.active.values() if job.state is State.WAITING and job.ready_at)
-        return sorted(waiting, key=lambda job: job.order)
+    def _keep(self, job: Job, place: dict[str, Job]) -> None:
+        place[job.name] = job
+        self._by_id[job.job_id] = job
+        self._line.put(job)
 
-    def show(self, job: Job) -> None:
-        """Write the sidecar. A status folder that cannot be written must not stop the work: the log says so."""
-        document = status.sidecar(job, seq=self.seq(), daemon=self._daemon, now=self.now)
-        self.write(self._spool.sidecar(job.name), document, durable=job.state in FINAL)
+    def _replace(self, job: Job) -> None:
+        """The new value of a job, wherever its old one is."""
+        self._keep(job, self.behind if self._is_behind(job) else self.active)
 
-    def write(self, path: Path, document: msgspec.Struct, *, durable: bool = False) -> None:
+    def _forget(self, job: Job) -> None:
+        self._line.drop(job.job_id)
+        self._by_id.pop(job.job_id, None)
+
+    # ---- what others see of them
+
+    def show(self, job: Job) -> bool:
+        """Write the sidecar, unless it serves an older job still. Whether it is there; the log says why not."""
+        if self._is_behind(job):
+            return True
+        position = self._line.position(job.job_id)
+        document = status.sidecar(job, seq=self.seq(), position=position, daemon=self._daemon, now=self.now)
+        return self.write(self._spool.sidecar(job.name), document, durable=job.state in FINAL)
+
+    def show_all(self) -> None:
+        """Write every sidecar again: the status folder is another one, or has come back."""
+        for job in list(self.active.values()):
+            self.show(job)
+
+    def write(self, path: Path, document: msgspec.Struct, *, durable: bool = False) -> bool:
+        """Whether a status file could be written. One that cannot must not stop the work."""
         try:
-            write_whole(path, status.encode(document), durable=durable)
+            write_whole(path, status.encode(document), below=self._spool.status, durable=durable)
         except OSError as error:
             log.error("%s cannot be written: %s", path, error)
+            return False
+        return True
+
+
+def previous(job: Job) -> Previous:
+    return Previous(job_id=job.job_id, state=job.state, output=job.output)

@@ -2,34 +2,64 @@
 
 A row a job: accepted, started, publishing, final, finished. The stage and the whole job go in together, so a row always
 says enough to go on from. WAL with synchronous=FULL: a commit is on the disk when it returns.
+
+    jobs    job_id, name (bytes), short (what its companions are called), stage, key (of its result), record (the Job)
+    facts   what else must outlive the daemon, by name
+    starts  a row a start
 """
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from stemd.job import Job, Stage
+from stemd.job import Job, Stage, State
+from stemd.spool import companion
 
+_VERSION = 1
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (job_id TEXT PRIMARY KEY, name BLOB NOT NULL, stage TEXT NOT NULL, record BLOB NOT NULL,
-                                 number INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS jobs_by_name ON jobs (name, number);
-CREATE INDEX IF NOT EXISTS jobs_by_stage ON jobs (stage);
+CREATE TABLE IF NOT EXISTS jobs (job_id TEXT PRIMARY KEY, number INTEGER NOT NULL, name BLOB NOT NULL, short BLOB NOT NULL,
+                                 stage TEXT NOT NULL, key TEXT, record BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS jobs_by_number ON jobs (number);
+CREATE INDEX IF NOT EXISTS jobs_by_short ON jobs (short, number);
+CREATE INDEX IF NOT EXISTS jobs_unfinished ON jobs (number) WHERE stage != 'finished';
+CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (key, number) WHERE key IS NOT NULL;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS starts (number INTEGER PRIMARY KEY AUTOINCREMENT);
 """
 
 
-class Ledger:
-    """The jobs on disk. `starts` counts the daemon's starts, this one included."""
+class UnreadableError(Exception):
+    """The file is no ledger of ours that can be read."""
 
-    def __init__(self, path: Path) -> None:
+
+class Ledger:
+    """The jobs on disk. `starts` counts the daemon's starts, this one included, and never fewer than `more_than`."""
+
+    def __init__(self, path: Path, *, more_than: int = 0) -> None:
+        """Raises OSError, and UnreadableError where the file is damaged or of another version."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._open(more_than)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise UnreadableError(f"{path}: {error}") from error
+
+    def _open(self, more_than: int) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and version != _VERSION:
+            raise sqlite3.DatabaseError(f"it has version {version}, not {_VERSION}")
+        if self._db.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("it is damaged")
+        self._db.executescript(_SCHEMA + f"PRAGMA user_version={_VERSION};")
+        if more_than:
+            self._db.execute("INSERT OR IGNORE INTO starts VALUES (?)", (more_than,))
         self.starts = int(self._db.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
 
     def close(self) -> None:
@@ -40,23 +70,41 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:
             self._db.executemany(
-                "INSERT INTO jobs VALUES (?, ?, ?, ?, (SELECT coalesce(max(number), 0) + 1 FROM jobs))"
-                " ON CONFLICT (job_id) DO UPDATE SET stage = excluded.stage, record = excluded.record",
-                ((job.job_id, job.raw_name, job.stage.value, msgspec.json.encode(job)) for job in jobs),
+                "INSERT INTO jobs VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM jobs), ?, ?, ?, ?, ?)"
+                " ON CONFLICT (job_id) DO UPDATE SET stage = excluded.stage, key = excluded.key, record = excluded.record",
+                (
+                    (
+                        job.job_id,
+                        job.raw_name,
+                        os.fsencode(companion(job.name, "")),
+                        job.stage.value,
+                        job.result_key if job.state is State.DONE and job.duplicate_of is None else None,
+                        msgspec.json.encode(job),
+                    )
+                    for job in jobs
+                ),
             )
-
-    def forget(self, job_id: str) -> None:
-        """Drop a job that nobody was promised anything about."""
-        self._db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
 
     def unfinished(self) -> list[Job]:
         """Every job that is not finished, oldest first."""
-        rows = self._db.execute("SELECT record FROM jobs WHERE stage != ? ORDER BY number", (Stage.FINISHED.value,))
+        return self._jobs(f"stage != '{Stage.FINISHED}' ORDER BY number")
+
+    def latest(self, name: str) -> Job | None:
+        """The newest job of a song (its path below the inbox); a long one may be given as its companions are called."""
+        short = os.fsencode(companion(name, ""))
+        return next(iter(self._jobs("short = ? ORDER BY number DESC LIMIT 1", short)), None)
+
+    def result(self, key: str) -> Job | None:
+        """The newest job that was done by computing the result with this key."""
+        return next(iter(self._jobs("key = ? ORDER BY number DESC LIMIT 1", key)), None)
+
+    def _jobs(self, where: str, *values: object) -> list[Job]:
+        rows = self._db.execute(f"SELECT record FROM jobs WHERE {where}", values)
         return [msgspec.json.decode(record, type=Job) for (record,) in rows]
 
-    def latest(self, raw_name: bytes) -> Job | None:
-        """The newest job of a name."""
-        row = self._db.execute(
-            "SELECT record FROM jobs WHERE name = ? ORDER BY number DESC LIMIT 1", (raw_name,)
-        ).fetchone()
-        return msgspec.json.decode(row[0], type=Job) if row else None
+    def fact(self, name: str) -> bytes | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def note(self, name: str, value: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))

@@ -2,12 +2,14 @@
 
 import logging
 
+import msgspec
+
 from stemd import ending
 from stemd.config import After
 from stemd.errors import Code
 from stemd.job import Error, Job, Reason, Stage, State
 from stemd.jobs import Jobs
-from stemd.runner import put_out
+from stemd.runner import is_cancelled, put_out
 from stemd.spool import Spool
 from stemd.steps import publish
 
@@ -18,6 +20,9 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
     """Go on with every job of a former life, and remove the work folders that belong to none. Raises OSError."""
     for job in unfinished:
         log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
+        if (older := jobs.active.get(job.name)) is not None:
+            # Its song was replaced while it ran, and its snapshot is gone.
+            ending.vanish(older, jobs, spool, "Replaced by a new drop.")
         if job.stage is Stage.FINAL:
             ending.conclude(job, jobs, spool, after)
         elif job.stage is Stage.PUBLISHING:
@@ -35,7 +40,12 @@ def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
     assert job.output is not None
     published = not spool.out(job.job_id).exists() or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
     if not published:
-        job = put_out(job, jobs, spool, cancelled=lambda: spool.cancel(job.name).exists() or spool.cancel_all.exists())
+        try:
+            job = put_out(job, jobs, spool, cancelled=lambda: is_cancelled(job, jobs, spool))
+        except OSError as error:
+            log.warning("%s cannot be published now, and is done again: %s", job.shown, error)
+            _wait_again(msgspec.structs.replace(job, output=None, attempt=job.attempt - 1), jobs, spool, after)
+            return
     state = State.DONE if job.output is not None else State.CANCELLED
     ending.end(job, state, jobs, spool, after, message=state.value.capitalize())
 
@@ -45,9 +55,9 @@ def _wait_again(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
     spool.remove_work(job.job_id)
     if job.attempt >= job.max_attempts:
         message = f"The daemon died {job.attempt} times over this song."
-        error = Error(code=Code.GAVE_UP, message=message)
-        ending.end(job, State.FAILED, jobs, spool, after, error=error, message=message, output=None)
+        error = Error(code=Code.GAVE_UP, message=message, retryable=True)
+        ending.end(job, State.FAILED, jobs, spool, after, error=error, message=message)
         return
-    jobs.active[job.name] = job
+    jobs.add([job])
     message = "The daemon was interrupted; trying again."
     jobs.record(jobs.change(job, State.WAITING, reason=Reason.RETRY, message=message, output=None), Stage.ACCEPTED)

@@ -12,13 +12,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd import __version__, ending, snapshot, status, trace
+from stemd import __version__, ending, results, snapshot, status, trace
 from stemd.config import Config
 from stemd.errors import Code
+from stemd.identity import Identity
 from stemd.job import Error, Job, Output, OutputFile, Progress, Reason, Stage, State, Step, Tick
 from stemd.jobs import Jobs
 from stemd.naming import folder_name
-from stemd.snapshot import Snapshot
+from stemd.places import Places
+from stemd.snapshot import Outcome, Snapshot
 from stemd.spool import Spool
 from stemd.steps import publish
 from stemd.worker.keeper import Keeper
@@ -27,10 +29,16 @@ from stemd.worker.messages import Began, Decoded, Failed, Finished, FromWorker, 
 log = logging.getLogger(__name__)
 
 RETRY_S = 30.0
-"""How long a job waits after `no-space` or `outbox-missing` before it is tried again."""
+"""How long a job waits after an obstacle before it is tried again."""
 
 WAITS = {Code.NO_SPACE: Reason.NO_SPACE, Code.OUTBOX_MISSING: Reason.OUTBOX_MISSING, Code.TRUNCATED: Reason.TRUNCATED}
 """Errors that time can heal: the job waits, and no attempt is charged."""
+
+AWAY = (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
+"""What a share says that is not there for the moment."""
+
+
+NOT_DURABLE = "best-effort-durability: the outbox's filesystem has no fsync; a power cut may take this result."
 
 
 class SnapshotTaken(msgspec.Struct, frozen=True):
@@ -38,15 +46,30 @@ class SnapshotTaken(msgspec.Struct, frozen=True):
     result: Snapshot | OSError
 
 
+class ResultChecked(msgspec.Struct, frozen=True):
+    """Whether the result of `earlier` can stand for that of the job."""
+
+    job_id: str
+    earlier: Job
+    is_good: bool
+
+
 class Runner:
-    """`post` takes what happens on other threads to the main loop; `clock` is the time of day."""
+    """`post` takes what happens on other threads to the main loop."""
 
     def __init__(
-        self, config: Config, spool: Spool, jobs: Jobs, keeper: Keeper, post: Callable[[SnapshotTaken], None]
+        self,
+        config: Config,
+        spool: Spool,
+        jobs: Jobs,
+        places: Places,
+        keeper: Keeper,
+        post: Callable[[SnapshotTaken | ResultChecked], None],
     ) -> None:
         self._config = config
         self._spool = spool
         self._jobs = jobs
+        self._places = places
         self._keeper = keeper
         self._post = post
         self.job: Job | None = None
@@ -58,16 +81,19 @@ class Runner:
         self.not_before: dict[str, float] = {}
         """Until when (monotonic) a job that hit an obstacle is left alone, by job id."""
 
+    # ---- points 1 to 3: the song becomes ours
+
     def start(self, job: Job) -> None:
         """Points 1 and 2: accept the job and take the snapshot on a thread of its own."""
         self._abandon.clear()
         self._cancelled_at, self._at_worker = None, False
+        if self._options_file(job) != job.options_file:
+            self._jobs.change(job, State.WAITING, reason=Reason.CHANGING, message="", ready_at=0.0)
+            return
         if job.identity.size > self._config.limits.max_bytes:
             self.job = job
-            self._fail(
-                Code.TOO_LARGE,
-                f"The song has {job.identity.size} bytes; [limits] max_bytes allows {self._config.limits.max_bytes}.",
-            )
+            allowed = self._config.limits.max_bytes
+            self._fail(Code.TOO_LARGE, f"The song has {job.identity.size} bytes; [limits] max_bytes allows {allowed}.")
             return
         trace.point("1-accepted")
         job = self._jobs.record(job, Stage.ACCEPTED)
@@ -79,8 +105,22 @@ class Runner:
             self._obstacle(error)
             return
         self._began = time.monotonic()
-        self._thread = threading.Thread(target=self._snapshot, args=(self.job,), name="snapshot")
+        self._on_thread(self._snapshot, self.job)
+
+    def _options_file(self, job: Job) -> Identity | None:
+        try:
+            return Identity.of(self._spool.options(job.name).lstat())
+        except OSError:
+            return None
+
+    def _on_thread(self, work: Callable[..., None], *arguments: object) -> None:
+        self._thread = threading.Thread(target=work, args=arguments, name="snapshot")
         self._thread.start()
+
+    def _join(self) -> None:
+        if self._thread:
+            self._thread.join()
+            self._thread = None
 
     def _snapshot(self, job: Job) -> None:
         song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / "song"
@@ -92,10 +132,8 @@ class Runner:
         self._post(SnapshotTaken(job.job_id, result))
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
-        """Point 3, then the worker's turn."""
-        if self._thread:
-            self._thread.join()
-            self._thread = None
+        """The song is copied and hashed, or is not what was accepted any more."""
+        self._join()
         job = self.job
         if job is None or taken.job_id != job.job_id:
             return
@@ -104,14 +142,78 @@ class Runner:
         elif isinstance(taken.result, OSError):
             self._obstacle(taken.result)
         elif taken.result.sha256 is None:
-            self._back_to_waiting(Reason.CHANGING, "The song changed while it was being copied.", settled=False)
+            self._lost(taken.result.outcome)
         else:
-            self._send(job, taken.result.sha256)
+            self._judge(job, taken.result, taken.result.sha256)
 
-    def _send(self, job: Job, sha256: str) -> None:
+    def _lost(self, outcome: Outcome) -> None:
+        """There is no snapshot. What the file is now, the next look finds out."""
+        if outcome is Outcome.GONE and not self._places.inbox_is_another:
+            self._vanish("The song was deleted.")
+        elif outcome is Outcome.BUSY:
+            self._back_to_waiting(Reason.OPEN_FOR_WRITING, "", ready_at=0.0)
+        else:
+            self._back_to_waiting(Reason.CHANGING, "The song changed while it was being copied.", ready_at=0.0)
+
+    def _judge(self, job: Job, taken: Snapshot, sha256: str) -> None:
+        """Whether the snapshot is the whole song, and whether its result is there already."""
+        job = self.job = msgspec.structs.replace(job, sha256=sha256)
+        if job.wait_for_sha256 is not None and job.wait_for_sha256 != sha256:
+            message = (
+                f"The song's sha256 is {sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
+            )
+            self._on_error(Error(code=Code.TRUNCATED, message=message, retryable=True))
+            return
+        if taken.has_hole:
+            if self._has_grace(job):
+                message = "A part of the song was never written; waiting for it to come."
+                self._wait_for_the_rest(job, message)
+                return
+            warning = "has-holes: a part of the song's file was never written and reads as silence or noise."
+            job = self.job = msgspec.structs.replace(job, warnings=(*job.warnings, warning))
+        engine = self._keeper.engine
+        if engine is not None:
+            job = self.job = msgspec.structs.replace(job, result_key=results.key(job, engine.model_sha256))
+            earlier = None if job.force else self._jobs.result(job)
+            if earlier is not None:
+                self._on_thread(self._check, job, earlier)
+                return
+        self._send(job)
+
+    def _check(self, job: Job, earlier: Job) -> None:
+        assert earlier.output is not None
+        folder = self._spool.outbox / earlier.output.dir
+        is_good = results.still_good(folder, earlier.job_id, self._abandon.is_set)
+        self._post(ResultChecked(job.job_id, earlier, is_good))
+
+    def on_result(self, checked: ResultChecked) -> None:
+        """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
+        self._join()
+        job = self.job
+        if job is None or checked.job_id != job.job_id:
+            return
+        if self._cancelled_at is not None:
+            self._end(State.CANCELLED)
+        elif not checked.is_good:
+            self._send(job)
+        else:
+            earlier = checked.earlier
+            self._end(
+                State.DONE,
+                message="Done before",
+                duplicate_of=earlier.job_id,
+                output=earlier.output,
+                track=earlier.track,
+                engine=earlier.engine,
+                warnings=(*job.warnings, *earlier.warnings),
+            )
+
+    def _send(self, job: Job) -> None:
+        """Point 3, then the worker's turn."""
+        assert job.sha256 is not None
         trace.point("3-started")
         timing = {"snapshot_s": round(time.monotonic() - self._began, 3)}
-        started = msgspec.structs.replace(job, sha256=sha256, attempt=job.attempt + 1, timing=timing)
+        started = msgspec.structs.replace(job, attempt=job.attempt + 1, timing=timing)
         job = self.job = self._jobs.record(started, Stage.STARTED)
         if self._keeper.handle is None or not self._keeper.is_ready:
             self._back_to_waiting(Reason.RETRY, "The worker is not ready.")
@@ -124,13 +226,15 @@ class Runner:
                 job_id=job.job_id,
                 name=job.shown.rpartition("/")[2],
                 song=str(self._spool.tmp(job.job_id) / "song"),
-                sha256=sha256,
+                sha256=started.sha256 or "",
                 tmp=str(self._spool.tmp(job.job_id)),
                 out=str(self._spool.out(job.job_id)),
                 options=job.options,
                 max_duration_s=self._config.limits.max_duration_s,
             )
         )
+
+    # ---- the worker's turn
 
     def on_message(self, message: FromWorker) -> None:
         """What the worker says of the running job."""
@@ -177,16 +281,16 @@ class Runner:
             step=Step.PUBLISH,
             engine=made.engine,
             timing={**job.timing, **made.timing},
-            warnings=made.warnings,
+            warnings=(*job.warnings, *made.warnings),
             message="Publishing",
         )
         trace.point("5-publishing")
         try:
-            publish.write_manifest(self._spool.out(job.job_id), status.encode(manifest(job, made)))
-            folder, _, _ = job.name.rpartition("/")
-            name = publish.free_name(self._spool.outbox / folder, folder_name(job.shown.rpartition("/")[2]))
+            durable = publish.write_manifest(self._spool.out(job.job_id), status.encode(manifest(job, made)))
+            if not durable:
+                job = msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
             files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
-            output = Output(dir=f"{folder}/{name}" if folder else name, files=files)
+            output = Output(dir=chosen_dir(job, self._spool), files=files)
             job = self.job = self._jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
             job = self.job = put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
         except OSError as error:
@@ -203,11 +307,7 @@ class Runner:
         """Whether a cancel file for the running job is there."""
         if self.job is None:
             return False
-        return (
-            self._cancelled_at is not None
-            or self._spool.cancel(self.job.name).exists()
-            or self._spool.cancel_all.exists()
-        )
+        return self._cancelled_at is not None or is_cancelled(self.job, self._jobs, self._spool)
 
     def cancel(self, now: float) -> None:
         """Stop the running job; once is enough."""
@@ -248,9 +348,7 @@ class Runner:
     def give_back(self) -> None:
         """The daemon stops: the running job waits again, and no attempt is charged."""
         self._abandon.set()
-        if self._thread:
-            self._thread.join()
-            self._thread = None
+        self._join()
         if self.job is not None:
             self._back_to_waiting(Reason.QUEUED, "The daemon was stopped; this song is next.")
 
@@ -258,9 +356,8 @@ class Runner:
         assert self.job is not None
         reason = WAITS.get(error.code)
         if reason is Reason.TRUNCATED:
-            since = self.job.truncated_since or time.time()
-            if time.time() < since + self._config.limits.truncated_grace_s:
-                self._back_to_waiting(reason, error.message, truncated_since=since, settled=False)
+            if self._has_grace(self.job):
+                self._wait_for_the_rest(self.job, error.message)
                 return
         elif reason is not None:
             self.not_before[self.job.job_id] = time.monotonic() + RETRY_S
@@ -268,29 +365,38 @@ class Runner:
             return
         self._end(State.FAILED, error=error, message=error.message)
 
+    def _has_grace(self, job: Job) -> bool:
+        since = job.truncated_since or time.time()
+        return time.time() < since + self._config.limits.truncated_grace_s
+
+    def _wait_for_the_rest(self, job: Job, message: str) -> None:
+        """Its file has to settle anew, and may grow until it does."""
+        since = job.truncated_since or time.time()
+        self._back_to_waiting(Reason.TRUNCATED, message, ready_at=0.0, settled=False, truncated_since=since)
+
     def _obstacle(self, error: OSError) -> None:
         """The machine, not the song, is in the way."""
         assert self.job is not None
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             code, message = Code.NO_SPACE, f"No space left for the work: {error.strerror}. Make room; it goes on then."
-        elif error.errno in (errno.ENOENT, errno.EROFS, errno.ENOTDIR):
+        elif error.errno in AWAY:
             code, message = Code.OUTBOX_MISSING, f"The outbox cannot be used: {error}. It goes on when it is back."
         elif error.errno in (errno.EACCES, errno.EPERM):
-            self._back_to_waiting(Reason.PERMISSION, f"{error.filename}: {error.strerror}.", settled=False)
+            self.not_before[self.job.job_id] = time.monotonic() + RETRY_S
+            self._back_to_waiting(Reason.PERMISSION, f"{error.filename}: {error.strerror}.", ready_at=0.0)
             return
         else:
             code, message = Code.IO_ERROR, f"Reading or writing failed: {error}."
         self._on_error(Error(code=code, message=message, detail=repr(error), retryable=True))
 
-    def _back_to_waiting(
-        self, reason: Reason, message: str, *, charge: bool = False, settled: bool = True, **changes: object
-    ) -> None:
-        """Let the job wait again; where it is not `settled`, its file has to prove itself anew."""
+    def _back_to_waiting(self, reason: Reason, message: str, *, charge: bool = False, **changes: object) -> None:
+        """Let the job wait again; with `ready_at` 0 its file has to prove itself anew."""
         job = self.job
         assert job is not None
+        if job.name in self._jobs.behind:
+            self._vanish("Replaced by a new drop.")
+            return
         attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
-        if not settled:
-            changes["ready_at"] = 0.0
         lost: dict[str, object] = {"track": None, "engine": None, "output": None, "warnings": (), "timing": {}}
         moved = self._jobs.change(
             job, State.WAITING, reason=reason, message=message, attempt=max(attempt, 0), **lost, **changes
@@ -306,9 +412,14 @@ class Runner:
 
     def _end(self, state: State, **changes: object) -> None:
         assert self.job is not None
-        if state is not State.DONE:
-            changes["output"] = None
         ending.end(self.job, state, self._jobs, self._spool, self._config.inbox.after, **changes)
+        self.not_before.pop(self.job.job_id, None)
+        self.job = None
+
+    def _vanish(self, message: str) -> None:
+        """The song is not there any more, and neither is its snapshot."""
+        assert self.job is not None
+        ending.vanish(self.job, self._jobs, self._spool, message)
         self.not_before.pop(self.job.job_id, None)
         self.job = None
 
@@ -328,12 +439,26 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
         try:
             durable = publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
         except FileExistsError:
-            folder, _, _ = job.output.dir.rpartition("/")
-            name = publish.free_name(spool.outbox / folder, folder_name(job.shown.rpartition("/")[2]))
-            output = msgspec.structs.replace(job.output, dir=f"{folder}/{name}" if folder else name)
+            output = msgspec.structs.replace(job.output, dir=chosen_dir(job, spool))
             job = jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
         else:
-            return job if durable else msgspec.structs.replace(job, warnings=(*job.warnings, "best-effort-durability"))
+            return job if durable else msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
+
+
+def chosen_dir(job: Job, spool: Spool) -> str:
+    """Where below the outbox the job's result goes, as things are now."""
+    return publish.free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
+
+
+def is_cancelled(job: Job, jobs: Jobs, spool: Spool) -> bool:
+    """Whether a cancel file that means `job` is there: its own, or the bare one."""
+    if ending.standing_cancel(job, spool) is not None:
+        return True
+    try:
+        everything = Identity.of(spool.cancel_all.lstat())
+    except OSError:
+        return False
+    return everything != jobs.cancelled_all
 
 
 def manifest(job: Job, made: Finished) -> status.Manifest:

@@ -2,9 +2,12 @@
 
 Signals, file events, the worker's lines and the end of a snapshot are put into one queue; the loop takes them in turn,
 and between them does what time asks for.
+
+    starting -> warming -> ready -> stopping
+       |  the folders are there, no other daemon has them, every job of a former life has been brought to its place
+       |__ until then nothing is taken, made or moved; a folder that goes away later holds the queue as well
 """
 
-import fcntl
 import logging
 import os
 import queue
@@ -14,20 +17,27 @@ import uuid
 from pathlib import Path
 from types import FrameType
 
-from stemd import __version__, notify, status
+from stemd import __version__, ending, notify, rebuild, retention, status
+from stemd.cancels import Cancels
 from stemd.config import Config
 from stemd.errors import ConfigError
 from stemd.inbox.ready import survive_lease_breaks
+from stemd.inbox.recheck import Recheck
+from stemd.inbox.scan import scan
+from stemd.inbox.trust import Trust
 from stemd.inbox.wake import Waker
 from stemd.intake import Intake
-from stemd.job import Reason, State
+from stemd.job import Job, Reason, State
 from stemd.jobs import Jobs
-from stemd.ledger import Ledger
+from stemd.ledger import Ledger, UnreadableError
+from stemd.leftovers import Leftovers
+from stemd.locks import Locks
+from stemd.places import Places
 from stemd.recovery import recover
-from stemd.runner import Runner, SnapshotTaken
+from stemd.runner import ResultChecked, Runner, SnapshotTaken
 from stemd.spool import DAEMON, Spool
 from stemd.worker.handle import Died, Said
-from stemd.worker.keeper import Keeper
+from stemd.worker.keeper import Have, Keeper
 from stemd.worker.messages import Ready, Unready
 
 log = logging.getLogger(__name__)
@@ -38,8 +48,15 @@ BUSY_S, IDLE_S = 0.25, 1.0
 CANCEL_S = 0.5
 """How often cancel files are looked for while a job runs, events or not."""
 
+PLACES_S = 2.0
+"""How often the folders are looked for."""
+
 WAKE_GAP_S = 0.2
 """Events come in swarms; one look serves all that come within this."""
+
+DAY_S = 86400.0
+
+LEDGER = "ledger.sqlite3"
 
 
 class Wake:
@@ -50,7 +67,7 @@ class Quit:
     """Stop, by signal."""
 
 
-Event = Wake | Quit | Said | Died | SnapshotTaken
+Event = Wake | Quit | Said | Died | SnapshotTaken | ResultChecked
 
 
 class Service:
@@ -62,10 +79,12 @@ class Service:
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
         self.state = "starting"
+        self._due = dict.fromkeys(("scan", "gap", "cancel", "places", "heartbeat", "alive", "sweep"), 0.0)
         self._wanted = True
-        self._due = {"scan": 0.0, "cancel": 0.0, "heartbeat": 0.0, "alive": 0.0}
+        self._open = False
         self._announced = False
-        self._held = False
+        self._marked = False
+        self._warnings: tuple[str, ...] = ()
 
     def run(self) -> None:
         """From start to stop. Raises ConfigError where the folders cannot be used."""
@@ -76,28 +95,53 @@ class Service:
         finally:
             self.shut_down()
 
+    # ---- startup
+
     def start_up(self) -> None:
+        self.locks = Locks(self.config.state, self.spool, self.facts.instance)
         try:
-            self.spool.create()
-            self._lock = lock(self.config.state)
-            self.ledger = Ledger(self.config.state / "ledger.sqlite3")
+            self.config.state.mkdir(parents=True, exist_ok=True)
+            self.locks.take("state")
+            self.ledger = self._open_ledger(self.config.state / LEDGER)
         except OSError as error:
             raise ConfigError(f"The folder {error.filename} cannot be used: {error.strerror}.") from error
         survive_lease_breaks()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self.jobs = Jobs(self.spool, self.ledger, self.facts, time.time)
+        self.places = Places(self.spool, self.ledger)
+        self.trust = Trust()
+        self.recheck = Recheck(self._wake)
         self.keeper = Keeper(self.config, self.mailbox.put)
-        self.runner = Runner(self.config, self.spool, self.jobs, self.keeper, self.mailbox.put)
-        self.intake = Intake(self.config, self.spool, self.jobs, self.runner)
-        self.waker = Waker(self.spool.inbox, self.config.inbox.watch, lambda: self.mailbox.put(Wake()))
-        recover(self.ledger.unfinished(), self.jobs, self.spool, self.config.inbox.after)
+        self.runner = Runner(self.config, self.spool, self.jobs, self.places, self.keeper, self.mailbox.put)
+        self.intake = Intake(self.config, self.spool, self.jobs, self.places, self.trust, self.recheck)
+        self.cancels = Cancels(self.config, self.spool, self.jobs, self.runner)
+        self.leftovers = Leftovers(self.spool, self.jobs)
+        self.waker = Waker(self.spool.inbox, self._wake)
         self.keeper.tick(time.monotonic())
-        self.state = "warming"
-        log.info("watching %s", self.spool.inbox)
+
+    def _open_ledger(self, path: Path) -> Ledger:
+        """The ledger; where it is lost, a new one whose numbers go on above those that others have seen."""
+        self._lost_ledger = not path.exists()
+        seen = rebuild.starts(self.spool.status) if self._lost_ledger else 0
+        try:
+            return Ledger(path, more_than=seen)
+        except UnreadableError as error:
+            aside = path.with_name(f"{path.name}.bad-{int(time.time())}")
+            log.error("%s; it is kept as %s, and made anew", error, aside.name)
+            for suffix in ("", "-wal", "-shm"):
+                if (part := path.with_name(path.name + suffix)).exists():
+                    part.rename(aside.with_name(aside.name + suffix))
+            self._lost_ledger = True
+            return Ledger(path, more_than=rebuild.starts(self.spool.status))
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.mailbox.put(Quit())
+
+    def _wake(self) -> None:
+        self.mailbox.put(Wake())
+
+    # ---- main loop
 
     def turn(self) -> None:
         """Take what has come, then do what is due."""
@@ -110,13 +154,15 @@ class Service:
         now = time.monotonic()
         self.keeper.tick(now)
         self.runner.tick(now)
-        self.look(now)
-        self.begin(now)
+        self.find_places(now)
+        if self._open:
+            self.look(now)
+            self.begin(now)
         self.tell(now)
 
     def _sleep(self) -> float:
         """Until the next look that is due, so that a settled song is not kept waiting."""
-        return max(0.02, min(self.intake.again, self._due["scan"]) - time.monotonic())
+        return max(0.02, min(self.intake.again, self._due["scan"], self._due["places"]) - time.monotonic())
 
     def hear(self, event: Event) -> None:
         now = time.monotonic()
@@ -135,6 +181,47 @@ class Service:
                     self.runner.on_death(event.how)
             case SnapshotTaken():
                 self.runner.on_snapshot(event)
+            case ResultChecked():
+                self.runner.on_result(event)
+
+    def find_places(self, now: float) -> None:
+        """See whether the folders are there; once they all are, and again when one has come back, open up."""
+        if now < self._due["places"]:
+            return
+        self._due["places"] = now + min(PLACES_S, self.config.inbox.scan_interval)
+        before, root = set(self.places.missing), self.places.root
+        self.places.look()
+        if self.places.root != root:
+            self.trust.renew(self.spool.inbox)
+            self._wanted = True
+        if set(self.places.missing) != before:
+            self._due["heartbeat"] = 0.0
+        if self.places.missing or (self._open and not before):
+            return
+        self.locks.take("status", "outbox")
+        if not self.locks.judge_rival(now):
+            return
+        if self._open:
+            self._come_back()
+        else:
+            self._open_up()
+
+    def _open_up(self) -> None:
+        """Everything is there for the first time: bring every job to its place, and begin."""
+        if self._lost_ledger:
+            rebuild.rebuild(self.ledger, self.spool)
+        recover(self.ledger.unfinished(), self.jobs, self.spool, self.config.inbox.after)
+        self._open = True
+        self.state = "warming"
+        log.info("watching %s", self.spool.inbox)
+
+    def _come_back(self) -> None:
+        """What was away is there again: what could not be shown or finished is."""
+        self.jobs.show_all()
+        self.leftovers.forget()
+        for job in list(self.jobs.unshown.values()):
+            ending.conclude(job, self.jobs, self.spool, self.config.inbox.after)
+        self._wanted = True
 
     def look(self, now: float) -> None:
         """Scan the inbox where an event, the clock or a settling file asks for it."""
@@ -143,43 +230,80 @@ class Service:
             if self.runner.sees_cancel():
                 self.runner.cancel(now)
                 self._wanted = True
-        wanted = self._wanted and now >= self._due.get("gap", 0.0)
+        wanted = self._wanted and now >= self._due["gap"]
         if not wanted and now < self._due["scan"] and now < self.intake.again:
             return
         self._wanted = False
         self._due["scan"] = now + self.config.inbox.scan_interval
         self._due["gap"] = now + WAKE_GAP_S
-        self.waker.check()
-        self.intake.look(now)
+        self.waker.check(self.config.inbox.watch, self.places.root, self.trust.mount)
+        try:
+            listing = scan(self.spool.inbox, recursive=self.config.inbox.recursive)
+        except OSError as error:
+            self._warnings = (f"The inbox {self.spool.inbox} cannot be read: {error.strerror}.",)
+            return
+        self._warnings = ()
+        self.intake.look(listing, now)
+        told = self.cancels.look(listing, self.intake.fresh, now)
+        self.leftovers.look(listing, told)
+        if now >= self._due["sweep"]:
+            self._due["sweep"] = now + retention.EVERY_S
+            retention.sweep(self.spool, self.jobs, time.time() - self.config.status.keep_days * DAY_S)
 
     def begin(self, now: float) -> None:
-        """Start the next job, if the worker is warm and a job is ready."""
+        """Start the next job, if its model is warm and the folders are there."""
         if self.runner.job is not None or self.state == "stopping":
             return
-        if not self.keeper.is_ready:
-            if self.keeper.state in ("missing-model", "fetching"):
-                self._mark(Reason.MODEL_MISSING, self.keeper.message)
+        if self.places.missing:
+            self._mark_all(Reason.OUTBOX_MISSING, next(iter(self.places.missing.values())))
             return
-        if self._held:
-            self._mark(Reason.QUEUED, "")
         for job in self.jobs.queue():
-            if now >= self.runner.not_before.get(job.job_id, 0.0):
-                self.runner.start(job)
-                return
+            if now < self.runner.not_before.get(job.job_id, 0.0):
+                continue
+            match self.keeper.want(job.options.model, now):
+                case Have.READY:
+                    self._unmark(job)
+                    self.runner.start(self.jobs.waiting(job.name) or job)
+                    return
+                case Have.MISSING:
+                    self._mark(job, Reason.MODEL_MISSING, self.keeper.why_missing(job.options.model))
+                case Have.BUSY:
+                    self._wait_for_the_worker()
+                    return
 
-    def _mark(self, reason: Reason, message: str) -> None:
-        """Show on every song in the queue why it waits."""
-        self._held = reason is not Reason.QUEUED
+    def _wait_for_the_worker(self) -> None:
+        """A model is being loaded, which takes seconds and is no reason; or fetched, and all wait for it."""
+        if self.keeper.state == "fetching":
+            self._mark_all(Reason.MODEL_MISSING, self.keeper.message)
+        elif self._marked:
+            for job in self.jobs.queue():
+                if job.reason is not Reason.MODEL_MISSING or not self.keeper.why_missing(job.options.model):
+                    self._unmark(job)
+
+    def _mark_all(self, reason: Reason, message: str) -> None:
         for job in self.jobs.queue():
-            if (job.reason, job.message) != (reason, message):
-                self.jobs.change(job, State.WAITING, reason=reason, message=message)
+            self._mark(job, reason, message)
+
+    def _mark(self, job: Job, reason: Reason, message: str) -> None:
+        """Show why a song in the queue waits."""
+        self._marked = True
+        if (job.reason, job.message) != (reason, message):
+            self.jobs.change(job, State.WAITING, reason=reason, message=message)
+
+    def _unmark(self, job: Job) -> None:
+        if job.reason in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING):
+            self.jobs.change(job, State.WAITING, reason=Reason.QUEUED, message="")
+
+    # ---- what others hear
 
     def tell(self, now: float) -> None:
         """Heartbeat, READY, and the sign of life for systemd."""
-        if not self._announced and self.keeper.is_settled:
+        if not self._announced and self.keeper.is_settled and (self._open or self.places.missing):
             self._announced = True
-            self.state = "ready"
             notify.send("READY=1")
+            self._due["heartbeat"] = 0.0
+        if self._announced and self._open and self.state == "warming":
+            self.state = "ready"
             self._due["heartbeat"] = 0.0
         if now >= self._due["heartbeat"]:
             self._due["heartbeat"] = now + self.config.status.heartbeat_s
@@ -199,17 +323,27 @@ class Service:
             state=self.state,
             pid=os.getpid(),
             worker=self.keeper.status,
-            running=running.shown if running else None,
-            queue=tuple(job.shown for job in queue_),
+            running=status.JobName(job_id=running.job_id, name=running.shown) if running else None,
+            queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queue_),
             watch=self.waker.status,
             counts=self.jobs.counts,
-            warnings=self.intake.warnings,
+            warnings=(*self.places.missing.values(), *self._warnings, *self.trust.warnings),
+            version=__version__,
             daemon=self.facts,
             updated_at=self.jobs.now,
         )
-        self.jobs.write(self.spool.status / DAEMON, document)
-        doing = f"{running.shown}: {running.message}" if running else self.keeper.message or self.keeper.state
-        notify.send(f"STATUS={doing}; {len(queue_)} waiting")
+        if "status" not in self.places.missing and self.locks.rival is None:
+            self.jobs.write(self.spool.status / DAEMON, document)
+        notify.send(f"STATUS={self._doing(running)}; {len(queue_)} waiting")
+
+    def _doing(self, running: Job | None) -> str:
+        if self.locks.rival is not None:
+            return f"waiting to see whether {self.locks.rival} still uses {self.spool.status}"
+        if self.places.missing:
+            return next(iter(self.places.missing.values()))
+        return f"{running.shown}: {running.message}" if running else self.keeper.message or self.keeper.state
+
+    # ---- shutdown
 
     def shut_down(self) -> None:
         """Stop within seconds: the running song waits again, the worker ends."""
@@ -217,25 +351,9 @@ class Service:
         notify.send("STOPPING=1")
         self.keeper.close()
         self.runner.give_back()
+        self.recheck.stop()
         self.waker.stop()
         self.beat()
         self.ledger.close()
-        os.close(self._lock)
+        self.locks.release()
         log.info("stopped")
-
-
-def lock(state: Path) -> int:
-    """Take the state folder for this process. Raises ConfigError where another daemon has it."""
-    state.mkdir(parents=True, exist_ok=True)
-    handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 200).decode("ascii", "replace").strip()
-        os.close(handle)
-        raise ConfigError(
-            f"{state} is used by another stemd ({owner}); each daemon needs a state folder of its own."
-        ) from None
-    os.ftruncate(handle, 0)
-    os.write(handle, f"process {os.getpid()}\n".encode())
-    return handle

@@ -1,38 +1,105 @@
 """The snapshot: a private copy of a song, made while nobody may change it, and the only thing that is ever decoded."""
 
+import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable
+from enum import StrEnum
+from io import FileIO
 from pathlib import Path
 
 import msgspec
 
 from stemd.identity import Identity
-from stemd.inbox.ready import open_song
+from stemd.inbox.ready import open_song, writer_of
+from stemd.job import Reason
 
 CHUNK = 1 << 20
 
+FICLONE = 0x40049409
+"""ioctl_ficlone(2): share the blocks of another file, on btrfs, XFS and bcachefs."""
 
-class Snapshot(msgspec.Struct, frozen=True):
-    """What came of it: the content's hash, or null where the song is not what was accepted any more."""
 
-    sha256: str | None
+class Outcome(StrEnum):
+    TAKEN = "taken"
+    GONE = "gone"
+    CHANGED = "changed"
+    """It is not what was accepted any more."""
+    BUSY = "busy"
+    """It is, but somebody has it open for writing again."""
+    STOPPED = "stopped"
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it. `has_hole`: a part of the file was never written."""
+
+    outcome: Outcome
+    sha256: str | None = None
+    has_hole: bool = False
 
 
 def take(song: Path, copy: Path, identity: Identity, stopped: Callable[[], bool]) -> Snapshot:
     """Copy `song` to `copy`, hashing on the way, and look at its identity before and after. Raises OSError."""
-    digest = hashlib.sha256()
     try:
         handle = open_song(song)
     except FileNotFoundError:
-        return Snapshot(None)
-    with os.fdopen(handle, "rb", buffering=0) as source, copy.open("wb") as target:
+        return Snapshot(outcome=Outcome.GONE)
+    except BlockingIOError:
+        return Snapshot(outcome=Outcome.BUSY)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        return Snapshot(outcome=Outcome.CHANGED)  # a link or a socket by now
+    with FileIO(handle, "rb") as source, FileIO(copy, "w+b") as target:
         if Identity.of(os.fstat(handle)) != identity:
-            return Snapshot(None)
-        while chunk := source.read(CHUNK):
-            if stopped():
-                return Snapshot(None)
-            digest.update(chunk)
-            target.write(chunk)
-        same = Identity.of(os.fstat(handle)) == identity and target.tell() == identity.size
-    return Snapshot(digest.hexdigest() if same else None)
+            return Snapshot(outcome=Outcome.CHANGED)
+        if writer_of(handle) is Reason.OPEN_FOR_WRITING:
+            return Snapshot(outcome=Outcome.BUSY)
+        has_hole = hole_in(handle, identity.size)
+        # A clone cannot be torn: it is what is hashed then, so that hash and decoder see the same bytes.
+        cloned = _cloned(handle, target.fileno())
+        sha256, size = _copied(target, None, stopped) if cloned else _copied(source, target, stopped)
+        if sha256 is None:
+            return Snapshot(outcome=Outcome.STOPPED)
+        if Identity.of(os.fstat(handle)) != identity or size != identity.size:
+            return Snapshot(outcome=Outcome.CHANGED)
+    return Snapshot(outcome=Outcome.TAKEN, sha256=sha256, has_hole=has_hole)
+
+
+def hole_in(handle: int, size: int) -> bool:
+    """Whether a hole (lseek(2), SEEK_HOLE) lies below the file's size: an upload that was cut off after a preallocation."""
+    try:
+        hole = os.lseek(handle, 0, os.SEEK_HOLE)
+    except OSError:
+        return False  # the filesystem cannot tell
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
+    return hole < size
+
+
+def _cloned(source: int, target: int) -> bool:
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError:
+        return False  # another filesystem, or one that does not share blocks
+    return True
+
+
+def _copied(source: FileIO, target: FileIO | None, stopped: Callable[[], bool]) -> tuple[str | None, int]:
+    """The sha256 of `source` (None where it was stopped) and its size; written to `target` where there is one."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK):
+        if stopped():
+            return None, size
+        digest.update(chunk)
+        size += len(chunk)
+        if target is not None:
+            _write(target, chunk)
+    return digest.hexdigest(), size
+
+
+def _write(target: FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[target.write(left) :]

@@ -66,12 +66,17 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker: `starting`, `fetching`, `ready`, `busy`, `missing-model` or `dead`."""
+    """The worker: `starting`, `fetching`, `ready`, `missing-model` or `dead`. `memory_bytes` is what it has resident."""
 
     state: str
     pid: int | None
     message: str
-    engine: EngineFacts | None
+    model: str | None
+    device: str | None
+    device_name: str | None
+    precision: str | None
+    fallback: str | None
+    memory_bytes: int | None
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +84,11 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     mode: str
     why: str
+
+
+class JobName(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: str
+    name: str
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +100,12 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     pid: int
     worker: WorkerStatus
-    running: str | None
-    queue: tuple[str, ...]
+    running: JobName | None
+    queue: tuple[JobName, ...]
     watch: WatchStatus
     counts: dict[str, int]
     warnings: tuple[str, ...]
+    version: str
     daemon: DaemonFacts
     updated_at: str
 
@@ -132,8 +143,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def sidecar(job: Job, *, seq: int, daemon: DaemonFacts, now: str) -> Sidecar:
-    """The sidecar of `job` as of `now` (UTC)."""
+def sidecar(job: Job, *, seq: int, position: int | None, daemon: DaemonFacts, now: str) -> Sidecar:
+    """The sidecar of `job` as of `now` (UTC); `position` is its place in the queue, from 1."""
     track = job.track
     return Sidecar(
         schema=SCHEMA,
@@ -143,7 +154,7 @@ def sidecar(job: Job, *, seq: int, daemon: DaemonFacts, now: str) -> Sidecar:
         reason=job.reason,
         step=job.step,
         message=job.message,
-        progress=job.progress,
+        progress=msgspec.structs.replace(job.progress, queue_position=position),
         input=Input(
             name=job.shown,
             name_b64=base64.b64encode(job.raw_name).decode(),
@@ -158,7 +169,7 @@ def sidecar(job: Job, *, seq: int, daemon: DaemonFacts, now: str) -> Sidecar:
             format=track.format if track else None,
         ),
         options=msgspec.to_builtins(job.options),
-        tag=None,
+        tag=job.tag,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         engine=job.engine,
@@ -167,8 +178,8 @@ def sidecar(job: Job, *, seq: int, daemon: DaemonFacts, now: str) -> Sidecar:
         error=job.error,
         cancel=job.cancel,
         warnings=job.warnings,
-        duplicate_of=None,
-        next=None,
+        duplicate_of=job.duplicate_of,
+        next=job.next,
         previous=job.previous,
         daemon=daemon,
         state_since=job.state_since,

@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 READABLE = frozenset({"wav", "wave", "flac", "mp3", "ogg", "oga", "opus"})
@@ -65,6 +66,7 @@ class Kind(StrEnum):
 
     SONG = "song"
     CANCEL = "cancel"
+    OPTIONS = "options"
     IGNORED = "ignored-name"
     NOT_AUDIO = "not-audio"
     UNSUPPORTED = "unsupported-format"
@@ -72,13 +74,19 @@ class Kind(StrEnum):
     RESERVED = "reserved-name"
     NO_SUCH_JOB = "no-such-job"
     EXPIRED = "expired"
+    ANSWERED = "answered-cancel"
+    LONELY_OPTIONS = "options-without-song"
+    LATE_OPTIONS = "late-options"
+    NOT_WALKED = "not-walked"
     UNREADABLE_FOLDER = "permission"
 
 
-def kind_of_file(leaf: str) -> Kind:
-    """What a file called `leaf` (the last part of its path) is for."""
-    if leaf.endswith(".cancel") and (leaf == ".cancel" or not leaf.startswith(".")):
+def kind_of_file(leaf: str, *, at_root: bool = True) -> Kind:
+    """What a file called `leaf` (the last part of its path) is for; a bare `.cancel` is one in the inbox's root only."""
+    if leaf == ".cancel" and at_root:
         return Kind.CANCEL
+    if leaf.endswith((".cancel", ".job.json")) and not leaf.startswith("."):
+        return Kind.CANCEL if leaf.endswith(".cancel") else Kind.OPTIONS
     if _IGNORED.fullmatch(leaf):
         return Kind.IGNORED
     extension = leaf.rpartition(".")[2].lower() if "." in leaf else ""
@@ -94,6 +102,7 @@ def kind_of_folder(leaf: str) -> Kind | None:
     return Kind.RESERVED if leaf.endswith((".json", ".cancel")) else None
 
 
-def companions(leaf: str) -> tuple[str, ...]:
-    """Names beside a song that say that it is still being written."""
-    return tuple(f"{leaf}.{part}" for part in PARTS)
+def being_written(names: Iterable[str]) -> set[str]:
+    """The names, among `names` of one folder, that another one beside them says are still being written."""
+    suffixes = tuple(f".{part}" for part in PARTS)
+    return {name.rpartition(".")[0] for name in names if name.lower().endswith(suffixes)}

@@ -1,39 +1,35 @@
 """When a file is ready: nobody writes it, and it has looked the same for the settle time.
 
-`Settling` is told the time and remembers since when each name has looked as it does now. `writer_has` asks the kernel
-by way of a read lease (fcntl(2), F_SETLEASE): it cannot be taken while anyone has the file open or mapped for writing.
+`Settling` is told the time and remembers since when each file has looked as it does now. `writer_of` asks the kernel by
+way of a read lease (fcntl(2), F_SETLEASE): it cannot be taken while anyone has the file open or mapped for writing.
 """
 
 import errno
 import fcntl
 import os
 import signal
+import stat
 from pathlib import Path
 
 from stemd.identity import Identity
-from stemd.inbox.scan import Seen
 from stemd.job import Reason
+
+SCRATCH = ".stemd-lease"
 
 
 class Settling:
     """Since when each file has looked as it does, on the monotonic clock in seconds."""
 
-    def __init__(self, settle_s: float) -> None:
-        self.settle_s = settle_s
+    def __init__(self) -> None:
         self._since: dict[str, tuple[Identity, float]] = {}
 
-    def look(self, seen: Seen, now: float) -> tuple[Reason | None, float]:
-        """Why the file is not ready as far as its looks go (None: it is), and when to look again (monotonic)."""
-        identity, since = self._since.get(seen.name, (None, now))
-        if identity != seen.identity:
+    def over_at(self, name: str, identity: Identity, settle_s: float, now: float) -> float:
+        """When the settle time of the file is over, if it keeps looking like this; it is, if that is not after `now`."""
+        known, since = self._since.get(name, (None, now))
+        if known != identity:
             since = now
-            self._since[seen.name] = (seen.identity, now)
-        again = max(since + self.settle_s, now)
-        if seen.identity.size == 0:
-            return Reason.EMPTY, now + 3600
-        if seen.companion:
-            return Reason.COMPANION_FILE, now + 3600
-        return (Reason.CHANGING, again) if now < since + self.settle_s else (None, now)
+            self._since[name] = (identity, now)
+        return since + settle_s
 
     def forget(self, names: set[str]) -> None:
         """Drop every name that is not among `names`."""
@@ -45,7 +41,7 @@ def open_song(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def writer_has(path: Path) -> Reason | None:
+def writer_has(path: Path, identity: Identity) -> Reason | None:
     """Why the kernel or its permissions say that the file is not ready; None where it is, or where it cannot tell."""
     try:
         handle = open_song(path)
@@ -55,13 +51,48 @@ def writer_has(path: Path) -> Reason | None:
         # EAGAIN: somebody holds a lease against us, so somebody writes. Anything else: it went or changed just now.
         return Reason.OPEN_FOR_WRITING if error.errno == errno.EAGAIN else Reason.CHANGING
     try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or Identity.of(status) != identity:
+            return Reason.CHANGING
+        return writer_of(handle)
+    finally:
+        os.close(handle)
+
+
+def writer_of(handle: int) -> Reason | None:
+    """OPEN_FOR_WRITING where somebody has the open file open or mapped for writing. The lease is given back at once."""
+    try:
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         # EACCES: neither owner nor CAP_LEASE; EINVAL: no leases on this filesystem. The settle time alone decides.
         return Reason.OPEN_FOR_WRITING if error.errno == errno.EAGAIN else None
+    return None
+
+
+def lease_fails(folder: Path) -> str | None:
+    """Why a lease cannot be relied on in `folder`, tried on a scratch file with a writer; None where it can."""
+    scratch = folder / SCRATCH
+    try:
+        writer = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        return f"it cannot be tried: {error.strerror}"
+    try:
+        reader = open_song(scratch)
+        try:
+            if writer_of(reader) is not Reason.OPEN_FOR_WRITING:
+                return "it does not notice a writer"
+            os.close(writer)
+            writer = -1
+            fcntl.fcntl(reader, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        finally:
+            os.close(reader)
+    except OSError as error:
+        return f"the kernel refuses it: {error.strerror}"
     finally:
-        os.close(handle)
+        if writer >= 0:
+            os.close(writer)
+        scratch.unlink(missing_ok=True)
     return None
 
 

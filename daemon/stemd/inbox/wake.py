@@ -8,7 +8,11 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from stemd.config import Watch
+from stemd.inbox.filesystem import Mount, is_remote
 from stemd.status import WatchStatus
+
+Root = tuple[int, int, int]
+"""Device, inode and mount of the inbox."""
 
 
 class _Ring(FileSystemEventHandler):
@@ -26,24 +30,29 @@ class _Ring(FileSystemEventHandler):
 class Waker:
     """Rings when something in the inbox changes, as long as the kernel can tell."""
 
-    def __init__(self, inbox: Path, watch: Watch, ring: Callable[[], None]) -> None:
+    def __init__(self, inbox: Path, ring: Callable[[], None]) -> None:
         self._inbox = inbox
-        self._watch = watch
         self._ring = ring
         self._observer: BaseObserver | None = None
-        self._root: tuple[int, int] | None = None
+        self._root: Root | None = None
         self.status = WatchStatus(mode="poll", why="not started")
 
-    def check(self) -> None:
-        """Start the observer, or start it anew where a thread of it has died or the inbox is another folder now."""
-        if self._watch is Watch.POLL:
-            self.status = WatchStatus(mode="poll", why="[inbox] watch = poll")
-            return
-        root = self._identity()
-        if root is None or (self._observer is not None and (root != self._root or not self._is_alive())):
-            self.stop()
-        if self._observer is None and root is not None:
-            self._start(root)
+    def check(self, watch: Watch, root: Root | None, mount: Mount) -> None:
+        """Start the observer, or start it anew where a thread of it has died or the inbox is another folder now.
+
+        On a network's filesystem or FUSE `auto` polls: what others write there makes no event here.
+        """
+        if watch is Watch.POLL:
+            self._poll("[inbox] watch = poll")
+        elif watch is Watch.AUTO and is_remote(mount.kind):
+            self._poll(f"the inbox is on {mount.kind}, where others write without our kernel's knowing")
+        elif root is None:
+            self._poll("the inbox is not there")
+        else:
+            if self._observer is not None and (root != self._root or not self._is_alive()):
+                self.stop()
+            if self._observer is None:
+                self._start(root)
 
     def stop(self) -> None:
         if self._observer is not None:
@@ -52,13 +61,17 @@ class Waker:
                 self._observer.join()
             self._observer = None
 
-    def _start(self, root: tuple[int, int]) -> None:
+    def _poll(self, why: str) -> None:
+        self.stop()
+        self.status = WatchStatus(mode="poll", why=why)
+
+    def _start(self, root: Root) -> None:
         observer = Observer()
         try:
             observer.schedule(_Ring(self._ring), str(self._inbox.resolve()), recursive=True)
             observer.start()
         except OSError as error:
-            self.status = WatchStatus(mode="poll", why=f"the kernel refuses to watch: {error.strerror or error}")
+            self._poll(f"the kernel refuses to watch: {error.strerror or error}")
             return
         self._observer, self._root = observer, root
         self.status = WatchStatus(mode="events", why="inotify, and a scan every scan_interval")
@@ -66,10 +79,3 @@ class Waker:
     def _is_alive(self) -> bool:
         observer = self._observer
         return observer is not None and observer.is_alive() and all(each.is_alive() for each in observer.emitters)
-
-    def _identity(self) -> tuple[int, int] | None:
-        try:
-            status = self._inbox.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino

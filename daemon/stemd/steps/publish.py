@@ -2,40 +2,70 @@
 
 import logging
 import os
+import secrets
 import shutil
+import unicodedata
 from pathlib import Path
 
 import msgspec
 
 from stemd.identity import Identity
-from stemd.spool import MANIFEST, rename_new, sync_folder
+from stemd.spool import MANIFEST, make_below, rename_new, sync, sync_folder
 
 log = logging.getLogger(__name__)
 
 
+def free_dir(outbox: Path, song: str, wanted: str) -> str:
+    """Where below the outbox the result of `song` (its path below the inbox) goes: `wanted` in the song's own folder.
+
+    Taken names are numbered. So is a folder on the way that is a result itself: a result never changes.
+    """
+    place = outbox
+    for part in song.split("/")[:-1]:
+        name, number = part, 1
+        while (place / name / MANIFEST).exists():
+            number += 1
+            name = numbered(part, number, dot="")
+        place /= name
+    return (place / free_name(place, wanted)).relative_to(outbox).as_posix()
+
+
 def free_name(folder: Path, wanted: str) -> str:
     """`wanted`, or `wanted (2)` and so on where `folder` has it already, compared without case."""
-    taken = {entry.name.casefold() for entry in folder.iterdir()} if folder.is_dir() else set()
+    taken = {_folded(entry.name) for entry in folder.iterdir()} if folder.is_dir() else set()
     name, number = wanted, 1
-    while name.casefold() in taken:
+    while _folded(name) in taken:
         number += 1
-        name = f"{wanted} ({number})"
+        name = numbered(wanted, number, dot="")
     return name
 
 
-def numbered(leaf: str, number: int) -> str:
-    """`Song.flac`, `Song (2).flac`, ..."""
-    stem, dot, extension = leaf.rpartition(".")
-    return leaf if number == 1 else f"{stem} ({number}){dot}{extension}" if dot else f"{leaf} ({number})"
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
-def write_manifest(out: Path, data: bytes) -> None:
-    """Write `stems.json` last and make the folder durable."""
+def numbered(leaf: str, number: int, *, dot: str = ".") -> str:
+    """`Song.flac`, `Song (2).flac`, ...; without a `dot` the whole name is what is numbered. At most 255 bytes."""
+    if number == 1:
+        return leaf
+    stem, found, extension = leaf.rpartition(dot) if dot else (leaf, "", "")
+    if not found:
+        stem, extension = leaf, ""
+    tail = f" ({number}){found}{extension}"
+    room = 255 - len(os.fsencode(tail))
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return stem + tail
+
+
+def write_manifest(out: Path, data: bytes) -> bool:
+    """Write `stems.json` last and make its folder durable; whether the filesystem says that it is. Raises OSError."""
     with (out / MANIFEST).open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
-    sync_folder(out)
+        durable = sync(file.fileno())
+    folders = [path for path in out.rglob("*") if path.is_dir()]
+    return all([sync_folder(folder) for folder in (*folders, out)]) and durable  # noqa: C419 - every one of them
 
 
 def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
@@ -45,14 +75,13 @@ def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
     fails after the rename cannot take it back, so it is no error.
     """
     place = outbox / target
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_below(outbox, place.parent)
     rename_new(out, place)
     try:
-        sync_folder(place.parent)
+        return sync_folder(place.parent)
     except OSError as error:
         log.warning("%s is published, but %s cannot be synced: %s", target, place.parent, error)
         return False
-    return True
 
 
 def is_ours(folder: Path, job_id: str) -> bool:
@@ -91,27 +120,40 @@ def put_back(taken: Path, song: Path) -> Identity | None:
         return None
 
 
-def store(taken: Path, target: Path) -> None:
-    """Move the original from its private name to `target`, numbered where that is taken."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if taken.stat().st_dev == target.parent.stat().st_dev:
-        _put(taken, target)
+def store(taken: Path, root: Path, name: str) -> Path:
+    """Move the original from its private name to `name` below `root`, numbered where that is taken; where it is now."""
+    target = root / name
+    make_below(root, target.parent)
+    return move(taken, target)
+
+
+def move(source: Path, target: Path) -> Path:
+    """Move a file, also to another filesystem, durably and without replacing: numbered where `target` is taken."""
+    if source.stat().st_dev == target.parent.stat().st_dev:
+        stored = _put(source, target)
     else:
-        part = target.parent / taken.name
-        shutil.copy2(taken, part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        _put(part, target)
-        taken.unlink()
+        part = target.parent / f".stemd-{secrets.token_hex(8)}"
+        try:
+            shutil.copy2(source, part)
+            with part.open("rb") as file:
+                sync(file.fileno())
+            stored = _put(part, target)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        source.unlink()
     sync_folder(target.parent)
+    return stored
 
 
-def _put(source: Path, target: Path) -> None:
+def _put(source: Path, target: Path) -> Path:
+    """Give `source` the name `target`, or the next number of it that is free."""
     number = 1
     while True:
+        place = target.with_name(numbered(target.name, number))
         try:
-            rename_new(source, target.with_name(numbered(target.name, number)))
+            rename_new(source, place)
         except FileExistsError:
             number += 1
         else:
-            return
+            return place

@@ -1,15 +1,19 @@
 """The supervisor's end of a worker process: start it, talk to it, hear from it, end it. Imports no torch."""
 
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from stemd.worker.messages import FromWorker, ToWorker
 
 PROGRAM = [sys.executable, "-m", "stemd.worker"]
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 _decoder = msgspec.json.Decoder(FromWorker)
 
@@ -46,6 +50,13 @@ class Handle:
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
             return
+
+    def resident_bytes(self) -> int | None:
+        """The memory that the process has resident (proc(5), statm), where the system tells."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+        except (OSError, IndexError):
+            return None
 
     def kill(self) -> None:
         """End the process at once and wait for it."""

@@ -1,0 +1,145 @@
+"""Cancel files: whom each one means, and what becomes of it.
+
+    NAME.cancel    the job of NAME, waiting or running; removed, and acknowledged in the sidecar
+    .cancel        every job there is; then it goes
+
+A cancel that is older than a new drop was meant for the job before. One that nobody can be found for is kept for two
+looks. At start-up one that is a minute older than its song was meant for a song of former days. One that cannot be
+removed is remembered by its identity, and means nothing more.
+"""
+
+import logging
+
+import msgspec
+
+from stemd import ending
+from stemd.config import Config
+from stemd.inbox.names import Kind
+from stemd.inbox.scan import Listing, Seen
+from stemd.job import Cancel, CancelResult, Job, State
+from stemd.jobs import Jobs
+from stemd.runner import Runner
+from stemd.spool import CANCEL, Spool, companion
+
+log = logging.getLogger(__name__)
+
+EXPIRED_S = 60.0
+
+LOOKS = 2
+"""How many looks a cancel for nobody stays."""
+
+
+class Cancels:
+    """Carries out the cancel files of each listing."""
+
+    def __init__(self, config: Config, spool: Spool, jobs: Jobs, runner: Runner) -> None:
+        self._after = config.inbox.after
+        self._spool = spool
+        self._jobs = jobs
+        self._runner = runner
+        self._strangers: dict[str, int] = {}
+        self._first = True
+
+    def look(self, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
+        """Carry out every cancel file; those that are no part of a job, with their reason as kind.
+
+        `fresh` are the ids of the jobs that this look has made.
+        """
+        told: list[Seen] = []
+        known = (*self._jobs.active, *self._jobs.behind, *listing.songs)
+        names = {companion(name, CANCEL): name for name in known}
+        for seen in listing.cancels:
+            if seen.name == CANCEL:
+                told += self._cancel_all(seen, listing, now)
+            else:
+                told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, fresh, now)
+        listed = {seen.name for seen in listing.cancels}
+        self._strangers = {name: count for name, count in self._strangers.items() if name in listed}
+        self._first = False
+        return told
+
+    def _cancel(self, seen: Seen, name: str, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
+        job = self._jobs.newest(name)
+        if job is None:
+            return self._stranger(seen)
+        if seen.identity == job.cancel_file:
+            return [_as(seen, Kind.ANSWERED)]
+        song = listing.songs.get(job.name)
+        if self._first and song is not None and _is_expired(seen, song):
+            self._forget(job, seen)
+            return [_as(seen, Kind.EXPIRED)]
+        is_older = job.previous is not None and seen.identity.ctime_ns < job.identity.ctime_ns
+        running = self._runner.job is not None and self._runner.job.name == job.name
+        if running:
+            self._runner.cancel(now)
+        if job.state is State.WAITING:
+            if is_older and (running or job.job_id in fresh):
+                # It was meant for the job before, which is over or is being stopped; the new drop is served.
+                if not running:
+                    self._forget(job, seen)
+            else:
+                ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
+        elif not running:
+            self._too_late(job, seen)
+        return []
+
+    def _too_late(self, job: Job, seen: Seen) -> None:
+        """The job is over. Say so once; its sidecar is there to be seen."""
+        if job.cancel is None:
+            job = self._jobs.amend(
+                msgspec.structs.replace(job, cancel=Cancel(seen_at=self._jobs.now, result=CancelResult.TOO_LATE))
+            )
+            self._jobs.show(job)
+        self._forget(job, seen)
+
+    def _forget(self, job: Job, seen: Seen) -> None:
+        """Take the cancel file away; where that cannot be, note that it means nothing more."""
+        kept = ending.remove_cancel(job, seen.identity, self._spool.inbox / seen.name)
+        if kept != job:
+            self._jobs.amend(kept)
+
+    def _cancel_all(self, seen: Seen, listing: Listing, now: float) -> list[Seen]:
+        """The bare `.cancel`. It stays while the running job has not stopped."""
+        if self._jobs.cancelled_all == seen.identity:
+            return [] if self._remove_all(seen) else [_as(seen, Kind.ANSWERED)]
+        self._runner.cancel(now)
+        self._jobs.cancelled_all = seen.identity
+        spared = False
+        for job in [*self._jobs.behind.values(), *self._jobs.active.values()]:
+            song = listing.songs.get(job.name)
+            if self._first and song is not None and _is_expired(seen, song):
+                spared = True
+            elif job.state is State.WAITING:
+                ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
+        self._remove_all(seen)
+        return [_as(seen, Kind.EXPIRED)] if spared else []
+
+    def _remove_all(self, seen: Seen) -> bool:
+        """Take it away, once the running job has stopped; False where it cannot be."""
+        if self._runner.job is not None:
+            return True
+        try:
+            (self._spool.inbox / seen.name).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be removed: %s", seen.name, error)
+            self._jobs.outlive_cancel_all(seen.identity)
+            return False
+        return True
+
+    def _stranger(self, seen: Seen) -> list[Seen]:
+        """A cancel for a name that nobody knows."""
+        count = self._strangers[seen.name] = self._strangers.get(seen.name, 0) + 1
+        if count > LOOKS:
+            try:
+                (self._spool.inbox / seen.name).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s cannot be removed: %s", seen.name, error)
+        return [_as(seen, Kind.NO_SUCH_JOB)]
+
+
+def _is_expired(cancel: Seen, song: Seen) -> bool:
+    return cancel.identity.ctime_ns + EXPIRED_S * 1e9 < song.identity.ctime_ns
+
+
+def _as(seen: Seen, kind: Kind) -> Seen:
+    return Seen(name=seen.name, kind=kind, identity=seen.identity)

@@ -1,0 +1,42 @@
+"""How far the kernel's word goes for a folder: told by its filesystem, and proved on a scratch file.
+
+Where others may write without our kernel's knowing (a network's filesystem, FUSE), or where a lease does not notice a
+writer, a song has to look the same for longer, and there are no events to wait for.
+"""
+
+from pathlib import Path
+
+from stemd.inbox.filesystem import UNKNOWN, Mount, is_remote, mount_of
+from stemd.inbox.ready import lease_fails
+
+
+class Trust:
+    """What is known of the inbox's filesystems, by device number; a sub-folder may be a mount of its own."""
+
+    def __init__(self) -> None:
+        self._remote: dict[int, bool] = {}
+        self.mount: Mount = UNKNOWN
+        self.warnings: tuple[str, ...] = ()
+
+    def renew(self, inbox: Path) -> None:
+        """Look anew: the daemon starts, or the inbox is another folder now."""
+        self._remote = {}
+        self.warnings = ()
+        try:
+            self.mount = mount_of(inbox)
+            device = inbox.stat().st_dev
+        except OSError:
+            self.mount = UNKNOWN
+            return
+        self._remote[device] = is_remote(self.mount.kind)
+        if not self._remote[device] and (why := lease_fails(inbox)):
+            self.warnings = (f"The inbox's lease cannot be relied on ({why}): the settle time alone decides.",)
+
+    def is_remote(self, folder: Path, device: int) -> bool:
+        """Whether `folder`, on `device`, is on a network's filesystem or FUSE."""
+        if device not in self._remote:
+            try:
+                self._remote[device] = is_remote(mount_of(folder).kind)
+            except OSError:
+                return True
+        return self._remote[device]

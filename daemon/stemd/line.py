@@ -1,0 +1,44 @@
+"""The line of songs that wait for their turn, in the order of work. Pure.
+
+Ten thousand may wait, and each of them is told its place: positions are found by bisection.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from stemd.job import Job, State
+
+Place = tuple[int, float, bytes, str]
+
+
+class Line:
+    """The ids of the jobs that are ready, sorted by `Job.order`."""
+
+    def __init__(self) -> None:
+        self._sorted: list[Place] = []
+        self._places: dict[str, Place] = {}
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([job_id for *_, job_id in self._sorted])
+
+    def put(self, job: Job) -> None:
+        """Give `job` the place that it has a right to now, or none."""
+        place = (*job.order, job.job_id) if job.state is State.WAITING and job.ready_at else None
+        if place == self._places.get(job.job_id):
+            return
+        self.drop(job.job_id)
+        if place is not None:
+            self._places[job.job_id] = place
+            insort(self._sorted, place)
+
+    def drop(self, job_id: str) -> None:
+        if (place := self._places.pop(job_id, None)) is not None:
+            del self._sorted[bisect_left(self._sorted, place)]
+
+    def position(self, job_id: str) -> int | None:
+        """Its place, from 1; None where it is not in the line."""
+        place = self._places.get(job_id)
+        return None if place is None else bisect_left(self._sorted, place) + 1

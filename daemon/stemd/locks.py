@@ -1,0 +1,140 @@
+"""One daemon on a folder: each of state/, status/ and outbox/ holds a lock file that says who has it.
+
+On one machine flock(2) decides, and a dead process holds nothing. On a share the other machine's lock may not be seen:
+there its name in the file, and a heartbeat that goes on, tell that it is alive.
+"""
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+
+from stemd.errors import ConfigError
+from stemd.spool import DAEMON, Spool
+
+STATE_LOCK = "lock"
+LOCK = ".stemd-lock"
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a lock. `boot` is the kernel's random name of this start of the machine."""
+
+    host: str
+    boot: str
+    pid: int
+    instance: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class _Heartbeat(msgspec.Struct, frozen=True):
+    seq: int
+    interval_s: float
+
+
+class Locks:
+    """The locks of one daemon. A folder that is away is locked when it comes back."""
+
+    def __init__(self, state: Path, spool: Spool, instance: str) -> None:
+        self._files = {
+            "state": state / STATE_LOCK,
+            "status": spool.status / LOCK,
+            "outbox": spool.private / STATE_LOCK,
+        }
+        self._heartbeat = spool.status / DAEMON
+        self._held: dict[str, int] = {}
+        self._me = Owner(host=socket.gethostname(), boot=_boot(), pid=os.getpid(), instance=instance)
+        self._seen: tuple[_Heartbeat, float] | None = None
+        self.rival: Owner | None = None
+        """Another machine's daemon, as long as it is not known whether it still lives."""
+
+    def take(self, *parts: str) -> None:
+        """Lock the folders that are not locked yet. Raises ConfigError, naming who holds one, and OSError."""
+        for part in parts:
+            path = self._files[part]
+            if part in self._held:
+                if _is_file_of(self._held[part], path):
+                    continue
+                os.close(self._held.pop(part))
+            self._held[part] = self._lock(part, path)
+
+    def _lock(self, part: str, path: Path) -> int:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        owner = _owner(os.pread(handle, 4096, 0))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            who = owner or "another process"
+            raise ConfigError(
+                f"{path.parent} is used by another stemd ({who}); each daemon needs a {part} folder of its own."
+            ) from None
+        except OSError:
+            pass  # a filesystem without locks: the name in the file has to do
+        if owner is not None and owner.host != self._me.host:
+            self.rival = owner
+            return handle
+        self._sign(handle)
+        return handle
+
+    def _sign(self, handle: int) -> None:
+        data = msgspec.json.encode(self._me)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, data, 0)
+
+    def judge_rival(self, now: float) -> bool:
+        """Whether the folders are ours: True once there is no rival. Raises ConfigError where it proves to be alive.
+
+        It is if its heartbeat goes on; it is not if that stands still for three of its intervals. `now` is monotonic.
+        """
+        if self.rival is None:
+            return True
+        beat = self._beat()
+        first, since = self._seen = self._seen or (beat, now)
+        if beat.seq != first.seq:
+            raise ConfigError(
+                f"{self._heartbeat.parent} is used by another stemd ({self.rival}); stop it, or use another spool."
+            )
+        if now < since + 3 * first.interval_s:
+            return False
+        self.rival = None
+        for handle in self._held.values():
+            self._sign(handle)
+        return True
+
+    def _beat(self) -> _Heartbeat:
+        try:
+            return msgspec.json.decode(self._heartbeat.read_bytes(), type=_Heartbeat)
+        except (OSError, msgspec.DecodeError):
+            return _Heartbeat(0, 5.0)
+
+    def release(self) -> None:
+        for handle in self._held.values():
+            if self.rival is None:
+                os.ftruncate(handle, 0)
+            os.close(handle)
+        self._held.clear()
+
+
+def _owner(data: bytes) -> Owner | None:
+    try:
+        return msgspec.json.decode(data, type=Owner)
+    except msgspec.DecodeError:
+        return None
+
+
+def _is_file_of(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,110 @@
+"""Whether the folders of the spool are there. Made once, in their first days; never again in place of what is missing.
+
+A share that is not mounted looks like an empty folder, or like none. So what has been there before, which the ledger
+remembers, is waited for; and an inbox that is another folder than before says nothing about the songs that were in it.
+"""
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from stemd.inbox.filesystem import mount_of
+from stemd.ledger import Ledger
+from stemd.spool import Spool
+
+log = logging.getLogger(__name__)
+
+Root = tuple[int, int, int]
+"""Device, inode and mount of a folder."""
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What the ledger remembers of a folder: that it was there, and which one. Devices get other numbers at a restart."""
+
+    path: str
+    inode: int
+
+
+class Places:
+    """The folders of one daemon, by what the configuration calls them."""
+
+    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._folders = {
+            "inbox": spool.inbox,
+            "outbox": spool.outbox,
+            "status": spool.status,
+            "done": spool.done,
+            "failed": spool.failed,
+            "outbox/.stemd": spool.private,
+        }
+        if spool.own_work:
+            self._folders["work"] = spool.scratch
+        self._inbox = spool.inbox
+        self._known = {part: self._recall(part) for part in self._folders}
+        self.missing: dict[str, str] = {}
+        """What is not there, by part, and a sentence about it."""
+        self.root: Root | None = None
+        """The inbox as it is now."""
+        self._trusted: tuple[int, int] | None = None
+
+    def look(self) -> None:
+        """See what is there, and make what never was. What is missing is in `missing` afterwards."""
+        before = self.missing
+        self.missing = {}
+        for part, folder in self._folders.items():
+            reason = self._reason(part, folder)
+            if reason is not None:
+                self.missing[part] = reason
+                if part not in before:
+                    log.error("%s", reason)
+            elif part in before:
+                log.info("%s is there again", folder)
+        self.root = self._root()
+        known = self._known["inbox"]
+        if self._trusted is None and self.root is not None and known is not None and known.inode == self.root[1]:
+            self._trusted = self.root[:2]
+
+    @property
+    def inbox_is_another(self) -> bool:
+        """Whether the inbox is not the folder in which its songs were first seen."""
+        return self.root is None or self.root[:2] != self._trusted
+
+    def trust_inbox(self) -> None:
+        """From now on the inbox that is there is the one that counts."""
+        if self.root is not None and self.inbox_is_another:
+            self._trusted = self.root[:2]
+            self._remember("inbox", self._inbox, self.root[1])
+
+    def _reason(self, part: str, folder: Path) -> str | None:
+        """Why a folder cannot be used; None where it is there, perhaps since just now."""
+        known = self._known[part]
+        try:
+            if not folder.is_dir():
+                if known is not None:
+                    return f"{folder} ({part}) is gone: mount it, or make it again; stemd goes on by itself then."
+                if not folder.parent.is_dir():
+                    return f"{folder.parent} is not there: mount it, or make it; stemd goes on by itself then."
+                folder.mkdir()
+            if known is None:
+                self._remember(part, folder, folder.stat().st_ino)
+        except OSError as error:
+            return f"{folder} ({part}) cannot be used: {error.strerror}."
+        return None
+
+    def _root(self) -> Root | None:
+        try:
+            status = self._inbox.stat()
+            return status.st_dev, status.st_ino, mount_of(self._inbox).id
+        except OSError:
+            return None
+
+    def _recall(self, part: str) -> _Known | None:
+        value = self._ledger.fact(f"place {part}")
+        known = msgspec.json.decode(value, type=_Known) if value else None
+        return known if known is not None and known.path == str(self._folders[part]) else None
+
+    def _remember(self, part: str, folder: Path, inode: int) -> None:
+        self._known[part] = known = _Known(path=str(folder), inode=inode)
+        self._ledger.note(f"place {part}", msgspec.json.encode(known))

@@ -1,0 +1,169 @@
+"""A lost ledger is made again from what other programs can see: final sidecars, and manifests in the outbox.
+
+    a final sidecar                  that job, finished; if its original still lies in the inbox, its end goes on
+    a sidecar that is not final,     the job was published, and its end goes on
+      and a result with its job id
+    a result without a sidecar       the job, finished, so that its result stands for the same song again
+
+Everything else in the inbox is new. Where sidecars are, `seq` has been: the count of starts goes on above it.
+"""
+
+import base64
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from stemd import results
+from stemd.identity import Identity
+from stemd.job import FINAL, Job, Options, Output, OutputFile, Stage, State
+from stemd.ledger import Ledger
+from stemd.spool import DAEMON, INBOX, MANIFEST, PRIVATE, Spool
+from stemd.status import Manifest, Sidecar
+from stemd.track import Track
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class _Seq(msgspec.Struct, frozen=True):
+    seq: int
+
+
+def starts(status: Path) -> int:
+    """How many starts the sequence numbers in `status` tell of."""
+    numbers = [document.seq >> 32 for _, document in _documents(status, "*.json", _Seq)]
+    return max(numbers, default=0)
+
+
+def rebuild(ledger: Ledger, spool: Spool) -> int:
+    """Fill a new ledger; how many jobs were found."""
+    sidecars = {
+        sidecar.job_id: sidecar
+        for path, sidecar in _documents(spool.status, "*.json", Sidecar)
+        if path.name not in (DAEMON, INBOX)
+    }
+    manifests = {
+        manifest.job_id: (path.parent.relative_to(spool.outbox).as_posix(), manifest)
+        for path, manifest in _documents(spool.outbox, MANIFEST, Manifest)
+        if PRIVATE not in path.relative_to(spool.outbox).parts
+    }
+    found = []
+    for job_id, sidecar in sidecars.items():
+        where = manifests.pop(job_id, None)
+        if sidecar.state in FINAL or where is not None:
+            found.append(_job_of_sidecar(sidecar, where, spool))
+    found.extend(_job_of_manifest(folder, manifest) for folder, manifest in manifests.values())
+    ledger.put(found)
+    if found:
+        log.warning("The ledger was lost; %d jobs were found again in sidecars and manifests.", len(found))
+    return len(found)
+
+
+def _documents(root: Path, pattern: str, kind: type[T]) -> Iterator[tuple[Path, T]]:
+    """Every file below `root` that is a `kind`; what is not is somebody else's."""
+    for path in sorted(root.rglob(pattern)):
+        try:
+            yield path, msgspec.json.decode(path.read_bytes(), type=kind)
+        except (OSError, msgspec.DecodeError):
+            continue
+
+
+def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool: Spool) -> Job:
+    given = sidecar.input
+    identity = Identity(device=0, inode=given.inode, size=given.size, mtime_ns=given.mtime_ns, ctime_ns=0)
+    track = None
+    if given.frames is not None and given.rate is not None and given.channels is not None:
+        track = _track(given.format or "", given.rate, given.channels, given.frames)
+    job = Job(
+        job_id=sidecar.job_id,
+        raw_name=base64.b64decode(given.name_b64),
+        identity=identity,
+        settled=True,
+        options=_options(sidecar.options),
+        tag=sidecar.tag,
+        max_attempts=sidecar.max_attempts,
+        state=sidecar.state,
+        message=sidecar.message,
+        attempt=sidecar.attempt,
+        state_since=sidecar.state_since,
+        progress=sidecar.progress,
+        sha256=given.sha256,
+        track=track,
+        engine=sidecar.engine,
+        output=sidecar.output,
+        timing=sidecar.timing,
+        error=sidecar.error,
+        cancel=sidecar.cancel,
+        warnings=sidecar.warnings,
+        duplicate_of=sidecar.duplicate_of,
+        previous=sidecar.previous,
+        stage=Stage.FINISHED,
+    )
+    if sidecar.state not in FINAL and where is not None:
+        changes: dict[str, Any] = {"state": State.DONE, "message": "Done", "output": _output(*where), "reason": None}
+        job = msgspec.structs.replace(job, stage=Stage.FINAL, engine=where[1].engine, step=None, **changes)
+    elif _is_there(job, spool):
+        job = msgspec.structs.replace(job, stage=Stage.FINAL)
+    return _keyed(job)
+
+
+def _is_there(job: Job, spool: Spool) -> bool:
+    """Whether its original still is in the inbox, under its own name or on its way out."""
+    if spool.taken(job.name, job.job_id).exists():
+        return True
+    try:
+        return job.identity.is_same_drop(Identity.of(spool.song(job.name).lstat()))
+    except OSError:
+        return False
+
+
+def _job_of_manifest(folder: str, manifest: Manifest) -> Job:
+    job = Job(
+        job_id=manifest.job_id,
+        raw_name=manifest.song.encode(),
+        identity=Identity(device=0, inode=0, size=0, mtime_ns=0, ctime_ns=0),
+        settled=True,
+        options=_options(manifest.options),
+        max_attempts=1,
+        state=State.DONE,
+        reason=None,
+        message="Done",
+        sha256=manifest.song_sha256,
+        track=_track("", manifest.rate, manifest.channels, manifest.frames),
+        engine=manifest.engine,
+        output=_output(folder, manifest),
+        warnings=manifest.warnings,
+        stage=Stage.FINISHED,
+    )
+    return _keyed(job)
+
+
+def _keyed(job: Job) -> Job:
+    if job.state is not State.DONE or job.engine is None or job.sha256 is None:
+        return job
+    return msgspec.structs.replace(job, result_key=results.key(job, job.engine.model_sha256))
+
+
+def _output(folder: str, manifest: Manifest) -> Output:
+    files = (OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in manifest.files)
+    return Output(dir=folder, files=tuple(files))
+
+
+def _options(found: dict[str, Any]) -> Options:
+    return msgspec.convert(found, Options)
+
+
+def _track(format: str, rate: int, channels: int, frames: int) -> Track:
+    return Track(
+        format=format,
+        subtype="",
+        rate=rate,
+        channels=min(channels, 2),
+        song_channels=channels,
+        frames=frames,
+        bitrate=None,
+    )
