@@ -58,10 +58,11 @@ class Daemon:
         self.config.write_text("\n".join(lines), encoding="utf-8")
 
     def start(self, at: dict[str, str] | None = None, **env: str) -> "Daemon":
-        """Start it; `at` is what happens at which trace point, see tests/launch.py."""
+        """Start it; `at` is what happens at which trace point, in words of tests/launch.py with blanks between them."""
         program = [str(LAUNCH), *(["--fake"] if self.fake else [])]
-        for point, action in (at or {}).items():
-            program += ["--at", point, action]
+        for point, actions in (at or {}).items():
+            for action in actions.split():
+                program += ["--at", point, action]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "FAKE_FOLDER": str(self.folder), **env}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -154,6 +155,23 @@ class Daemon:
         """Work folders."""
         private = self.outbox / ".stemd"
         return [path for path in private.iterdir() if path.is_dir()] if private.exists() else []
+
+    def quiet(self) -> None:
+        """Wait until it has nothing left to do: no job waits or runs, every original is put away, and one more look."""
+
+        def is_idle() -> bool:
+            told = self.read("_daemon.json")
+            return told.get("state") == "ready" and not told["queue"] and not told["running"] and not self.works()
+
+        self.until(lambda: is_idle() and not self._unfinished(), "nothing left to do")
+        before = self.read("_daemon.json")["seq"]
+        self.until(lambda: self.read("_daemon.json")["seq"] > before + 1 and is_idle(), "a look later")
+
+    def _unfinished(self) -> list[str]:
+        """Sidecars of jobs that are not final."""
+        files = (path for path in (self.spool / "status").rglob("*.json") if not path.name.startswith("_"))
+        found = [json.loads(path.read_bytes()) for path in files]
+        return [each["input"]["name"] for each in found if each["state"] in ("waiting", "running")]
 
 
 @contextlib.contextmanager

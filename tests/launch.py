@@ -8,12 +8,16 @@ across restarts: a file beside the configuration remembers):
     delete:NAME       the song is deleted
     drop:NAME         the song `again` from beside the configuration is moved to NAME, which it replaces
     write:NAME        NAME is overwritten in place by it
+    tick              the clock of the filesystem moves on
+    folder:NAME       a folder of that name is in the outbox
+    take:NAME         the result of that name is moved out of the outbox, to `taken`
 """
 
 import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 from stemd import trace
@@ -35,6 +39,12 @@ def act(action: str, folder: Path, inbox: Path) -> None:
         case "drop":
             shutil.copyfile(folder / "again", inbox / ".again.part")
             (inbox / ".again.part").rename(inbox / name)
+        case "tick":
+            time.sleep(0.02)
+        case "folder":
+            (folder / "spool" / "outbox" / name).mkdir()
+        case "take":
+            (folder / "spool" / "outbox" / name).rename(folder / "taken")
         case "write":
             (inbox / name).write_bytes((folder / "again").read_bytes())
         case _:

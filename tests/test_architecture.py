@@ -20,7 +20,7 @@ LIBRARIES = {
     "yaml": ("models/bag", "models/demo/"),
     "sqlite3": ("ledger",),
     "click": ("cli",),
-    "rich": ("cli",),
+    "rich": ("cli", "commands/view"),
     "systemd": ("notify",),
     "tomli": ("config",),
 }
@@ -28,8 +28,10 @@ LIBRARIES = {
 
 PURE = (
     "job",
+    "line",
     "naming",
     "options",
+    "typed",
     "status",
     "inbox/names",
     "steps/mix",
@@ -38,6 +40,9 @@ PURE = (
     "downmix",
     "errors",
     "worker/messages",
+    "commands/text",
+    "commands/words",
+    "commands/finding",
 )
 IMPURE = {"os", "time", "subprocess", "threading", "socket", "shutil", "tempfile"}
 """Files marked pure read no clock and touch no disk."""
@@ -45,16 +50,16 @@ IMPURE = {"os", "time", "subprocess", "threading", "socket", "shutil", "tempfile
 LAYERS = (
     ("__main__", "tour"),
     ("cli", "__init__"),
-    ("service", "inprocess", "client", "checks"),
-    ("intake", "recovery"),
+    ("service", "inprocess", "client", "checks", "commands/"),
+    ("intake", "cancels", "leftovers", "recovery", "rebuild", "retention", "locks"),
     ("runner",),
-    ("ending", "snapshot", "inbox/", "worker/"),
-    ("pipeline", "jobs"),
-    ("steps/", "ledger", "status", "notify"),
+    ("ending", "places", "snapshot", "inbox/", "worker/"),
+    ("pipeline", "jobs", "results"),
+    ("ledger", "line", "steps/", "status", "notify"),
     ("engine/", "models/", "spool", "trace"),
     ("options",),
     ("formats", "containers", "mpeg", "ogg", "downmix", "config"),
-    ("job", "naming"),
+    ("job", "naming", "typed"),
     ("track", "identity"),
     ("errors",),
 )
@@ -64,6 +69,8 @@ TORCHLESS = (
     "service",
     "cli",
     "client",
+    "checks",
+    "commands/watch",
     "intake",
     "runner",
     "recovery",

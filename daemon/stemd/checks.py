@@ -1,85 +1,119 @@
-"""What `stemd check` looks at: configuration, folders, filesystem, lease, model. One finding a line, with its remedy."""
+"""What `stemd check` looks at, one finding a line, with its remedy. No torch, nothing left behind, no traceback.
 
-import fcntl
+`ok` is as it should be; `note` works, but not at its best; `FAIL` will not work for the user who asks.
+"""
+
 import os
-import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import msgspec
-
-from stemd.config import Config
+from stemd.commands import folders, machine
+from stemd.commands.board import Cached, Daemon, Health, Pulse
+from stemd.commands.finding import Finding, Level
+from stemd.config import DEFAULT_PATH, Config
 from stemd.errors import AudioProcessingError
-from stemd.inbox.ready import survive_lease_breaks
 from stemd.models import store
-from stemd.spool import Spool
+from stemd.spool import DAEMON, Spool
 
-ROOM = 2 << 30
-"""Bytes that a song of twenty minutes may need while it is separated."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    ok: bool
-    subject: str
-    text: str
+PATIENCE_S = 6.0
+"""How long a heartbeat is listened for, where the daemon's interval is longer than that."""
 
 
-def findings(config: Config) -> Iterator[Finding]:
-    """Everything that was looked at, good or bad."""
+def findings(config: Config, asked: Path | None) -> Iterator[Finding]:
+    """Everything that was looked at, good or bad; `asked` is the configuration file of the command line."""
     spool = Spool(config)
-    for part in ("inbox", "outbox", "status", "done", "failed"):
-        yield _folder(part, getattr(spool, part))
-    yield _folder("state", config.state)
-    yield _space(spool)
-    yield _lease(spool.inbox)
-    yield _model(config)
+    parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
+    if spool.own_work:
+        parts["work"] = spool.scratch
+    looks: list[tuple[str, Callable[[], Finding]]] = [
+        ("config", partial(_configuration, asked)),
+        *((part, partial(folders.folder, part, path, config)) for part, path in parts.items()),
+        ("state", partial(folders.state, config.state)),
+        ("work", partial(folders.work, spool)),
+        ("rename", partial(folders.rename, spool.outbox)),
+        ("lease", partial(folders.lease, spool.inbox)),
+        ("watch", partial(machine.watch, config, spool.inbox)),
+        ("space", partial(folders.space, spool.scratch, folders.ROOM, "songs may wait as no-space")),
+        ("space", partial(folders.space, config.state, folders.LEDGER_ROOM, "the ledger may not be written")),
+        ("device", partial(machine.device, config.model.device)),
+        ("models", partial(_models, config)),
+        ("model", partial(_model, config)),
+        ("systemd", machine.systemd),
+        ("daemon", partial(_daemon, spool)),
+    ]
+    for subject, look in looks:
+        yield _guarded(subject, look)
 
 
-def _folder(part: str, path: Path) -> Finding:
-    if not path.is_dir():
-        parent = next(folder for folder in path.parents if folder.exists())
-        if os.access(parent, os.W_OK | os.X_OK):
-            return Finding(True, part, f"{path} is not there yet; `stemd run` makes it")
+def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
+    """What `look` finds; what it may not look at is a finding too."""
+    try:
+        return look()
+    except OSError as error:
+        return Finding(Level.FAIL, subject, f"{error.filename} cannot be looked at: {error.strerror}")
+
+
+def _configuration(asked: Path | None) -> Finding:
+    if asked is not None:
+        return Finding(Level.OK, "config", f"{asked}, from --config")
+    if named := os.environ.get("STEMD_CONFIG"):
+        return Finding(Level.OK, "config", f"{named}, from $STEMD_CONFIG")
+    if DEFAULT_PATH.exists():
+        return Finding(Level.OK, "config", str(DEFAULT_PATH))
+    return Finding(
+        Level.NOTE, "config", f"the built-in defaults: there is no --config, $STEMD_CONFIG or {DEFAULT_PATH}"
+    )
+
+
+def _models(config: Config) -> Finding:
+    folder = config.repo or config.models
+    if not folder.is_dir():
+        if config.model.name == store.DEMO:
+            return Finding(Level.OK, "models", f"{folder} is not there; the demo model needs none")
         return Finding(
-            False, part, f"{path} is not there and cannot be made in {parent}: make it, or change [paths] {part}"
+            Level.FAIL, "models", f"{folder} is not there: `stemd models fetch {config.model.name}` makes it"
         )
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return Finding(False, part, f"{path} cannot be written by this user: change its owner or mode")
-    return Finding(True, part, str(path))
-
-
-def _space(spool: Spool) -> Finding:
-    folder = next(each for each in (spool.outbox, *spool.outbox.parents) if each.exists())
-    free = shutil.disk_usage(folder).free
-    text = f"{free / 1e9:.1f} GB free at {folder}"
-    return Finding(free >= ROOM, "space", text if free >= ROOM else f"{text}: songs may wait as no-space; make room")
-
-
-def _lease(inbox: Path) -> Finding:
-    """Take a read lease on a scratch file, as readiness does with songs."""
-    if not inbox.is_dir():
-        return Finding(True, "lease", "not tried, the inbox is not there yet")
-    survive_lease_breaks()
-    scratch = inbox / ".stemd-check"
-    try:
-        handle = os.open(scratch, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        return Finding(False, "lease", f"{inbox} takes no files from this user: {error.strerror}")
-    try:
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return Finding(True, "lease", f"not to be had here ({error.strerror}); the settle time alone decides")
-    finally:
-        os.close(handle)
-        scratch.unlink()
-    return Finding(True, "lease", "works: a song is not started while it is open for writing")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return Finding(Level.FAIL, "models", f"{folder} cannot be read by this user: change its owner or mode")
+    rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
+    here = [row.name for row in rows if row.state in (store.State.RECORDED, store.State.UNRECORDED)]
+    may = "" if config.repo or os.access(folder, os.W_OK) else "; this user cannot fetch into it"
+    return Finding(Level.OK, "models", f"{folder} has {', '.join(here) or 'none'}{may}")
 
 
 def _model(config: Config) -> Finding:
+    name = config.model.name
     try:
-        files = store.locate(
-            config.model.name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle
-        )
+        files = store.locate(name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
+        rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
     except AudioProcessingError as error:
-        return Finding(False, "model", error.message)
-    return Finding(True, "model", f"{files.name} in {files.folder}")
+        return Finding(Level.FAIL, "model", error.message)
+    if any(row.name == name and row.state is store.State.UNRECORDED for row in rows):
+        return Finding(
+            Level.NOTE, "model", f"{name} has no record of its hash yet: `stemd models verify {name}` makes it"
+        )
+    return Finding(Level.OK, "model", f"{name} in {files.folder}")
+
+
+def _daemon(spool: Spool) -> Finding:
+    """Whether one runs on this spool: its heartbeat is listened for, for a little more than its interval."""
+    heartbeat, pulse = Cached(spool.status / DAEMON, Daemon), Pulse(time.monotonic())
+    began = time.monotonic()
+    while True:
+        health = pulse.hear(heartbeat.look(), time.monotonic())
+        is_over = time.monotonic() > began + min(1.5 * pulse.interval_s, PATIENCE_S)
+        if health is not Health.LISTENING or is_over:
+            break
+        time.sleep(0.05)
+    daemon = heartbeat.value
+    if daemon is None or health is Health.NEVER_RUN:
+        return Finding(Level.OK, "daemon", "none has run on this spool")
+    who = f"stemd {daemon.version}, process {daemon.pid}"
+    if health is Health.ALIVE:
+        return Finding(Level.OK, "daemon", f"{who}, is {daemon.state} on this spool; a second one would be refused")
+    if health is Health.STOPPED:
+        return Finding(Level.OK, "daemon", f"{who}, has stopped at {daemon.updated_at}")
+    silent = f"no sign of life in {time.monotonic() - began:.0f} s, the last one at {daemon.updated_at}"
+    return Finding(Level.NOTE, "daemon", f"{who}: {silent}")

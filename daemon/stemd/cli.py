@@ -2,24 +2,31 @@
 
 import logging
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.progress import Progress
 
 from stemd import __version__, checks, client
 from stemd import config as configuration
+from stemd.commands import cancel as cancelling
+from stemd.commands import submit as submitting
+from stemd.commands import text, watch
+from stemd.commands.finding import Level
+from stemd.commands.submit import RefusedError
+from stemd.commands.wait import Follower, Lookout
 from stemd.config import Config
 from stemd.errors import AudioProcessingError, ConfigError
 from stemd.models import store
 from stemd.spool import Spool
 
 BAD_CONFIG = 78
+INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,103 +51,154 @@ def run(config: Config) -> None:
 
 
 @commands.command()
-@click.pass_obj
-def check(config: Config) -> None:
-    """Look at the configuration, the folders, the filesystem and the model."""
-    found = list(checks.findings(config))
-    for each in found:
-        click.echo(f"{'ok  ' if each.ok else 'FAIL'}  {each.subject:8}{each.text}")
-    if not all(each.ok for each in found):
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Look at the configuration, the folders, the filesystem, the device and the model."""
+    path = context.find_root().params["path"]
+    is_wrong = False
+    for each in checks.findings(context.obj, path):
+        is_wrong = is_wrong or each.level is Level.FAIL
+        say(f"{each.level:6}{each.subject:9}{each.text}")
+    if is_wrong:
         sys.exit(1)
 
 
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: daemon, and songs.")
+@click.option("--watch", "live", is_flag=True, help="Keep looking until Ctrl-C; no terminal: a line for each change.")
 @click.pass_obj
-def status(config: Config, as_json: bool) -> None:
-    """Show the daemon and every song it knows."""
+def status(config: Config, as_json: bool, live: bool) -> None:
+    """Show the daemon and what becomes of the songs."""
     spool = Spool(config)
-    daemon, songs = client.daemon(spool), list(client.sidecars(spool))
-    if as_json:
-        click.echo(msgspec.json.encode({"daemon": daemon, "songs": songs}))
-        return
-    console = Console()
-    console.print(_summary(daemon))
-    table = Table("song", "state", "progress", "message", "result")
-    for song in songs:
-        reason = song["reason"] or song["step"]
-        table.add_row(
-            escape(song["input"]["name"]),
-            f"{song['state']} ({reason})" if reason else song["state"],
-            f"{100 * song['progress']['fraction']:.0f} %",
-            escape(song["message"]),
-            escape(song["output"]["dir"]) if song["output"] else "",
-        )
-    console.print(table)
-
-
-def _summary(daemon: dict[str, Any] | None) -> str:
-    if daemon is None:
-        return "The daemon has never run on this spool: start it with `stemd run`."
-    worker = daemon["worker"]
-    return escape(f"daemon {daemon['state']} at {daemon['updated_at']}, worker {worker['state']}: {worker['message']}")
-
-
-@commands.command()
-@click.argument("songs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--wait", is_flag=True, help="Show progress until every song has ended; 0 only if all are done.")
-@click.pass_obj
-def submit(config: Config, songs: tuple[Path, ...], wait: bool) -> None:
-    """Drop SONGS into the inbox."""
-    spool = Spool(config)
-    if not spool.inbox.is_dir():
-        raise click.ClickException(
-            f"{spool.inbox} is not there: is the spool mounted, and has `stemd run` been started?"
-        )
-    dropped = {}
-    for song in songs:
-        before = client.last_seq(spool, song.name)
-        try:
-            dropped[client.drop(spool, song)] = before
-        except OSError as error:
-            raise click.ClickException(f"{song}: {error.strerror}") from error
-        if not wait:
-            click.echo(f"{song.name}: dropped; its status is {spool.sidecar(song.name)}")
-    if wait and not all([_wait(spool, name, before) for name, before in dropped.items()]):  # noqa: C419 - wait for all
-        sys.exit(1)
-
-
-def _wait(spool: Spool, name: str, before: int) -> bool:
-    """Follow one song to its end, with a bar on a terminal; whether it is done."""
-    last: dict[str, Any] = {}
-    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}")) as bars:
-        bar: TaskID = bars.add_task(escape(name), total=1.0, text="")
-        for last in client.follow(spool, name, before):
-            text = last["message"] or last["reason"] or last["state"]
-            bars.update(bar, completed=last["progress"]["fraction"], text=escape(text))
-    if last["state"] == "done":
-        click.echo(f"{name}: done, in {spool.outbox / last['output']['dir']}")
-    else:
-        click.echo(f"{name}: {last['state']}: {last['message']}", err=True)
-    return bool(last["state"] == "done")
-
-
-@commands.command()
-@click.argument("name", required=False)
-@click.option("--all", "everything", is_flag=True, help="The running job and every waiting one.")
-@click.pass_obj
-def cancel(config: Config, name: str | None, everything: bool) -> None:
-    """Stop the job of the song NAME (its path below the inbox)."""
-    spool = Spool(config)
-    if (name is None) is not everything:
-        raise click.UsageError("give the name of a song, or --all")
-    try:
-        if name is None:
-            spool.cancel_all.touch()
+    if as_json and live:
+        raise click.UsageError("choose --json or --watch")
+    with _files():
+        if as_json:
+            click.echo(text.as_json({"daemon": client.daemon(spool), "songs": list(client.sidecars(spool))}))
+        elif live:
+            with suppress(KeyboardInterrupt):
+                watch.live(spool, say)
         else:
-            client.cancel(spool, name)
+            watch.once(spool, say)
+
+
+@commands.command()
+@click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", help="A name that `stemd models list` shows.")
+@click.option("--stems", help="The model's own, instrumental, or no_NAME for all but NAME; with commas between them.")
+@click.option("--format", help="source, wav, flac, mp3 or ogg.")
+@click.option("--bitrate", help="kbit/s of MP3 and Ogg.")
+@click.option("--bit-depth", help="source, 16, 24, 32 or float.")
+@click.option("--rate", help="source, or Hz.")
+@click.option("--naming", help="Names of the files, such as '{song}/{stem}.{ext}'.")
+@click.option("--profile", help="A profile of the configuration.")
+@click.option("--priority", help="Higher is earlier; 0 is usual.")
+@click.option("--tag", help="Any text; it comes back in the status.")
+@click.option("--force", is_flag=True, default=None, help="Compute it even if the same result is there.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any other option of a song.")
+@click.option("--to", "folder", default="", metavar="FOLDER", help="A folder below the inbox.")
+@click.option("--wait", is_flag=True, help="Show progress until every song has ended; 0 only if all are done.")
+@click.option("--json", "as_json", is_flag=True, help="With --wait: print the final status of each song, one a line.")
+@click.pass_obj
+def submit(
+    config: Config,
+    /,
+    songs: tuple[Path, ...],
+    settings: tuple[str, ...],
+    folder: str,
+    wait: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Drop each SONG into the inbox, with these options if any are given."""
+    if as_json and not wait:
+        raise click.UsageError("--json needs --wait: a song has no final status before it has ended")
+    spool = Spool(config)
+    drops = submitting.plan(config, spool, songs, folder=folder, wishes=submitting.wanted(given, settings))
+    with _interruptible("What has been dropped goes on: `stemd status` shows it, `stemd cancel NAME` stops it."):
+        followed = _drop(spool, drops, quietly=wait)
+        lookout = _lookout(config, spool)
+        if wait and not watch.to_their_ends(spool, followed, lookout, as_json=as_json, say=say, complain=complain):
+            sys.exit(1)
+
+
+def _drop(spool: Spool, drops: list[submitting.Drop], *, quietly: bool) -> list[Follower]:
+    """Drop them in turn. Raises RefusedError, which names those before the one that could not be."""
+    followed: list[Follower] = []
+    for each in drops:
+        follower = Follower(spool, each.name)
+        try:
+            submitting.drop(spool, each)
+        except RefusedError as error:
+            before = f"; dropped before it: {', '.join(one.name for one in followed)}" if followed else ""
+            raise RefusedError(f"{error}{before}") from error
+        followed.append(follower)
+        if not quietly:
+            say(f"{each.name}: dropped; its status is {follower.path}")
+    return followed
+
+
+@commands.command()
+@click.argument("names", metavar="NAME...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="The running job and every waiting one.")
+@click.option("--wait", is_flag=True, help="Until the daemon has answered; 0 only if all of them are cancelled.")
+@click.pass_obj
+def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool) -> None:
+    """Stop the jobs of the songs called NAME (their paths below the inbox)."""
+    if bool(names) is everything:
+        raise click.UsageError("give names of songs, or --all")
+    spool = Spool(config)
+    is_good = True
+    with _files(), _interruptible("The songs that were asked to stop still will."):
+        if everything:
+            going = cancelling.ask_all(spool, say)
+            is_good = not wait or cancelling.answer_all(spool, going, _lookout(config, spool), say, complain)
+        else:
+            asked = []
+            for name in names:
+                try:
+                    asked.append(cancelling.ask(spool, name, say))
+                except RefusedError as error:
+                    is_good = False
+                    complain(f"stemd: {error}")
+            lookout = _lookout(config, spool)
+            for each in asked:
+                if wait and each is not None:
+                    is_good = cancelling.answer(spool, each, lookout, say, complain) and is_good
+    sys.exit(0 if is_good else 1)
+
+
+def say(line: str) -> None:
+    click.echo(text.safe(line))
+
+
+def complain(line: str) -> None:
+    click.echo(text.safe(line), err=True)
+
+
+def _lookout(config: Config, spool: Spool) -> Lookout:
+    return Lookout(spool, config.status.heartbeat_s, time.monotonic())
+
+
+@contextmanager
+def _interruptible(sentence: str) -> Iterator[None]:
+    """Ctrl-C ends the waiting, not the work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(sentence)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _files() -> Iterator[None]:
+    """A folder that cannot be used is the user's to mend, and no traceback."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+        raise RefusedError(f"{error.filename}: {error.strerror}") from error
 
 
 @commands.group()
@@ -188,11 +246,17 @@ def verify(config: Config, name: str | None) -> None:
 
 def main() -> None:
     """Run a command; what goes wrong is one sentence on standard error. Exit status 1, 2 for usage, 78 configuration."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names are Unicode, terminals not always
     try:
         commands()
     except ConfigError as error:
-        click.echo(f"stemd: {error}", err=True)
+        complain(f"stemd: {error}")
         sys.exit(BAD_CONFIG)
     except AudioProcessingError as error:
-        click.echo(f"stemd: {error.message}", err=True)
+        complain(f"stemd: {error.message}")
+        sys.exit(1)
+    except RefusedError as error:
+        complain(f"stemd: {error}")
         sys.exit(1)

@@ -1,6 +1,9 @@
 """The other side of the protocol: what any program can do with files alone. No torch, no ledger."""
 
+import contextlib
+import errno
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,16 +12,18 @@ from typing import Any
 
 import msgspec
 
-from stemd.spool import DAEMON, Spool
+from stemd.commands.board import Song, read_bytes, sidecar_paths
+from stemd.spool import DAEMON, Spool, rename_new, short
 
 POLL_S = 0.2
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A status file, or None where it is not there yet."""
+    """A status file, or None where it is not there or none."""
+    data = read_bytes(path)
     try:
-        document = msgspec.json.decode(path.read_bytes())
-    except FileNotFoundError:
+        document = msgspec.json.decode(data) if data is not None else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
@@ -29,25 +34,54 @@ def daemon(spool: Spool) -> dict[str, Any] | None:
 
 
 def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
-    """Every song's sidecar, by path."""
-    for path in sorted(spool.status.rglob("*.json")):
-        if not path.name.startswith((".", "_")) and (document := read(path)):
-            yield document
+    """Every song's sidecar, by path; none where there is no status/ yet. Raises OSError where it cannot be read."""
+    for path in sidecar_paths(spool) if spool.status.exists() else ():
+        document = read(path)
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.convert(document, Song)
+            yield document or {}
 
 
-def drop(spool: Spool, song: Path, name: str | None = None) -> str:
+def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | None = None) -> str:
     """Put a copy of `song` into the inbox (as `name`) the best way: under a dot name, then by one rename. Its name there.
 
-    Raises OSError; `FileExistsError` where the inbox has that name already.
+    `options` are its option file, which is there before the song is. Raises OSError; `FileExistsError` where the inbox
+    has the name, or such an option file, already. Nothing is left behind then.
     """
     name = name or song.name
-    target = spool.inbox / name
-    part = spool.inbox / f".{name}.part"
-    if target.exists():
-        raise FileExistsError(17, "the inbox has a song of that name already", str(target))
-    shutil.copyfile(song, part)
-    os.rename(part, target)  # noqa: PTH104 - the one line of the protocol that matters, as the README writes it
+    target, told = spool.song(name), spool.options(name)
+    for path in (target, told) if options is not None else (target,):
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own, so that two who drop the same song do not write into one file.
+    part = target.parent / f".{short(target.name)}.{secrets.token_hex(4)}.part"
+    part_told = part.with_suffix(".options.part")
+    try:
+        shutil.copyfile(song, part)
+        if options is not None:
+            part_told.write_bytes(options)
+            _appear(part_told, told)
+        try:
+            _appear(part, target)
+        except OSError:
+            if options is not None:
+                told.unlink(missing_ok=True)
+            raise
+    finally:
+        part.unlink(missing_ok=True)
+        part_told.unlink(missing_ok=True)
     return name
+
+
+def _appear(part: Path, target: Path) -> None:
+    """The one line of the protocol that matters: rename, without replacing wherever the filesystem can tell."""
+    try:
+        rename_new(part, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        part.rename(target)  # neither RENAME_NOREPLACE nor links: that the name was free has been looked at
 
 
 def follow(spool: Spool, name: str, before: int) -> Iterator[dict[str, Any]]:
@@ -63,12 +97,11 @@ def follow(spool: Spool, name: str, before: int) -> Iterator[dict[str, Any]]:
         time.sleep(POLL_S)
 
 
-def last_seq(spool: Spool, name: str) -> int:
-    document = read(spool.sidecar(name))
-    return int(document["seq"]) if document else 0
-
-
 def cancel(spool: Spool, name: str) -> None:
-    """Ask for the job of `name` to stop."""
-    path = spool.cancel(name)
-    path.touch()
+    """Ask for the job of `name` to stop. Raises OSError."""
+    spool.cancel(name).touch()
+
+
+def cancel_all(spool: Spool) -> None:
+    """Ask for every job to stop. Raises OSError."""
+    spool.cancel_all.touch()

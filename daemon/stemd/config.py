@@ -4,7 +4,9 @@
 """
 
 import os
+import re
 from enum import StrEnum
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +14,22 @@ import msgspec
 import tomli
 from msgspec import Meta
 
-from stemd import naming
 from stemd.errors import ConfigError
 from stemd.job import Options
+from stemd.naming import TEMPLATE_LONGEST, holdable, template_of
+from stemd.naming import check as check_naming
+from stemd.typed import no_such_key, shown, typed
 
 DEFAULT_PATH = Path("/etc/stemd/stemd.toml")
 
-Seconds = Annotated[float, Meta(gt=0)]
+YEAR_S = 31_536_000
+"""No duration is longer: TOML knows `inf`, which no clock can wait for."""
+
+_PROFILE = re.compile(r"[^\W_]([\w -]{0,58}[\w-])?")
+
+Seconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=YEAR_S)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class After(StrEnum):
@@ -53,7 +64,8 @@ class Paths(_Section, frozen=True):
 
 class Inbox(_Section, frozen=True):
     scan_interval: Seconds = 10.0
-    settle: Annotated[float, Meta(ge=0)] = 2.0
+    settle: SecondsOrNone = 2.0
+    settle_remote: SecondsOrNone = 10.0
     after: After = After.MOVE
     recursive: bool = True
     watch: Watch = Watch.AUTO
@@ -62,22 +74,21 @@ class Inbox(_Section, frozen=True):
 class Status(_Section, frozen=True):
     progress_s: Seconds = 0.5
     heartbeat_s: Seconds = 5.0
+    keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30
 
 
 class Model(_Section, frozen=True):
-    name: str = "htdemucs"
+    name: ModelName = "htdemucs"
     repo: str = ""
-    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)\Z", title="auto, cpu, cuda or cuda:N")] = "auto"
     allow_pickle: bool = False
 
 
 class Defaults(_Section, frozen=True):
     stems: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...], Meta(min_length=1, max_length=64)
-    ] = (
-        "vocals",
-        "instrumental",
-    )
+        tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...],
+        Meta(min_length=1, max_length=64, extra_json_schema={"uniqueItems": True}),
+    ] = ("vocals", "instrumental")
     format: Literal["source", "wav", "flac", "mp3", "ogg"] = "source"
     bitrate: Annotated[int, Meta(ge=8, le=512)] = 320
     bit_depth: Literal["source", "float", 16, 24, 32] = "source"
@@ -86,10 +97,29 @@ class Defaults(_Section, frozen=True):
     instrumental: Literal["auto", "add", "minus"] = "auto"
     shifts: Annotated[int, Meta(ge=0, le=20)] = 0
     overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
-    naming: str = "{stem}.{ext}"
+    naming: Annotated[str, Meta(min_length=1, max_length=TEMPLATE_LONGEST)] = "{stem}.{ext}"
 
     def __post_init__(self) -> None:
-        naming.check(self.naming)
+        """Raises ValueError, with the key first, where values that are right alone are wrong together."""
+        check_naming(self.naming)
+        if twice := next((stem for stem in self.stems if self.stems.count(stem) > 1), None):
+            raise ValueError(f"stems has {twice!r} twice: name each stem once")
+        if self.clip == "none" and (self.format not in ("source", "wav") or self.bit_depth not in ("source", "float")):
+            raise ValueError(
+                f'clip = "none" needs float samples, and format = "{self.format}" with bit_depth = '
+                f'{shown(self.bit_depth)} has none: set format = "wav" and bit_depth = "float", or clip = "joint"'
+            )
+
+    def of(self, model: str, profile: str | None) -> Options:
+        """These as the options of a song, with the template in place of its name."""
+        values = {**msgspec.structs.asdict(self), "naming": template_of(self.naming)}
+        return Options(model=model, profile=profile, **values)
+
+
+class _Profile(Defaults, frozen=True):
+    """What a profile may set."""
+
+    model: ModelName = ""
 
 
 class Limits(_Section, frozen=True):
@@ -97,7 +127,7 @@ class Limits(_Section, frozen=True):
     max_bytes: Annotated[int, Meta(gt=0)] = 4294967296
     max_attempts: Annotated[int, Meta(ge=1)] = 3
     cancel_grace_s: Seconds = 5.0
-    truncated_grace_s: Annotated[float, Meta(ge=0)] = 600.0
+    truncated_grace_s: SecondsOrNone = 600.0
 
 
 class Log(_Section, frozen=True):
@@ -119,7 +149,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def options(self) -> Options:
         """The options of a song that brings none of its own."""
-        return Options(model=self.model.name, profile=None, **msgspec.structs.asdict(self.defaults))
+        return self.defaults.of(self.model.name, None)
 
     def folder(self, part: str) -> Path:
         """The path of one part of the spool (`inbox`, `outbox`, `status`, `done` or `failed`)."""
@@ -147,9 +177,11 @@ def load(path: Path | None = None) -> Config:
             return check(Config(), "the built-in defaults")
         path = DEFAULT_PATH
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: the configuration cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: the configuration must be UTF-8, and is not from byte {error.start} on") from error
     return check(parse(text, str(path)), str(path))
 
 
@@ -157,66 +189,83 @@ def parse(text: str, where: str) -> Config:
     """The configuration that `text` spells; `where` names it in errors."""
     try:
         table = tomli.loads(text)
-        return msgspec.convert(table, Config)
-    except tomli.TOMLDecodeError as error:
+    except (tomli.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{where}: not TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_plain(str(error))}") from error
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    if unknown := next((name for name in table if name not in kinds), None):
+        raise ConfigError(f"{where}: [{shown(unknown)[1:-1]}]: {no_such_key(unknown, kinds)}")
+    sections: dict[str, Any] = {}
+    for name, values in table.items():
+        try:
+            sections[name] = _profiles(values) if name == "profiles" else typed(values, kinds[name])
+        except ValueError as error:
+            raise ConfigError(f"{where}: [{name}] {error}") from error
+    return Config(**sections)
 
 
-def _plain(message: str) -> str:
-    """msgspec's sentence with the key as it is written in the file: `$.inbox.settle` becomes `[inbox] settle`."""
-    reason, _, place = message.partition(" - at `")
-    keys = place.removeprefix("$").rstrip("`").strip(".").split(".")
-    if unknown := reason.partition("unknown field `")[2].rstrip("`"):
-        keys, reason = [*keys, unknown], "there is no such key"
-    keys = [key for key in keys if key]
-    if len(keys) > 1:
-        return f"[{keys[0]}] {'.'.join(keys[1:])}: {reason}"
-    return f"[{keys[0]}]: {reason}" if keys else reason
+def _profiles(values: Any) -> dict[str, dict[str, Any]]:
+    """Only the shape: what is in them can be judged once `[defaults]` are known."""
+    if not isinstance(values, dict) or not all(isinstance(keys, dict) for keys in values.values()):
+        raise ValueError("holds tables only: begin each profile with a line [profiles.NAME]")
+    return values
 
 
 def check(config: Config, where: str) -> Config:
     """`config` itself, or a `ConfigError` where keys that are right alone are wrong together."""
-    for key in ("spool", "inbox", "outbox", "status", "done", "failed", "work", "state", "models"):
-        value = getattr(config.paths, key)
-        if value and not value.startswith("/"):
-            raise ConfigError(f"{where}: [paths] {key} = {value!r} must be an absolute path")
-    if config.model.repo and not config.model.repo.startswith("/"):
-        raise ConfigError(f"{where}: [model] repo = {config.model.repo!r} must be an absolute path")
-    for profile, keys in config.profiles.items():
-        _check_profile(profile, keys, config, where)
-    _check_apart(config, where)
+    try:
+        for key in msgspec.structs.fields(Paths):
+            _check_path(f"[paths] {key.name}", getattr(config.paths, key.name))
+        _check_path("[model] repo", config.model.repo)
+        for profile, keys in config.profiles.items():
+            _check_profile(profile, keys, config)
+        _check_apart(config)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     return config
 
 
-def _check_profile(profile: str, keys: dict[str, Any], config: Config, where: str) -> None:
-    """A profile has keys of [defaults], and `model`; and a folder can have its name."""
-    if not profile or "/" in profile or profile.startswith("."):
-        raise ConfigError(f"{where}: [profiles.{profile!r}]: a profile must have a name that a folder can have")
-    values = {**msgspec.structs.asdict(config.defaults), **keys}
-    model = values.pop("model", config.model.name)
+def _check_path(key: str, value: str) -> None:
+    if value and (not value.startswith("/") or "\0" in value):
+        raise ValueError(f"{key} = {shown(value)}: it must be an absolute path, beginning with /; ~ is not known here")
+
+
+def _check_profile(profile: str, keys: dict[str, Any], config: Config) -> None:
+    """A profile has keys of [defaults], and `model`; and a folder of the inbox can have its name.
+
+    The plain names below are none that the inbox ignores or reserves (`inbox/names.py`): those begin with or hold a dot
+    or some other sign.
+    """
+    if not _PROFILE.fullmatch(profile) or holdable(profile) != profile:
+        raise ValueError(
+            f"[profiles.{shown(profile)}]: a folder of the inbox has the profile's name, so it must be letters and digits, "
+            "with spaces, - and _ between them, and no name that Windows reserves"
+        )
     try:
-        msgspec.convert(values, Defaults)
-        msgspec.convert(model, str)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_plain(str(error).replace('$', f'$.profiles.{profile}', 1))}") from error
+        typed({**msgspec.structs.asdict(config.defaults), **keys}, _Profile)
+    except ValueError as error:
+        raise ValueError(f"[profiles.{profile}] {error}") from error
 
 
-def _check_apart(config: Config, where: str) -> None:
-    """No folder of ours may lie in the inbox, nor the inbox in one of ours: we would eat our own output."""
-    inbox = config.folder("inbox")
-    ours = {part: config.folder(part) for part in ("outbox", "status", "done", "failed")}
-    ours |= {"state": config.state, "models": config.models}
+def _check_apart(config: Config) -> None:
+    """No folder may lie in another: we would eat our own output, or show private files on the share.
+
+    done and failed may be one folder; models and work may lie in the state folder, where models are by default.
+    """
+    parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
+    parts |= {"state": config.state, "models": config.models}
     if config.paths.work:
-        ours["work"] = Path(config.paths.work)
-    for part, folder in ours.items():
-        if _lies_in(folder, inbox) or (_lies_in(inbox, folder)):
-            raise ConfigError(f"{where}: [paths] {part} ({folder}) and inbox ({inbox}) must not lie in each other")
-    for part in ("status", "done", "failed"):
-        if _lies_in(ours[part], ours["outbox"]) or _lies_in(ours["outbox"], ours[part]):
-            raise ConfigError(
-                f"{where}: [paths] {part} ({ours[part]}) and outbox ({ours['outbox']}) must not lie in each other"
+        parts["work"] = Path(config.paths.work)
+    for (one, first), (other, second) in combinations(parts.items(), 2):
+        if {one, other} <= {"state", "models", "work"} or ({one, other} == {"done", "failed"} and first == second):
+            continue
+        try:
+            met = _lies_in(first, second) or _lies_in(second, first)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"[paths] {one} ({first}) or {other} ({second}) cannot be followed: {error}") from error
+        if met:
+            raise ValueError(
+                f"[paths] {one} ({first}) and {other} ({second}) lie in each other or are one folder: set {one} or "
+                f"{other} to a folder of its own"
             )
 
 
@@ -225,6 +274,14 @@ def _lies_in(inner: Path, outer: Path) -> bool:
     real_inner, real_outer = inner.resolve(), outer.resolve()
     if real_inner.is_relative_to(real_outer):
         return True
-    if not real_outer.exists():
-        return False
-    return any(folder.exists() and folder.samefile(real_outer) for folder in (real_inner, *real_inner.parents))
+    there = _key(real_outer)
+    return there is not None and any(_key(folder) == there for folder in (real_inner, *real_inner.parents))
+
+
+def _key(folder: Path) -> tuple[int, int] | None:
+    """Device and inode; None where it is not there, or where this user (of `stemd submit`, say) may not look."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

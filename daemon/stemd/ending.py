@@ -41,12 +41,12 @@ def _finally(job: Job, state: State, jobs: Jobs, **changes: object) -> Job:
 
 
 def conclude(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job:
-    """Points 8 to 10 for a job whose last state is in the ledger. While status/ is away the rest has to wait."""
+    """Points 8 to 10 for a job whose last state is in the ledger. While a folder is away the rest has to wait."""
     trace.point("8-sidecar")
-    if not jobs.show(job):
-        jobs.unshown[job.job_id] = job
+    if not jobs.show(job) or jobs.is_away():
+        jobs.parked[job.job_id] = job
         return job
-    jobs.unshown.pop(job.job_id, None)
+    jobs.parked.pop(job.job_id, None)
     log.info("%s: %s%s", job.shown, job.state, f": {job.error.message}" if job.error else "")
     trace.point("9-original")
     left, warning = _put_away(job, spool, after)
@@ -69,13 +69,21 @@ def _answer_cancel(job: Job, jobs: Jobs, spool: Spool) -> Job:
     seen = standing_cancel(job, spool)
     if seen is None:
         return job
-    newer = jobs.behind.get(job.name)
-    if newer is not None and seen.ctime_ns >= newer.identity.ctime_ns:
-        return job  # it is meant for the newer drop; the next look sees to it
+    if _is_for_a_newer_drop(job, seen, spool):
+        return job  # the next look sees to it
     job = remove_cancel(job, seen, spool.cancel(job.name))
     if job.cancel is None:
         job = jobs.change(job, job.state, cancel=Cancel(seen_at=jobs.now, result=CancelResult.TOO_LATE))
     return job
+
+
+def _is_for_a_newer_drop(job: Job, cancel: Identity, spool: Spool) -> bool:
+    """Whether the name is that of a new drop by now, and the cancel came after it."""
+    try:
+        song = Identity.of(spool.song(job.name).lstat())
+    except OSError:
+        return False
+    return not song.is_same_drop(job.identity) and cancel.ctime_ns >= song.ctime_ns
 
 
 def standing_cancel(job: Job, spool: Spool) -> Identity | None:

@@ -19,6 +19,7 @@ import msgspec
 from stemd import ending, options
 from stemd.config import Config
 from stemd.errors import AudioProcessingError
+from stemd.identity import Identity
 from stemd.inbox.ready import Settling, writer_has
 from stemd.inbox.recheck import Recheck
 from stemd.inbox.scan import Listing, Seen
@@ -28,7 +29,7 @@ from stemd.jobs import Jobs, previous
 from stemd.models import store
 from stemd.options import JobOptions
 from stemd.places import Places
-from stemd.spool import Spool
+from stemd.spool import OPTIONS, Spool, companion
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Intake:
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to what has been listed."""
         self.again = FOREVER
+        for seen in listing.options:
+            self._options_settle_at(seen.name, seen.identity, now)  # they may settle before their song is there
         self._greet(listing, now)
         for seen in listing.songs.values():
             if (job := self._jobs.waiting(seen.name)) is not None:
@@ -94,7 +97,7 @@ class Intake:
             return True
         if not last.settled and last.left.inode == seen.identity.inode:
             # It was cancelled while it was being written: what is written yet belongs to it.
-            over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen), now)
+            over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
             self._jobs.left[seen.name] = msgspec.structs.replace(last, left=seen.identity, settled=over <= now)
             return True
         if last.sha256 is not None and _differs_by_inode(last, seen):
@@ -169,7 +172,8 @@ class Intake:
         if reason is not None:
             return reason, again, chosen
         awaits_hash = isinstance(chosen, JobOptions) and chosen.own.wait_for_sha256 is not None
-        over = self._settling.over_at(seen.name, seen.identity, 0.0 if awaits_hash else self._settle_s(seen), now)
+        settle_s = 0.0 if awaits_hash else self._settle_s(seen.name, seen.identity)
+        over = self._settling.over_at(seen.name, seen.identity, settle_s, now)
         if over > now:
             return Reason.CHANGING, over, chosen
         reason = writer_has(self._spool.song(seen.name), seen.identity)
@@ -187,9 +191,7 @@ class Intake:
         if seen.options is None:
             return None, now, options.NONE
         path = self._spool.options(seen.name)
-        over = self._settling.over_at(
-            path.relative_to(self._spool.inbox).as_posix(), seen.options, self._settle_s(seen), now
-        )
+        over = self._options_settle_at(companion(seen.name, OPTIONS), seen.options, now)
         if over > now:
             return Reason.CHANGING, over, options.NONE
         if reason := writer_has(path, seen.options):
@@ -203,9 +205,11 @@ class Intake:
         except OSError:
             return Reason.CHANGING, now + RECHECK_S, options.NONE  # it went just now
 
-    def _settle_s(self, seen: Seen) -> float:
-        folder = self._spool.song(seen.name).parent
-        remote = self._trust.is_remote(folder, seen.identity.device)
+    def _options_settle_at(self, name: str, identity: Identity, now: float) -> float:
+        return self._settling.over_at(name, identity, self._settle_s(name, identity), now)
+
+    def _settle_s(self, name: str, identity: Identity) -> float:
+        remote = self._trust.is_remote(self._spool.song(name).parent, identity.device)
         return self._config.inbox.settle_remote if remote else self._config.inbox.settle
 
     def _accept(self, job: Job, chosen: JobOptions | AudioProcessingError) -> None:

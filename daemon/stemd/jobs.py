@@ -45,8 +45,10 @@ class Jobs:
         self.left: dict[str, Job] = {}
         self._over_behind: dict[str, Job] = {}
         """Newer drops that ended before the running job of their name; they are shown after it."""
-        self.unshown: dict[str, Job] = {}
-        """Final jobs whose sidecar could not be written, by id: their end is not over."""
+        self.parked: dict[str, Job] = {}
+        """Final jobs, by id, whose end has to wait for a folder that is away."""
+        self.is_away: Callable[[], bool] = lambda: False
+        """Whether a folder of the spool is away just now."""
         value = ledger.fact(CANCELLED_ALL)
         self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
         """The last bare cancel file that was obeyed; it means nothing more."""

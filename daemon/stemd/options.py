@@ -5,31 +5,35 @@
 A mistake in it is `bad-options`, in a sentence that names the key. Pure: bytes and a configuration in, values out.
 """
 
+import json
+import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from stemd.config import Config, Defaults
+from stemd.config import Config, Defaults, ModelName
 from stemd.errors import AudioProcessingError, Code
 from stemd.job import Options
-
-T = TypeVar("T")
+from stemd.typed import no_such_key, shown, typed
 
 LONGEST = 64 * 1024
 """Bytes of an option file."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=100)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="64 hex digits, in lower case")]
+ProfileName = Annotated[str, Meta(min_length=1, max_length=60)]
+Sha256 = Annotated[
+    # The lengths too: `$` also matches before a final newline.
+    str, Meta(pattern="^[0-9A-Fa-f]{64}$", min_length=64, max_length=64, title="64 hex digits")
+]
 
 
 class Own(msgspec.Struct, frozen=True, kw_only=True):
     """The keys that only a job has; all others are those of `[defaults]`."""
 
     schema: Annotated[Literal[1], Meta(description="version of this format")] | UnsetType = UNSET
-    profile: Annotated[Name, Meta(description="a profile of the configuration")] | UnsetType = UNSET
-    model: Annotated[Name, Meta(description="a name that `stemd models list` shows")] | UnsetType = UNSET
+    profile: Annotated[ProfileName, Meta(description="a profile of the configuration")] | UnsetType = UNSET
+    model: Annotated[ModelName, Meta(description="a name that `stemd models list` shows")] | UnsetType = UNSET
     priority: Annotated[int, Meta(ge=-1000, le=1000, description="higher is earlier")] = 0
     force: Annotated[bool, Meta(description="compute it even if the same result is there")] = False
     wait_for_sha256: Annotated[Sha256, Meta(description="the song is complete when it has this hash")] | None = None
@@ -52,44 +56,88 @@ NONE = JobOptions()
 
 def parse(data: bytes) -> JobOptions:
     """The options in the bytes of an option file. Raises BAD_OPTIONS."""
-    if len(data) > LONGEST:
-        raise bad(f"the file has {len(data)} bytes; {LONGEST} are allowed")
-    try:
-        found = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
-        raise bad(f"the file is not JSON ({error})") from error
-    except RecursionError as error:
-        raise bad("the file is not JSON that options need: it is nested too deeply") from error
-    if not isinstance(found, dict):
-        raise bad("the file must hold one JSON object")
-    if unknown := sorted(found.keys() - {*_OWN, *_DEFAULTS}):
-        raise bad(f"{unknown[0]!r:.80}: there is no such key; there are {', '.join((*_OWN, *_DEFAULTS))}")
-    own = _converted({key: value for key, value in found.items() if key in _OWN}, Own)
+    found = _read(data)
+    if unknown := next((key for key in found if key not in (*_OWN, *_DEFAULTS)), None):
+        raise bad(f"{shown(unknown)[1:-1]}: {no_such_key(unknown, (*_OWN, *_DEFAULTS))}")
     changed = {key: value for key, value in found.items() if key in _DEFAULTS}
-    _converted({**msgspec.structs.asdict(Defaults()), **changed}, Defaults)
+    try:
+        own = typed({key: value for key, value in found.items() if key in _OWN}, Own)
+        typed(changed, Defaults)
+    except ValueError as error:
+        raise bad(str(error)) from error
+    if own.wait_for_sha256 is not None:
+        own = msgspec.structs.replace(own, wait_for_sha256=own.wait_for_sha256.lower())
     return JobOptions(own=own, changed=changed)
 
 
+def _read(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`. A byte order mark, as Windows writes it, is let pass; 5.0 is the whole number 5."""
+    if len(data) > LONGEST:
+        raise bad(f"the file has {len(data)} bytes; {LONGEST} are allowed")
+    if not data.strip():
+        raise bad("the file is empty: write {} where nothing is to be changed, or leave the file out")
+    try:
+        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_number)
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise bad(f"the file must be UTF-8, and is not from byte {error.start} on") from error
+    except UnicodeEncodeError as error:
+        raise bad("a text in it has half a surrogate pair, which is no character") from error
+    except RecursionError as error:
+        raise bad("the file is nested too deeply: options are one object, and no value of it holds another") from error
+    except ValueError as error:
+        raise bad(f"the file is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise bad(f"the file must hold one JSON object, {{...}}, not {shown(found)}")
+    return {key: int(value) if _is_whole(value) else value for key, value in found.items()}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise bad(f"{shown(twice)[1:-1]} is there twice: leave one out")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
 def profile_of(name: str, profiles: Mapping[str, Any]) -> str | None:
-    """The deepest folder on the way to the song `name` that is called as a profile is."""
-    return next((part for part in reversed(name.split("/")[:-1]) if part in profiles), None)
+    """The deepest folder on the way to the song `name` that is called as a profile is.
+
+    In NFC, since Macs decompose the names of the folders that they make.
+    """
+    folders = [unicodedata.normalize("NFC", part) for part in name.split("/")[:-1]]
+    return next((folder for folder in reversed(folders) if folder in profiles), None)
 
 
 def effective(config: Config, name: str, job: JobOptions, is_known: Callable[[str], bool]) -> Options:
-    """What the song `name` (its path below the inbox) is to become. Raises BAD_OPTIONS."""
-    profile = job.own.profile if job.own.profile is not UNSET else profile_of(name, config.profiles)
+    """What the song `name` (its path below the inbox) is to become. Raises BAD_OPTIONS.
+
+    Only a model that the song itself asks for must be known: one of the configuration may be missing for a while.
+    """
+    own = job.own
+    profile = profile_of(name, config.profiles) if own.profile is UNSET else own.profile
     if profile is not None and profile not in config.profiles:
-        there = ", ".join(sorted(config.profiles)) or "none"
-        raise bad(f"profile: there is no profile {profile!r}; the configuration has {there}")
+        there = ", ".join(config.profiles) or "none"
+        raise bad(f"profile = {shown(profile)}: there is no such profile; the configuration has {there}")
     preset = dict(config.profiles[profile]) if profile is not None else {}
     model = preset.pop("model", config.model.name)
-    if job.own.model is not UNSET:
-        model = job.own.model
-    if not is_known(model):
-        raise bad(f"model: there is no model {model!r}; `stemd models list` shows them")
-    merged = {**msgspec.structs.asdict(config.defaults), **preset, **job.changed}
-    defaults = _converted(merged, Defaults)
-    return Options(model=model, profile=profile, **msgspec.structs.asdict(defaults))
+    if own.model is not UNSET:
+        model = own.model
+        if not is_known(model):
+            raise bad(f"model = {shown(model)}: there is no such model; `stemd models list` shows those that there are")
+    try:
+        return typed({**msgspec.structs.asdict(config.defaults), **preset, **job.changed}, Defaults).of(model, profile)
+    except ValueError as error:
+        raise bad(str(error)) from error
 
 
 def schema() -> dict[str, Any]:
@@ -111,13 +159,3 @@ def schema() -> dict[str, Any]:
 def bad(reason: str) -> AudioProcessingError:
     """The error of an option file that cannot be used."""
     return AudioProcessingError(Code.BAD_OPTIONS, f"The song's options cannot be used: {reason}.")
-
-
-def _converted(values: dict[str, Any], kind: type[T]) -> T:
-    """`values` as `kind`. Raises BAD_OPTIONS with the key first: `$.format` is `format`."""
-    try:
-        return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        key = place.strip(".`")
-        raise bad(f"{key}: {reason}" if key else reason) from error

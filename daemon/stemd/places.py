@@ -9,14 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.inbox.filesystem import mount_of
+from stemd.inbox.filesystem import Root, mount_of
 from stemd.ledger import Ledger
 from stemd.spool import Spool
 
 log = logging.getLogger(__name__)
-
-Root = tuple[int, int, int]
-"""Device, inode and mount of a folder."""
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -65,6 +62,11 @@ class Places:
         known = self._known["inbox"]
         if self._trusted is None and self.root is not None and known is not None and known.inode == self.root[1]:
             self._trusted = self.root[:2]
+
+    def are_away(self) -> bool:
+        """Whether any folder is missing, or the inbox another one, as of now."""
+        self.look()
+        return bool(self.missing) or self.inbox_is_another
 
     @property
     def inbox_is_another(self) -> bool:

@@ -6,6 +6,7 @@ passes) and moves the job on. It never waits for anything.
 
 import errno
 import logging
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -109,9 +110,10 @@ class Runner:
 
     def _options_file(self, job: Job) -> Identity | None:
         try:
-            return Identity.of(self._spool.options(job.name).lstat())
+            status = self._spool.options(job.name).lstat()
         except OSError:
             return None
+        return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
 
     def _on_thread(self, work: Callable[..., None], *arguments: object) -> None:
         self._thread = threading.Thread(target=work, args=arguments, name="snapshot")
@@ -148,7 +150,7 @@ class Runner:
 
     def _lost(self, outcome: Outcome) -> None:
         """There is no snapshot. What the file is now, the next look finds out."""
-        if outcome is Outcome.GONE and not self._places.inbox_is_another:
+        if outcome is Outcome.GONE and not self._places.are_away():
             self._vanish("The song was deleted.")
         elif outcome is Outcome.BUSY:
             self._back_to_waiting(Reason.OPEN_FOR_WRITING, "", ready_at=0.0)

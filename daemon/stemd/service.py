@@ -21,9 +21,10 @@ from stemd import __version__, ending, notify, rebuild, retention, status
 from stemd.cancels import Cancels
 from stemd.config import Config
 from stemd.errors import ConfigError
+from stemd.inbox.filesystem import Root
 from stemd.inbox.ready import survive_lease_breaks
 from stemd.inbox.recheck import Recheck
-from stemd.inbox.scan import scan
+from stemd.inbox.scan import Listing, scan
 from stemd.inbox.trust import Trust
 from stemd.inbox.wake import Waker
 from stemd.intake import Intake
@@ -81,6 +82,8 @@ class Service:
         self.state = "starting"
         self._due = dict.fromkeys(("scan", "gap", "cancel", "places", "heartbeat", "alive", "sweep"), 0.0)
         self._wanted = True
+        self._missing: frozenset[str] = frozenset({"not looked"})
+        self._root: Root | None = None
         self._open = False
         self._announced = False
         self._marked = False
@@ -110,6 +113,7 @@ class Service:
             signal.signal(number, self._on_signal)
         self.jobs = Jobs(self.spool, self.ledger, self.facts, time.time)
         self.places = Places(self.spool, self.ledger)
+        self.jobs.is_away = self.places.are_away
         self.trust = Trust()
         self.recheck = Recheck(self._wake)
         self.keeper = Keeper(self.config, self.mailbox.put)
@@ -189,14 +193,15 @@ class Service:
         if now < self._due["places"]:
             return
         self._due["places"] = now + min(PLACES_S, self.config.inbox.scan_interval)
-        before, root = set(self.places.missing), self.places.root
         self.places.look()
-        if self.places.root != root:
+        before, self._missing = self._missing, frozenset(self.places.missing)
+        if self.places.root != self._root:
+            self._root = self.places.root
             self.trust.renew(self.spool.inbox)
             self._wanted = True
-        if set(self.places.missing) != before:
+        if self._missing != before:
             self._due["heartbeat"] = 0.0
-        if self.places.missing or (self._open and not before):
+        if self._missing or (self._open and not before):
             return
         self.locks.take("status", "outbox")
         if not self.locks.judge_rival(now):
@@ -219,8 +224,6 @@ class Service:
         """What was away is there again: what could not be shown or finished is."""
         self.jobs.show_all()
         self.leftovers.forget()
-        for job in list(self.jobs.unshown.values()):
-            ending.conclude(job, self.jobs, self.spool, self.config.inbox.after)
         self._wanted = True
 
     def look(self, now: float) -> None:
@@ -236,19 +239,34 @@ class Service:
         self._wanted = False
         self._due["scan"] = now + self.config.inbox.scan_interval
         self._due["gap"] = now + WAKE_GAP_S
-        self.waker.check(self.config.inbox.watch, self.places.root, self.trust.mount)
-        try:
-            listing = scan(self.spool.inbox, recursive=self.config.inbox.recursive)
-        except OSError as error:
-            self._warnings = (f"The inbox {self.spool.inbox} cannot be read: {error.strerror}.",)
+        listing = self._list()
+        if listing is None:
             return
-        self._warnings = ()
         self.intake.look(listing, now)
+        if self.jobs.parked and not self.places.are_away():
+            for job in list(self.jobs.parked.values()):
+                ending.conclude(job, self.jobs, self.spool, self.config.inbox.after)
         told = self.cancels.look(listing, self.intake.fresh, now)
         self.leftovers.look(listing, told)
         if now >= self._due["sweep"]:
             self._due["sweep"] = now + retention.EVERY_S
             retention.sweep(self.spool, self.jobs, time.time() - self.config.status.keep_days * DAY_S)
+
+    def _list(self) -> Listing | None:
+        """What lies in the inbox; None where it cannot be read, or became another folder meanwhile."""
+        self.places.look()
+        root = self.places.root
+        self.waker.check(self.config.inbox.watch, root, self.trust.mount)
+        if "inbox" in self.places.missing:
+            return None
+        try:
+            listing = scan(self.spool.inbox, recursive=self.config.inbox.recursive)
+        except OSError as error:
+            self._warnings = (f"The inbox {self.spool.inbox} cannot be read: {error.strerror}.",)
+            return None
+        self._warnings = ()
+        self.places.look()
+        return listing if self.places.root == root else None
 
     def begin(self, now: float) -> None:
         """Start the next job, if its model is warm and the folders are there."""

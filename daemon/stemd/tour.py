@@ -31,6 +31,7 @@ def main() -> int:
         "[inbox]\nsettle = 1.0\n[status]\nheartbeat_s = 1.0\n",
         encoding="utf-8",
     )
+    (folder / "spool").mkdir()
     spool = Spool(configuration.load(settings))
     songs = [Path(argument) for argument in sys.argv[1:]] or [_make_song(folder)]
     print(

@@ -19,6 +19,9 @@ _REMOTE = re.compile(
 _LOCAL_FUSE = ("fuseblk",)
 """NTFS by ntfs-3g and the like: FUSE, but nobody else has the disk."""
 
+Root = tuple[int, int, int]
+"""Which folder it is: device, inode and the id of the mount that it is seen through."""
+
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """`id` is the kernel's number of the mount, `kind` the filesystem's name, `point` where it is mounted."""

@@ -8,11 +8,8 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from stemd.config import Watch
-from stemd.inbox.filesystem import Mount, is_remote
+from stemd.inbox.filesystem import Mount, Root, is_remote
 from stemd.status import WatchStatus
-
-Root = tuple[int, int, int]
-"""Device, inode and mount of the inbox."""
 
 
 class _Ring(FileSystemEventHandler):

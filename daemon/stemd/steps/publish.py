@@ -96,10 +96,12 @@ def is_ours(folder: Path, job_id: str) -> bool:
 def take(song: Path, taken: Path, identity: Identity) -> bool:
     """Move the original aside under a private name, if it still is what the snapshot was made of. Idempotent.
 
-    Whatever else carries the name by now is a new drop: it is put back at once, never replaced.
+    Whatever else carries the name by now is a new drop: it stays, or is put back at once, and is never replaced.
     """
     if not taken.exists():
         try:
+            if not Identity.of(song.lstat()).is_same_drop(identity):
+                return False
             song.rename(taken)
         except FileNotFoundError:
             return False

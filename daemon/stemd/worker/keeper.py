@@ -184,12 +184,16 @@ class Keeper:
         return now > self._heard + patience
 
     def close(self) -> None:
+        """End the worker for good."""
+        self._drop("stopped")
+
+    def _end(self) -> None:
         if self.handle:
             self.handle.close()
             self.handle = None
 
     def _drop(self, why: str) -> None:
-        self.close()
+        self._end()
         self.state, self.message, self.engine = "dead", why, None
 
 

@@ -1,0 +1,87 @@
+"""`stemd check`: what the machine offers. The GPU is looked for without torch, systemd-python without loading it."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+
+from stemd.commands.finding import Finding, Level
+from stemd.config import Config, Watch
+from stemd.inbox.filesystem import is_remote, mount_of
+
+LIMITS = Path("/proc/sys/fs/inotify")
+DEVICES = Path("/dev")
+
+
+def watch(config: Config, inbox: Path) -> Finding:
+    """inotify wants a watch for every folder, and an instance; both are counted for each user."""
+    every = f"the inbox is looked at every {config.inbox.scan_interval:g} s"
+    if config.inbox.watch is Watch.POLL:
+        return Finding(Level.OK, "watch", f"[inbox] watch = poll: {every}")
+    if inbox.is_dir() and is_remote(kind := mount_of(inbox).kind):
+        return Finding(Level.NOTE, "watch", f"no events on {kind}: {every}")
+    if not LIMITS.is_dir():
+        return Finding(Level.NOTE, "watch", f"this system has no inotify: {every}")
+    watches, instances = (int((LIMITS / name).read_text()) for name in ("max_user_watches", "max_user_instances"))
+    folders = 1 + sum(len(below) for _, below, _ in os.walk(inbox))
+    told = (
+        f"{folders} folder{'' if folders == 1 else 's'} to watch; allowed are {watches} watches, {instances} instances"
+    )
+    if folders >= watches or instances < 1:
+        remedy = f"sysctl fs.inotify.max_user_watches={2 * folders} fs.inotify.max_user_instances=128"
+        return Finding(Level.FAIL, "watch", f"{told}: {every} until you raise them: {remedy}")
+    if folders > watches // 2:
+        return Finding(Level.NOTE, "watch", f"{told}, for all programs of a user: raise fs.inotify.max_user_watches")
+    return Finding(Level.OK, "watch", told)
+
+
+def device(wanted: str) -> Finding:
+    """The GPUs that the driver shows; whether torch can use one, only the worker knows."""
+    cores = f"{os.cpu_count()} cores"
+    if wanted == "cpu":
+        return Finding(Level.OK, "device", f"the CPU, {cores}, by [model] device")
+    nodes = sorted(node.name for node in DEVICES.glob("nvidia[0-9]*"))
+    if not nodes and wanted == "auto":
+        return Finding(Level.OK, "device", f"the CPU, {cores}: there is no NVIDIA GPU")
+    number = int(wanted.partition(":")[2] or 0)
+    if number >= len(nodes):
+        there = f"{len(nodes)} of them" if nodes else "none"
+        return Finding(
+            Level.FAIL, "device", f"[model] device = {wanted}: the machine shows {there}; the CPU would be used"
+        )
+    names = _gpu_names()
+    if names is None:
+        return Finding(
+            Level.NOTE, "device", f"{', '.join(nodes)}, but nvidia-smi does not answer: is the driver running?"
+        )
+    if _torch_version().endswith("+cpu"):
+        return Finding(Level.NOTE, "device", f"{names}, but torch here is built for the CPU: install torch with CUDA")
+    return Finding(Level.OK, "device", names)
+
+
+def _gpu_names() -> str | None:
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except FileNotFoundError:
+        return "an NVIDIA GPU (no nvidia-smi here to name it)"
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ", ".join(line.partition(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU")) or None
+
+
+def _torch_version() -> str:
+    """What is installed, without loading it."""
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def systemd() -> Finding:
+    """`find_spec` of the package alone would be content with any folder of that name."""
+    with contextlib.suppress(ModuleNotFoundError):
+        if importlib.util.find_spec("systemd.daemon"):
+            return Finding(Level.OK, "systemd", "systemd-python tells systemd how the daemon is")
+    return Finding(Level.OK, "systemd", "systemd-python is not installed: the same is told without it")

@@ -1,0 +1,64 @@
+"""Text for a terminal. Pure.
+
+Names and messages come from others: what a terminal would obey, or what turns the direction of writing, is shown as
+U+FFFD and never sent.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+_OBEYED = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: in UTF-8 too a terminal takes U+009B for the beginning of a command
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction: `gpj.exe` must not look like `exe.jpg`
+    "\u2028\u2029"  # line and paragraph
+    "\ud800-\udfff]"  # stray bytes, as Python decodes them
+)
+
+
+def safe(text: str) -> str:
+    """`text` on one line, without what a terminal would obey."""
+    return _OBEYED.sub("\ufffd", text)
+
+
+def as_json(document: Any) -> str:
+    """`document` as JSON on one line, in which what a terminal would obey is escaped: the value stays what it is."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(document).decode())
+
+
+def percent(fraction: float) -> str:
+    """Cut, not rounded: 100 % is said of what is done."""
+    return f"{int(100 * min(max(fraction, 0.0), 1.0))} %"
+
+
+def speed(speed_x: float | None) -> str:
+    """`38.2x`: times real time."""
+    return f"{speed_x:.1f}x" if speed_x else ""
+
+
+def clock(seconds: float | None) -> str:
+    """`0:11`, `3:25`, `1:02:03`; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    minutes, second = divmod(int(max(seconds, 0.0) + 0.5), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
+
+
+def ago(seconds: float) -> str:
+    """`4 s`, `3 min`, `5 h`, `2 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds / size)} {unit}"
+    return f"{int(max(seconds, 0.0))} s"
+
+
+def size(count: int) -> str:
+    """`812 MB`, `3.1 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def some(count: int, noun: str) -> str:
+    """`1 song`, `2 songs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,239 @@
+"""What people see on a terminal: the live table of `status --watch`, and the bars of `submit --wait`.
+
+    ● stemd 0.1.0: ready · htdemucs on cuda:0 (NVIDIA H100), float16
+    ─ Running ─────────────────────────────────────────────────────────────────────
+      Song.flac                ━━━━━━━━━━━━━╸              42 %  38.2x  0:11 separate
+    ─ Queue: 12 ───────────────────────────────────────────────────────────────────
+      1 ...
+
+What does not fit is counted. A screen is written in one go, without erasing it first: nothing flickers.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from stemd.commands import text, words
+from stemd.commands.board import Health, Picture, Song
+from stemd.commands.text import safe
+from stemd.job import State
+from stemd.naming import folder_name
+
+TALL = 60
+"""Lines of lists in a picture that is printed once."""
+
+WIDE = 120
+"""Columns from which a song's message has room beside its bar."""
+
+COLOURS = {State.DONE: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
+LIGHTS = {Health.ALIVE: "green", Health.LISTENING: "cyan", Health.SILENT: "red"}
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A song with a bar."""
+
+    name: str
+    song: Song | None
+    text: str
+
+
+def is_terminal() -> bool:
+    """Whether standard output is one that can move its cursor."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
+
+
+def show(shown: Picture) -> None:
+    """The picture, once."""
+    Console().print(render(shown))
+
+
+@contextmanager
+def screen() -> Iterator[Callable[[Picture], None]]:
+    """The whole terminal, until the end or SIGTERM."""
+    console = Console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the terminal is given back
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        yield lambda shown: live.update(render(shown, console.size.height), refresh=True)
+
+
+class Bars:
+    """Bars at the foot of the terminal; what is said meanwhile stays above them."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def show(self, rows: Sequence[Row]) -> None:
+        console = self._live.console
+        self._live.update(render_bars(rows, console.size.height), refresh=True)
+
+    def say(self, line: str) -> None:
+        self._live.console.print(Text(safe(line)), soft_wrap=True)
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """They go at the end, or with SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cursor is given back
+    console = Console()
+    with Live(
+        console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as live:
+        yield Bars(live)
+
+
+def render_bars(rows: Sequence[Row], height: int) -> RenderableType:
+    """What runs first, then the order of work; as many as fit."""
+    ordered = sorted(rows, key=_order)
+    count = len(ordered) if len(ordered) < height else height - 2
+    more = [Text(f"  and {len(ordered) - count} more", style="dim")] if count < len(ordered) else []
+    return Group(_progress(ordered[:count]), *more)
+
+
+def _order(row: Row) -> tuple[bool, float]:
+    if row.song is None:
+        return True, float("inf")
+    return row.song.state is not State.RUNNING, row.song.progress.queue_position or float("inf")
+
+
+# ---- status
+
+
+def render(shown: Picture, height: int | None = None) -> RenderableType:
+    """The picture in at most `height` lines, each list with its share; null: printed once, and nothing is watched."""
+    parts = _head(shown, is_cut=height is not None)
+    if shown.running:
+        parts += [_title(words.running(shown)), _progress([_row(song) for song in shown.running])]
+    lists = [(title, songs, cells) for title, songs, cells in _lists(shown) if songs]
+    room = TALL if height is None else height - len(parts) - max(len(shown.running) - 1, 0) - len(lists)
+    shares = share(room, [len(songs) for _, songs, _ in lists])
+    for (title, songs, cells), lines in zip(lists, shares, strict=True):
+        if lines:
+            parts += [_title(title), _table(songs, cells, lines)]
+    if not shown.counts:
+        parts.append(Text("  No songs yet: drop one into the inbox.", style="dim"))
+    return Group(*parts)
+
+
+def share(room: int, wants: Sequence[int]) -> list[int]:
+    """`room` lines, dealt one by one to those who want more."""
+    given = [0] * len(wants)
+    while room > 0 and given != list(wants):
+        for each, want in enumerate(wants):
+            if room > 0 and given[each] < want:
+                given[each] += 1
+                room -= 1
+    return given
+
+
+Cells = Callable[[int, Song], tuple[Text, ...]]
+
+
+def _lists(shown: Picture) -> list[tuple[str, tuple[Song, ...], Cells]]:
+    ended = ", ".join(f"{shown.counts[state]} {state}" for state in COLOURS if shown.counts.get(state))
+    return [
+        (f"Queue: {len(shown.queue)}", shown.queue, _queued),
+        (f"Not ready: {len(shown.waiting)}", shown.waiting, _waiting),
+        (f"Last results ({ended})", shown.results, _result),
+    ]
+
+
+def _table(songs: tuple[Song, ...], cells: Cells, lines: int) -> RenderableType:
+    """The first of the songs in that many lines; the last line counts the rest."""
+    count = len(songs) if len(songs) <= lines else lines - 1
+    table = Table.grid(expand=True, padding=(0, 1))
+    table.add_column(min_width=8, justify="right")
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    for place, song in enumerate(songs[:count], start=1):
+        table.add_row(*cells(place, song))
+    if count < len(songs):
+        table.add_row("", Text(f"and {len(songs) - count} more", style="dim"), "")
+    return table
+
+
+def _queued(place: int, song: Song) -> tuple[Text, ...]:
+    why = "" if song.reason == "queued" else song.reason or ""
+    return Text(str(place), style="dim"), _name(song), Text(safe(f"{why}  {song.message}".strip()), style="yellow")
+
+
+def _waiting(_place: int, song: Song) -> tuple[Text, ...]:
+    return Text(), _name(song), Text(safe(f"{song.reason}  {song.message}".strip()), style="yellow")
+
+
+def _result(_place: int, song: Song) -> tuple[Text, ...]:
+    folder, _, leaf = song.input.name.rpartition("/")
+    usual = f"{folder}/{folder_name(leaf)}".lstrip("/")
+    what = song.message if song.output is None else "" if song.output.dir == usual else f"in {song.output.dir}"
+    told = Text(safe(f"{song.state}  {what}".strip()))
+    told.stylize(COLOURS[song.state], 0, len(song.state))
+    return Text(_time(song.state_since), style="dim"), _name(song), told
+
+
+def _name(song: Song) -> Text:
+    return Text(safe(song.input.name))
+
+
+def _time(utc: str) -> str:
+    """When, on this machine's clock: the time of day, or the day if it was another."""
+    try:
+        at = datetime.fromisoformat(utc).astimezone()
+    except ValueError:
+        return ""
+    return f"{at:%H:%M:%S}" if at.date() == datetime.now(at.tzinfo).date() else f"{at:%d %b}"
+
+
+def _title(title: str) -> RenderableType:
+    return Rule(Text(title, style="bold"), align="left", style="dim")
+
+
+def _row(song: Song) -> Row:
+    return Row(name=song.input.name, song=song, text=song.doing)
+
+
+def _progress(rows: Sequence[Row]) -> RenderableType:
+    table = Table.grid(expand=True, padding=(0, 1))
+    table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
+    table.add_column(ratio=2)
+    for width in (5, 6, 5):
+        table.add_column(min_width=width, justify="right", no_wrap=True)
+    table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        at = row.song.progress if row.song else None
+        fraction = at.fraction if at else 0.0
+        table.add_row(
+            Text(f" {safe(row.name)}"),
+            ProgressBar(total=1.0, completed=fraction),
+            text.percent(fraction),
+            text.speed(at.speed_x if at else None),
+            text.clock(at.eta_s if at else None),
+            Text(safe(row.text), style="dim"),
+        )
+    return table
+
+
+def _head(shown: Picture, *, is_cut: bool) -> list[RenderableType]:
+    light = Text("● ", style=LIGHTS.get(shown.health, "yellow"))
+    lines = [light + Text(safe(words.sentence(shown, time.time())))]
+    if shown.daemon is not None:
+        lines.append(Text(safe(f"  {words.worker(shown.daemon)}"), style="dim"))
+        if shown.daemon.watch.mode == "poll":
+            lines.append(
+                Text(safe(f"  no file events, looks from time to time: {shown.daemon.watch.why}"), style="dim")
+            )
+    warnings = [*([shown.trouble] if shown.trouble else []), *(shown.daemon.warnings if shown.daemon else ())]
+    lines += [Text(safe(f"  ! {warning}"), style="yellow") for warning in warnings[:3]]
+    if is_cut:
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+    return list(lines)

@@ -1,0 +1,85 @@
+"""Tables that people write (TOML, JSON) as our types, and sentences for what is wrong in them. Pure.
+
+msgspec judges; but `Invalid enum value 'x' - at `$.clip`` helps nobody who does not know the types. Here it becomes
+`clip = "x": it must be "joint", "clamp" or "none"`.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def typed(values: Any, kind: type[T]) -> T:
+    """The table `values` as `kind`. Raises ValueError in a sentence that begins with the key and says what it must be."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    if not isinstance(values, dict):
+        raise ValueError(f"must be a table of keys, not {shown(values)}")
+    if unknown := next((key for key in values if key not in kinds), None):
+        raise ValueError(f"{shown(unknown)[1:-1]}: {no_such_key(unknown, kinds)}")
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ValueError):
+            raise ValueError(str(error.__cause__)) from error
+        key = re.findall(r"at `\$\.(\w+)", str(error))[0]
+        words = wanted(inspect.type_info(kinds[key]))
+        raise ValueError(f"{key} = {shown(values[key])}: it must be {words}") from error
+
+
+def no_such_key(key: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown key, the one that was probably meant first."""
+    known = list(known)
+    close = get_close_matches(key.lower(), known, n=1)
+    meant = f"; did you mean {close[0]}?" if close else "."
+    return f"there is no such key{meant} There are {', '.join(known)}"
+
+
+def shown(value: Any) -> str:
+    """A value as the files spell it, short and on one line."""
+    if isinstance(value, dict | list | tuple):
+        return "{...}" if isinstance(value, dict) else "[...]"
+    text = json.dumps(value) if isinstance(value, str | int | float | None) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def wanted(kind: inspect.Type) -> str:
+    """What a value of a type must be, in words."""
+    match kind:
+        case inspect.Metadata(type=inner, extra_json_schema=schema):
+            return str((schema or {}).get("title") or wanted(inner))
+        case inspect.UnionType(types=types):
+            return _either([wanted(each) for each in types])
+        case inspect.LiteralType(values=values):
+            return _either([shown(each) for each in values])
+        case inspect.EnumType(cls=cls):
+            return _either([shown(each.value) for each in cls])
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType(ge=least, le=most):
+            return f"a whole number{_range(least, most)}"
+        case inspect.FloatType(ge=least, gt=above, le=most):
+            return f"a number{_range(least if above is None else above, most)}{'' if above is None else ', but not 0'}"
+        case inspect.StrType(min_length=least, max_length=most):
+            return f"a text{_range(least, most, ' characters')}"
+        case inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
+            return f"a list{_range(least, most, ' entries')}, each {wanted(item)}"
+    return "null"
+
+
+def _either(choices: list[str]) -> str:
+    return " or ".join([*([", ".join(choices[:-1])] if len(choices) > 1 else []), choices[-1]])
+
+
+def _range(least: float | None, most: float | None, of: str = "") -> str:
+    if most is None:
+        return "" if least is None else f" of {least:.15g}{of} or more"
+    if least is None:
+        return f" of up to {most:.15g}{of}"
+    return f" {'of' if of else 'from'} {least:.15g} to {most:.15g}{of}"
