@@ -3,11 +3,15 @@
 cli -> service -> inbox, worker -> pipeline -> steps -> engine -> spool, status, ledger, config, notify -> job, errors
 
 service     the supervisor's life: startup, main loop, shutdown; it never imports torch
-inbox/      what lies in the inbox, and when it is ready
-runner      the running job through the ten points of the protocol; `ending` is its last four, `recovery` after a crash
+inbox/      what lies in the inbox, and how far the kernel's word on it goes
+intake      from songs in the inbox to jobs; `options` of each, `cancels`, and `leftovers` that are no job
+jobs        the jobs that wait or run; `line` is their order, `turns` whose turn it is
+runner      the running job through the ten points of the protocol: `capture`, the worker, `publishing`, `ending`
+recovery    after a crash; `rebuild` after a lost ledger; `places` and `locks` say whether the folders are there and ours
 worker/     the child process with the warm model, and the supervisor's end of it
 pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`
 spool       the folders and names that other programs see; `status` what they read there
+commands/   what `cli` does by files alone
 """
 
 from typing import TYPE_CHECKING

@@ -5,6 +5,7 @@ remembers, is waited for; and an inbox that is another folder than before says n
 """
 
 import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,9 @@ import msgspec
 from stemd.inbox.filesystem import Root, mount_of
 from stemd.ledger import Ledger
 from stemd.spool import Spool
+
+_OURS = ("outbox", "outbox/.stemd", "status", "work")
+"""What nothing goes without; a done/ that takes nothing only leaves originals where they are."""
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +93,8 @@ class Places:
                 if not folder.parent.is_dir():
                     return f"{folder.parent} is not there: mount it, or make it; stemd goes on by itself then."
                 folder.mkdir()
+            if part in _OURS and not os.access(folder, os.W_OK | os.X_OK):
+                return f"{folder} ({part}) cannot be written: let stemd's user write there; it goes on by itself then."
             if known is None:
                 self._remember(part, folder, folder.stat().st_ino)
         except OSError as error:

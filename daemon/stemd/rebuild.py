@@ -10,6 +10,7 @@ Everything else in the inbox is new. Where sidecars are, `seq` has been: the cou
 
 import base64
 import logging
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ import msgspec
 from stemd import results
 from stemd.identity import Identity
 from stemd.job import FINAL, Job, Options, Output, OutputFile, Stage, State
-from stemd.ledger import Ledger
+from stemd.ledger import Ledger, UnreadableError
 from stemd.spool import DAEMON, INBOX, MANIFEST, PRIVATE, Spool
 from stemd.status import Manifest, Sidecar
 from stemd.track import Track
@@ -31,6 +32,27 @@ T = TypeVar("T")
 
 class _Seq(msgspec.Struct, frozen=True):
     seq: int
+
+
+LEDGER = "ledger.sqlite3"
+
+
+def open_ledger(state: Path, spool: Spool) -> tuple[Ledger, bool]:
+    """The ledger in `state`, and whether it is a new one, with its numbers above those that others have seen.
+
+    One that cannot be read is kept aside. Raises OSError.
+    """
+    path = state / LEDGER
+    is_new = not path.exists()
+    try:
+        return Ledger(path, more_than=starts(spool.status) if is_new else 0), is_new
+    except UnreadableError as error:
+        aside = path.with_name(f"{LEDGER}.bad-{secrets.token_hex(4)}")
+        log.error("%s; it is kept as %s, and made anew", error, aside.name)
+        for suffix in ("", "-wal", "-shm"):
+            if (part := path.with_name(path.name + suffix)).exists():
+                part.rename(aside.with_name(aside.name + suffix))
+    return Ledger(path, more_than=starts(spool.status)), True
 
 
 def starts(status: Path) -> int:

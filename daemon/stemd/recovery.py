@@ -9,7 +9,7 @@ from stemd.config import After
 from stemd.errors import Code
 from stemd.job import Error, Job, Reason, Stage, State
 from stemd.jobs import Jobs
-from stemd.runner import is_cancelled, put_out
+from stemd.publishing import is_cancelled, put_out
 from stemd.spool import Spool
 from stemd.steps import publish
 

@@ -7,23 +7,21 @@ passes) and moves the job on. It never waits for anything.
 import errno
 import logging
 import stat
-import threading
 import time
 from collections.abc import Callable
 
 import msgspec
 
-from stemd import __version__, ending, results, snapshot, status, trace
+from stemd import ending, obstacles, publishing, results, trace
+from stemd.capture import Capture, ResultChecked, SnapshotTaken
 from stemd.config import Config
 from stemd.errors import Code
 from stemd.identity import Identity
-from stemd.job import Error, Job, Output, OutputFile, Progress, Reason, Stage, State, Step, Tick
+from stemd.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
 from stemd.jobs import Jobs
-from stemd.naming import folder_name
 from stemd.places import Places
 from stemd.snapshot import Outcome, Snapshot
 from stemd.spool import Spool
-from stemd.steps import publish
 from stemd.worker.keeper import Keeper
 from stemd.worker.messages import Began, Decoded, Failed, Finished, FromWorker, Progressed, Separate, Stop, Stopped
 
@@ -31,28 +29,6 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 30.0
 """How long a job waits after an obstacle before it is tried again."""
-
-WAITS = {Code.NO_SPACE: Reason.NO_SPACE, Code.OUTBOX_MISSING: Reason.OUTBOX_MISSING, Code.TRUNCATED: Reason.TRUNCATED}
-"""Errors that time can heal: the job waits, and no attempt is charged."""
-
-AWAY = (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
-"""What a share says that is not there for the moment."""
-
-
-NOT_DURABLE = "best-effort-durability: the outbox's filesystem has no fsync; a power cut may take this result."
-
-
-class SnapshotTaken(msgspec.Struct, frozen=True):
-    job_id: str
-    result: Snapshot | OSError
-
-
-class ResultChecked(msgspec.Struct, frozen=True):
-    """Whether the result of `earlier` can stand for that of the job."""
-
-    job_id: str
-    earlier: Job
-    is_good: bool
 
 
 class Runner:
@@ -72,10 +48,8 @@ class Runner:
         self._jobs = jobs
         self._places = places
         self._keeper = keeper
-        self._post = post
+        self._capture = Capture(spool, post)
         self.job: Job | None = None
-        self._abandon = threading.Event()
-        self._thread: threading.Thread | None = None
         self._at_worker = False
         self._cancelled_at: float | None = None
         self._last_progress = 0.0
@@ -86,7 +60,6 @@ class Runner:
 
     def start(self, job: Job) -> None:
         """Points 1 and 2: accept the job and take the snapshot on a thread of its own."""
-        self._abandon.clear()
         self._cancelled_at, self._at_worker = None, False
         if self._options_file(job) != job.options_file:
             self._jobs.change(job, State.WAITING, reason=Reason.CHANGING, message="", ready_at=0.0)
@@ -106,7 +79,7 @@ class Runner:
             self._obstacle(error)
             return
         self._began = time.monotonic()
-        self._on_thread(self._snapshot, self.job)
+        self._capture.take(self.job)
 
     def _options_file(self, job: Job) -> Identity | None:
         try:
@@ -115,27 +88,9 @@ class Runner:
             return None
         return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
 
-    def _on_thread(self, work: Callable[..., None], *arguments: object) -> None:
-        self._thread = threading.Thread(target=work, args=arguments, name="snapshot")
-        self._thread.start()
-
-    def _join(self) -> None:
-        if self._thread:
-            self._thread.join()
-            self._thread = None
-
-    def _snapshot(self, job: Job) -> None:
-        song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / "song"
-        result: Snapshot | OSError
-        try:
-            result = snapshot.take(song, copy, job.identity, self._abandon.is_set)
-        except OSError as error:
-            result = error
-        self._post(SnapshotTaken(job.job_id, result))
-
     def on_snapshot(self, taken: SnapshotTaken) -> None:
         """The song is copied and hashed, or is not what was accepted any more."""
-        self._join()
+        self._capture.join()
         job = self.job
         if job is None or taken.job_id != job.job_id:
             return
@@ -178,19 +133,13 @@ class Runner:
             job = self.job = msgspec.structs.replace(job, result_key=results.key(job, engine.model_sha256))
             earlier = None if job.force else self._jobs.result(job)
             if earlier is not None:
-                self._on_thread(self._check, job, earlier)
+                self._capture.check(job, earlier)
                 return
         self._send(job)
 
-    def _check(self, job: Job, earlier: Job) -> None:
-        assert earlier.output is not None
-        folder = self._spool.outbox / earlier.output.dir
-        is_good = results.still_good(folder, earlier.job_id, self._abandon.is_set)
-        self._post(ResultChecked(job.job_id, earlier, is_good))
-
     def on_result(self, checked: ResultChecked) -> None:
         """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
-        self._join()
+        self._capture.join()
         job = self.job
         if job is None or checked.job_id != job.job_id:
             return
@@ -288,13 +237,8 @@ class Runner:
         )
         trace.point("5-publishing")
         try:
-            durable = publish.write_manifest(self._spool.out(job.job_id), status.encode(manifest(job, made)))
-            if not durable:
-                job = msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
-            files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
-            output = Output(dir=chosen_dir(job, self._spool), files=files)
-            job = self.job = self._jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
-            job = self.job = put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
+            job = self.job = publishing.prepare(job, made, self._jobs, self._spool)
+            job = self.job = publishing.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
         except OSError as error:
             self.job = msgspec.structs.replace(job, output=None)
             self._obstacle(error)
@@ -309,7 +253,7 @@ class Runner:
         """Whether a cancel file for the running job is there."""
         if self.job is None:
             return False
-        return self._cancelled_at is not None or is_cancelled(self.job, self._jobs, self._spool)
+        return self._cancelled_at is not None or publishing.is_cancelled(self.job, self._jobs, self._spool)
 
     def cancel(self, now: float) -> None:
         """Stop the running job; once is enough."""
@@ -317,7 +261,7 @@ class Runner:
             return
         log.info("%s: cancel seen", self.job.shown)
         self._cancelled_at = now
-        self._abandon.set()
+        self._capture.abandon()
         if self._at_worker and self._keeper.handle:
             self._keeper.handle.send(Stop(job_id=self.job.job_id))
 
@@ -349,14 +293,14 @@ class Runner:
 
     def give_back(self) -> None:
         """The daemon stops: the running job waits again, and no attempt is charged."""
-        self._abandon.set()
-        self._join()
+        self._capture.abandon()
+        self._capture.join()
         if self.job is not None:
             self._back_to_waiting(Reason.QUEUED, "The daemon was stopped; this song is next.")
 
     def _on_error(self, error: Error) -> None:
         assert self.job is not None
-        reason = WAITS.get(error.code)
+        reason = obstacles.WAITS.get(error.code)
         if reason is Reason.TRUNCATED:
             if self._has_grace(self.job):
                 self._wait_for_the_rest(self.job, error.message)
@@ -379,17 +323,11 @@ class Runner:
     def _obstacle(self, error: OSError) -> None:
         """The machine, not the song, is in the way."""
         assert self.job is not None
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            code, message = Code.NO_SPACE, f"No space left for the work: {error.strerror}. Make room; it goes on then."
-        elif error.errno in AWAY:
-            code, message = Code.OUTBOX_MISSING, f"The outbox cannot be used: {error}. It goes on when it is back."
-        elif error.errno in (errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EACCES, errno.EPERM):
             self.not_before[self.job.job_id] = time.monotonic() + RETRY_S
             self._back_to_waiting(Reason.PERMISSION, f"{error.filename}: {error.strerror}.", ready_at=0.0)
-            return
         else:
-            code, message = Code.IO_ERROR, f"Reading or writing failed: {error}."
-        self._on_error(Error(code=code, message=message, detail=repr(error), retryable=True))
+            self._on_error(obstacles.described(error))
 
     def _back_to_waiting(self, reason: Reason, message: str, *, charge: bool = False, **changes: object) -> None:
         """Let the job wait again; with `ready_at` 0 its file has to prove itself anew."""
@@ -424,60 +362,3 @@ class Runner:
         ending.vanish(self.job, self._jobs, self._spool, message)
         self.not_before.pop(self.job.job_id, None)
         self.job = None
-
-
-def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]) -> Job:
-    """Point 6, for a job in the stage `publishing`: the rename, under the next free name where the chosen one went.
-
-    Comes back without an output where a cancel was there before it. Raises OSError.
-    """
-    while True:
-        assert job.output is not None
-        if cancelled():
-            return msgspec.structs.replace(job, output=None)
-        trace.point("6-rename")
-        if cancelled():
-            return msgspec.structs.replace(job, output=None)
-        try:
-            durable = publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
-        except FileExistsError:
-            output = msgspec.structs.replace(job.output, dir=chosen_dir(job, spool))
-            job = jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
-        else:
-            return job if durable else msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
-
-
-def chosen_dir(job: Job, spool: Spool) -> str:
-    """Where below the outbox the job's result goes, as things are now."""
-    return publish.free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
-
-
-def is_cancelled(job: Job, jobs: Jobs, spool: Spool) -> bool:
-    """Whether a cancel file that means `job` is there: its own, or the bare one."""
-    if ending.standing_cancel(job, spool) is not None:
-        return True
-    try:
-        everything = Identity.of(spool.cancel_all.lstat())
-    except OSError:
-        return False
-    return everything != jobs.cancelled_all
-
-
-def manifest(job: Job, made: Finished) -> status.Manifest:
-    """`stems.json` of the result."""
-    assert job.track is not None
-    return status.Manifest(
-        schema=status.SCHEMA,
-        job_id=job.job_id,
-        song=job.shown,
-        song_sha256=job.sha256,
-        frames=job.track.frames,
-        rate=job.track.rate,
-        channels=job.track.channels,
-        gain_db=made.gain_db,
-        files=made.files,
-        options=msgspec.to_builtins(job.options),
-        engine=made.engine,
-        warnings=made.warnings,
-        version=__version__,
-    )

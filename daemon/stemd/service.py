@@ -14,11 +14,11 @@ import queue
 import signal
 import time
 import uuid
-from pathlib import Path
 from types import FrameType
 
 from stemd import __version__, ending, notify, rebuild, retention, status
 from stemd.cancels import Cancels
+from stemd.capture import ResultChecked, SnapshotTaken
 from stemd.config import Config
 from stemd.errors import ConfigError
 from stemd.inbox.filesystem import Root
@@ -28,17 +28,17 @@ from stemd.inbox.scan import Listing, scan
 from stemd.inbox.trust import Trust
 from stemd.inbox.wake import Waker
 from stemd.intake import Intake
-from stemd.job import Job, Reason, State
+from stemd.job import Job
 from stemd.jobs import Jobs
-from stemd.ledger import Ledger, UnreadableError
 from stemd.leftovers import Leftovers
 from stemd.locks import Locks
 from stemd.places import Places
 from stemd.recovery import recover
-from stemd.runner import ResultChecked, Runner, SnapshotTaken
+from stemd.runner import Runner
 from stemd.spool import DAEMON, Spool
+from stemd.turns import Turns
 from stemd.worker.handle import Died, Said
-from stemd.worker.keeper import Have, Keeper
+from stemd.worker.keeper import Keeper
 from stemd.worker.messages import Ready, Unready
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,6 @@ WAKE_GAP_S = 0.2
 """Events come in swarms; one look serves all that come within this."""
 
 DAY_S = 86400.0
-
-LEDGER = "ledger.sqlite3"
 
 
 class Wake:
@@ -86,7 +84,6 @@ class Service:
         self._root: Root | None = None
         self._open = False
         self._announced = False
-        self._marked = False
         self._warnings: tuple[str, ...] = ()
 
     def run(self) -> None:
@@ -105,7 +102,7 @@ class Service:
         try:
             self.config.state.mkdir(parents=True, exist_ok=True)
             self.locks.take("state")
-            self.ledger = self._open_ledger(self.config.state / LEDGER)
+            self.ledger, self._lost_ledger = rebuild.open_ledger(self.config.state, self.spool)
         except OSError as error:
             raise ConfigError(f"The folder {error.filename} cannot be used: {error.strerror}.") from error
         survive_lease_breaks()
@@ -122,22 +119,8 @@ class Service:
         self.cancels = Cancels(self.config, self.spool, self.jobs, self.runner)
         self.leftovers = Leftovers(self.spool, self.jobs)
         self.waker = Waker(self.spool.inbox, self._wake)
+        self.turns = Turns(self.jobs, self.runner, self.keeper, self.places)
         self.keeper.tick(time.monotonic())
-
-    def _open_ledger(self, path: Path) -> Ledger:
-        """The ledger; where it is lost, a new one whose numbers go on above those that others have seen."""
-        self._lost_ledger = not path.exists()
-        seen = rebuild.starts(self.spool.status) if self._lost_ledger else 0
-        try:
-            return Ledger(path, more_than=seen)
-        except UnreadableError as error:
-            aside = path.with_name(f"{path.name}.bad-{int(time.time())}")
-            log.error("%s; it is kept as %s, and made anew", error, aside.name)
-            for suffix in ("", "-wal", "-shm"):
-                if (part := path.with_name(path.name + suffix)).exists():
-                    part.rename(aside.with_name(aside.name + suffix))
-            self._lost_ledger = True
-            return Ledger(path, more_than=rebuild.starts(self.spool.status))
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.mailbox.put(Quit())
@@ -161,7 +144,8 @@ class Service:
         self.find_places(now)
         if self._open:
             self.look(now)
-            self.begin(now)
+            if self.state != "stopping":
+                self.turns.begin(now)
         self.tell(now)
 
     def _sleep(self) -> float:
@@ -203,8 +187,15 @@ class Service:
             self._due["heartbeat"] = 0.0
         if self._missing or (self._open and not before):
             return
-        self.locks.take("status", "outbox")
+        try:
+            self.locks.take("status", "outbox")
+        except OSError as error:
+            if "locks" not in before:
+                log.error("%s cannot be locked: %s", error.filename, error.strerror)
+            self._missing = frozenset({"locks"})  # so that it is tried again
+            return
         if not self.locks.judge_rival(now):
+            self._missing = frozenset({"locks"})
             return
         if self._open:
             self._come_back()
@@ -268,54 +259,8 @@ class Service:
         self.places.look()
         return listing if self.places.root == root else None
 
-    def begin(self, now: float) -> None:
-        """Start the next job, if its model is warm and the folders are there."""
-        if self.runner.job is not None or self.state == "stopping":
-            return
-        if self.places.missing:
-            self._mark_all(Reason.OUTBOX_MISSING, next(iter(self.places.missing.values())))
-            return
-        for job in self.jobs.queue():
-            if now < self.runner.not_before.get(job.job_id, 0.0):
-                continue
-            match self.keeper.want(job.options.model, now):
-                case Have.READY:
-                    self._unmark(job)
-                    self.runner.start(self.jobs.waiting(job.name) or job)
-                    return
-                case Have.MISSING:
-                    self._mark(job, Reason.MODEL_MISSING, self.keeper.why_missing(job.options.model))
-                case Have.BUSY:
-                    self._wait_for_the_worker()
-                    return
-
-    def _wait_for_the_worker(self) -> None:
-        """A model is being loaded, which takes seconds and is no reason; or fetched, and all wait for it."""
-        if self.keeper.state == "fetching":
-            self._mark_all(Reason.MODEL_MISSING, self.keeper.message)
-        elif self._marked:
-            for job in self.jobs.queue():
-                if job.reason is not Reason.MODEL_MISSING or not self.keeper.why_missing(job.options.model):
-                    self._unmark(job)
-
-    def _mark_all(self, reason: Reason, message: str) -> None:
-        for job in self.jobs.queue():
-            self._mark(job, reason, message)
-
-    def _mark(self, job: Job, reason: Reason, message: str) -> None:
-        """Show why a song in the queue waits."""
-        self._marked = True
-        if (job.reason, job.message) != (reason, message):
-            self.jobs.change(job, State.WAITING, reason=reason, message=message)
-
-    def _unmark(self, job: Job) -> None:
-        if job.reason in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING):
-            self.jobs.change(job, State.WAITING, reason=Reason.QUEUED, message="")
-
-    # ---- what others hear
-
     def tell(self, now: float) -> None:
-        """Heartbeat, READY, and the sign of life for systemd."""
+        """Once what can be done is done: READY. Then heartbeats, and signs of life from this very loop."""
         if not self._announced and self.keeper.is_settled and (self._open or self.places.missing):
             self._announced = True
             notify.send("READY=1")
@@ -332,7 +277,7 @@ class Service:
 
     def beat(self) -> None:
         """Write `_daemon.json` and say the same in one line to systemd."""
-        queue_ = self.jobs.queue()
+        queued = self.jobs.queue()
         running = self.runner.job
         document = status.DaemonStatus(
             schema=status.SCHEMA,
@@ -342,7 +287,7 @@ class Service:
             pid=os.getpid(),
             worker=self.keeper.status,
             running=status.JobName(job_id=running.job_id, name=running.shown) if running else None,
-            queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queue_),
+            queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queued),
             watch=self.waker.status,
             counts=self.jobs.counts,
             warnings=(*self.places.missing.values(), *self._warnings, *self.trust.warnings),
@@ -352,7 +297,7 @@ class Service:
         )
         if "status" not in self.places.missing and self.locks.rival is None:
             self.jobs.write(self.spool.status / DAEMON, document)
-        notify.send(f"STATUS={self._doing(running)}; {len(queue_)} waiting")
+        notify.send(f"STATUS={self._doing(running)}; {len(queued)} waiting")
 
     def _doing(self, running: Job | None) -> str:
         if self.locks.rival is not None:

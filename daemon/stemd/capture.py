@@ -1,0 +1,75 @@
+"""Points 1 and 2 on a thread: the snapshot of a song, and the look at an earlier result of the same song.
+
+Copying and hashing take as long as the disk does, and the main loop never waits. One thing at a time; what came of it is
+posted to the main loop.
+"""
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from stemd import results, snapshot
+from stemd.job import Job
+from stemd.snapshot import Snapshot
+from stemd.spool import Spool
+
+
+class SnapshotTaken(msgspec.Struct, frozen=True):
+    job_id: str
+    result: Snapshot | OSError
+
+
+class ResultChecked(msgspec.Struct, frozen=True):
+    """Whether the result of `earlier` can stand for that of the job."""
+
+    job_id: str
+    earlier: Job
+    is_good: bool
+
+
+class Capture:
+    """`post` takes what happened to the main loop."""
+
+    def __init__(self, spool: Spool, post: Callable[[SnapshotTaken | ResultChecked], None]) -> None:
+        self._spool = spool
+        self._post = post
+        self._abandon = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self, job: Job) -> None:
+        """Copy the song into its work folder."""
+        self._start(self._take, job)
+
+    def check(self, job: Job, earlier: Job) -> None:
+        """See whether the result of `earlier` is still there, whole."""
+        self._start(self._check, job, earlier)
+
+    def abandon(self) -> None:
+        """Stop as soon as may be; what is posted then says so."""
+        self._abandon.set()
+
+    def join(self) -> None:
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+
+    def _start(self, work: Callable[..., None], *jobs: Job) -> None:
+        self._abandon.clear()
+        self._thread = threading.Thread(target=work, args=jobs, name="capture")
+        self._thread.start()
+
+    def _take(self, job: Job) -> None:
+        song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / "song"
+        result: Snapshot | OSError
+        try:
+            result = snapshot.take(song, copy, job.identity, self._abandon.is_set)
+        except OSError as error:
+            result = error
+        self._post(SnapshotTaken(job.job_id, result))
+
+    def _check(self, job: Job, earlier: Job) -> None:
+        assert earlier.output is not None
+        folder = self._spool.outbox / earlier.output.dir
+        is_good = results.still_good(folder, earlier.job_id, self._abandon.is_set)
+        self._post(ResultChecked(job.job_id, earlier, is_good))

@@ -1,0 +1,62 @@
+"""Whose turn it is: the first in the queue whose model is warm; and why the others wait."""
+
+from stemd.job import Job, Reason, State
+from stemd.jobs import Jobs
+from stemd.places import Places
+from stemd.runner import Runner
+from stemd.worker.keeper import Have, Keeper
+
+
+class Turns:
+    """Starts the next job when none runs. `now` is monotonic, in seconds."""
+
+    def __init__(self, jobs: Jobs, runner: Runner, keeper: Keeper, places: Places) -> None:
+        self._jobs = jobs
+        self._runner = runner
+        self._keeper = keeper
+        self._places = places
+        self._marked = False
+
+    def begin(self, now: float) -> None:
+        """Start the next job, if its model is warm and the folders are there."""
+        if self._runner.job is not None:
+            return
+        if self._places.missing:
+            self._mark_all(Reason.OUTBOX_MISSING, next(iter(self._places.missing.values())))
+            return
+        for job in self._jobs.queue():
+            if now < self._runner.not_before.get(job.job_id, 0.0):
+                continue
+            match self._keeper.want(job.options.model, now):
+                case Have.READY:
+                    self._unmark(job)
+                    self._runner.start(self._jobs.waiting(job.name) or job)
+                    return
+                case Have.MISSING:
+                    self._mark(job, Reason.MODEL_MISSING, self._keeper.why_missing(job.options.model))
+                case Have.BUSY:
+                    self._wait_for_the_worker()
+                    return
+
+    def _wait_for_the_worker(self) -> None:
+        """A model is being loaded, which takes seconds and is no reason; or fetched, and all wait for it."""
+        if self._keeper.state == "fetching":
+            self._mark_all(Reason.MODEL_MISSING, self._keeper.message)
+        elif self._marked:
+            for job in self._jobs.queue():
+                if job.reason is not Reason.MODEL_MISSING or not self._keeper.why_missing(job.options.model):
+                    self._unmark(job)
+
+    def _mark_all(self, reason: Reason, message: str) -> None:
+        for job in self._jobs.queue():
+            self._mark(job, reason, message)
+
+    def _mark(self, job: Job, reason: Reason, message: str) -> None:
+        """Show why a song in the queue waits."""
+        self._marked = True
+        if (job.reason, job.message) != (reason, message):
+            self._jobs.change(job, State.WAITING, reason=reason, message=message)
+
+    def _unmark(self, job: Job) -> None:
+        if job.reason in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING):
+            self._jobs.change(job, State.WAITING, reason=Reason.QUEUED, message="")
