@@ -140,7 +140,7 @@ def test_no_space_waits_until_there_is_room(tmp_path: Path) -> None:
             )
             assert "MB are free" in waiting["message"]
             assert waiting["state"] == "waiting"
-            assert list(work.iterdir()) == []
+            daemon.until(lambda: not list(work.iterdir()), "nothing left behind")
     finally:
         subprocess.run(["umount", str(work)], check=True)
 

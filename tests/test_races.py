@@ -11,6 +11,10 @@ import soundfile
 from daemons import Daemon, make_song
 from test_daemon import POINTS
 
+SHARE = ("2-snapshot", "4-separate", "6-rename", "8-sidecar")
+SAMPLED = [pytest.param(point, marks=[] if point in SHARE else pytest.mark.slow) for point in POINTS]
+"""Every point in the long sweep, and always a share of them."""
+
 OURS = POINTS.index("3-started")
 """From this point on the song's snapshot is ours: what becomes of the file changes nothing for its job."""
 
@@ -43,7 +47,7 @@ def originals(daemon: Daemon, where: str) -> list[float]:
     return sorted(soundfile.info(str(path)).duration for path in (daemon.spool / where).iterdir())
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SAMPLED)
 @pytest.mark.parametrize("then", ["", " kill"], ids=["", "killed"])
 @pytest.mark.parametrize("how", ["drop", "write"])
 def test_a_new_drop_is_served(tmp_path: Path, point: str, how: str, then: str) -> None:
@@ -73,7 +77,7 @@ def test_a_new_drop_is_served(tmp_path: Path, point: str, how: str, then: str) -
         assert first["state"] == ("done" if POINTS.index(point) >= OURS else "cancelled")
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SAMPLED)
 def test_a_deleted_song(tmp_path: Path, point: str) -> None:
     """A song that is deleted before its snapshot is cancelled; after it the job goes on, and has no original to move."""
     daemon = played(tmp_path, {point: "delete:song.wav"})
@@ -84,7 +88,7 @@ def test_a_deleted_song(tmp_path: Path, point: str) -> None:
     assert originals(daemon, "done") == ([0.3] if point == "10-finished" else [])
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SAMPLED)
 def test_a_bare_cancel(tmp_path: Path, point: str) -> None:
     """The bare `.cancel` before the rename: nothing is published; after it: nothing is taken back. It goes either way."""
     daemon = played(tmp_path, {point: "cancel-all"})
@@ -94,7 +98,7 @@ def test_a_bare_cancel(tmp_path: Path, point: str) -> None:
     assert list(daemon.inbox.iterdir()) == []
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SAMPLED)
 def test_a_cancel_and_a_crash(tmp_path: Path, point: str) -> None:
     """A cancel and kill -9 at once: after a restart the cancel still counts, where nothing had been published."""
     daemon = played(tmp_path, {point: "cancel:song.wav kill"})
@@ -106,7 +110,7 @@ def test_a_cancel_and_a_crash(tmp_path: Path, point: str) -> None:
     assert list(daemon.inbox.iterdir()) == []
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SAMPLED)
 def test_a_cancel_and_then_a_new_drop(tmp_path: Path, point: str) -> None:
     """A cancel, and after it a new drop of the name, both at once: the cancel is for the old one, the new one is done."""
     daemon = played(tmp_path, {point: "cancel:song.wav tick drop:song.wav"})
@@ -118,7 +122,7 @@ def test_a_cancel_and_then_a_new_drop(tmp_path: Path, point: str) -> None:
     assert list(daemon.inbox.iterdir()) == []
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SAMPLED)
 def test_a_new_drop_and_then_a_cancel(tmp_path: Path, point: str) -> None:
     """A new drop, and after it a cancel: the new one never comes out."""
     daemon = played(tmp_path, {point: "drop:song.wav tick cancel:song.wav"})

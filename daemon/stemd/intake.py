@@ -92,13 +92,15 @@ class Intake:
         """Whether the song is the one that the job `last` is over for, left in the inbox since."""
         if last.left is None:
             return False
-        if last.left.is_same_drop(seen.identity):
+        if last.settled and last.left.is_same_drop(seen.identity):
             self._jobs.left[seen.name] = last
             return True
         if not last.settled and last.left.inode == seen.identity.inode:
             # It was cancelled while it was being written: what is written yet belongs to it.
             over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
             self._jobs.left[seen.name] = msgspec.structs.replace(last, left=seen.identity, settled=over <= now)
+            if over > now:
+                self.again = min(self.again, over)
             return True
         if last.sha256 is not None and _differs_by_inode(last, seen):
             return self._is_same_content(last, seen)

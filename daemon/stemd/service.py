@@ -149,8 +149,9 @@ class Service:
         self.tell(now)
 
     def _sleep(self) -> float:
-        """Until the next look that is due, so that a settled song is not kept waiting."""
-        return max(0.02, min(self.intake.again, self._due["scan"], self._due["places"]) - time.monotonic())
+        """Until what is due next: a look, so that a settled song is not kept waiting, or a heartbeat."""
+        due = (self._due[what] for what in ("scan", "places", "heartbeat"))
+        return max(0.02, min(self.intake.again, *due) - time.monotonic())
 
     def hear(self, event: Event) -> None:
         now = time.monotonic()

@@ -77,10 +77,12 @@ def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
     place = outbox / target
     make_below(outbox, place.parent)
     rename_new(out, place)
+    # The song's folders may be new as well: each of them is a name in the one above it.
+    folders = [folder for folder in place.parents if folder.is_relative_to(outbox)]
     try:
-        return sync_folder(place.parent)
+        return all([sync_folder(folder) for folder in folders])  # noqa: C419 - every one of them
     except OSError as error:
-        log.warning("%s is published, but %s cannot be synced: %s", target, place.parent, error)
+        log.warning("%s is published, but the way to it cannot be synced: %s", target, error)
         return False
 
 
