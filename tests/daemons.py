@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from stemd.spool import SIDECAR, companion
+
 ROOT = Path(__file__).parents[1]
 MUSIC = ROOT.parent / "shared" / "audio"
 LAUNCH = Path(__file__).with_name("launch.py")
@@ -42,12 +44,14 @@ class Daemon:
         self.inbox.mkdir(parents=True, exist_ok=True)
         self.config = folder / "stemd.toml"
         self.log = folder / "log"
+        self.constants: dict[str, Any] = {}
+        """Constants that it is to start with other values of, as MODULE:NAME."""
         self.process: subprocess.Popen[bytes] | None = None
         settings: dict[str, dict[str, Any]] = {
             "paths": {"spool": str(self.spool), "state": str(folder / "state")},
             "model": {"name": "demo", "device": "cpu"},
             "inbox": {"settle": 0.3, "scan_interval": 1.0},
-            "status": {"heartbeat_s": 1.0, "progress_s": 0.05},
+            "status": {"heartbeat_s": 0.25, "progress_s": 0.05},
         }
         for name, keys in sections.items():
             settings.setdefault(name, {}).update(keys)
@@ -60,6 +64,8 @@ class Daemon:
     def start(self, at: dict[str, str] | None = None, **env: str) -> "Daemon":
         """Start it; `at` is what happens at which trace point, in words of tests/launch.py with blanks between them."""
         program = [str(LAUNCH), *(["--fake"] if self.fake else [])]
+        for name, value in self.constants.items():
+            program += ["--set", name, json.dumps(value)]
         for point, actions in (at or {}).items():
             for action in actions.split():
                 program += ["--at", point, action]
@@ -109,7 +115,7 @@ class Daemon:
         return document
 
     def song(self, name: str) -> dict[str, Any]:
-        return self.read(f"{name}.json")
+        return self.read(companion(name, SIDECAR))
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait until `condition` gives something."""

@@ -1,7 +1,8 @@
 """A whole worker without a model: it speaks the worker's language, reads and writes songs as the worker does, and
 "separates" by turning the volume down. It is warm at once, and waits where a test wants it to.
 
-While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped.
+While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped; while
+`deaf` lies there, it cannot.
 While `missing-MODEL` lies there, that model cannot be had. What it was ordered to do is in `orders`, a line each.
 """
 
@@ -14,13 +15,15 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.errors import AudioProcessingError, Code, StopProcessingError
+from stemd.errors import Code, StopProcessingError
 from stemd.formats import choose_target
 from stemd.job import EngineFacts, Error, StemFile, Step, Tick
 from stemd.naming import file_name
+from stemd.spool import make_below
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.track import SpoolReader
+from stemd.worker.__main__ import described
 from stemd.worker.messages import (
     Began,
     Decoded,
@@ -59,7 +62,7 @@ def warm(order: Warm) -> EngineFacts | None:
 
 
 def check(job_id: str) -> None:
-    if job_id in stopped:
+    if job_id in stopped and not (FOLDER / "deaf").exists():
         raise StopProcessingError
 
 
@@ -92,7 +95,7 @@ def separate(order: Separate, facts: EngineFacts) -> Finished:
     for stem in options.stems:
         name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
         path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_below(out, path.parent)
         with SpoolReader(tmp / "song.f32", track.channels) as reader:
             written = encode.write(
                 (block / 4 for block in reader.blocks()),
@@ -140,9 +143,8 @@ def main() -> None:
             say(separate(order, facts))
         except StopProcessingError:
             say(Stopped(job_id=order.job_id))
-        except AudioProcessingError as error:
-            told = Error(code=error.code, message=error.message, detail=error.detail, retryable=error.retryable)
-            say(Failed(job_id=order.job_id, error=told, timing={}))
+        except Exception as error:  # noqa: BLE001 - as the worker's own
+            say(Failed(job_id=order.job_id, error=described(error), timing={}))
 
 
 main()

@@ -1,7 +1,7 @@
-"""`stemd` as tests start it: `launch.py [--fake] [--at POINT ACTION]... -- ARGUMENTS OF STEMD`.
+"""`stemd` as tests start it: `launch.py [--fake] [--set MODULE:NAME VALUE]... [--at POINT ACTION]... -- ARGUMENTS OF STEMD`.
 
-`--fake` gives it tests/fake_worker.py for a worker. `--at` makes something happen at a trace point (once for each, also
-across restarts: a file beside the configuration remembers):
+`--fake` gives it tests/fake_worker.py for a worker. `--set` gives a constant of the code another value (JSON). `--at`
+makes something happen at a trace point (once for each, also across restarts: a file beside the configuration remembers):
 
     kill              the daemon dies by SIGKILL
     cancel:NAME       NAME.cancel is there                    cancel-all    the bare .cancel is there
@@ -13,12 +13,15 @@ across restarts: a file beside the configuration remembers):
     take:NAME         the result of that name is moved out of the outbox, to `taken`
 """
 
+import json
 import os
 import shutil
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from stemd import trace
 from stemd.__main__ import main
@@ -51,12 +54,20 @@ def act(action: str, folder: Path, inbox: Path) -> None:
             raise SystemExit(f"launch.py: what is {action}?")
 
 
+def change(module: str, name: str, value: Any) -> None:
+    """Give a constant, which must be there, another value of its own type."""
+    there = import_module(module)
+    setattr(there, name, type(getattr(there, name))(value))
+
+
 def parse(words: list[str]) -> dict[str, list[str]]:
     """The actions at each point; takes its own words off the front."""
     at: dict[str, list[str]] = {}
     while (word := words.pop(0)) != "--":
         if word == "--fake":
             handle.PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
+        elif word == "--set":
+            change(*words.pop(0).split(":"), json.loads(words.pop(0)))
         else:
             point, action = words.pop(0), words.pop(0)
             at.setdefault(point, []).append(action)

@@ -32,6 +32,7 @@ PURE = (
     "naming",
     "obstacles",
     "options",
+    "terminal",
     "typed",
     "status",
     "inbox/names",
@@ -62,7 +63,7 @@ LAYERS = (
     ("options",),
     ("formats", "containers", "mpeg", "ogg", "downmix", "config"),
     ("obstacles",),
-    ("job", "naming", "typed"),
+    ("job", "naming", "typed", "terminal"),
     ("track", "identity"),
     ("errors",),
 )

@@ -29,6 +29,13 @@ BAD_CONFIG = 78
 INTERRUPTED = 130
 
 
+class _OneLine(logging.Formatter):
+    """A sentence a line, whatever the names in it hold; the traceback of a bug below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        return text.safe(super().formatMessage(record))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="stemd")
 @click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
@@ -42,7 +49,9 @@ def commands(context: click.Context, path: Path | None) -> None:
 @click.pass_obj
 def run(config: Config) -> None:
     """Watch the inbox and separate what is dropped there, until SIGTERM or Ctrl-C."""
-    logging.basicConfig(level=config.log.level.upper(), format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
     # watchdog logs every inotify event at debug level, which hides everything else.
     logging.getLogger("watchdog").setLevel(logging.WARNING)
     from stemd.service import Service  # the other commands need no ledger and no threads

@@ -22,10 +22,15 @@ def end(job: Job, state: State, jobs: Jobs, spool: Spool, after: After, **change
     return conclude(_finally(job, state, jobs, **changes), jobs, spool, after)
 
 
-def vanish(job: Job, jobs: Jobs, spool: Spool, message: str) -> Job:
-    """End a job whose song is not in the inbox any more: deleted, or replaced by a new drop, which is left alone."""
+def vanish(job: Job, jobs: Jobs, spool: Spool, *, replaced: bool) -> Job:
+    """End a job whose song is not in the inbox any more: deleted, or replaced by a new drop, which is left alone.
+
+    The sidecar goes to the new drop at once then: who waits for an end must not take this one for it.
+    """
+    message = "Replaced by a new drop." if replaced else "The song was deleted."
     job = _finally(job, State.CANCELLED, jobs, message=message)
-    jobs.show(job)
+    if not replaced:
+        jobs.show(job)
     log.info("%s: %s", job.shown, message)
     return _finish(job, jobs, spool)
 
@@ -43,7 +48,7 @@ def _finally(job: Job, state: State, jobs: Jobs, **changes: object) -> Job:
 def conclude(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job:
     """Points 8 to 10 for a job whose last state is in the ledger. While a folder is away the rest has to wait."""
     trace.point("8-sidecar")
-    if not jobs.show(job) or jobs.is_away():
+    if not jobs.show(job) or jobs.is_away(job.name):
         jobs.parked[job.job_id] = job
         return job
     jobs.parked.pop(job.job_id, None)

@@ -56,6 +56,8 @@ class Intake:
         """When a file's settle time can be over."""
         self.fresh: set[str] = set()
         """The ids of the jobs that the last look has made."""
+        self._ready: list[Job] = []
+        """The jobs that have become ready in this look."""
 
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to what has been listed."""
@@ -66,6 +68,9 @@ class Intake:
         for seen in listing.songs.values():
             if (job := self._jobs.waiting(seen.name)) is not None:
                 self._watch(job, seen, now)
+        if self._ready:
+            self._jobs.settle(self._ready)
+            self._ready = []
         self._miss(listing)
         self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
 
@@ -82,7 +87,7 @@ class Intake:
                     new.append(self._new(seen, last))
             elif not _is_its(current, seen):
                 if current.state is State.WAITING:
-                    ending.vanish(current, self._jobs, self._spool, "Replaced by a new drop before its turn.")
+                    ending.vanish(current, self._jobs, self._spool, replaced=True)
                 new.append(self._new(seen, self._jobs.newest(name)))
         self.fresh = {job.job_id for job in new}
         if new:
@@ -98,9 +103,10 @@ class Intake:
         if not last.settled and last.left.inode == seen.identity.inode:
             # It was cancelled while it was being written: what is written yet belongs to it.
             over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
-            self._jobs.left[seen.name] = msgspec.structs.replace(last, left=seen.identity, settled=over <= now)
-            if over > now:
-                self.again = min(self.again, over)
+            settled = over <= now and writer_has(self._spool.song(seen.name), seen.identity) is None
+            self._jobs.left[seen.name] = msgspec.structs.replace(last, left=seen.identity, settled=settled)
+            if not settled:
+                self.again = min(self.again, max(over, now + RECHECK_S))
             return True
         if last.sha256 is not None and _differs_by_inode(last, seen):
             return self._is_same_content(last, seen)
@@ -137,11 +143,12 @@ class Intake:
         ]
         gone = [job for job in waiting if job.state is State.WAITING]
         if self._places.inbox_is_another:
-            if not gone:
+            # On another device it may be a share that is not mounted: songs that run or have run are there still.
+            if not (waiting if self._places.inbox_is_elsewhere else gone):
                 self._places.trust_inbox()
             return
         for job in gone:
-            ending.vanish(job, self._jobs, self._spool, "The song was deleted.")
+            ending.vanish(job, self._jobs, self._spool, replaced=False)
         for name in self._jobs.left.keys() - listing.songs.keys():
             del self._jobs.left[name]
 
@@ -156,8 +163,16 @@ class Intake:
             self.again = min(self.again, again)
             if (reason, seen.identity) != (job.reason, job.identity):
                 message = job.message if reason is job.reason else ""
+                # What grows is still coming: its grace begins anew.
+                since = job.truncated_since if seen.identity == job.identity else None
                 self._jobs.change(
-                    job, State.WAITING, reason=reason, message=message, identity=seen.identity, ready_at=0.0
+                    job,
+                    State.WAITING,
+                    reason=reason,
+                    message=message,
+                    identity=seen.identity,
+                    ready_at=0.0,
+                    truncated_since=since,
                 )
             return
         self._accept(msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options), chosen)
@@ -226,7 +241,7 @@ class Intake:
             after = self._config.inbox.after
             ending.end(job, State.FAILED, self._jobs, self._spool, after, error=told, message=error.message)
             return
-        self._jobs.change(
+        ready = self._jobs.change(
             job,
             State.WAITING,
             reason=Reason.QUEUED,
@@ -239,6 +254,7 @@ class Intake:
             tag=chosen.own.tag,
             wait_for_sha256=chosen.own.wait_for_sha256,
         )
+        self._ready.append(ready)
 
     def _is_known(self, model: str) -> bool:
         return store.is_known(model, repo=self._config.repo, models=self._config.models)

@@ -47,8 +47,8 @@ class Jobs:
         """Newer drops that ended before the running job of their name; they are shown after it."""
         self.parked: dict[str, Job] = {}
         """Final jobs, by id, whose end has to wait for a folder that is away."""
-        self.is_away: Callable[[], bool] = lambda: False
-        """Whether a folder of the spool is away just now."""
+        self.is_away: Callable[[str], bool] = lambda _: False
+        """Whether a folder of the spool is away just now, or the inbox that had the song of this name."""
         value = ledger.fact(CANCELLED_ALL)
         self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
         """The last bare cancel file that was obeyed; it means nothing more."""
@@ -119,6 +119,10 @@ class Jobs:
         self._ledger.put([promised])
         self._replace(promised)
         return promised
+
+    def settle(self, jobs: Iterable[Job]) -> None:
+        """Write down which songs have become ready: after a restart they have the same place in the line."""
+        self._ledger.put(jobs)
 
     def amend(self, job: Job) -> Job:
         """Write down what is new about a job, in whatever stage it is; others do not see it by this."""

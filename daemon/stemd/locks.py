@@ -51,8 +51,12 @@ class Locks:
         self.rival: Owner | None = None
         """Another machine's daemon, as long as it is not known whether it still lives."""
 
-    def take(self, *parts: str) -> None:
-        """Lock the folders that are not locked yet. Raises ConfigError, naming who holds one, and OSError."""
+    def take(self, *parts: str) -> bool:
+        """Lock the folders that are not locked yet, or are others by now; whether there were any.
+
+        Raises ConfigError, naming who holds one, and OSError.
+        """
+        are_new = False
         for part in parts:
             path = self._files[part]
             if part in self._held:
@@ -60,6 +64,8 @@ class Locks:
                     continue
                 os.close(self._held.pop(part))
             self._held[part] = self._lock(part, path)
+            are_new = True
+        return are_new
 
     def _lock(self, part: str, path: Path) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)

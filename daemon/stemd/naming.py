@@ -8,6 +8,9 @@ import re
 import unicodedata
 from string import Formatter
 
+MANIFEST = "stems.json"
+"""What a folder holds that is a result."""
+
 LONGEST = 120
 SONG_LONGEST, MODEL_LONGEST, STEM_LONGEST, TEMPLATE_LONGEST = 60, 40, 40, 100
 """Bytes. A template's own text, at most 75 of them, and its three fields fit into the 255 of a name."""
@@ -31,14 +34,16 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9�
 def holdable(text: str, longest: int = LONGEST) -> str:
     """`text` as every filesystem can hold it, in at most `longest` bytes; `song` where nothing is left."""
     text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).strip(". ")
+    text = text.encode()[:longest].decode("utf-8", "ignore").rstrip(". ")
     if _DEVICE.match(text):
-        text = f"_{text}"
-    return text.encode()[:longest].decode("utf-8", "ignore").rstrip(". ") or "song"
+        text = f"_{text}".encode()[:longest].decode("utf-8", "ignore").rstrip(". ")
+    return text or "song"
 
 
 def folder_name(leaf: str) -> str:
-    """The result folder of a song called `leaf`: without its extension."""
-    return holdable(leaf.rpartition(".")[0] or leaf)
+    """The result folder of a song called `leaf`: without its extension, and never the manifest's name."""
+    name = holdable(leaf.rpartition(".")[0] or leaf)
+    return f"_{name}" if name.casefold() == MANIFEST else name
 
 
 def file_name(template: str, *, stem: str, ext: str, model: str, leaf: str) -> str:

@@ -10,6 +10,8 @@ import socket
 from importlib import import_module
 from types import ModuleType
 
+from stemd.terminal import safe
+
 log = logging.getLogger(__name__)
 
 
@@ -26,7 +28,7 @@ _systemd = _library()
 
 def send(*lines: str) -> None:
     """Tell systemd, for instance `send("READY=1", "STATUS=warm")`."""
-    text = "\n".join(lines)
+    text = "\n".join(safe(line) for line in lines)  # a song's name must not say READY=1
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

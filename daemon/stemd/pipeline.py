@@ -14,6 +14,7 @@ from stemd.errors import AudioProcessingError, Code
 from stemd.formats import Target, ceiling, choose_target
 from stemd.job import EngineFacts, Options, StemFile, Step, Tick
 from stemd.naming import file_name
+from stemd.spool import make_below
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
@@ -183,7 +184,7 @@ def _encode(
     options = order.options
     name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
     path = order.out / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_below(order.out, path.parent)  # never the outbox itself, which may have gone meanwhile
     frames = mixer.frames(target)
     written = encode.write(
         mixer.stem(stem, target),

@@ -72,10 +72,24 @@ class Places:
         self.look()
         return bool(self.missing) or self.inbox_is_another
 
+    def are_away_for(self, name: str) -> bool:
+        """Whether the end of a song has to wait: for a folder, or for the inbox that it was in."""
+        self.look()
+        return bool(self.missing) or not self.may_hold(name)
+
     @property
     def inbox_is_another(self) -> bool:
         """Whether the inbox is not the folder in which its songs were first seen."""
         return self.root is None or self.root[:2] != self._trusted
+
+    def may_hold(self, name: str) -> bool:
+        """Whether the song can be there: not where the inbox is another folder that does not show it."""
+        return not self.inbox_is_another or (self._inbox / name).exists()
+
+    @property
+    def inbox_is_elsewhere(self) -> bool:
+        """Whether the inbox is on another device than its songs were: perhaps its share is not mounted."""
+        return self.root is None or self._trusted is None or self.root[0] != self._trusted[0]
 
     def trust_inbox(self) -> None:
         """From now on the inbox that is there is the one that counts."""

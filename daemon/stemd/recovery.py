@@ -22,7 +22,7 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
         log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
         if (older := jobs.active.get(job.name)) is not None:
             # Its song was replaced while it ran, and its snapshot is gone.
-            ending.vanish(older, jobs, spool, "Replaced by a new drop.")
+            ending.vanish(older, jobs, spool, replaced=True)
         if job.stage is Stage.FINAL:
             ending.conclude(job, jobs, spool, after)
         elif job.stage is Stage.PUBLISHING:

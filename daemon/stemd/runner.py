@@ -105,8 +105,10 @@ class Runner:
 
     def _lost(self, outcome: Outcome) -> None:
         """There is no snapshot. What the file is now, the next look finds out."""
-        if outcome is Outcome.GONE and not self._places.are_away():
-            self._vanish("The song was deleted.")
+        if outcome is Outcome.GONE and self._places.are_away():
+            self._back_to_waiting(Reason.OUTBOX_MISSING, "The inbox is away, and the song with it.")
+        elif outcome is Outcome.GONE:
+            self._vanish(replaced=False)
         elif outcome is Outcome.BUSY:
             self._back_to_waiting(Reason.OPEN_FOR_WRITING, "", ready_at=0.0)
         else:
@@ -205,7 +207,12 @@ class Runner:
             case Failed(error=error, timing=timing):
                 self._at_worker = False
                 self.job = msgspec.structs.replace(job, timing={**job.timing, **timing})
-                self._end(State.CANCELLED) if self._cancelled_at is not None else self._on_error(error)
+                if self._cancelled_at is not None:
+                    self._end(State.CANCELLED)
+                elif not self._spool.out(job.job_id).exists():
+                    self._go_away()
+                else:
+                    self._on_error(error)
             case Stopped():
                 self._at_worker = False
                 self._end(State.CANCELLED)
@@ -285,6 +292,8 @@ class Runner:
         self._at_worker = False
         if self._cancelled_at is not None:
             self._end(State.CANCELLED)
+        elif not self._spool.out(job.job_id).exists():
+            self._go_away()
         elif job.attempt >= job.max_attempts:
             self._fail(Code.GAVE_UP, f"The worker died {job.attempt} times over this song; the last time {how}.", how)
         else:
@@ -311,6 +320,10 @@ class Runner:
             return
         self._end(State.FAILED, error=error, message=error.message)
 
+    def _go_away(self) -> None:
+        """The work folder is gone, and with it whatever the worker fell over: nobody's fault."""
+        self._back_to_waiting(Reason.OUTBOX_MISSING, "The outbox went away during the work; it is done again.")
+
     def _has_grace(self, job: Job) -> bool:
         since = job.truncated_since or time.time()
         return time.time() < since + self._config.limits.truncated_grace_s
@@ -334,7 +347,7 @@ class Runner:
         job = self.job
         assert job is not None
         if job.name in self._jobs.behind:
-            self._vanish("Replaced by a new drop.")
+            self._vanish(replaced=True)
             return
         attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
         lost: dict[str, object] = {"track": None, "engine": None, "output": None, "warnings": (), "timing": {}}
@@ -356,9 +369,9 @@ class Runner:
         self.not_before.pop(self.job.job_id, None)
         self.job = None
 
-    def _vanish(self, message: str) -> None:
+    def _vanish(self, *, replaced: bool) -> None:
         """The song is not there any more, and neither is its snapshot."""
         assert self.job is not None
-        ending.vanish(self.job, self._jobs, self._spool, message)
+        ending.vanish(self.job, self._jobs, self._spool, replaced=replaced)
         self.not_before.pop(self.job.job_id, None)
         self.job = None

@@ -110,7 +110,7 @@ class Service:
             signal.signal(number, self._on_signal)
         self.jobs = Jobs(self.spool, self.ledger, self.facts, time.time)
         self.places = Places(self.spool, self.ledger)
-        self.jobs.is_away = self.places.are_away
+        self.jobs.is_away = self.places.are_away_for
         self.trust = Trust()
         self.recheck = Recheck(self._wake)
         self.keeper = Keeper(self.config, self.mailbox.put)
@@ -186,10 +186,10 @@ class Service:
             self._wanted = True
         if self._missing != before:
             self._due["heartbeat"] = 0.0
-        if self._missing or (self._open and not before):
+        if self._missing:
             return
         try:
-            self.locks.take("status", "outbox")
+            are_new = self.locks.take("status", "outbox")
         except OSError as error:
             if "locks" not in before:
                 log.error("%s cannot be locked: %s", error.filename, error.strerror)
@@ -198,10 +198,10 @@ class Service:
         if not self.locks.judge_rival(now):
             self._missing = frozenset({"locks"})
             return
-        if self._open:
-            self._come_back()
-        else:
+        if not self._open:
             self._open_up()
+        elif before or are_new:
+            self._come_back()
 
     def _open_up(self) -> None:
         """Everything is there for the first time: bring every job to its place, and begin."""
@@ -214,6 +214,7 @@ class Service:
 
     def _come_back(self) -> None:
         """What was away is there again: what could not be shown or finished is."""
+        self.turns.come_back()
         self.jobs.show_all()
         self.leftovers.forget()
         self._wanted = True
@@ -235,8 +236,8 @@ class Service:
         if listing is None:
             return
         self.intake.look(listing, now)
-        if self.jobs.parked and not self.places.are_away():
-            for job in list(self.jobs.parked.values()):
+        for job in list(self.jobs.parked.values()):
+            if not self.places.are_away_for(job.name):
                 ending.conclude(job, self.jobs, self.spool, self.config.inbox.after)
         told = self.cancels.look(listing, self.intake.fresh, now)
         self.leftovers.look(listing, told)

@@ -20,6 +20,7 @@ import shutil
 from pathlib import Path
 
 from stemd.config import Config
+from stemd.naming import MANIFEST as MANIFEST
 
 OPTIONS = ".job.json"
 """Suffix of the options that come with a song."""
@@ -29,7 +30,6 @@ SIDECAR = ".json"
 DAEMON = "_daemon.json"
 INBOX = "_inbox.json"
 PRIVATE = ".stemd"
-MANIFEST = "stems.json"
 
 LONGEST = 120
 """Bytes of a name that still leave room for suffixes everywhere (eCryptfs allows 143)."""
@@ -44,9 +44,8 @@ def short(name: str) -> str:
     raw = os.fsencode(name)
     if len(raw) <= LONGEST:
         return name
-    cut = 80
-    while raw[cut] & 0xC0 == 0x80:
-        cut -= 1
+    # At most three bytes back: more of them that continue a character do not continue one.
+    cut = next((at for at in range(80, 76, -1) if raw[at] & 0xC0 != 0x80), 80)
     return os.fsdecode(raw[:cut]) + "~" + hashlib.sha256(raw).hexdigest()[:16]
 
 

@@ -27,6 +27,9 @@ class Turns:
         for job in self._jobs.queue():
             if now < self._runner.not_before.get(job.job_id, 0.0):
                 continue
+            if not self._places.may_hold(job.name):
+                self._mark(job, Reason.OUTBOX_MISSING, "The inbox is another folder now, without this song.")
+                continue
             match self._keeper.want(job.options.model, now):
                 case Have.READY:
                     self._unmark(job)
@@ -37,6 +40,12 @@ class Turns:
                 case Have.BUSY:
                     self._wait_for_the_worker()
                     return
+
+    def come_back(self) -> None:
+        """All folders are there again: who waited for them waits for his turn."""
+        for job in self._jobs.queue():
+            if job.reason is Reason.OUTBOX_MISSING:
+                self._unmark(job)
 
     def _wait_for_the_worker(self) -> None:
         """A model is being loaded, which takes seconds and is no reason; or fetched, and all wait for it."""

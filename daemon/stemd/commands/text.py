@@ -4,27 +4,18 @@ Names and messages come from others: what a terminal would obey, or what turns t
 U+FFFD and never sent.
 """
 
-import re
 from typing import Any
 
 import msgspec
 
-_OBEYED = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: in UTF-8 too a terminal takes U+009B for the beginning of a command
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction: `gpj.exe` must not look like `exe.jpg`
-    "\u2028\u2029"  # line and paragraph
-    "\ud800-\udfff]"  # stray bytes, as Python decodes them
-)
+from stemd.terminal import OBEYED, safe
 
-
-def safe(text: str) -> str:
-    """`text` on one line, without what a terminal would obey."""
-    return _OBEYED.sub("\ufffd", text)
+__all__ = ["as_json", "safe"]
 
 
 def as_json(document: Any) -> str:
     """`document` as JSON on one line, in which what a terminal would obey is escaped: the value stays what it is."""
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(document).decode())
+    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(document).decode())
 
 
 def percent(fraction: float) -> str:

@@ -1,5 +1,6 @@
 """Publish: the finished work folder becomes the result by one rename, and the original goes where the policy sends it."""
 
+import errno
 import logging
 import os
 import secrets
@@ -21,7 +22,8 @@ def free_dir(outbox: Path, song: str, wanted: str) -> str:
     Taken names are numbered. So is a folder on the way that is a result itself: a result never changes.
     """
     place = outbox
-    for part in song.split("/")[:-1]:
+    for raw in song.split("/")[:-1]:
+        part = os.fsencode(raw).decode("utf-8", "replace")  # sidecars can spell it then
         name, number = part, 1
         while (place / name / MANIFEST).exists():
             number += 1
@@ -133,21 +135,28 @@ def store(taken: Path, root: Path, name: str) -> Path:
 
 def move(source: Path, target: Path) -> Path:
     """Move a file, also to another filesystem, durably and without replacing: numbered where `target` is taken."""
-    if source.stat().st_dev == target.parent.stat().st_dev:
+    try:
         stored = _put(source, target)
-    else:
-        part = target.parent / f".stemd-{secrets.token_hex(8)}"
-        try:
-            shutil.copy2(source, part)
-            with part.open("rb") as file:
-                sync(file.fileno())
-            stored = _put(part, target)
-        except OSError:
-            part.unlink(missing_ok=True)
+    except OSError as error:
+        # Also between two bind mounts of one filesystem, as containers have them: device numbers do not tell.
+        if error.errno != errno.EXDEV:
             raise
+        stored = _copy(source, target)
         source.unlink()
     sync_folder(target.parent)
     return stored
+
+
+def _copy(source: Path, target: Path) -> Path:
+    part = target.parent / f".stemd-{secrets.token_hex(8)}"
+    try:
+        shutil.copy2(source, part)
+        with part.open("rb") as file:
+            sync(file.fileno())
+        return _put(part, target)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _put(source: Path, target: Path) -> Path:
