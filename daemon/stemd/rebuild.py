@@ -21,7 +21,8 @@ from stemd import results
 from stemd.identity import Identity
 from stemd.job import FINAL, Job, Options, Output, OutputFile, Stage, State
 from stemd.ledger import Ledger, UnreadableError
-from stemd.spool import DAEMON, INBOX, MANIFEST, PRIVATE, Spool
+from stemd.naming import MANIFEST
+from stemd.spool import DAEMON, INBOX, PRIVATE, Spool
 from stemd.status import Manifest, Sidecar
 from stemd.track import Track
 

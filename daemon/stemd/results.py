@@ -7,8 +7,7 @@ from pathlib import Path
 import msgspec
 
 from stemd.job import Job
-from stemd.naming import folder_name
-from stemd.spool import MANIFEST
+from stemd.naming import MANIFEST, folder_name
 from stemd.status import Manifest
 
 ENGINE = 1

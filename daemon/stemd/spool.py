@@ -20,7 +20,6 @@ import shutil
 from pathlib import Path
 
 from stemd.config import Config
-from stemd.naming import MANIFEST as MANIFEST
 
 OPTIONS = ".job.json"
 """Suffix of the options that come with a song."""

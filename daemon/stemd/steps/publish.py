@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from stemd.identity import Identity
-from stemd.spool import MANIFEST, make_below, rename_new, sync, sync_folder
+from stemd.naming import MANIFEST
+from stemd.spool import make_below, rename_new, sync, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def free_dir(outbox: Path, song: str, wanted: str) -> str:
     for raw in song.split("/")[:-1]:
         part = os.fsencode(raw).decode("utf-8", "replace")  # sidecars can spell it then
         name, number = part, 1
-        while (place / name / MANIFEST).exists():
+        while (place / name / MANIFEST).is_file():
             number += 1
             name = numbered(part, number, dot="")
         place /= name
