@@ -46,6 +46,9 @@ class Cancels:
         `fresh` are the ids of the jobs that this look has made.
         """
         told: list[Seen] = []
+        if not listing.cancels:
+            self._first, self._strangers = False, {}
+            return told
         known = (*self._jobs.active, *self._jobs.behind, *listing.songs)
         names = {companion(name, CANCEL): name for name in known}
         for seen in listing.cancels:

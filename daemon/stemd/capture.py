@@ -15,6 +15,9 @@ from stemd.snapshot import Snapshot
 from stemd.spool import Spool
 
 
+JOIN_S = 3.0
+
+
 class SnapshotTaken(msgspec.Struct, frozen=True):
     job_id: str
     result: Snapshot | OSError
@@ -50,13 +53,14 @@ class Capture:
         self._abandon.set()
 
     def join(self) -> None:
+        """Wait for the thread; not for long, since a share that hangs must not keep the daemon from stopping."""
         if self._thread:
-            self._thread.join()
+            self._thread.join(JOIN_S)
             self._thread = None
 
     def _start(self, work: Callable[..., None], *jobs: Job) -> None:
         self._abandon.clear()
-        self._thread = threading.Thread(target=work, args=jobs, name="capture")
+        self._thread = threading.Thread(target=work, args=jobs, name="capture", daemon=True)
         self._thread.start()
 
     def _take(self, job: Job) -> None:

@@ -36,7 +36,7 @@ class Leftovers:
 
     def _options(self, listing: Listing) -> list[Seen]:
         """The option files that do not belong to a job."""
-        songs = {companion(name, OPTIONS): name for name in listing.songs}
+        songs = {companion(name, OPTIONS): name for name in listing.songs} if listing.options else {}
         told = []
         for seen in listing.options:
             name = songs.get(seen.name)

@@ -91,6 +91,9 @@ class Locks:
         os.ftruncate(handle, 0)
         os.pwrite(handle, data, 0)
 
+    def holds(self, part: str) -> bool:
+        return part in self._held
+
     def judge_rival(self, now: float) -> bool:
         """Whether the folders are ours: True once there is no rival. Raises ConfigError where it proves to be alive.
 

@@ -12,7 +12,7 @@ import msgspec
 
 from stemd.inbox.filesystem import Root, mount_of
 from stemd.ledger import Ledger
-from stemd.spool import Spool
+from stemd.spool import PRIVATE, Spool
 
 _OURS = ("outbox", "outbox/.stemd", "status", "work")
 """What nothing goes without; a done/ that takes nothing only leaves originals where they are."""
@@ -38,7 +38,7 @@ class Places:
             "status": spool.status,
             "done": spool.done,
             "failed": spool.failed,
-            "outbox/.stemd": spool.private,
+            f"outbox/{PRIVATE}": spool.private,
         }
         if spool.own_work:
             self._folders["work"] = spool.scratch
@@ -48,7 +48,7 @@ class Places:
         """What is not there, by part, and a sentence about it."""
         self.root: Root | None = None
         """The inbox as it is now."""
-        self._trusted: tuple[int, int] | None = None
+        self._trusted: Root | None = None
 
     def look(self) -> None:
         """See what is there, and make what never was. What is missing is in `missing` afterwards."""
@@ -64,8 +64,14 @@ class Places:
                 log.info("%s is there again", folder)
         self.root = self._root()
         known = self._known["inbox"]
-        if self._trusted is None and self.root is not None and known is not None and known.inode == self.root[1]:
-            self._trusted = self.root[:2]
+        is_known = self._trusted is None and self.root is not None and known is not None and known.inode == self.root[1]
+        if is_known or not self.inbox_is_another:
+            self._trusted = self.root
+
+    @property
+    def lockable(self) -> tuple[str, ...]:
+        """Which of the folders that only one daemon may use are there."""
+        return tuple(part for part in ("status", "outbox") if not {part, f"{part}/{PRIVATE}"} & self.missing.keys())
 
     def are_away(self) -> bool:
         """Whether any folder is missing, or the inbox another one, as of now."""
@@ -80,7 +86,7 @@ class Places:
     @property
     def inbox_is_another(self) -> bool:
         """Whether the inbox is not the folder in which its songs were first seen."""
-        return self.root is None or self.root[:2] != self._trusted
+        return self.root is None or self._trusted is None or self.root[:2] != self._trusted[:2]
 
     def may_hold(self, name: str) -> bool:
         """Whether the song can be there: not where the inbox is another folder that does not show it."""
@@ -88,13 +94,15 @@ class Places:
 
     @property
     def inbox_is_elsewhere(self) -> bool:
-        """Whether the inbox is on another device than its songs were: perhaps its share is not mounted."""
-        return self.root is None or self._trusted is None or self.root[0] != self._trusted[0]
+        """Whether the inbox is on another device or mount than its songs were: perhaps its share is not mounted."""
+        if self.root is None or self._trusted is None:
+            return True
+        return (self.root[0], self.root[2]) != (self._trusted[0], self._trusted[2])
 
     def trust_inbox(self) -> None:
         """From now on the inbox that is there is the one that counts."""
         if self.root is not None and self.inbox_is_another:
-            self._trusted = self.root[:2]
+            self._trusted = self.root
             self._remember("inbox", self._inbox, self.root[1])
 
     def _reason(self, part: str, folder: Path) -> str | None:

@@ -186,17 +186,15 @@ class Service:
             self._wanted = True
         if self._missing != before:
             self._due["heartbeat"] = 0.0
-        if self._missing:
-            return
         try:
-            are_new = self.locks.take("status", "outbox")
+            are_new = self.locks.take(*self.places.lockable)
         except OSError as error:
             if "locks" not in before:
                 log.error("%s cannot be locked: %s", error.filename, error.strerror)
-            self._missing = frozenset({"locks"})  # so that it is tried again
-            return
+            self._missing |= {"locks"}
         if not self.locks.judge_rival(now):
-            self._missing = frozenset({"locks"})
+            self._missing |= {"locks"}
+        if self._missing:
             return
         if not self._open:
             self._open_up()
@@ -297,7 +295,7 @@ class Service:
             daemon=self.facts,
             updated_at=self.jobs.now,
         )
-        if "status" not in self.places.missing and self.locks.rival is None:
+        if "status" not in self.places.missing and self.locks.holds("status") and self.locks.rival is None:
             self.jobs.write(self.spool.status / DAEMON, document)
         notify.send(f"STATUS={self._doing(running)}; {len(queued)} waiting")
 

@@ -45,6 +45,7 @@ class Turns:
         """All folders are there again: who waited for them waits for his turn."""
         for job in self._jobs.queue():
             if job.reason is Reason.OUTBOX_MISSING:
+                self._runner.not_before.pop(job.job_id, None)
                 self._unmark(job)
 
     def _wait_for_the_worker(self) -> None:

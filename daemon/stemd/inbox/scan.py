@@ -38,12 +38,12 @@ def scan(inbox: Path, *, recursive: bool) -> Listing:
     """List the inbox. Raises OSError where the inbox itself cannot be read."""
     found = list(_walk(os.fspath(inbox), "", recursive=recursive))
     options = {seen.name: seen.identity for seen in found if seen.kind is Kind.OPTIONS}
-    songs = (seen for seen in found if seen.kind is Kind.SONG)
+    songs = {seen.name: seen for seen in found if seen.kind is Kind.SONG}
+    if options:
+        for name, seen in songs.items():
+            songs[name] = msgspec.structs.replace(seen, options=options.get(companion(name, OPTIONS)))
     return Listing(
-        songs={
-            seen.name: msgspec.structs.replace(seen, options=options.get(companion(seen.name, OPTIONS)))
-            for seen in songs
-        },
+        songs=songs,
         cancels=tuple(seen for seen in found if seen.kind is Kind.CANCEL),
         options=tuple(seen for seen in found if seen.kind is Kind.OPTIONS),
         others=tuple(seen for seen in found if seen.kind not in (Kind.SONG, Kind.CANCEL, Kind.OPTIONS)),

@@ -1,9 +1,9 @@
 """Publish: the finished work folder becomes the result by one rename, and the original goes where the policy sends it."""
 
 import errno
+import hashlib
 import logging
 import os
-import secrets
 import shutil
 import unicodedata
 from pathlib import Path
@@ -149,7 +149,8 @@ def move(source: Path, target: Path) -> Path:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    part = target.parent / f".stemd-{secrets.token_hex(8)}"
+    # Always the same, so that what a crash leaves is overwritten when it is done again.
+    part = target.parent / f".stemd-{hashlib.sha256(os.fsencode(source)).hexdigest()[:16]}"
     try:
         shutil.copy2(source, part)
         with part.open("rb") as file:
