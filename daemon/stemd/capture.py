@@ -14,7 +14,6 @@ from stemd.job import Job
 from stemd.snapshot import Snapshot
 from stemd.spool import Spool
 
-
 JOIN_S = 3.0
 
 
