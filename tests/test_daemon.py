@@ -78,7 +78,7 @@ def test_a_bad_song_fails_with_its_code(daemon: Daemon, name: str, content: byte
 def test_a_song_moved_back_is_tried_again(tmp_path: Path, look_s: float) -> None:
     """A song moved from failed/ back into the inbox is a new job that names the one before, also between two looks."""
     name = "again.mp3"
-    with running(tmp_path, inbox={"watch": "poll", "scan_interval": look_s, "settle": 0.1}) as daemon:
+    with running(tmp_path, fake=True, inbox={"watch": "poll", "scan_interval": look_s, "settle": 0.1}) as daemon:
         (daemon.inbox / name).write_bytes(b"no music\n" * 400)
         first = daemon.final(name)
         failed = daemon.spool / "failed" / name
@@ -94,7 +94,7 @@ def test_a_song_moved_back_is_tried_again(tmp_path: Path, look_s: float) -> None
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a read-only folder: sudo tests/run")
 def test_a_song_that_cannot_be_moved_is_done_once(tmp_path: Path) -> None:
     """Where done/ takes nothing the original keeps its name in the inbox, with a warning, and is not done again."""
-    daemon = Daemon(tmp_path)
+    daemon = Daemon(tmp_path, fake=True)
     done = daemon.spool / "done"
     done.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(done)], check=True)
@@ -117,7 +117,7 @@ def test_a_song_that_cannot_be_moved_is_done_once(tmp_path: Path) -> None:
 
 def test_a_kept_song_is_done_once(tmp_path: Path) -> None:
     """With `after = "keep"` the original stays, and is not done again, neither by the next look nor after a restart."""
-    daemon = Daemon(tmp_path, inbox={"after": "keep"})
+    daemon = Daemon(tmp_path, fake=True, inbox={"after": "keep"})
     make_song(daemon.inbox / "kept.wav", 0.5)
     try:
         for _ in range(2):
@@ -291,8 +291,9 @@ def test_cancelled_before_each_point(tmp_path: Path, point: str) -> None:
 
 def test_a_poison_song_is_given_up(tmp_path: Path) -> None:
     """A worker killed three times over a song: `gave-up`; the next song is done by a new worker."""
-    daemon = Daemon(tmp_path)
-    make_song(tmp_path / "poison.flac", 200.0)
+    daemon = Daemon(tmp_path, fake=True)
+    daemon.hold.touch()
+    make_song(tmp_path / "poison.flac", 1.0)
     try:
         daemon.start().ready()
         shutil.copy(tmp_path / "poison.flac", daemon.inbox)
@@ -306,6 +307,7 @@ def test_a_poison_song_is_given_up(tmp_path: Path) -> None:
             daemon.until(lambda p=pid: daemon.read("_daemon.json")["worker"]["pid"] != p, "another worker")
         sidecar = daemon.final("poison.flac")
         assert (sidecar["state"], sidecar["error"]["code"]) == ("failed", "gave-up")
+        daemon.hold.unlink()
         make_song(daemon.inbox / "good.wav")
         assert daemon.final("good.wav")["state"] == "done"
         assert daemon.stop() == 0
@@ -335,9 +337,10 @@ def test_a_stop_during_a_job_takes_five_seconds_at_most(tmp_path: Path) -> None:
 
 def test_cancel_all(tmp_path: Path) -> None:
     """A bare `.cancel` ends the running job and every waiting one, then goes."""
-    daemon = Daemon(tmp_path)
+    daemon = Daemon(tmp_path, fake=True)
+    daemon.hold.touch()
     for name in ("a.flac", "b.flac", "c.flac"):
-        make_song(tmp_path / name, 60.0)
+        make_song(tmp_path / name, 1.0)
         shutil.copy(tmp_path / name, daemon.inbox)
     try:
         daemon.start().ready()
