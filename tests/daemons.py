@@ -50,7 +50,7 @@ class Daemon:
         settings: dict[str, dict[str, Any]] = {
             "paths": {"spool": str(self.spool), "state": str(folder / "state")},
             "model": {"name": "demo", "device": "cpu"},
-            "inbox": {"settle": 0.3, "scan_interval": 1.0},
+            "inbox": {"settle": 0.3, "scan_interval": 0.25},
             "status": {"heartbeat_s": 0.25, "progress_s": 0.05},
         }
         for name, keys in sections.items():
@@ -163,15 +163,19 @@ class Daemon:
         return [path for path in private.iterdir() if path.is_dir()] if private.exists() else []
 
     def quiet(self) -> None:
-        """Wait until it has nothing left to do: no job waits or runs, every original is put away, and one more look."""
+        """Wait until it has nothing left to do, also after some more looks: each heartbeat comes with one, or after it."""
+        beats: list[int] = []
 
-        def is_idle() -> bool:
+        def is_quiet() -> bool:
             told = self.read("_daemon.json")
-            return told.get("state") == "ready" and not told["queue"] and not told["running"] and not self.works()
+            is_idle = told.get("state") == "ready" and not told["queue"] and not told["running"]
+            if not is_idle or self.works() or self._unfinished():
+                beats.clear()
+            elif told["seq"] not in beats:
+                beats.append(told["seq"])
+            return len(beats) > 5
 
-        self.until(lambda: is_idle() and not self._unfinished(), "nothing left to do")
-        before = self.read("_daemon.json")["seq"]
-        self.until(lambda: self.read("_daemon.json")["seq"] > before + 1 and is_idle(), "a look later")
+        self.until(is_quiet, "nothing left to do")
 
     def _unfinished(self) -> list[str]:
         """Sidecars of jobs that are not final."""
