@@ -52,6 +52,8 @@ class Jobs:
         value = ledger.fact(CANCELLED_ALL)
         self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
         """The last bare cancel file that was obeyed; it means nothing more."""
+        self.breathe: Callable[[], None] = lambda: None
+        """Called between the ends of many jobs, each of which waits for the disk: the heart must not wait for the last."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property

@@ -36,19 +36,19 @@ class UnreadableError(Exception):
 
 
 class Ledger:
-    """The jobs on disk. `starts` counts the daemon's starts, this one included, and never fewer than `more_than`."""
+    """The jobs on disk. `starts` counts the daemon's starts, this one included."""
 
-    def __init__(self, path: Path, *, more_than: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         """Raises OSError, and UnreadableError where the file is damaged or of another version."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            self._open(more_than)
+            self._open()
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise UnreadableError(f"{path}: {error}") from error
 
-    def _open(self, more_than: int) -> None:
+    def _open(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -58,9 +58,21 @@ class Ledger:
         if self._db.execute("PRAGMA quick_check").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("it is damaged")
         self._db.executescript(_SCHEMA + f"PRAGMA user_version={_VERSION};")
-        if more_than:
-            self._db.execute("INSERT OR IGNORE INTO starts VALUES (?)", (more_than,))
-        self.starts = int(self._db.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
+        self.starts = self._start()
+
+    def _start(self) -> int:
+        return int(self._db.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
+
+    def count_on(self, starts: int) -> None:
+        """Let this start come after so many, which others have seen."""
+        if self.starts <= starts:
+            self._db.execute("INSERT OR IGNORE INTO starts VALUES (?)", (starts,))
+            self.starts = self._start()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there has never been a job: the ledger is new, or its like was lost."""
+        return self._db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone() is None
 
     def close(self) -> None:
         self._db.close()

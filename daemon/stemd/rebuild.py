@@ -10,8 +10,10 @@ Everything else in the inbox is new. Where sidecars are, `seq` has been: the cou
 
 import base64
 import logging
+import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +24,7 @@ from stemd.identity import Identity
 from stemd.job import FINAL, Job, Options, Output, OutputFile, Stage, State
 from stemd.ledger import Ledger, UnreadableError
 from stemd.naming import MANIFEST
-from stemd.spool import DAEMON, INBOX, PRIVATE, Spool
+from stemd.spool import PRIVATE, Spool
 from stemd.status import Manifest, Sidecar
 from stemd.track import Track
 
@@ -38,22 +40,18 @@ class _Seq(msgspec.Struct, frozen=True):
 LEDGER = "ledger.sqlite3"
 
 
-def open_ledger(state: Path, spool: Spool) -> tuple[Ledger, bool]:
-    """The ledger in `state`, and whether it is a new one, with its numbers above those that others have seen.
-
-    One that cannot be read is kept aside. Raises OSError.
-    """
+def open_ledger(state: Path) -> Ledger:
+    """The ledger in `state`; one that cannot be read is kept aside. Raises OSError."""
     path = state / LEDGER
-    is_new = not path.exists()
     try:
-        return Ledger(path, more_than=starts(spool.status) if is_new else 0), is_new
+        return Ledger(path)
     except UnreadableError as error:
         aside = path.with_name(f"{LEDGER}.bad-{secrets.token_hex(4)}")
         log.error("%s; it is kept as %s, and made anew", error, aside.name)
         for suffix in ("", "-wal", "-shm"):
             if (part := path.with_name(path.name + suffix)).exists():
                 part.rename(aside.with_name(aside.name + suffix))
-    return Ledger(path, more_than=starts(spool.status)), True
+    return Ledger(path)
 
 
 def starts(status: Path) -> int:
@@ -63,27 +61,48 @@ def starts(status: Path) -> int:
 
 
 def rebuild(ledger: Ledger, spool: Spool) -> int:
-    """Fill a new ledger; how many jobs were found."""
+    """Fill a new ledger; how many jobs were found. Others may write where it reads: what does not fit is not ours."""
     sidecars = {
         sidecar.job_id: sidecar
         for path, sidecar in _documents(spool.status, "*.json", Sidecar)
-        if path.name not in (DAEMON, INBOX)
+        if _is_id(sidecar.job_id) and _place(sidecar, spool) == path
     }
     manifests = {
         manifest.job_id: (path.parent.relative_to(spool.outbox).as_posix(), manifest)
         for path, manifest in _documents(spool.outbox, MANIFEST, Manifest)
-        if PRIVATE not in path.relative_to(spool.outbox).parts
+        if _is_id(manifest.job_id) and PRIVATE not in path.relative_to(spool.outbox).parts
     }
     found = []
     for job_id, sidecar in sidecars.items():
         where = manifests.pop(job_id, None)
         if sidecar.state in FINAL or where is not None:
-            found.append(_job_of_sidecar(sidecar, where, spool))
-    found.extend(_job_of_manifest(folder, manifest) for folder, manifest in manifests.values())
+            found += _if_it_fits(_job_of_sidecar, sidecar, where, spool)
+    for folder, manifest in manifests.values():
+        found += _if_it_fits(_job_of_manifest, folder, manifest)
     ledger.put(found)
     if found:
         log.warning("The ledger was lost; %d jobs were found again in sidecars and manifests.", len(found))
     return len(found)
+
+
+def _is_id(job_id: str) -> bool:
+    """A job's id becomes part of paths."""
+    return re.fullmatch("[0-9a-f]{32}", job_id) is not None
+
+
+def _place(sidecar: Sidecar, spool: Spool) -> Path | None:
+    """Where a sidecar for this song belongs."""
+    try:
+        return spool.sidecar(os.fsdecode(base64.b64decode(sidecar.input.name_b64)))
+    except ValueError:
+        return None
+
+
+def _if_it_fits(make: Callable[..., Job], *found: object) -> list[Job]:
+    try:
+        return [make(*found)]
+    except (msgspec.ValidationError, ValueError):
+        return []  # the options of another version
 
 
 def _documents(root: Path, pattern: str, kind: type[T]) -> Iterator[tuple[Path, T]]:

@@ -31,6 +31,7 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
             _wait_again(job, jobs, spool, after)
         else:
             jobs.add([job])
+        jobs.breathe()
     for job_id in spool.work_folders() - {job.job_id for job in jobs.active.values()}:
         spool.remove_work(job_id)
 

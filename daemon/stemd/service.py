@@ -102,7 +102,7 @@ class Service:
         try:
             self.config.state.mkdir(parents=True, exist_ok=True)
             self.locks.take("state")
-            self.ledger, self._lost_ledger = rebuild.open_ledger(self.config.state, self.spool)
+            self.ledger = rebuild.open_ledger(self.config.state)
         except OSError as error:
             raise ConfigError(f"The folder {error.filename} cannot be used: {error.strerror}.") from error
         survive_lease_breaks()
@@ -110,6 +110,7 @@ class Service:
             signal.signal(number, self._on_signal)
         self.jobs = Jobs(self.spool, self.ledger, self.facts, time.time)
         self.places = Places(self.spool, self.ledger)
+        self.jobs.breathe = lambda: self.tell(time.monotonic())
         self.jobs.is_away = self.places.are_away_for
         self.trust = Trust()
         self.recheck = Recheck(self._wake)
@@ -144,7 +145,7 @@ class Service:
         self.find_places(now)
         if self._open:
             self.look(now)
-            if self.state != "stopping":
+            if self.state != "stopping" and "locks" not in self._missing:
                 self.turns.begin(now)
         self.tell(now)
 
@@ -186,6 +187,19 @@ class Service:
             self._wanted = True
         if self._missing != before:
             self._due["heartbeat"] = 0.0
+            if self.ledger.is_empty and "status" not in self._missing:
+                self.ledger.count_on(rebuild.starts(self.spool.status))
+        are_new = self._lock(before, now)
+        if self._missing:
+            return
+        if not self._open:
+            self._open_up()
+        elif before or are_new:
+            self._come_back()
+
+    def _lock(self, before: frozenset[str], now: float) -> bool:
+        """Lock what is there; whether it is another folder than before. `locks` are missing where that cannot be."""
+        are_new = False
         try:
             are_new = self.locks.take(*self.places.lockable)
         except OSError as error:
@@ -194,16 +208,11 @@ class Service:
             self._missing |= {"locks"}
         if not self.locks.judge_rival(now):
             self._missing |= {"locks"}
-        if self._missing:
-            return
-        if not self._open:
-            self._open_up()
-        elif before or are_new:
-            self._come_back()
+        return are_new
 
     def _open_up(self) -> None:
         """Everything is there for the first time: bring every job to its place, and begin."""
-        if self._lost_ledger:
+        if self.ledger.is_empty:
             rebuild.rebuild(self.ledger, self.spool)
         recover(self.ledger.unfinished(), self.jobs, self.spool, self.config.inbox.after)
         self._open = True

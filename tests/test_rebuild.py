@@ -1,0 +1,311 @@
+"""The ledger is lost: what other programs can see, and the inbox, say enough to go on from. Nothing twice, nothing lost."""
+
+import json
+import shutil
+import signal
+import sqlite3
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemons import Daemon, make_song
+from watching import faults
+
+QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status": {"heartbeat_s": 0.2}}
+
+
+def remove_state(state: Path) -> None:
+    shutil.rmtree(state)
+
+
+def write_garbage(state: Path) -> None:
+    (state / "ledger.sqlite3").write_bytes(b"not what it was\n" * 1000)
+    for suffix in ("-wal", "-shm"):
+        (state / f"ledger.sqlite3{suffix}").unlink(missing_ok=True)
+
+
+def damage(state: Path) -> None:
+    """A ledger of which a part was overwritten."""
+    with sqlite3.connect(state / "ledger.sqlite3") as ledger:
+        ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    ledger.close()
+    data = bytearray((state / "ledger.sqlite3").read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    (state / "ledger.sqlite3").write_bytes(data)
+
+
+def age(state: Path) -> None:
+    """The ledger of another version."""
+    with sqlite3.connect(state / "ledger.sqlite3") as ledger:
+        ledger.execute("PRAGMA user_version = 99")
+    ledger.close()
+
+
+LOSSES = [remove_state, write_garbage, damage, age]
+
+
+def drop(daemon: Daemon, name: str, seconds: float = 0.3) -> None:
+    source = make_song(daemon.folder / f"dropped-{name}", seconds)
+    shutil.copy2(source, daemon.inbox / f".{name}.part")
+    (daemon.inbox / f".{name}.part").rename(daemon.inbox / name)
+
+
+def results(daemon: Daemon) -> dict[str, str]:
+    """Which song's each result is; every one of them is whole."""
+    found = {}
+    for manifest in sorted(daemon.outbox.glob("*/stems.json")):
+        assert faults(manifest.parent) == []
+        found[manifest.parent.name] = json.loads(manifest.read_bytes())["song"]
+    return found
+
+
+def seqs(daemon: Daemon) -> dict[str, int]:
+    return {path.name: json.loads(path.read_bytes())["seq"] for path in (daemon.spool / "status").glob("*.json")}
+
+
+def jobs(daemon: Daemon, *names: str) -> dict[str, tuple[str, str]]:
+    return {name: (daemon.song(name)["job_id"], daemon.song(name)["state"]) for name in names}
+
+
+def kept_aside(daemon: Daemon) -> list[str]:
+    return [path.name for path in (daemon.folder / "state").iterdir() if path.name.startswith("ledger.sqlite3.bad")]
+
+
+def goes_on(daemon: Daemon, before: dict[str, int], lose: Callable[[Path], None]) -> None:
+    """Start after the loss, and do all there is to do; `seq` has only grown, and the bad ledger is kept."""
+    daemon.start().ready().quiet()
+    assert {name: seq for name, seq in before.items() if seqs(daemon).get(name, 0) < seq} == {}
+    assert daemon.read("_daemon.json")["seq"] > max(before.values())
+    assert bool(kept_aside(daemon)) is (lose is not remove_state)
+
+
+@pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
+def test_all_kinds_of_songs(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    """Done, failed, cancelled and waiting songs: the ends stay what they were, what waited is done, each once."""
+    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    over = ("done.wav", "failed.mp3", "cancelled.wav")
+    try:
+        daemon.start().ready()
+        drop(daemon, "done.wav")
+        (daemon.inbox / "failed.mp3").write_bytes(b"no music\n" * 400)
+        daemon.final("failed.mp3")
+        daemon.final("done.wav")
+        daemon.hold.touch()
+        drop(daemon, "cancelled.wav", 0.4)
+        daemon.until(lambda: daemon.song("cancelled.wav").get("step") == "separate", "it runs")
+        (daemon.inbox / "cancelled.wav.cancel").touch()
+        daemon.final("cancelled.wav")
+        drop(daemon, "running.wav", 0.5)
+        daemon.until(lambda: daemon.song("running.wav").get("step") == "separate", "it runs")
+        drop(daemon, "waiting.wav", 0.6)
+        daemon.until(lambda: daemon.song("waiting.wav").get("reason") == "queued", "it waits")
+        assert daemon.process is not None
+        daemon.process.kill()
+        daemon.process.wait()
+        daemon.hold.unlink()
+        before, ends = seqs(daemon), jobs(daemon, *over)
+        lose(tmp_path / "state")
+        goes_on(daemon, before, lose)
+        assert jobs(daemon, *over) == ends
+        assert results(daemon) == {"done": "done.wav", "running": "running.wav", "waiting": "waiting.wav"}
+        shutil.copy2(tmp_path / "dropped-done.wav", daemon.inbox / "the same.wav")
+        again = daemon.final("the same.wav")
+        assert (again["duplicate_of"], again["output"]["dir"]) == (ends["done.wav"][0], "done")
+        (daemon.spool / "failed" / "failed.mp3").rename(daemon.inbox / "failed.mp3")
+        tried = daemon.until(
+            lambda: (
+                (s := daemon.song("failed.mp3"))["job_id"] != ends["failed.mp3"][0] and s["state"] == "failed" and s
+            ),
+            "tried again",
+        )
+        assert tried["previous"]["job_id"] == ends["failed.mp3"][0]
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert list(daemon.inbox.iterdir()) == []
+    assert {path.name for path in (daemon.spool / "failed").iterdir()} == {"cancelled.wav", "failed.mp3"}
+
+
+def test_kept_songs(tmp_path: Path) -> None:
+    """Under `keep` an answered song stays answered, done or failed; `touch` still retries it, with its history."""
+    daemon = Daemon(tmp_path, fake=True, inbox={**QUICK["inbox"], "after": "keep"}, status=QUICK["status"])
+    try:
+        daemon.start().ready()
+        drop(daemon, "kept.wav")
+        (daemon.inbox / "failed.mp3").write_bytes(b"no music\n" * 400)
+        daemon.final("kept.wav")
+        daemon.final("failed.mp3")
+        daemon.quiet()
+        assert daemon.stop() == 0
+        before, ends = seqs(daemon), jobs(daemon, "kept.wav", "failed.mp3")
+        remove_state(tmp_path / "state")
+        goes_on(daemon, before, remove_state)
+        assert jobs(daemon, "kept.wav", "failed.mp3") == ends
+        (daemon.inbox / "kept.wav").touch()
+        again = daemon.until(
+            lambda: (s := daemon.song("kept.wav"))["job_id"] != ends["kept.wav"][0] and s["state"] == "done" and s,
+            "again",
+        )
+        assert again["previous"]["job_id"] == again["duplicate_of"] == ends["kept.wav"][0]
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert results(daemon) == {"kept": "kept.wav"}
+    assert {path.name for path in daemon.inbox.iterdir()} == {"kept.wav", "failed.mp3"}
+
+
+ENDING = ["7-final move", "8-sidecar move", "9-original move", "10-finished move"]
+ENDING += ["7-final keep", "9-original keep", "7-final delete", "8-sidecar delete"]
+
+
+@pytest.mark.parametrize(("point", "after"), [each.split() for each in ENDING])
+def test_a_job_that_was_ending(tmp_path: Path, point: str, after: str) -> None:
+    """Published but not final, or final with its original where it was: done once, and the original is put away."""
+    daemon = Daemon(tmp_path, fake=True, inbox={**QUICK["inbox"], "after": after}, status=QUICK["status"])
+    drop(daemon, "song.wav")
+    try:
+        daemon.start({point: "kill"})
+        assert daemon.process is not None
+        assert daemon.process.wait(timeout=60) == -signal.SIGKILL
+        job = json.loads((daemon.outbox / "song" / "stems.json").read_bytes())["job_id"]
+        before = seqs(daemon)
+        remove_state(tmp_path / "state")
+        goes_on(daemon, before, remove_state)
+        sidecar = daemon.song("song.wav")
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert (sidecar["state"], sidecar["job_id"]) == ("done", job)
+    assert [each["stem"] for each in sidecar["output"]["files"]] == ["vocals", "instrumental"]
+    assert results(daemon) == {"song": "song.wav"}
+    assert [path.name for path in daemon.inbox.iterdir()] == (["song.wav"] if after == "keep" else [])
+    assert [path.name for path in (daemon.spool / "done").iterdir()] == (["song.wav"] if after == "move" else [])
+
+
+def test_an_original_on_its_way(tmp_path: Path) -> None:
+    """An original that was under its private name, in the middle of being moved, still comes to done/."""
+    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    drop(daemon, "song.wav")
+    try:
+        daemon.start({"9-original": "kill"})
+        assert daemon.process is not None
+        assert daemon.process.wait(timeout=60) == -signal.SIGKILL
+        sidecar = daemon.song("song.wav")
+        assert sidecar["state"] == "done"
+        (daemon.inbox / "song.wav").rename(daemon.inbox / f".stemd-{sidecar['job_id']}")
+        before = seqs(daemon)
+        remove_state(tmp_path / "state")
+        goes_on(daemon, before, remove_state)
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert results(daemon) == {"song": "song.wav"}
+    assert daemon.song("song.wav")["job_id"] == sidecar["job_id"]
+    assert list(daemon.inbox.iterdir()) == []
+    assert [path.name for path in (daemon.spool / "done").iterdir()] == ["song.wav"]
+
+
+def test_results_without_sidecars_still_stand(tmp_path: Path) -> None:
+    """State and status both lost: the manifests alone tell which songs need not be computed again."""
+    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    try:
+        daemon.start().ready()
+        drop(daemon, "song.wav")
+        job = daemon.final("song.wav")["job_id"]
+        daemon.quiet()
+        assert daemon.stop() == 0
+        remove_state(tmp_path / "state")
+        shutil.rmtree(daemon.spool / "status")
+        daemon.start().ready()
+        shutil.copy2(tmp_path / "dropped-song.wav", daemon.inbox / "again.wav")
+        assert daemon.final("again.wav")["duplicate_of"] == job
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert results(daemon) == {"song": "song.wav"}
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_a_ledger_lost_while_the_spool_was_away(tmp_path: Path, starts: int) -> None:
+    """It is rebuilt when the spool is there, however often the daemon was started before; `seq` goes on above."""
+    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    try:
+        for _ in range(3):  # so that fewer starts would show
+            daemon.start().ready()
+            assert daemon.stop() == 0
+        daemon.start().ready()
+        drop(daemon, "song.wav")
+        job = daemon.final("song.wav")["job_id"]
+        daemon.quiet()
+        assert daemon.stop() == 0
+        before = seqs(daemon)
+        remove_state(tmp_path / "state")
+        daemon.spool.rename(tmp_path / "away")
+        for _ in range(starts):
+            was = daemon.log.stat().st_size
+            daemon.start()
+            daemon.until(lambda n=was: "is not there" in daemon.log.read_text()[n:], "it is said")
+            if starts > 1:
+                daemon.until(lambda n=was: "is warm" in daemon.log.read_text()[n:], "it is up")
+                assert daemon.stop() == 0
+        (tmp_path / "away").rename(daemon.spool)
+        if starts > 1:
+            daemon.start()
+        daemon.ready()
+        shutil.copy2(tmp_path / "dropped-song.wav", daemon.inbox / "again.wav")
+        assert daemon.final("again.wav")["duplicate_of"] == job
+        assert {name: seq for name, seq in before.items() if seqs(daemon)[name] < seq} == {}
+        assert daemon.read("_daemon.json")["seq"] > max(before.values())
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+STRANGE = {
+    "status/list.json": "[1, 2]",
+    "status/text.json": "no JSON",
+    "status/foreign.json": '{"seq": "many"}',
+    "outbox/theirs/stems.json": '{"by": "another program"}',
+    "outbox/empty/stems.json": "",
+}
+
+
+def test_strange_files_are_somebody_else_s(tmp_path: Path) -> None:
+    """Files that are not ours, or of another version, stop nothing: they are left alone."""
+    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    try:
+        daemon.start().ready()
+        drop(daemon, "song.wav")
+        daemon.final("song.wav")
+        daemon.quiet()
+        assert daemon.stop() == 0
+        sidecar = daemon.song("song.wav")
+        manifest = json.loads((daemon.outbox / "song" / "stems.json").read_bytes())
+        strange = dict(STRANGE)
+        for number, change in enumerate(
+            ({"options": {"of another": "version"}}, {"job_id": "../../outside"}, {"seq": -1})
+        ):
+            name, job = f"{number}.wav", f"{number:032x}"
+            song = {**sidecar["input"], "name": name, "name_b64": b64encode(name.encode()).decode()}
+            strange[f"status/{name}.json"] = json.dumps({**sidecar, "job_id": job, "input": song, **change})
+            strange[f"outbox/{number}/stems.json"] = json.dumps({**manifest, "job_id": f"{number + 9:032x}", **change})
+        for name, raw in (("bad name", "%"), ("name outside", b64encode(b"../../outside").decode())):
+            song = {**sidecar["input"], "name_b64": raw}
+            strange[f"status/{name}.json"] = json.dumps({**sidecar, "job_id": 32 * "a", "input": song})
+        strange["outside/file"] = "here"
+        for name, content in strange.items():
+            path = daemon.spool / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content)
+        remove_state(tmp_path / "state")
+        daemon.start().ready()
+        drop(daemon, "next.wav", 0.4)
+        assert daemon.final("next.wav")["state"] == "done"
+        daemon.until(lambda: not daemon.works(), "put away")
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert {name for name, content in strange.items() if (daemon.spool / name).read_text() != content} == set()

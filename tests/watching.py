@@ -1,0 +1,114 @@
+"""Eyes for tests: what other programs could have seen of a daemon's files at any moment."""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def faults(folder: Path) -> list[str]:
+    """What is wrong with a result, held against its own manifest: files, sizes and hashes."""
+    manifest = json.loads((folder / "stems.json").read_bytes())
+    listed = {file["name"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}
+    there = {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, sha256(path))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "stems.json"
+    }
+    return [
+        f"{name}: {listed.get(name)} != {there.get(name)}"
+        for name in listed | there
+        if listed.get(name) != there.get(name)
+    ]
+
+
+@contextlib.contextmanager
+def again_and_again(look: Callable[[], None]) -> Iterator[list[str]]:
+    """Does `look` in a thread as often as it can; what it raises is in the list, and it must have looked."""
+    raised: list[str] = []
+    stop = threading.Event()
+    looks = 0
+
+    def loop() -> None:
+        nonlocal looks
+        is_last = False
+        while not is_last:
+            is_last = stop.is_set()  # what came just before the end is looked at once more
+            try:
+                look()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test is told
+                raised.append(repr(error))
+                return
+            looks += 1
+            time.sleep(0)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield raised
+    finally:
+        stop.set()
+        thread.join()
+    assert raised or looks > 10
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_EVENT = struct.Struct("iIII")
+
+MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
+
+
+class Events:
+    """What inotify(7) tells of some folders: (folder, name, which of the constants above), in order."""
+
+    def __init__(self, *folders: Path) -> None:
+        self._handle = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        mask = MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE
+        self._folders = {_libc.inotify_add_watch(self._handle, os.fsencode(path), mask): path for path in folders}
+        assert -1 not in self._folders, "a folder is not there"
+
+    def take(self) -> list[tuple[Path, str, int]]:
+        """All that has come."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._handle, 1 << 16):
+                while data:
+                    watch, mask, _, size = _EVENT.unpack_from(data)
+                    name = data[_EVENT.size : _EVENT.size + size].rstrip(b"\0").decode()
+                    found.append((self._folders[watch], name, mask & 0xFFF))
+                    data = data[_EVENT.size + size :]
+        os.close(self._handle)
+        return found
+
+
+class Histories:
+    """The states that each job was ever seen in, in order; `look` reads every sidecar once."""
+
+    def __init__(self, status: Path) -> None:
+        self.status = status
+        self.of: dict[str, list[str]] = {}
+        self.last_seq: dict[str, int] = {}
+        self.reads = 0
+
+    def look(self) -> None:
+        for path in sorted(self.status.rglob("*.json")):
+            document: dict[str, Any] = json.loads(path.read_bytes())
+            self.reads += 1
+            name = path.relative_to(self.status).as_posix()
+            assert document["seq"] >= self.last_seq.get(name, 0), f"seq of {name} fell"
+            self.last_seq[name] = document["seq"]
+            if not path.name.startswith("_"):
+                states = self.of.setdefault(document["job_id"], [])
+                if states[-1:] != [document["state"]]:
+                    states.append(document["state"])
