@@ -3,7 +3,8 @@
 
 While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped; while
 `deaf` lies there, it cannot.
-While `missing-MODEL` lies there, that model cannot be had. What it was ordered to do is in `orders`, a line each.
+While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says what its hash is. What it was ordered to
+do is in `orders`, a line each.
 """
 
 import os
@@ -54,9 +55,9 @@ def warm(order: Warm) -> EngineFacts | None:
     if (FOLDER / f"missing-{order.model}").exists():
         say(Unready(error=Error(code=Code.MODEL_MISSING, message=f"The model {order.model} is not here.")))
         return None
-    facts = EngineFacts(
-        model=order.model, model_sha256=order.model, device="cpu", device_name="none", precision="float32"
-    )
+    weights = FOLDER / f"weights-{order.model}"
+    sha256 = weights.read_text() if weights.exists() else order.model
+    facts = EngineFacts(model=order.model, model_sha256=sha256, device="cpu", device_name="none", precision="float32")
     say(Ready(engine=facts, sources=SOURCES, seconds=0.0))
     return facts
 

@@ -273,6 +273,12 @@ STRANGE = {
 }
 
 
+def looks_of(path: Path) -> dict[str, int]:
+    """What a sidecar says of a song's file."""
+    status = path.stat()
+    return {"inode": status.st_ino, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
 def test_strange_files_are_somebody_else_s(tmp_path: Path) -> None:
     """Files that are not ours, or of another version, stop nothing: they are left alone."""
     daemon = Daemon(tmp_path, fake=True, **QUICK)
@@ -292,9 +298,16 @@ def test_strange_files_are_somebody_else_s(tmp_path: Path) -> None:
             song = {**sidecar["input"], "name": name, "name_b64": b64encode(name.encode()).decode()}
             strange[f"status/{name}.json"] = json.dumps({**sidecar, "job_id": job, "input": song, **change})
             strange[f"outbox/{number}/stems.json"] = json.dumps({**manifest, "job_id": f"{number + 9:032x}", **change})
-        for name, raw in (("bad name", "%"), ("name outside", b64encode(b"../../outside").decode())):
-            song = {**sidecar["input"], "name_b64": raw}
-            strange[f"status/{name}.json"] = json.dumps({**sidecar, "job_id": 32 * "a", "input": song})
+        make_song(daemon.inbox / "1.wav", 0.5)  # so that a job of that id would have an end to come to
+        bad = json.loads(strange["status/1.wav.json"])
+        bad["input"] |= looks_of(daemon.inbox / "1.wav")
+        strange["status/1.wav.json"] = json.dumps(bad)
+        outside = make_song(tmp_path / "outside.wav")
+        for number, raw in enumerate(("%", b64encode(b"../../outside.wav").decode())):
+            song = {**sidecar["input"], "name_b64": raw, **looks_of(outside)}
+            strange[f"status/name {number}.json"] = json.dumps(
+                {**sidecar, "job_id": f"{number + 20:032x}", "input": song}
+            )
         strange["outside/file"] = "here"
         for name, content in strange.items():
             path = daemon.spool / name
@@ -304,8 +317,11 @@ def test_strange_files_are_somebody_else_s(tmp_path: Path) -> None:
         daemon.start().ready()
         drop(daemon, "next.wav", 0.4)
         assert daemon.final("next.wav")["state"] == "done"
+        daemon.until(lambda: daemon.song("1.wav")["job_id"] != bad["job_id"] and daemon.final("1.wav"), "its own job")
         daemon.until(lambda: not daemon.works(), "put away")
         assert daemon.stop() == 0
     finally:
         daemon.end()
+    assert list(tmp_path.glob("outside*")) == [outside]
+    del strange["status/1.wav.json"]  # the song has a job now, and that its sidecar
     assert {name for name, content in strange.items() if (daemon.spool / name).read_text() != content} == set()

@@ -232,6 +232,18 @@ def test_a_song_s_own_model(tmp_path: Path, repo: Path) -> None:
     assert back["duplicate_of"] == first["job_id"]
 
 
+def test_another_model_of_the_same_name(tmp_path: Path) -> None:
+    """A model is known by its hash: where its weights are others now, the song is computed anew."""
+    with started(tmp_path) as daemon:
+        first = done(daemon, "first.wav", "same")
+    (tmp_path / "weights-demo").write_text("other")
+    with started(tmp_path) as daemon:
+        anew = done(daemon, "anew.wav", "same")
+        assert done(daemon, "again.wav", "same")["duplicate_of"] == anew["job_id"]
+    assert anew["duplicate_of"] is None
+    assert (first["engine"]["model_sha256"], anew["engine"]["model_sha256"]) == ("demo", "other")
+
+
 def test_a_missing_model_holds_nobody_else_up(tmp_path: Path, repo: Path) -> None:
     """A song whose model is missing waits as `model-missing`; the others go on in order; it is done when it can be."""
     with started(tmp_path, model={"name": "one", "repo": str(repo)}) as daemon:

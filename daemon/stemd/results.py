@@ -21,7 +21,7 @@ def key(job: Job, model_sha256: str) -> str:
     options = msgspec.structs.asdict(job.options)
     del options["profile"]  # what it says is in the others
     leaf = folder_name(job.shown.rpartition("/")[2]) if "{song}" in job.options.naming else ""
-    facts = {"engine": ENGINE, "song": job.sha256, "model": model_sha256, "leaf": leaf, **options}
+    facts = {"engine": ENGINE, "song": job.sha256, "model": model_sha256, "leaf": leaf, "options": options}
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
 
