@@ -15,7 +15,7 @@ import msgspec
 from stemd import ending, obstacles, publishing, results, trace
 from stemd.capture import Capture, ResultChecked, SnapshotTaken
 from stemd.config import Config
-from stemd.errors import Code
+from stemd.errors import RETRYABLE, Code
 from stemd.identity import Identity
 from stemd.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
 from stemd.jobs import Jobs
@@ -359,9 +359,8 @@ class Runner:
         self.job = None
 
     def _fail(self, code: Code, message: str, detail: str | None = None) -> None:
-        self._end(
-            State.FAILED, error=Error(code=code, message=message, detail=detail, retryable=False), message=message
-        )
+        error = Error(code=code, message=message, detail=detail, retryable=code in RETRYABLE)
+        self._end(State.FAILED, error=error, message=message)
 
     def _end(self, state: State, **changes: object) -> None:
         assert self.job is not None
