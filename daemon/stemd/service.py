@@ -221,7 +221,6 @@ class Service:
 
     def _come_back(self) -> None:
         """What was away is there again: what could not be shown or finished is."""
-        self.turns.come_back()
         self.jobs.show_all()
         self.leftovers.forget()
         self._wanted = True

@@ -16,14 +16,24 @@ class Turns:
         self._keeper = keeper
         self._places = places
         self._marked = False
+        self._were_missing = False
 
     def begin(self, now: float) -> None:
         """Start the next job, if its model is warm and the folders are there."""
         if self._runner.job is not None:
             return
         if self._places.missing:
+            self._were_missing = True
             self._mark_all(Reason.OUTBOX_MISSING, next(iter(self._places.missing.values())))
             return
+        if self._were_missing:
+            self._runner.not_before.clear()  # whoever paused, paused for what is there again
+        self._choose(now)
+        if self._were_missing:
+            self._were_missing = False
+            self._queue_again()
+
+    def _choose(self, now: float) -> None:
         for job in self._jobs.queue():
             if now < self._runner.not_before.get(job.job_id, 0.0):
                 continue
@@ -32,8 +42,7 @@ class Turns:
                 continue
             match self._keeper.want(job.options.model, now):
                 case Have.READY:
-                    self._unmark(job)
-                    self._runner.start(self._jobs.waiting(job.name) or job)
+                    self._runner.start(self._unmark(job))
                     return
                 case Have.MISSING:
                     self._mark(job, Reason.MODEL_MISSING, self._keeper.why_missing(job.options.model))
@@ -41,11 +50,10 @@ class Turns:
                     self._wait_for_the_worker()
                     return
 
-    def come_back(self) -> None:
+    def _queue_again(self) -> None:
         """All folders are there again: who waited for them waits for his turn."""
         for job in self._jobs.queue():
-            if job.reason is Reason.OUTBOX_MISSING:
-                self._runner.not_before.pop(job.job_id, None)
+            if job.reason is Reason.OUTBOX_MISSING and self._places.may_hold(job.name):
                 self._unmark(job)
 
     def _wait_for_the_worker(self) -> None:
@@ -67,6 +75,7 @@ class Turns:
         if (job.reason, job.message) != (reason, message):
             self._jobs.change(job, State.WAITING, reason=reason, message=message)
 
-    def _unmark(self, job: Job) -> None:
-        if job.reason in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING):
-            self._jobs.change(job, State.WAITING, reason=Reason.QUEUED, message="")
+    def _unmark(self, job: Job) -> Job:
+        if job.reason not in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING):
+            return job
+        return self._jobs.change(job, State.WAITING, reason=Reason.QUEUED, message="")
