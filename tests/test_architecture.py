@@ -59,6 +59,7 @@ LAYERS = (
     ("ending", "places", "snapshot", "inbox/", "worker/"),
     ("pipeline", "jobs", "results"),
     ("ledger", "line", "steps/", "status", "notify"),
+    ("documents",),
     ("engine/", "models/", "spool", "trace"),
     ("options",),
     ("formats", "containers", "mpeg", "ogg", "downmix", "config"),

@@ -29,9 +29,9 @@ from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from stemd import config as configuration
 from stemd.commands import text, view
 from stemd.commands.board import Board, Health, Pulse, picture
-from stemd.commands.board import Daemon as Heartbeat
 from stemd.commands.wait import Follower
 from stemd.spool import Spool
+from stemd.status import DaemonStatus, Sidecar
 
 EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
 """Colour, blinking, a window's title, a C1 sequence that clears the screen, and a turned direction of writing."""
@@ -518,22 +518,43 @@ def test_no_command_loads_torch(daemon: Daemon, tmp_path: Path, command: str) ->
 def write(status: Path, name: str, state: str, **changes: Any) -> None:
     """A sidecar as another daemon could have written it."""
     waits = {"waiting": "queued"}.get(state)
+    since = "2026-01-01T00:00:00.000Z"
     progress = {"fraction": 0.5, "step_fraction": 0.5, "eta_s": 11.4, "speed_x": 38.21, "queue_position": None}
-    document = {"schema": 1, "seq": 1, "job_id": name, "state": state, "reason": waits, "message": "", "later": [1]}
+    given = {"name": name, "name_b64": "", "size": 1, "mtime_ns": 0, "inode": 1}
+    given |= dict.fromkeys(("sha256", "duration_s", "frames", "rate", "channels", "format"))
+    document = dict.fromkeys(field.name for field in msgspec.structs.fields(Sidecar))
+    document |= {"schema": 1, "seq": 1, "job_id": name, "state": state, "reason": waits, "message": "", "later": [1]}
     document |= {"step": "separate" if state == "running" else None, "progress": {**progress, "more": 1}}
-    document |= {"input": {"name": name}, "output": None, "state_since": "2026-01-01T00:00:00.000Z", **changes}
+    document |= {"input": given, "options": {}, "attempt": 1, "max_attempts": 3, "timing": {}, "warnings": []}
+    document |= {"daemon": {"instance": "", "version": "1"}, "state_since": since, "updated_at": since, **changes}
     path = status / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps(document))
     path.with_suffix(".tmp").rename(path)
 
 
-def heartbeat(seq: int, state: str = "ready", interval_s: float = 1.0) -> Heartbeat:
-    worker = {"state": "ready", "message": "", "model": "htdemucs", "device": "cuda:0", "device_name": "A GPU"}
+def heartbeat(seq: int, state: str = "ready", interval_s: float = 1.0) -> DaemonStatus:
+    worker = {
+        "state": "ready",
+        "pid": 2,
+        "message": "",
+        "model": "htdemucs",
+        "device": "cuda:0",
+        "device_name": "A GPU",
+    }
     worker |= {"precision": "float16", "fallback": None, "memory_bytes": None}
-    document = {"seq": seq, "interval_s": interval_s, "state": state, "pid": 1, "worker": worker, "queue": []}
+    document = {
+        "schema": 1,
+        "seq": seq,
+        "interval_s": interval_s,
+        "state": state,
+        "pid": 1,
+        "worker": worker,
+        "queue": [],
+    }
     document |= {"watch": {"mode": "events", "why": ""}, "warnings": [], "version": "1", "updated_at": ""}
-    return msgspec.convert(document, Heartbeat)
+    document |= {"running": None, "counts": {}, "daemon": {"instance": "", "version": "1"}}
+    return msgspec.convert(document, DaemonStatus)
 
 
 opened: list[str] = []
@@ -605,7 +626,12 @@ def test_whose_sidecar_it_is(tmp_path: Path) -> None:
         {"job_id": "stale", "seq": 4, "state": "failed"},
         {"job_id": "mine", "seq": 7, "state": "waiting"},
         {"job_id": "mine", "seq": 8, "state": "running"},
-        {"job_id": "newer", "seq": 9, "state": "waiting", "previous": {"job_id": "mine", "state": "done"}},
+        {
+            "job_id": "newer",
+            "seq": 9,
+            "state": "waiting",
+            "previous": {"job_id": "mine", "state": "done", "output": None},
+        },
         {"job_id": "newer", "seq": 10, "state": "failed"},
     ):
         write(spool.status, "song.wav", **changes)

@@ -1,6 +1,7 @@
 """The ledger is lost: what other programs can see, and the inbox, say enough to go on from. Nothing twice, nothing lost."""
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -273,6 +274,15 @@ STRANGE = {
 }
 
 
+def put_traps(status: Path, result: Path) -> None:
+    """What a reader waits for, reads for ever, or falls into."""
+    result.mkdir()
+    os.mkfifo(result / "stems.json")
+    os.mkfifo(status / "pipe.json")
+    (status / "endless.json").symlink_to("/dev/zero")
+    (status / "deep.json").write_text("[" * 100_000)
+
+
 def looks_of(path: Path) -> dict[str, int]:
     """What a sidecar says of a song's file."""
     status = path.stat()
@@ -313,6 +323,7 @@ def test_strange_files_are_somebody_else_s(tmp_path: Path) -> None:
             path = daemon.spool / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(content)
+        put_traps(daemon.spool / "status", daemon.outbox / "trap")
         remove_state(tmp_path / "state")
         daemon.start().ready()
         drop(daemon, "next.wav", 0.4)

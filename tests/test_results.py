@@ -378,6 +378,8 @@ def test_sidecars_of_songs_that_are_gone_are_removed(tmp_path: Path) -> None:
         for name, content in foreign.items():
             (status / name).write_text(content)
             age(status / name, 100)
+        os.mkfifo(status / "pipe.json")  # who opens it to read waits for a writer
+        age(status / "pipe.json", 100)
         daemon.start().ready()
         daemon.until(lambda: not daemon.song("old.wav"), "the old one is gone")
         daemon.until(lambda: not daemon.song("deep/old.wav"), "and the one in a folder")

@@ -10,7 +10,7 @@ runner      the running job through the ten points of the protocol: `capture`, t
 recovery    after a crash; `rebuild` after a lost ledger; `places` and `locks` say whether the folders are there and ours
 worker/     the child process with the warm model, and the supervisor's end of it
 pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`
-spool       the folders and names that other programs see; `status` what they read there
+spool       the folders and names that other programs see; `status` what they read there; `documents` reads it safely
 commands/   what `cli` does by files alone
 """
 

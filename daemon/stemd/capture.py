@@ -15,6 +15,7 @@ from stemd.snapshot import Snapshot
 from stemd.spool import Spool
 
 JOIN_S = 3.0
+"""How long the main loop waits for a thread that was told to stop."""
 
 
 class SnapshotTaken(msgspec.Struct, frozen=True):

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from stemd.commands import folders, machine
-from stemd.commands.board import Cached, Daemon, Health, Pulse
+from stemd.commands.board import Cached, Health, Pulse
 from stemd.commands.finding import Finding, Level
 from stemd.config import DEFAULT_PATH, Config
 from stemd.errors import AudioProcessingError
 from stemd.models import store
 from stemd.spool import DAEMON, Spool
+from stemd.status import DaemonStatus
 
 PATIENCE_S = 6.0
 """How long a heartbeat is listened for, where the daemon's interval is longer than that."""
@@ -99,7 +100,7 @@ def _model(config: Config) -> Finding:
 
 def _daemon(spool: Spool) -> Finding:
     """Whether one runs on this spool: its heartbeat is listened for, for a little more than its interval."""
-    heartbeat, pulse = Cached(spool.status / DAEMON, Daemon), Pulse(time.monotonic())
+    heartbeat, pulse = Cached(spool.status / DAEMON, DaemonStatus), Pulse(time.monotonic())
     began = time.monotonic()
     while True:
         health = pulse.hear(heartbeat.look(), time.monotonic())

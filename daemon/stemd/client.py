@@ -5,27 +5,20 @@ import errno
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from stemd.commands.board import Song, read_bytes, sidecar_paths
-from stemd.spool import DAEMON, Spool, rename_new, short
-
-POLL_S = 0.2
+from stemd import documents
+from stemd.spool import DAEMON, Spool, make_below, rename_new, short
+from stemd.status import Sidecar
 
 
 def read(path: Path) -> dict[str, Any] | None:
     """A status file, or None where it is not there or none."""
-    data = read_bytes(path)
-    try:
-        document = msgspec.json.decode(data) if data is not None else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
+    return documents.read(path, dict[str, Any])
 
 
 def daemon(spool: Spool) -> dict[str, Any] | None:
@@ -35,10 +28,10 @@ def daemon(spool: Spool) -> dict[str, Any] | None:
 
 def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
     """Every song's sidecar, by path; none where there is no status/ yet. Raises OSError where it cannot be read."""
-    for path in sidecar_paths(spool) if spool.status.exists() else ():
+    for path, _ in sorted(documents.sidecars(spool.status)) if spool.status.exists() else ():
         document = read(path)
         with contextlib.suppress(msgspec.ValidationError):
-            msgspec.convert(document, Song)
+            msgspec.convert(document, Sidecar)
             yield document or {}
 
 
@@ -46,14 +39,14 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
     """Put a copy of `song` into the inbox (as `name`) the best way: under a dot name, then by one rename. Its name there.
 
     `options` are its option file, which is there before the song is. Raises OSError; `FileExistsError` where the inbox
-    has the name, or such an option file, already. Nothing is left behind then.
+    has the name, or such an option file, already. Nothing is left behind then, and no inbox is made.
     """
     name = name or song.name
     target, told = spool.song(name), spool.options(name)
     for path in (target, told) if options is not None else (target,):
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_below(spool.inbox, target.parent)
     # A name of its own, so that two who drop the same song do not write into one file.
     part = target.parent / f".{short(target.name)}.{secrets.token_hex(4)}.part"
     part_told = part.with_suffix(".options.part")
@@ -82,19 +75,6 @@ def _appear(part: Path, target: Path) -> None:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
         part.rename(target)  # neither RENAME_NOREPLACE nor links: that the name was free has been looked at
-
-
-def follow(spool: Spool, name: str, before: int) -> Iterator[dict[str, Any]]:
-    """The sidecar of `name` whenever it has changed, up to its final state; `before` is the last `seq` of older drops."""
-    seq = before
-    while True:
-        document = read(spool.sidecar(name))
-        if document and document["seq"] > seq:
-            seq = document["seq"]
-            yield document
-            if document["state"] in ("done", "failed", "cancelled"):
-                return
-        time.sleep(POLL_S)
 
 
 def cancel(spool: Spool, name: str) -> None:

@@ -129,7 +129,7 @@ def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, st
         reason = error.strerror
         log.warning("%s stays in the inbox: %s", job.shown, error)
     try:
-        return publish.put_back(taken, song), f"The original stays in the inbox: {reason}."
+        return publish.put_back(taken, song, job.identity), f"The original stays in the inbox: {reason}."
     except OSError as second:
         log.error("%s cannot be named %s again: %s", taken, song.name, second)
         return None, f"The original is left in the inbox as {taken.name}: {second.strerror}."

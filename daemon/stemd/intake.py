@@ -29,7 +29,7 @@ from stemd.jobs import Jobs, previous
 from stemd.models import store
 from stemd.options import JobOptions
 from stemd.places import Places
-from stemd.spool import OPTIONS, Spool, companion
+from stemd.spool import OPTIONS, Spool, companion, open_file
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,8 @@ class Intake:
         if seen.options.size > options.LONGEST:
             return None, now, options.bad(f"the file has {seen.options.size} bytes; {options.LONGEST} are allowed")
         try:
-            return None, now, options.parse(path.read_bytes())
+            with os.fdopen(open_file(path), "rb") as file:
+                return None, now, options.parse(file.read(options.LONGEST + 1))
         except AudioProcessingError as error:
             return None, now, error
         except OSError:
@@ -237,10 +238,9 @@ class Intake:
                 raise chosen
             effective = options.effective(self._config, job.name, chosen, self._is_known)
         except AudioProcessingError as error:
-            told = Error(code=error.code, message=error.message, detail=error.detail, retryable=error.retryable)
             job = self._jobs.record(msgspec.structs.replace(job, settled=True), Stage.SEEN)
             after = self._config.inbox.after
-            ending.end(job, State.FAILED, self._jobs, self._spool, after, error=told, message=error.message)
+            ending.end(job, State.FAILED, self._jobs, self._spool, after, error=Error.of(error), message=error.message)
             return
         ready = self._jobs.change(
             job,

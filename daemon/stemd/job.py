@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from stemd.errors import Code
+from stemd.errors import AudioProcessingError, Code
 from stemd.identity import Identity
 from stemd.track import Track
 
@@ -164,6 +164,10 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     detail: str | None = None
     retryable: bool = False
+
+    @classmethod
+    def of(cls, error: AudioProcessingError) -> "Error":
+        return cls(code=error.code, message=error.message, detail=error.detail, retryable=error.retryable)
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ On one machine flock(2) decides, and a dead process holds nothing. On a share th
 there its name in the file, and a heartbeat that goes on, tell that it is alive.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -11,11 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import documents
 from stemd.errors import ConfigError
-from stemd.spool import DAEMON, Spool
-
-STATE_LOCK = "lock"
-LOCK = ".stemd-lock"
+from stemd.spool import DAEMON, LOCK, PRIVATE_LOCK, Spool
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +39,9 @@ class Locks:
 
     def __init__(self, state: Path, spool: Spool, instance: str) -> None:
         self._files = {
-            "state": state / STATE_LOCK,
+            "state": state / PRIVATE_LOCK,
             "status": spool.status / LOCK,
-            "outbox": spool.private / STATE_LOCK,
+            "outbox": spool.private / PRIVATE_LOCK,
         }
         self._heartbeat = spool.status / DAEMON
         self._held: dict[str, int] = {}
@@ -78,8 +77,11 @@ class Locks:
             raise ConfigError(
                 f"{path.parent} is used by another stemd ({who}); each daemon needs a {part} folder of its own."
             ) from None
-        except OSError:
-            pass  # a filesystem without locks: the name in the file has to do
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+                os.close(handle)
+                raise
+            # A filesystem without locks: the name in the file has to do.
         if owner is not None and owner.host != self._me.host:
             self.rival = owner
             return handle
@@ -115,10 +117,7 @@ class Locks:
         return True
 
     def _beat(self) -> _Heartbeat:
-        try:
-            return msgspec.json.decode(self._heartbeat.read_bytes(), type=_Heartbeat)
-        except (OSError, msgspec.DecodeError):
-            return _Heartbeat(0, 5.0)
+        return documents.read(self._heartbeat, _Heartbeat) or _Heartbeat(0, 5.0)
 
     def release(self) -> None:
         for handle in self._held.values():

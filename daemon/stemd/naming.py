@@ -12,6 +12,8 @@ MANIFEST = "stems.json"
 """What a folder holds that is a result."""
 
 LONGEST = 120
+"""Bytes of a name that still leave room for suffixes everywhere (eCryptfs allows 143)."""
+
 SONG_LONGEST, MODEL_LONGEST, STEM_LONGEST, TEMPLATE_LONGEST = 60, 40, 40, 100
 """Bytes. A template's own text, at most 75 of them, and its three fields fit into the 255 of a name."""
 

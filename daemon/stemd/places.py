@@ -14,7 +14,7 @@ from stemd.inbox.filesystem import Root, mount_of
 from stemd.ledger import Ledger
 from stemd.spool import PRIVATE, Spool
 
-_OURS = ("outbox", "outbox/.stemd", "status", "work")
+_OURS = ("outbox", f"outbox/{PRIVATE}", "status", "work")
 """What nothing goes without; a done/ that takes nothing only leaves originals where they are."""
 
 log = logging.getLogger(__name__)

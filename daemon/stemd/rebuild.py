@@ -8,36 +8,30 @@
 Everything else in the inbox is new. Where sidecars are, `seq` has been: the count of starts goes on above it.
 """
 
-import base64
 import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from stemd import results
+from stemd import documents, results
 from stemd.identity import Identity
 from stemd.job import FINAL, Job, Options, Output, OutputFile, Stage, State
 from stemd.ledger import Ledger, UnreadableError
 from stemd.naming import MANIFEST
-from stemd.spool import PRIVATE, Spool
+from stemd.spool import DAEMON, INBOX, LEDGER, PRIVATE, Spool
 from stemd.status import Manifest, Sidecar
 from stemd.track import Track
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 
 class _Seq(msgspec.Struct, frozen=True):
     seq: int
-
-
-LEDGER = "ledger.sqlite3"
 
 
 def open_ledger(state: Path) -> Ledger:
@@ -56,21 +50,24 @@ def open_ledger(state: Path) -> Ledger:
 
 def starts(status: Path) -> int:
     """How many starts the sequence numbers in `status` tell of."""
-    numbers = [document.seq >> 32 for _, document in _documents(status, "*.json", _Seq)]
-    return max(numbers, default=0)
+    paths = [path for path, _ in documents.sidecars(status)] if status.is_dir() else []
+    found = (documents.read(path, _Seq) for path in (*paths, status / DAEMON, status / INBOX))
+    return max((document.seq >> 32 for document in found if document is not None), default=0)
 
 
 def rebuild(ledger: Ledger, spool: Spool) -> int:
     """Fill a new ledger; how many jobs were found. Others may write where it reads: what does not fit is not ours."""
     sidecars = {
         sidecar.job_id: sidecar
-        for path, sidecar in _documents(spool.status, "*.json", Sidecar)
-        if _is_id(sidecar.job_id) and _place(sidecar, spool) == path
+        for path, _ in documents.sidecars(spool.status)
+        if (sidecar := documents.read(path, Sidecar)) and _is_id(sidecar.job_id) and _place(sidecar, spool) == path
     }
     manifests = {
         manifest.job_id: (path.parent.relative_to(spool.outbox).as_posix(), manifest)
-        for path, manifest in _documents(spool.outbox, MANIFEST, Manifest)
-        if _is_id(manifest.job_id) and PRIVATE not in path.relative_to(spool.outbox).parts
+        for path in sorted(spool.outbox.rglob(MANIFEST))
+        if PRIVATE not in path.relative_to(spool.outbox).parts
+        and (manifest := documents.read(path, Manifest))
+        and _is_id(manifest.job_id)
     }
     found = []
     for job_id, sidecar in sidecars.items():
@@ -93,7 +90,7 @@ def _is_id(job_id: str) -> bool:
 def _place(sidecar: Sidecar, spool: Spool) -> Path | None:
     """Where a sidecar for this song belongs."""
     try:
-        return spool.sidecar(os.fsdecode(base64.b64decode(sidecar.input.name_b64)))
+        return spool.sidecar(os.fsdecode(sidecar.input.raw_name))
     except ValueError:
         return None
 
@@ -105,15 +102,6 @@ def _if_it_fits(make: Callable[..., Job], *found: object) -> list[Job]:
         return []  # the options of another version
 
 
-def _documents(root: Path, pattern: str, kind: type[T]) -> Iterator[tuple[Path, T]]:
-    """Every file below `root` that is a `kind`; what is not is somebody else's."""
-    for path in sorted(root.rglob(pattern)):
-        try:
-            yield path, msgspec.json.decode(path.read_bytes(), type=kind)
-        except (OSError, msgspec.DecodeError):
-            continue
-
-
 def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool: Spool) -> Job:
     given = sidecar.input
     identity = Identity(device=0, inode=given.inode, size=given.size, mtime_ns=given.mtime_ns, ctime_ns=0)
@@ -122,7 +110,7 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
         track = _track(given.format or "", given.rate, given.channels, given.frames)
     job = Job(
         job_id=sidecar.job_id,
-        raw_name=base64.b64decode(given.name_b64),
+        raw_name=given.raw_name,
         identity=identity,
         settled=True,
         options=_options(sidecar.options),

@@ -1,13 +1,16 @@
 """Results that need not be computed again: the same song, with the same options, by the same model and engine."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from stemd import documents
 from stemd.job import Job
 from stemd.naming import MANIFEST, folder_name
+from stemd.spool import open_file
 from stemd.status import Manifest
 
 ENGINE = 1
@@ -27,18 +30,18 @@ def key(job: Job, model_sha256: str) -> str:
 
 def still_good(folder: Path, job_id: str, stopped: Callable[[], bool]) -> bool:
     """Whether the result in `folder` is that job's, with every file as its manifest says."""
+    manifest = documents.read(folder / MANIFEST, Manifest)
+    if manifest is None or manifest.job_id != job_id:
+        return False
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-        return manifest.job_id == job_id and all(
-            not stopped() and _hash(folder / file.name, stopped) == file.sha256 for file in manifest.files
-        )
-    except (OSError, msgspec.DecodeError):
+        return all(not stopped() and _hash(folder / file.name, stopped) == file.sha256 for file in manifest.files)
+    except OSError:
         return False
 
 
 def _hash(path: Path, stopped: Callable[[], bool]) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path), "rb") as file:
         while (chunk := file.read(CHUNK)) and not stopped():
             digest.update(chunk)
     return digest.hexdigest()

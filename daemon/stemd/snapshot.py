@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from stemd.identity import Identity
-from stemd.inbox.ready import open_song, writer_of
+from stemd.inbox.ready import writer_of
 from stemd.job import Reason
+from stemd.spool import open_file
 
 CHUNK = 1 << 20
 
@@ -42,7 +43,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 def take(song: Path, copy: Path, identity: Identity, stopped: Callable[[], bool]) -> Snapshot:
     """Copy `song` to `copy`, hashing on the way, and look at its identity before and after. Raises OSError."""
     try:
-        handle = open_song(song)
+        handle = open_file(song)
     except FileNotFoundError:
         return Snapshot(outcome=Outcome.GONE)
     except BlockingIOError:

@@ -1,11 +1,13 @@
 """The spool: where everything lies on disk, and how files are put there.
 
     SPOOL/
-      inbox/   Song.flac   Song.flac.cancel   .cancel
-      status/  Song.flac.json   _daemon.json   _inbox.json
+      inbox/   Song.flac   Song.flac.job.json   Song.flac.cancel   .cancel
+               .stemd-JOB (an original on its way out)   .stemd-lease (a scratch file)
+      status/  Song.flac.json   _daemon.json   _inbox.json   .stemd-lock
       outbox/  Song/ vocals.flac ... stems.json
-               .stemd/JOB/ out/ (what will be renamed)  tmp/ (snapshot, spools)
+               .stemd/ lock   JOB/ out/ (what will be renamed)  tmp/ (snapshot, spools)
       done/    failed/
+    STATE/     ledger.sqlite3   lock   models/
 
 A sidecar's path is a pure function of the dropped name. Whatever others read appears by one rename. Nothing in here
 knows what a job is.
@@ -20,6 +22,7 @@ import shutil
 from pathlib import Path
 
 from stemd.config import Config
+from stemd.naming import LONGEST
 
 OPTIONS = ".job.json"
 """Suffix of the options that come with a song."""
@@ -29,9 +32,11 @@ SIDECAR = ".json"
 DAEMON = "_daemon.json"
 INBOX = "_inbox.json"
 PRIVATE = ".stemd"
-
-LONGEST = 120
-"""Bytes of a name that still leave room for suffixes everywhere (eCryptfs allows 143)."""
+LOCK = ".stemd-lock"
+PRIVATE_LOCK = "lock"
+"""Where nobody else looks."""
+LEASE = ".stemd-lease"
+LEDGER = "ledger.sqlite3"
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -116,6 +121,11 @@ class Spool:
         """The jobs that have a work folder."""
         roots = {self.private, self.scratch}
         return {entry.name for root in roots if root.is_dir() for entry in root.iterdir() if entry.is_dir()}
+
+
+def open_file(path: Path) -> int:
+    """A descriptor to read from: never of what a link points to, never waiting for the other end of a FIFO. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def remove_tree(folder: Path) -> None:

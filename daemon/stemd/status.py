@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from stemd.job import Cancel, EngineFacts, Error, Job, Output, Previous, Progress, Reason, State, StemFile, Step
+from stemd.job import FINAL, Cancel, EngineFacts, Error, Job, Output, Previous, Progress, Reason, State, StemFile, Step
 
 SCHEMA = 1
 
@@ -33,6 +33,11 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     rate: int | None
     channels: int | None
     format: str | None
+
+    @property
+    def raw_name(self) -> bytes:
+        """The name as the kernel has it. Raises ValueError where somebody has written what is no base64."""
+        return base64.b64decode(self.name_b64, validate=True)
 
 
 class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +68,15 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
     daemon: DaemonFacts
     state_since: str
     updated_at: str
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def doing(self) -> str:
+        """The reason that it waits, or the step that it is in."""
+        return self.reason or self.step or ""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

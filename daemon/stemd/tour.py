@@ -6,15 +6,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from stemd import client
 from stemd import config as configuration
+from stemd.commands.text import safe
+from stemd.commands.wait import POLL_S, Follower
 from stemd.inbox.names import Kind, kind_of_file
 from stemd.spool import Spool
+from stemd.status import Sidecar
 from stemd.steps.publish import numbered
 
 START_S = 180.0
@@ -87,37 +89,40 @@ def _separate(spool: Spool, song: Path, daemon: subprocess.Popen[bytes]) -> bool
     while spool.sidecar(name).exists():
         number += 1
         name = numbered(song.name, number)
+    follower = Follower(spool, name)
     client.drop(spool, song, name)
-    last: dict[str, Any] = {}
-    shown: tuple[str, str | None] = ("", None)
-    for last in client.follow(spool, name, before=0):
+    shown = ("", "")
+    while not follower.ended:
         if daemon.poll() is not None:
             sys.exit("The daemon stopped.")
-        line = f"  {name}: {last['state']}, {last['message'] or last['reason'] or ''}"
-        if sys.stdout.isatty():
-            print(f"\r{line:<100.100}", end="", flush=True)
-        elif (last["state"], last["step"]) != shown:
-            print(line, flush=True)
-        shown = (last["state"], last["step"])
+        if follower.look() and (last := follower.song) is not None:
+            line = safe(f"  {name}: {last.state}, {last.message or last.doing}")
+            if sys.stdout.isatty():
+                print(f"\r{line:<100.100}", end="", flush=True)
+            elif (last.state, last.doing) != shown:
+                print(line, flush=True)
+            shown = (last.state, last.doing)
+        time.sleep(POLL_S)
     print()
-    if last["state"] != "done":
-        print(f"  {name}: {last['state']}: {last['message']}")
+    if follower.song is None or follower.song.output is None:
+        print(safe(f"  {follower.result(spool)}"))
         return False
-    return _list(spool, last)
+    return _list(spool, follower.song)
 
 
-def _list(spool: Spool, sidecar: dict[str, Any]) -> bool:
+def _list(spool: Spool, sidecar: Sidecar) -> bool:
     """Every stem with its format and frames, read from the files themselves; whether the frames are the song's."""
-    folder = spool.outbox / sidecar["output"]["dir"]
-    frames = sidecar["input"]["frames"]
-    print(f"{sidecar['input']['name']}: {frames} frames, {sidecar['input']['format']}")
+    assert sidecar.output is not None
+    folder = spool.outbox / sidecar.output.dir
+    frames = sidecar.input.frames
+    print(safe(f"{sidecar.input.name}: {frames} frames, {sidecar.input.format}"))
     right = True
-    for file in sidecar["output"]["files"]:
-        info = soundfile.info(str(folder / file["name"]))
+    for file in sidecar.output.files:
+        info = soundfile.info(str(folder / file.name))
         right = right and info.frames == frames
         same = "the song's" if info.frames == frames else f"NOT the song's {frames}"
-        print(f"  {file['stem']:14}{info.format} {info.subtype}, {info.samplerate} Hz, {info.frames} frames ({same})")
-        print(f"  {'':14}{folder / file['name']}")
+        print(f"  {file.stem:14}{info.format} {info.subtype}, {info.samplerate} Hz, {info.frames} frames ({same})")
+        print(f"  {'':14}{folder / file.name}")
     return right
 
 

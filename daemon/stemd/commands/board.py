@@ -1,12 +1,9 @@
 """What status/ shows, seen by another program: songs, the daemon, and whether it lives. Files alone.
 
-Only what is needed is looked at, so that files of other versions can be read; what cannot be is passed over. `Board` and
-`Pulse` are looked at again and again: the board reads only what has changed, the pulse is told the time.
+`Board` and `Pulse` are looked at again and again: the board reads only what has changed, the pulse is told the time.
 """
 
 import os
-import stat
-from collections.abc import Iterator
 from enum import StrEnum
 from heapq import nlargest
 from pathlib import Path
@@ -14,13 +11,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from stemd.job import FINAL, Output, Progress, State
-from stemd.spool import DAEMON, INBOX, SIDECAR, Spool
+from stemd import documents
+from stemd.job import FINAL, State
+from stemd.spool import DAEMON, Spool
+from stemd.status import DaemonStatus, Sidecar
 
 T = TypeVar("T")
-
-LARGEST = 64 << 20
-"""Bytes. A sidecar has two thousand and the heartbeat a hundred for each song in the queue; what is larger is not ours."""
 
 RESULTS = 10
 """How many of the last results are shown."""
@@ -30,81 +26,6 @@ SILENCES = 3
 
 Mark = tuple[int, int, int, int]
 """Which file, and which content of it: inode, size, and when it was written and changed, in nanoseconds."""
-
-
-class _Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What we look at in somebody's file: fields that we do not know are passed over."""
-
-
-class Input(_Seen, frozen=True):
-    name: str
-
-
-class Former(_Seen, frozen=True):
-    job_id: str
-    state: State
-
-
-class Song(_Seen, frozen=True):
-    """A sidecar."""
-
-    seq: int
-    job_id: str
-    state: State
-    reason: str | None
-    step: str | None
-    message: str
-    progress: Progress
-    input: Input
-    output: Output | None
-    state_since: str
-    cancel: dict[str, str] | None = None
-    previous: Former | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.state in FINAL
-
-    @property
-    def doing(self) -> str:
-        """The reason that it waits, or the step that it is in."""
-        return self.reason or self.step or ""
-
-
-class Worker(_Seen, frozen=True):
-    state: str
-    message: str
-    model: str | None
-    device: str | None
-    device_name: str | None
-    precision: str | None
-    fallback: str | None
-    memory_bytes: int | None
-
-
-class JobName(_Seen, frozen=True):
-    job_id: str
-    name: str
-
-
-class Watch(_Seen, frozen=True):
-    mode: str
-    why: str
-
-
-class Daemon(_Seen, frozen=True):
-    """`_daemon.json`."""
-
-    seq: int
-    interval_s: float
-    state: str
-    pid: int
-    worker: Worker
-    queue: tuple[JobName, ...]
-    watch: Watch
-    warnings: tuple[str, ...]
-    version: str
-    updated_at: str
 
 
 class Health(StrEnum):
@@ -121,10 +42,10 @@ class Pulse:
 
     def __init__(self, now: float) -> None:
         self._since = now
-        self._daemon: Daemon | None = None
+        self._daemon: DaemonStatus | None = None
         self._beats = 0
 
-    def hear(self, daemon: Daemon | None, now: float) -> Health:
+    def hear(self, daemon: DaemonStatus | None, now: float) -> Health:
         """What `daemon`, just read, tells now."""
         if daemon is not None and (self._daemon is None or daemon.seq != self._daemon.seq):
             self._since = now
@@ -163,7 +84,7 @@ class Cached(Generic[T]):
             self._mark = self.value = None
             return None
         if mark != self._mark:
-            self._mark, self.value = mark, _read(self._path, self._kind)
+            self._mark, self.value = mark, documents.read(self._path, self._kind)
         return self.value
 
 
@@ -172,9 +93,9 @@ class Board:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._files: dict[str, tuple[Mark, Song | None]] = {}
-        self._heartbeat = Cached(spool.status / DAEMON, Daemon)
-        self.daemon: Daemon | None = None
+        self._files: dict[Path, tuple[Mark, Sidecar | None]] = {}
+        self._heartbeat = Cached(spool.status / DAEMON, DaemonStatus)
+        self.daemon: DaemonStatus | None = None
         self.trouble: str | None = None
         """Why status/ cannot be read, in a sentence."""
 
@@ -183,31 +104,32 @@ class Board:
         files = {}
         self.trouble = None
         try:
-            for path, mark in _sidecars(os.fspath(self._spool.status), at_root=True):
+            for path, status in documents.sidecars(self._spool.status):
+                mark = mark_of(status)
                 known = self._files.get(path)
-                files[path] = known if known is not None and known[0] == mark else (mark, read_song(Path(path)))
+                files[path] = known if known is not None and known[0] == mark else (mark, documents.read(path, Sidecar))
         except OSError as error:
             self.trouble = f"{self._spool.status} cannot be read: {error.strerror}"
         self._files = files
         self.daemon = self._heartbeat.look()
 
     @property
-    def songs(self) -> list[Song]:
+    def songs(self) -> list[Sidecar]:
         return [song for _, song in self._files.values() if song is not None]
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """All that is worth showing, in the order in which it is shown."""
 
-    daemon: Daemon | None
+    daemon: DaemonStatus | None
     health: Health
     silence_s: int
-    running: tuple[Song, ...]
-    queue: tuple[Song, ...]
+    running: tuple[Sidecar, ...]
+    queue: tuple[Sidecar, ...]
     """In the order of work."""
-    waiting: tuple[Song, ...]
+    waiting: tuple[Sidecar, ...]
     """Not in the queue; the longest wait first."""
-    results: tuple[Song, ...]
+    results: tuple[Sidecar, ...]
     """The last ones, the newest first."""
     counts: dict[State, int]
     """Songs by state."""
@@ -216,7 +138,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 
 def picture(board: Board, health: Health, silence_s: float) -> Picture:
     """What the board shows."""
-    by_state: dict[State, list[Song]] = {state: [] for state in State}
+    by_state: dict[State, list[Sidecar]] = {state: [] for state in State}
     for song in board.songs:
         by_state[song.state].append(song)
     places = {each.job_id: place for place, each in enumerate(board.daemon.queue)} if board.daemon else {}
@@ -237,56 +159,5 @@ def picture(board: Board, health: Health, silence_s: float) -> Picture:
     )
 
 
-# ---- reading
-
-
 def mark_of(status: os.stat_result) -> Mark:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def read_song(path: Path) -> Song | None:
-    """The sidecar at `path`; None where it is not there or none."""
-    return _read(path, Song)
-
-
-def read_bytes(path: Path) -> bytes | None:
-    """A status file; None where it is not there or no such file. A pipe that somebody has put there is not waited for."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with open(handle, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        status = os.fstat(handle)
-        return file.read() if stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST else None
-
-
-def sidecar_paths(spool: Spool) -> list[Path]:
-    """Every sidecar, by path. Raises OSError where status/ itself cannot be read."""
-    return sorted(Path(path) for path, _ in _sidecars(os.fspath(spool.status), at_root=True))
-
-
-def _read(path: Path, kind: type[T]) -> T | None:
-    data = read_bytes(path)
-    try:
-        return None if data is None else msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def _sidecars(folder: str, *, at_root: bool) -> Iterator[tuple[str, Mark]]:
-    with os.scandir(folder) as entries:
-        listed = list(entries)
-    for entry in listed:
-        try:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _sidecars(entry.path, at_root=False)
-            elif (
-                entry.name.endswith(SIDECAR)
-                and not entry.name.startswith(".")
-                and not (at_root and entry.name in (DAEMON, INBOX))
-            ):
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    yield entry.path, mark_of(status)
-        except OSError:
-            continue  # It went since it was listed, or is closed to us: the rest can still be seen.

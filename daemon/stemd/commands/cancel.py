@@ -7,14 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import client
+from stemd import client, documents
 from stemd.commands import text
-from stemd.commands.board import Board, Song, read_song
+from stemd.commands.board import Board
 from stemd.commands.submit import RefusedError
 from stemd.commands.wait import Lookout, all_cancelled, cancelled
 from stemd.inbox.names import Kind, kind_of_file
 from stemd.job import State
 from stemd.spool import Spool
+from stemd.status import Sidecar
 
 MANY = 5
 """So many names of what is there help; more do not."""
@@ -26,13 +27,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A cancel file that was written for `name`; `before` is the sidecar as it was then."""
 
     name: str
-    before: Song | None
+    before: Sidecar | None
 
 
 def ask(spool: Spool, given: str, say: Say) -> Asked | None:
     """Ask for one song to stop; null where it has ended already. Raises RefusedError, OSError."""
     name = _below_inbox(spool, given)
-    song = read_song(spool.sidecar(name))
+    song = documents.read(spool.sidecar(name), Sidecar)
     is_there = kind_of_file(name.rpartition("/")[2]) is Kind.SONG and os.path.lexists(spool.song(name))
     if song is None and not is_there:
         raise RefusedError(f"{given}: no song of that name is known{_instead(spool, name)}")
@@ -45,7 +46,7 @@ def ask(spool: Spool, given: str, say: Say) -> Asked | None:
     return Asked(name=name, before=song)
 
 
-def ask_all(spool: Spool, say: Say) -> list[Song]:
+def ask_all(spool: Spool, say: Say) -> list[Sidecar]:
     """Ask for everything to stop; what there was to stop. Raises OSError."""
     board = Board(spool)
     board.look()
@@ -66,7 +67,7 @@ def answer(spool: Spool, asked: Asked, lookout: Lookout, say: Say, complain: Say
     return False
 
 
-def answer_all(spool: Spool, going: list[Song], lookout: Lookout, say: Say, complain: Say) -> bool:
+def answer_all(spool: Spool, going: list[Sidecar], lookout: Lookout, say: Say, complain: Say) -> bool:
     """Wait until everything has stopped; whether all that was there is cancelled."""
     all_cancelled(spool, lookout, complain)
     board = Board(spool)
@@ -80,7 +81,7 @@ def answer_all(spool: Spool, going: list[Song], lookout: Lookout, say: Say, comp
     return not late
 
 
-def _doing(song: Song) -> str:
+def _doing(song: Sidecar) -> str:
     if song.state is State.RUNNING:
         return f"running, {text.percent(song.progress.fraction)}"
     return f"{song.state}, {song.reason}"

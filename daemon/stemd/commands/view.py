@@ -25,10 +25,11 @@ from rich.table import Table
 from rich.text import Text
 
 from stemd.commands import text, words
-from stemd.commands.board import Health, Picture, Song
+from stemd.commands.board import Health, Picture
 from stemd.commands.text import safe
 from stemd.job import State
 from stemd.naming import folder_name
+from stemd.status import Sidecar
 
 TALL = 60
 """Lines of lists in a picture that is printed once."""
@@ -44,7 +45,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A song with a bar."""
 
     name: str
-    song: Song | None
+    song: Sidecar | None
     text: str
 
 
@@ -136,10 +137,10 @@ def share(room: int, wants: Sequence[int]) -> list[int]:
     return given
 
 
-Cells = Callable[[int, Song], tuple[Text, ...]]
+Cells = Callable[[int, Sidecar], tuple[Text, ...]]
 
 
-def _lists(shown: Picture) -> list[tuple[str, tuple[Song, ...], Cells]]:
+def _lists(shown: Picture) -> list[tuple[str, tuple[Sidecar, ...], Cells]]:
     ended = ", ".join(f"{shown.counts[state]} {state}" for state in COLOURS if shown.counts.get(state))
     return [
         (f"Queue: {len(shown.queue)}", shown.queue, _queued),
@@ -148,7 +149,7 @@ def _lists(shown: Picture) -> list[tuple[str, tuple[Song, ...], Cells]]:
     ]
 
 
-def _table(songs: tuple[Song, ...], cells: Cells, lines: int) -> RenderableType:
+def _table(songs: tuple[Sidecar, ...], cells: Cells, lines: int) -> RenderableType:
     """The first of the songs in that many lines; the last line counts the rest."""
     count = len(songs) if len(songs) <= lines else lines - 1
     table = Table.grid(expand=True, padding=(0, 1))
@@ -162,16 +163,16 @@ def _table(songs: tuple[Song, ...], cells: Cells, lines: int) -> RenderableType:
     return table
 
 
-def _queued(place: int, song: Song) -> tuple[Text, ...]:
+def _queued(place: int, song: Sidecar) -> tuple[Text, ...]:
     why = "" if song.reason == "queued" else song.reason or ""
     return Text(str(place), style="dim"), _name(song), Text(safe(f"{why}  {song.message}".strip()), style="yellow")
 
 
-def _waiting(_place: int, song: Song) -> tuple[Text, ...]:
+def _waiting(_place: int, song: Sidecar) -> tuple[Text, ...]:
     return Text(), _name(song), Text(safe(f"{song.reason}  {song.message}".strip()), style="yellow")
 
 
-def _result(_place: int, song: Song) -> tuple[Text, ...]:
+def _result(_place: int, song: Sidecar) -> tuple[Text, ...]:
     folder, _, leaf = song.input.name.rpartition("/")
     usual = f"{folder}/{folder_name(leaf)}".lstrip("/")
     what = song.message if song.output is None else "" if song.output.dir == usual else f"in {song.output.dir}"
@@ -180,7 +181,7 @@ def _result(_place: int, song: Song) -> tuple[Text, ...]:
     return Text(_time(song.state_since), style="dim"), _name(song), told
 
 
-def _name(song: Song) -> Text:
+def _name(song: Sidecar) -> Text:
     return Text(safe(song.input.name))
 
 
@@ -197,7 +198,7 @@ def _title(title: str) -> RenderableType:
     return Rule(Text(title, style="bold"), align="left", style="dim")
 
 
-def _row(song: Song) -> Row:
+def _row(song: Sidecar) -> Row:
     return Row(name=song.input.name, song=song, text=song.doing)
 
 

@@ -4,13 +4,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from stemd.client import POLL_S
 from stemd.commands import text
-from stemd.commands.board import SILENCES, Cached, Daemon, Health, Pulse, Song
+from stemd.commands.board import SILENCES, Cached, Health, Pulse
 from stemd.commands.text import safe
 from stemd.job import State
 from stemd.spool import DAEMON, Spool
+from stemd.status import DaemonStatus, Sidecar
 
+POLL_S = 0.2
 GENTLE = 10
 """Ten thousand songs may be followed: at most a tenth of the time is spent looking at them."""
 
@@ -22,9 +23,9 @@ class Follower:
         """Look now, before the drop: whatever is there is older than it."""
         self.name = name
         self.path = spool.sidecar(name)
-        self._file = Cached(self.path, Song)
+        self._file = Cached(self.path, Sidecar)
         self._before = self._file.look()
-        self.song: Song | None = None
+        self.song: Sidecar | None = None
         """Its latest sidecar."""
         self.state: State | None = None
         """Its state, which may be known without a sidecar of its own: a newer drop's tells how the one before ended."""
@@ -69,7 +70,7 @@ class Lookout:
     """Says once when the daemon falls silent, and once when it is there again."""
 
     def __init__(self, spool: Spool, heartbeat_s: float, now: float) -> None:
-        self._file = Cached(spool.status / DAEMON, Daemon)
+        self._file = Cached(spool.status / DAEMON, DaemonStatus)
         self._pulse = Pulse(now)
         self._never_s = SILENCES * heartbeat_s
         self._told = False
@@ -129,13 +130,13 @@ def follow(
 
 
 def cancelled(
-    spool: Spool, name: str, before: Song | None, lookout: Lookout, say: Callable[[str], None]
-) -> Song | None:
+    spool: Spool, name: str, before: Sidecar | None, lookout: Lookout, say: Callable[[str], None]
+) -> Sidecar | None:
     """Wait until the daemon has answered the cancel of `name`: its song as it is then; null where nobody knew the name.
 
     The cancel file is removed after the sidecar is written; one that cannot be removed is acknowledged in the sidecar.
     """
-    file, path = Cached(spool.sidecar(name), Song), spool.cancel(name)
+    file, path = Cached(spool.sidecar(name), Sidecar), spool.cancel(name)
     while True:
         is_there = os.path.lexists(path)
         song = file.look()

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from stemd import client
 from stemd.commands import text, view, words
-from stemd.commands.board import Board, Picture, Pulse, Song, picture
+from stemd.commands.board import Board, Picture, Pulse, picture
 from stemd.commands.wait import GENTLE, Follower, Lookout, follow, lines
 from stemd.job import State
 from stemd.spool import Spool
+from stemd.status import Sidecar
 
 REFRESH_S = 0.5
 
@@ -41,7 +42,7 @@ def live(spool: Spool, say: Say) -> None:
         before = gist
 
 
-def _pictures(spool: Spool) -> Iterator[tuple[Picture, list[Song]]]:
+def _pictures(spool: Spool) -> Iterator[tuple[Picture, list[Sidecar]]]:
     board, pulse = Board(spool), Pulse(time.monotonic())
     while True:
         began = time.monotonic()

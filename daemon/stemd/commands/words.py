@@ -4,9 +4,10 @@ from datetime import datetime
 from pathlib import PurePath
 
 from stemd.commands import text
-from stemd.commands.board import SILENCES, Daemon, Health, Picture, Song
+from stemd.commands.board import SILENCES, Health, Picture
 from stemd.commands.text import safe
 from stemd.job import State
+from stemd.status import DaemonStatus, Sidecar
 
 
 def sentence(shown: Picture, now: float) -> str:
@@ -30,7 +31,7 @@ def running(shown: Picture) -> str:
     return "Running" if shown.health in (Health.ALIVE, Health.LISTENING) else "Was running"
 
 
-def _age(daemon: Daemon, now: float) -> str:
+def _age(daemon: DaemonStatus, now: float) -> str:
     """How old the heartbeat is if both clocks are right; who looks twice knows better."""
     try:
         age = now - datetime.fromisoformat(daemon.updated_at).timestamp()
@@ -40,7 +41,7 @@ def _age(daemon: Daemon, now: float) -> str:
     return told if age <= SILENCES * daemon.interval_s else f"{told}, and is probably not running any more"
 
 
-def worker(daemon: Daemon) -> str:
+def worker(daemon: DaemonStatus) -> str:
     """What the worker has warm, or why it has nothing."""
     worker = daemon.worker
     if worker.model is None:
@@ -74,7 +75,7 @@ def gist(shown: Picture) -> tuple[object, ...]:
     return shown.health, state, running, len(shown.queue), len(shown.waiting), last, shown.trouble
 
 
-def song_line(song: Song, outbox: PurePath) -> str:
+def song_line(song: Sidecar, outbox: PurePath) -> str:
     """A song on one plain line."""
     what = [f"{song.state}" + (f" ({song.doing})" if song.doing else "")]
     if song.state is State.RUNNING:

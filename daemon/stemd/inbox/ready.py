@@ -13,8 +13,7 @@ from pathlib import Path
 
 from stemd.identity import Identity
 from stemd.job import Reason
-
-SCRATCH = ".stemd-lease"
+from stemd.spool import LEASE, open_file
 
 
 class Settling:
@@ -36,15 +35,10 @@ class Settling:
         self._since = {name: known for name, known in self._since.items() if name in names}
 
 
-def open_song(path: Path) -> int:
-    """A descriptor of a regular file, never of what a link points to, never waiting for a FIFO. Raises OSError."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
 def writer_has(path: Path, identity: Identity) -> Reason | None:
     """Why the kernel or its permissions say that the file is not ready; None where it is, or where it cannot tell."""
     try:
-        handle = open_song(path)
+        handle = open_file(path)
     except PermissionError:
         return Reason.PERMISSION
     except OSError as error:
@@ -72,13 +66,13 @@ def writer_of(handle: int) -> Reason | None:
 
 def lease_fails(folder: Path) -> str | None:
     """Why a lease cannot be relied on in `folder`, tried on a scratch file with a writer; None where it can."""
-    scratch = folder / SCRATCH
+    scratch = folder / LEASE
     try:
         writer = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         return f"it cannot be tried: {error.strerror}"
     try:
-        reader = open_song(scratch)
+        reader = open_file(scratch)
         try:
             if writer_of(reader) is not Reason.OPEN_FOR_WRITING:
                 return "it does not notice a writer"

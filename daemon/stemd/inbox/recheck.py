@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stemd.identity import Identity
-from stemd.inbox.ready import open_song
+from stemd.spool import open_file
 
 CHUNK = 1 << 20
 
@@ -25,8 +25,8 @@ class Recheck:
         self._stop = threading.Event()
 
     def sha256(self, song: Path, identity: Identity) -> str | None:
-        """The hash of `song` as it looks in `identity`; None while it is not known yet."""
-        known = self._known.get(song)
+        """The hash of `song` as it looks in `identity`, once; None while it is not known yet."""
+        known = self._known.pop(song, None)
         if known is not None and known[0] == identity:
             return known[1]
         if self._thread is None or not self._thread.is_alive():
@@ -42,7 +42,7 @@ class Recheck:
     def _hash(self, song: Path, identity: Identity) -> None:
         digest = hashlib.sha256()
         try:
-            with os.fdopen(open_song(song), "rb", buffering=0) as file:
+            with os.fdopen(open_file(song), "rb", buffering=0) as file:
                 if Identity.of(os.fstat(file.fileno())) != identity:
                     return
                 while (chunk := file.read(CHUNK)) and not self._stop.is_set():

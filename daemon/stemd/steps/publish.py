@@ -10,11 +10,18 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import documents
 from stemd.identity import Identity
 from stemd.naming import MANIFEST
 from stemd.spool import make_below, rename_new, sync, sync_folder
 
 log = logging.getLogger(__name__)
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    """All of a manifest that is needed here."""
+
+    job_id: str
 
 
 def free_dir(outbox: Path, song: str, wanted: str) -> str:
@@ -91,11 +98,8 @@ def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
 
 def is_ours(folder: Path, job_id: str) -> bool:
     """Whether the result in `folder` is that of this job."""
-    try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("job_id") == job_id
+    manifest = documents.read(folder / MANIFEST, _Owner)
+    return manifest is not None and manifest.job_id == job_id
 
 
 def take(song: Path, taken: Path, identity: Identity) -> bool:
@@ -117,14 +121,18 @@ def take(song: Path, taken: Path, identity: Identity) -> bool:
     return False
 
 
-def put_back(taken: Path, song: Path) -> Identity | None:
-    """Give an original that could not be put away its name back; what it is there now."""
+def put_back(taken: Path, song: Path, identity: Identity) -> Identity | None:
+    """Give an original that could not be put away its name back; what it is there now.
+
+    None where a new drop has the name: the old one is numbered then, and is a drop of its own.
+    """
     if taken.exists():
         _put(taken, song)
     try:
-        return Identity.of(song.lstat())
+        found = Identity.of(song.lstat())
     except FileNotFoundError:
         return None
+    return found if found.is_same_drop(identity) else None
 
 
 def store(taken: Path, root: Path, name: str) -> Path:

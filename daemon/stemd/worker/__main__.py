@@ -179,7 +179,7 @@ class _Teller:
 def described(error: Exception) -> Error:
     """An exception as the sidecar shows it. One that we did not foresee is ours, with its traceback in the log."""
     if isinstance(error, AudioProcessingError):
-        return Error(code=error.code, message=error.message, detail=error.detail, retryable=error.retryable)
+        return Error.of(error)
     log.error("".join(traceback.format_exception(error)))
     return Error(
         code=Code.INTERNAL_ERROR,

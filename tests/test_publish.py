@@ -1,0 +1,51 @@
+"""What becomes of an original, on real files: moved, put back, never replaced."""
+
+from pathlib import Path
+
+from stemd.identity import Identity
+from stemd.steps import publish
+
+
+def test_an_original_gets_its_name_back(tmp_path: Path) -> None:
+    """One that could not be put away has its name again, and is known by what it is there."""
+    song, taken = tmp_path / "song.wav", tmp_path / ".stemd-job"
+    song.write_text("old")
+    identity = Identity.of(song.stat())
+    assert publish.take(song, taken, identity)
+    left = publish.put_back(taken, song, identity)
+    assert left == Identity.of(song.stat())
+    assert not taken.exists()
+
+
+def test_a_new_drop_keeps_the_name(tmp_path: Path) -> None:
+    """Where a new drop has the name by then, the original is numbered, and the new drop is not taken for answered."""
+    song, taken = tmp_path / "song.wav", tmp_path / ".stemd-job"
+    song.write_text("old")
+    identity = Identity.of(song.stat())
+    assert publish.take(song, taken, identity)
+    song.write_text("a new drop")
+    assert publish.put_back(taken, song, identity) is None
+    assert song.read_text() == "a new drop"
+    assert (tmp_path / "song (2).wav").read_text() == "old"
+
+
+def test_only_the_song_itself_is_taken(tmp_path: Path) -> None:
+    """What is not what the snapshot was made of stays where it is, with its change time."""
+    song = tmp_path / "song.wav"
+    song.write_text("old")
+    identity = Identity.of(song.stat())
+    song.write_text("a new drop")
+    before = Identity.of(song.stat())
+    assert not publish.take(song, tmp_path / ".stemd-job", identity)
+    assert Identity.of(song.stat()) == before
+
+
+def test_numbers_fit_into_a_name(tmp_path: Path) -> None:
+    """Names of 255 bytes are numbered too, at the cost of characters before the extension."""
+    name = "é" * 125 + "a.wav"
+    (tmp_path / name).write_text("first")
+    (tmp_path / "other").write_text("second")
+    stored = publish.move(tmp_path / "other", tmp_path / name)
+    assert stored.name.endswith(" (2).wav")
+    assert len(stored.name.encode()) <= 255
+    assert (tmp_path / name).read_text() == "first"
