@@ -155,6 +155,24 @@ def test_a_cancel_that_cannot_be_removed(tmp_path: Path, name: str) -> None:
         immutable(cancel, False)
 
 
+def test_a_bare_cancel_and_then_a_drop(tmp_path: Path) -> None:
+    """A song that is dropped after the bare `.cancel`, and first seen together with it, is done; those before are not."""
+    with running(tmp_path, fake=True, inbox={"watch": "poll", "scan_interval": 3.0}) as daemon:
+        daemon.hold.touch()
+        for name in ("first.wav", "second.wav"):
+            make_song(daemon.inbox / name, 0.2)
+        separating(daemon, "first.wav")
+        daemon.until(lambda: daemon.song("second.wav").get("reason") == "queued", "queued")
+        (daemon.inbox / ".cancel").touch()
+        time.sleep(0.02)  # the clock of the filesystem has to move on
+        make_song(daemon.inbox / "after.wav", 0.2)
+        daemon.hold.unlink()
+        assert daemon.final("after.wav")["state"] == "done"
+        for name in ("first.wav", "second.wav"):
+            assert daemon.final(name)["state"] == "cancelled"
+        daemon.until(lambda: not list(daemon.inbox.iterdir()), "everything put away")
+
+
 def test_without_events(tmp_path: Path) -> None:
     """1.5.1: a running song is cancelled within 5 s also where no events come and scans are rare."""
     with running(tmp_path, fake=True, inbox={"watch": "poll", "scan_interval": 2.0}) as daemon:

@@ -534,7 +534,6 @@ def test_a_read_only_inbox(tmp_path: Path) -> None:
             (store / ".cancel").touch()
             assert daemon.final("third.wav")["state"] == "cancelled"
             daemon.hold.unlink()
-            looks(daemon)
             make_song(store / "fourth.wav", 0.3)
             assert daemon.final("fourth.wav")["state"] == "done", "the bare cancel means nothing more"
             assert daemon.stop() == 0

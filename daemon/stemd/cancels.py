@@ -3,7 +3,7 @@
     NAME.cancel    the job of NAME, waiting or running; removed, and acknowledged in the sidecar
     .cancel        every job there is; then it goes
 
-A cancel that is older than a new drop was meant for the job before. One that nobody can be found for is kept for two
+A cancel that is older than a new drop was meant for the jobs before. One that nobody can be found for is kept for two
 looks. At start-up one that is a minute older than its song was meant for a song of former days. One that cannot be
 removed is remembered by its identity, and means nothing more.
 """
@@ -53,7 +53,7 @@ class Cancels:
         names = {companion(name, CANCEL): name for name in known}
         for seen in listing.cancels:
             if seen.name == CANCEL:
-                told += self._cancel_all(seen, listing, now)
+                told += self._cancel_all(seen, listing, fresh, now)
             else:
                 told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, fresh, now)
             self._jobs.breathe()
@@ -102,8 +102,8 @@ class Cancels:
         if kept != job:
             self._jobs.amend(kept)
 
-    def _cancel_all(self, seen: Seen, listing: Listing, now: float) -> list[Seen]:
-        """The bare `.cancel`. It stays while the running job has not stopped."""
+    def _cancel_all(self, seen: Seen, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
+        """The bare `.cancel`. It stays while the running job has not stopped, and does not mean what was dropped since."""
         if self._jobs.cancelled_all == seen.identity:
             return [] if self._remove_all(seen) else [_as(seen, Kind.ANSWERED)]
         self._runner.cancel(now)
@@ -113,6 +113,8 @@ class Cancels:
             song = listing.songs.get(job.name)
             if self._first and song is not None and _is_expired(seen, song):
                 spared = True
+            elif not self._first and job.job_id in fresh and seen.identity.ctime_ns < job.identity.ctime_ns:
+                continue  # it was dropped after the cancel, and seen with it
             elif job.state is State.WAITING:
                 ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
                 self._jobs.breathe()

@@ -16,7 +16,7 @@ from stemd.spool import DAEMON, Spool, make_below, rename_new, short
 from stemd.status import Sidecar
 
 
-def read(path: Path) -> dict[str, Any] | None:
+def read(path: str | Path) -> dict[str, Any] | None:
     """A status file, or None where it is not there or none."""
     return documents.read(path, dict[str, Any])
 

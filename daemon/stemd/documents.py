@@ -20,7 +20,7 @@ LARGEST = 64 << 20
 """Bytes. A sidecar has two thousand and the heartbeat a hundred for each song in the queue; what is larger is not ours."""
 
 
-def read(path: Path, kind: type[T]) -> T | None:
+def read(path: str | Path, kind: type[T]) -> T | None:
     """The document at `path`; None where there is none that is a `kind`. Fields that `kind` does not know are let pass."""
     try:
         with os.fdopen(open_file(path), "rb") as file:
@@ -32,12 +32,15 @@ def read(path: Path, kind: type[T]) -> T | None:
         return None
 
 
-def sidecars(status: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file in `status` that can be a sidecar. Raises OSError where the folder itself cannot be read."""
+def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file in `status` that can be a sidecar. Raises OSError where the folder itself cannot be read.
+
+    Paths are text: there may be 10,000, and a Path for each costs more than the listing.
+    """
     return _below(os.fspath(status), at_root=True)
 
 
-def _below(folder: str, *, at_root: bool) -> Iterator[tuple[Path, os.stat_result]]:
+def _below(folder: str, *, at_root: bool) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         listed = list(entries)
     for entry in listed:
@@ -47,7 +50,7 @@ def _below(folder: str, *, at_root: bool) -> Iterator[tuple[Path, os.stat_result
             elif _is_name(entry.name, at_root=at_root):
                 found = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode):
-                    yield Path(entry.path), found
+                    yield entry.path, found
         except OSError:
             continue  # It went since it was listed, or is closed to us: the rest can still be seen.
 

@@ -50,8 +50,8 @@ def open_ledger(state: Path) -> Ledger:
 
 def starts(status: Path) -> int:
     """How many starts the sequence numbers in `status` tell of."""
-    paths = [path for path, _ in documents.sidecars(status)] if status.is_dir() else []
-    found = (documents.read(path, _Seq) for path in (*paths, status / DAEMON, status / INBOX))
+    paths: list[str | Path] = [path for path, _ in documents.sidecars(status)] if status.is_dir() else []
+    found = [documents.read(path, _Seq) for path in (*paths, status / DAEMON, status / INBOX)]
     return max((document.seq >> 32 for document in found if document is not None), default=0)
 
 
@@ -60,7 +60,9 @@ def rebuild(ledger: Ledger, spool: Spool) -> int:
     sidecars = {
         sidecar.job_id: sidecar
         for path, _ in documents.sidecars(spool.status)
-        if (sidecar := documents.read(path, Sidecar)) and _is_id(sidecar.job_id) and _place(sidecar, spool) == path
+        if (sidecar := documents.read(path, Sidecar))
+        and _is_id(sidecar.job_id)
+        and _place(sidecar, spool) == Path(path)
     }
     manifests = {
         manifest.job_id: (path.parent.relative_to(spool.outbox).as_posix(), manifest)

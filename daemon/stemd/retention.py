@@ -20,9 +20,9 @@ def sweep(spool: Spool, jobs: Jobs, older_than: float) -> int:
     removed = 0
     for path, status in list(documents.sidecars(spool.status)):
         if status.st_mtime < older_than and _is_over(documents.read(path, Sidecar), spool, jobs):
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
             removed += 1
-            _remove_empty(path.parent, spool.status)
+            _remove_empty(Path(path).parent, spool.status)
     if removed:
         log.info("%d sidecars of songs that are gone were removed", removed)
     return removed

@@ -123,7 +123,7 @@ class Spool:
         return {entry.name for root in roots if root.is_dir() for entry in root.iterdir() if entry.is_dir()}
 
 
-def open_file(path: Path) -> int:
+def open_file(path: str | Path) -> int:
     """A descriptor to read from: never of what a link points to, never waiting for the other end of a FIFO. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 

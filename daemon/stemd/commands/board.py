@@ -93,7 +93,7 @@ class Board:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._files: dict[Path, tuple[Mark, Sidecar | None]] = {}
+        self._files: dict[str, tuple[Mark, Sidecar | None]] = {}
         self._heartbeat = Cached(spool.status / DAEMON, DaemonStatus)
         self.daemon: DaemonStatus | None = None
         self.trouble: str | None = None
