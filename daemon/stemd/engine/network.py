@@ -1,0 +1,103 @@
+"""A member of a bag, made ready to run in one way: on a device, in a precision, by a runtime.
+
+Every way takes and gives the same, so that one can stand in for another: float32 eager is the yardstick, and the rung
+to fall back to.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stemd.engine.core import Core, bare, can_split, put_together, take_apart
+
+Check = Callable[[], None]
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Network(Protocol):
+    runtime: str
+    """`torch` or `openvino`."""
+    precision: str
+    """`float32`, `float16` or `bfloat16`."""
+
+    def __call__(self, windows: Tensor, check: Check) -> Tensor:
+        """Windows `[B, C, T]` to stems `[B, S, C, T]`, both float32 and on the engine's device.
+
+        `check` is called often during the work, and what it raises ends it; the network is as good as before then.
+        """
+        ...
+
+
+class Eager:
+    """The member as it is, by torch, layer by layer, in float32."""
+
+    runtime, precision = "torch", "float32"
+
+    def __init__(self, member: Any, device: torch.device) -> None:
+        self.member = member.to(device).eval()
+        self._check: Check = never
+        _hook(self.member, lambda: self._check())
+
+    def __call__(self, windows: Tensor, check: Check) -> Tensor:
+        self._check = check
+        try:
+            with torch.inference_mode():
+                stems: Tensor = self.member(windows)
+                return stems
+        finally:
+            self._check = never
+
+
+class Reduced:
+    """The member's core in half precision, by torch; the transforms in float32."""
+
+    runtime = "torch"
+
+    def __init__(self, member: Any, device: torch.device, precision: str) -> None:
+        if not can_split(member):
+            raise ValueError(f"{type(member).__name__} has no core that could run in {precision}")
+        self.precision = precision
+        self._member = member
+        self._dtype = DTYPES[precision]
+        self._check: Check = never
+        self._core = Core(bare(member).to(device, self._dtype).eval())
+        _hook(self._core, lambda: self._check())
+        _cast(self._core, self._dtype)
+
+    def __call__(self, windows: Tensor, check: Check) -> Tensor:
+        self._check = check
+        try:
+            with torch.inference_mode():
+                spectrogram = take_apart(self._member, windows)
+                spectrograms, waves = self._core(spectrogram.to(self._dtype), windows.to(self._dtype))
+                return put_together(self._member, spectrograms, waves)
+        finally:
+            self._check = never
+
+
+def never() -> None:
+    """Nobody wants to stop."""
+
+
+def _hook(network: nn.Module, check: Check) -> None:
+    """Let a cancel through between the layers: a segment of a large model takes seconds on a CPU."""
+    for module in network.modules():
+        module._forward_pre_hooks.clear()  # a copy brings the hooks of what it was copied from
+    for module in network.modules():
+        if isinstance(module, nn.ModuleList | nn.Sequential):
+            for layer in module:
+                layer.register_forward_pre_hook(lambda *_: check())
+
+
+def _cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """Demucs makes its embeddings of position in float32, and everything after them would be, weights excepted."""
+
+    def cast(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(each.to(dtype) if isinstance(each, Tensor) and each.is_floating_point() else each for each in inputs)
+
+    for module in network.modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(cast)
