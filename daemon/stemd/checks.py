@@ -15,6 +15,7 @@ from stemd.commands.finding import Finding, Level
 from stemd.config import DEFAULT_PATH, Config
 from stemd.errors import AudioProcessingError
 from stemd.models import store
+from stemd.models.names import AUTO, DEFAULT, NEEDS_MIB
 from stemd.spool import DAEMON, Spool
 from stemd.status import DaemonStatus
 
@@ -86,6 +87,9 @@ def _models(config: Config) -> Finding:
 
 def _model(config: Config) -> Finding:
     name = config.model.name
+    if name == AUTO:
+        best = ", ".join(f"{each} from {mib} MiB of free GPU memory on" for each, mib in NEEDS_MIB.items())
+        return Finding(Level.OK, "model", f"auto takes the best that fits: {best}; without a GPU {DEFAULT}")
     try:
         files = store.locate(name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
         rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)

@@ -80,7 +80,12 @@ class Status(_Section, frozen=True):
 class Model(_Section, frozen=True):
     name: ModelName = "htdemucs"
     repo: str = ""
-    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)\Z", title="auto, cpu, cuda or cuda:N")] = "auto"
+    device: Annotated[
+        str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|openvino:GPU)\Z", title="auto, cpu, cuda, cuda:N or openvino:GPU")
+    ] = "auto"
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    batch: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
+    keep_alive_s: Annotated[float, Meta(ge=-1, le=YEAR_S)] = -1
     allow_pickle: bool = False
 
 
@@ -162,6 +167,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def models(self) -> Path:
         return Path(self.paths.models or self.state / "models")
+
+    @property
+    def compiled(self) -> Path:
+        """Where models lie that were converted for a faster runtime: the daemon's own, and never fetched."""
+        return self.state / "compiled"
 
     @property
     def repo(self) -> Path | None:

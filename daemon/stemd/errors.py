@@ -60,6 +60,17 @@ class AudioProcessingError(Exception):
         return self.code in RETRYABLE
 
 
+class DeviceLostError(AudioProcessingError):
+    """The GPU does not answer any more, and will not in this process: only a new one can have it again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.INTERNAL_ERROR, message)
+
+
+class ModelTooLargeError(Exception):
+    """The GPU's memory does not hold a model; another, or the CPU, may do."""
+
+
 class StopProcessingError(Exception):
     """The work was asked to stop: a cancel, or the end of the process. Nobody's fault."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from stemd import config, pipeline
 from stemd.engine.engine import Engine
 from stemd.errors import AudioProcessingError, Code, StopProcessingError
+from stemd.models.names import Demand
 from stemd.worker.messages import Warm
 from stemd.worker.warm import warm
 
@@ -49,8 +50,12 @@ def separate_audio(
     engine = _engine(
         Warm(
             model=settings.model.name,
+            wide=Demand.of(settings.model.name, settings.defaults.stems).wide,
             device=settings.model.device,
+            precision=settings.model.precision,
+            batch=settings.model.batch,
             models=str(settings.models),
+            compiled=str(settings.compiled),
             repo=settings.model.repo or None,
             allow_pickle=settings.model.allow_pickle,
         )

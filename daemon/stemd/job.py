@@ -127,6 +127,9 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     device_name: str
     precision: str
+    """`float32`, `float16` or `bfloat16`."""
+    runtime: str = "torch"
+    """`torch` or `openvino`."""
     fallback: str | None = None
 
 

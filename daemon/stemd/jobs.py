@@ -80,6 +80,10 @@ class Jobs:
         """The newest job that has computed what `job` is to become."""
         return self._ledger.result(job.result_key) if job.result_key else None
 
+    @property
+    def queue_length(self) -> int:
+        return len(self._line)
+
     def queue(self) -> list[Job]:
         """What waits for its turn, in the order of work."""
         return [self._by_id[job_id] for job_id in self._line]

@@ -121,7 +121,7 @@ class Service:
         self.leftovers = Leftovers(self.spool, self.jobs)
         self.waker = Waker(self.spool.inbox, self._wake)
         self.turns = Turns(self.jobs, self.runner, self.keeper, self.places)
-        self.keeper.tick(time.monotonic())
+        self.keeper.tick(time.monotonic(), busy=False)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.mailbox.put(Quit())
@@ -140,7 +140,7 @@ class Service:
         except queue.Empty:
             pass
         now = time.monotonic()
-        self.keeper.tick(now)
+        self.keeper.tick(now, busy=self.runner.job is not None or bool(self.jobs.queue_length))
         self.runner.tick(now)
         self.find_places(now)
         if self._open:

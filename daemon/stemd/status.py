@@ -80,7 +80,11 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker: `starting`, `fetching`, `ready`, `missing-model` or `dead`. `memory_bytes` is what it has resident."""
+    """The worker: `starting`, `fetching`, `ready`, `asleep` (ended since it was idle), `missing-model` or `dead`.
+
+    `batch`: segments at once. `improving`: a faster way to run the model is being made meanwhile. `memory_bytes` is what
+    it has resident, `gpu_bytes` the most that it has had of the GPU's memory; null: no GPU.
+    """
 
     state: str
     pid: int | None
@@ -89,8 +93,12 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None
     device_name: str | None
     precision: str | None
+    runtime: str | None
     fallback: str | None
+    batch: int | None
+    improving: bool
     memory_bytes: int | None
+    gpu_bytes: int | None
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):

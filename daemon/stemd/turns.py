@@ -40,12 +40,12 @@ class Turns:
             if not self._places.may_hold(job.name):
                 self._mark(job, Reason.OUTBOX_MISSING, "The inbox is another folder now, without this song.")
                 continue
-            match self._keeper.want(job.options.model, now):
+            match self._keeper.want(job.options, now):
                 case Have.READY:
                     self._runner.start(self._unmark(job))
                     return
                 case Have.MISSING:
-                    self._mark(job, Reason.MODEL_MISSING, self._keeper.why_missing(job.options.model))
+                    self._mark(job, Reason.MODEL_MISSING, self._keeper.why_missing(job.options))
                 case Have.BUSY:
                     self._wait_for_the_worker()
                     return
@@ -62,7 +62,7 @@ class Turns:
             self._mark_all(Reason.MODEL_MISSING, self._keeper.message)
         elif self._marked:
             for job in self._jobs.queue():
-                if job.reason is not Reason.MODEL_MISSING or not self._keeper.why_missing(job.options.model):
+                if job.reason is not Reason.MODEL_MISSING or not self._keeper.why_missing(job.options):
                     self._unmark(job)
 
     def _mark_all(self, reason: Reason, message: str) -> None:

@@ -13,6 +13,7 @@ from stemd.inbox.filesystem import is_remote, mount_of
 
 LIMITS = Path("/proc/sys/fs/inotify")
 DEVICES = Path("/dev")
+GRAPHICS = Path("/dev/dri")
 
 
 def watch(config: Config, inbox: Path) -> Finding:
@@ -42,9 +43,13 @@ def device(wanted: str) -> Finding:
     cores = f"{os.cpu_count()} cores"
     if wanted == "cpu":
         return Finding(Level.OK, "device", f"the CPU, {cores}, by [model] device")
+    openvino = _version("openvino")
+    if wanted.startswith("openvino"):
+        return _graphics(wanted, openvino)
     nodes = sorted(node.name for node in DEVICES.glob("nvidia[0-9]*"))
     if not nodes and wanted == "auto":
-        return Finding(Level.OK, "device", f"the CPU, {cores}: there is no NVIDIA GPU")
+        faster = f"with OpenVINO {openvino}" if openvino else "OpenVINO would make it faster, see README"
+        return Finding(Level.OK, "device", f"the CPU, {cores}: there is no NVIDIA GPU; {faster}")
     number = int(wanted.partition(":")[2] or 0)
     if number >= len(nodes):
         there = f"{len(nodes)} of them" if nodes else "none"
@@ -56,7 +61,7 @@ def device(wanted: str) -> Finding:
         return Finding(
             Level.NOTE, "device", f"{', '.join(nodes)}, but nvidia-smi does not answer: is the driver running?"
         )
-    if _torch_version().endswith("+cpu"):
+    if _version("torch").endswith("+cpu"):
         return Finding(Level.NOTE, "device", f"{names}, but torch here is built for the CPU: install torch with CUDA")
     return Finding(Level.OK, "device", names)
 
@@ -71,10 +76,19 @@ def _gpu_names() -> str | None:
     return ", ".join(line.partition(" (UUID")[0] for line in listed.splitlines() if line.startswith("GPU")) or None
 
 
-def _torch_version() -> str:
+def _graphics(wanted: str, openvino: str) -> Finding:
+    """Intel graphics, by OpenVINO."""
+    if not openvino:
+        return Finding(Level.FAIL, "device", f"[model] device = {wanted}: OpenVINO is not installed; see README")
+    if not any(GRAPHICS.glob("renderD*")):
+        return Finding(Level.FAIL, "device", f"[model] device = {wanted}: there is nothing in {GRAPHICS}; use auto")
+    return Finding(Level.OK, "device", f"{wanted} with OpenVINO {openvino}; whether it works, only the worker knows")
+
+
+def _version(package: str) -> str:
     """What is installed, without loading it."""
     try:
-        return importlib.metadata.version("torch")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
 

@@ -10,7 +10,6 @@ its four doors to the transforms exchanged, so that nothing of the network is wr
 import copy
 from typing import Any
 
-import torch
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn

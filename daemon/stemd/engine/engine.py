@@ -1,100 +1,165 @@
 """The warm model: its members live on the device, have run once, and separate one song after the other.
 
-`apply_model` would carry every member to the device and back for each song; here they stay.
+`apply_model` would carry every member to the device and back for each song; here they stay. What an engine cannot do,
+another does instead, rung by rung, for the one song that it could not do:
+
+    half precision or compiled  ->  float32 eager  ->  the CPU  ->  the song fails
 """
 
 import copy
-import random
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from stemd.engine import batch as batches
 from stemd.engine import device as devices
-from stemd.engine.segments import Grid, Read, delayed, drop, overlap_add, reblock, segments
-from stemd.errors import AudioProcessingError, Code
+from stemd.engine import proof
+from stemd.engine.device import CPU
+from stemd.engine.network import Eager, Network, Reduced
+from stemd.engine.separation import Plan, SegmentProgress, Separation, Song, grid_of
+from stemd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
 from stemd.job import EngineFacts
-from stemd.track import BLOCK
 
-SHIFT_S = 0.5
-"""The shift trick moves the song by up to this, as `demucs.apply` does."""
+__all__ = ["Engine", "Plan", "SegmentProgress", "Song"]
 
-
-class SegmentProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """One segment is done: of member `model` (from 1) of `models`, number `done` of `total`, in `seconds`."""
-
-    model: int
-    models: int
-    done: int
-    total: int
-    seconds: float
-
-
-class Song(msgspec.Struct, frozen=True, kw_only=True):
-    """A song as the model hears it: `read` gives its normalised frames `[C, T]`."""
-
-    read: Read
-    frames: int
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with a song. `check` raises to stop, also in the middle of a segment."""
-
-    needed: frozenset[str]
-    overlap: float
-    shifts: int
-    seed: int
-    check: Callable[[], None]
-    progress: Callable[[SegmentProgress], None]
+HALVES = ("float16", "bfloat16")
+"""What `precision = "auto"` tries on a GPU, in this order: float16 has three bits more, bfloat16 never overflows."""
 
 
 class Engine:
     """A bag of models on a device. `accelerated` says that the CPU can stand in for the device."""
 
-    def __init__(self, bag: Any, *, device: torch.device, facts: EngineFacts, accelerated: bool) -> None:
-        self.members: list[Any] = [member.to(device).eval() for member in bag.models]
+    def __init__(self, bag: Any, *, device: torch.device, facts: EngineFacts) -> None:
+        self.members: list[Any] = [member.to(CPU).eval() for member in bag.models]
         self.weights: list[list[float]] = bag.weights
         self.sources: list[str] = list(bag.sources)
         self.rate = int(bag.samplerate)
         self.channels = int(bag.audio_channels)
         self.device = device
         self.facts = facts
-        self.accelerated = accelerated
-        self._check: Callable[[], None] = _never
-        for member in self.members:
-            _hook(member, self)
+        self.accelerated = device.type != "cpu"
+        self.batch = 1
+        self.on_stand_in = False
+        """Whether the CPU serves since a GPU was wanted and could not be had."""
+        self.warnings: tuple[str, ...] = ()
+        """What every song's sidecar should say of this engine."""
+        # Those on a GPU are copies: if it is lost, nothing can be fetched back from it.
+        self.eager: list[Network] = [
+            Eager(copy.deepcopy(member) if self.accelerated else member, device) for member in self.members
+        ]
+        self.networks = self.eager
+        self._segments = [
+            devices.to_device(proof.noise_and_tones(self.channels, grid_of(member, 0.0).segment), device)
+            for member in self.members
+        ]
+        self.expected: list[Tensor] = []
+        """What the members answer to their test segments in float32, on the device."""
 
     @classmethod
-    def warm(cls, bag: Any, *, name: str, sha256: str, device: str) -> "Engine":
+    def warm(
+        cls,
+        bag: Any,
+        *,
+        name: str,
+        sha256: str,
+        device: str,
+        precision: str = "auto",
+        batch: int | str = "auto",
+    ) -> "Engine":
         """An engine that has proved itself on `device`, or on the CPU with the reason in its facts.
 
-        Raises `AudioProcessingError` (BAD_MODEL) where the model gives nothing useful even there.
+        Raises `AudioProcessingError` (BAD_MODEL) where the model gives nothing useful even there, and
+        `ModelTooLargeError` where the GPU's memory does not hold it.
         """
         devices.settle()
         chosen, fallback = devices.choose(device)
         if chosen.type != "cpu":
             try:
-                return cls._proved(bag, chosen, name, sha256, fallback)
+                return cls._proved(bag, chosen, name, sha256, None)._quickest(precision)._batched(batch)
+            except torch.OutOfMemoryError as error:
+                devices.give_back()
+                raise ModelTooLargeError(_first_line(error)) from error
             except (RuntimeError, AudioProcessingError) as error:
-                fallback = f"{chosen} failed at warm-up ({str(error).splitlines()[0]}); using the CPU"
-        return cls._proved(bag, torch.device("cpu"), name, sha256, fallback)
+                fallback = f"{chosen} failed at warm-up ({_first_line(error)}); using the CPU"
+        engine = cls._proved(bag, CPU, name, sha256, fallback)._quickest(precision)
+        engine.batch = 1 if batch == "auto" else int(batch)
+        engine.on_stand_in = fallback is not None
+        return engine
 
     @classmethod
     def _proved(cls, bag: Any, device: torch.device, name: str, sha256: str, fallback: str | None) -> "Engine":
+        """An engine that has run in float32."""
         facts = EngineFacts(
             model=name,
             model_sha256=sha256,
             device=str(device),
             device_name=devices.name_of(device),
             precision="float32",
+            runtime="torch",
             fallback=fallback,
         )
-        engine = cls(bag, device=device, facts=facts, accelerated=device.type != "cpu")
-        engine.prove()
+        engine = cls(bag, device=device, facts=facts)
+        engine.expected = [
+            proof.reference(network, segment, name)
+            for network, segment in zip(engine.eager, engine._segments, strict=True)
+        ]
         return engine
+
+    def _quickest(self, precision: str) -> "Engine":
+        """In the precision that is wanted; in float32, and why, where it does not prove itself."""
+        wanted = {"auto": HALVES if self.accelerated else (), "float32": ()}.get(precision, (precision,))
+        engine = self
+        for each in wanted:
+            if not self.accelerated and not devices.has(each):
+                engine = engine.but(f"this processor has no {each}; float32 is used")
+                continue
+            try:
+                networks: list[Network] = [Reduced(member, self.device, each) for member in self.members]
+                faults = [verdict.fault for verdict in self.judge(networks) if verdict.fault]
+            except (RuntimeError, ValueError) as error:
+                faults = [f"{each} failed at warm-up ({_first_line(error)})"]
+            if not faults:
+                return self.using(networks)
+            engine = engine.but(f"{faults[0]}; it is not used")
+        return engine
+
+    def judge(self, networks: list[Network], *, runs: int = 1) -> list[proof.Verdict]:
+        """One verdict for each member's network."""
+        return [
+            proof.prove(network, segment, expected, runs=runs)
+            for network, segment, expected in zip(networks, self._segments, self.expected, strict=True)
+        ]
+
+    def using(self, networks: list[Network], *, device: str | None = None) -> "Engine":
+        """The same engine with other networks, which have proved themselves."""
+        other = copy.copy(self)
+        other.networks = networks
+        other.facts = msgspec.structs.replace(
+            self.facts,
+            precision=networks[0].precision,
+            runtime=networks[0].runtime,
+            device=device or self.facts.device,
+        )
+        return other
+
+    def _batched(self, batch: int | str) -> "Engine":
+        """With the batch that is wanted, or that the GPU's memory and speed allow."""
+        if batch == "auto":
+            trial = batches.trial_on(self.networks[0], self._segments[0])
+            self.batch = batches.choose(trial, devices.free_bytes(self.device))
+            devices.give_back()
+        else:
+            self.batch = int(batch)
+        return self
+
+    def but(self, reason: str) -> "Engine":
+        """The same engine, and one more reason why it is not what was asked for."""
+        other = copy.copy(self)
+        fallback = f"{self.facts.fallback}; {reason}" if self.facts.fallback else reason
+        other.facts = msgspec.structs.replace(self.facts, fallback=fallback)
+        return other
 
     @property
     def alone(self) -> frozenset[str]:
@@ -102,128 +167,45 @@ class Engine:
         used = {source: sum(1 for row in self.weights if row[k]) for k, source in enumerate(self.sources)}
         return frozenset(source for source, count in used.items() if 2 * count <= len(self.members))
 
-    def on_cpu(self, fallback: str) -> "Engine":
-        """A copy on the CPU, for one song; this one stays where it is."""
-        stand_in = copy.copy(self)
-        stand_in.members = [copy.deepcopy(member).to("cpu") for member in self.members]
-        for member in stand_in.members:
-            _hook(member, stand_in)
-        stand_in.device, stand_in.accelerated = torch.device("cpu"), False
-        stand_in.facts = msgspec.structs.replace(
-            self.facts, device="cpu", device_name=devices.name_of(stand_in.device), fallback=fallback
-        )
-        return stand_in
+    def separate(self, song: Song, plan: Plan) -> Separation:
+        """The way of one song through this engine."""
+        return Separation(self, song, plan)
 
-    def prove(self) -> None:
-        """Run every member on one fixed segment of noise and tones, and look at what comes out."""
-        generator = torch.Generator().manual_seed(0)
-        for member in self.members:
-            length = _grid(member, 0.0).segment
-            tones = torch.sin(torch.arange(length) * torch.tensor([[0.03], [0.19]])).sum(0)
-            window = 0.1 * torch.randn(self.channels, length, generator=generator) + 0.3 * tones
-            answer = self._forward(member, window)
-            if not torch.isfinite(answer).all() or not answer.any():
-                message = f"The model {self.facts.model} gives no usable sound on {self.device}; fetch it again."
-                raise AudioProcessingError(Code.BAD_MODEL, message)
+    # ---- the rungs
 
-    def separate(self, song: Song, plan: Plan) -> Iterator[Tensor]:
-        """The sources of a song, in order, in blocks `[S, C, T]` as they become final; still normalised.
+    def instead(self, error: Exception) -> "Engine":
+        """The engine to do a song with that this one failed at with `error`; this one is as good as before.
 
-        out[s] = sum over members of weight[m][s] * mean over shifts of member m's answer / sum of the weights of s.
-        Members that no needed source takes anything from are not run. Raises what `plan.check` raises,
-        `torch.OutOfMemoryError` and other RuntimeErrors of the device, and BAD_OUTPUT for NaN or Inf.
+        Raises `error` itself where it is none of an engine's or nothing is left, and `DeviceLostError`.
         """
-        columns = [self.sources.index(source) for source in sorted(plan.needed)]
-        running = [m for m, row in enumerate(self.weights) if any(row[k] for k in columns)]
-        totals = torch.tensor(self.weights).sum(0)
-        totals[totals == 0] = 1.0  # a source that no member serves: silence, where Demucs would divide by zero
-        counter = _Counter(plan, len(running))
-        streams = []
-        for place, m in enumerate(running):
-            stream = self._member(self.members[m], song, plan, counter, place + 1)
-            streams.append((torch.tensor(self.weights[m]) / totals, stream))
-        counter.total = max(counter.total, 1)
-        self._check = plan.check
-        try:
-            while True:
-                blocks = [
-                    weight[:, None, None] * block
-                    for weight, stream in streams
-                    if (block := next(stream, None)) is not None
-                ]
-                if not blocks:
-                    return
-                mixed = torch.stack(blocks).sum(0) if len(blocks) > 1 else blocks[0]
-                if not torch.isfinite(mixed).all():
-                    raise AudioProcessingError(Code.BAD_OUTPUT, "The model made samples that are not numbers.")
-                yield mixed
-        finally:
-            self._check = _never
+        if isinstance(error, AudioProcessingError) and error.code is not Code.BAD_OUTPUT:
+            raise error
+        out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        if self.accelerated and not out_of_memory and not devices.answers(self.device):
+            raise DeviceLostError(f"{self.facts.device} does not answer any more ({_first_line(error)}).") from error
+        why = f"{_cause(error)} on {self.facts.device} in {self.facts.precision}"
+        if self.networks is not self.eager and not (out_of_memory and self.accelerated):
+            return self.but(f"{why}; this song was done in float32").using(self.eager, device=str(self.device))
+        if self.accelerated:
+            devices.give_back()
+            return self.but(f"{why}; this song was done on the CPU")._on_cpu()
+        raise error
 
-    def _member(self, member: Any, song: Song, plan: Plan, counter: "_Counter", place: int) -> Iterator[Tensor]:
-        """One member's answer to the whole song, `[S, C, BLOCK]` at a time; with shifts the mean over them."""
-        grid = _grid(member, plan.overlap)
-
-        def forward(window: Tensor) -> Tensor:
-            plan.check()
-            began = time.monotonic()
-            answer = self._forward(member, window)
-            counter.count(place, time.monotonic() - began)
-            return answer
-
-        if not plan.shifts:
-            counter.total += grid.count(song.frames)
-            return reblock(overlap_add(segments(forward, song.read, song.frames, grid), grid), BLOCK)
-        longest = int(SHIFT_S * self.rate)
-        dice = random.Random(f"{plan.seed} {place}")
-        shifted = []
-        for _ in range(plan.shifts):
-            lag = longest - dice.randint(0, longest)
-            frames = song.frames + lag
-            counter.total += grid.count(frames)
-            answers = segments(forward, delayed(song.read, lag), frames, grid)
-            shifted.append(reblock(drop(overlap_add(answers, grid), lag), BLOCK))
-        return (torch.stack(blocks).mean(0) for blocks in zip(*shifted, strict=True))
-
-    def _forward(self, member: Any, window: Tensor) -> Tensor:
-        """One window `[C, T]` through one member, `[S, C, T]`, on the CPU again."""
-        with torch.inference_mode():
-            answer: Tensor = member(window[None].to(self.device))[0].cpu()
-        return answer
-
-
-class _Counter:
-    """Counts the segments of all members and shifts."""
-
-    def __init__(self, plan: Plan, models: int) -> None:
-        self._plan = plan
-        self._models = models
-        self._done = 0
-        self.total = 0
-
-    def count(self, model: int, seconds: float) -> None:
-        self._done += 1
-        self._plan.progress(
-            SegmentProgress(model=model, models=self._models, done=self._done, total=self.total, seconds=seconds)
+    def _on_cpu(self) -> "Engine":
+        other = copy.copy(self)
+        other.device, other.accelerated, other.batch = CPU, False, 1
+        other.networks = other.eager = [Eager(member, CPU) for member in self.members]
+        other.facts = msgspec.structs.replace(
+            self.facts, device="cpu", device_name=devices.name_of(CPU), precision="float32", runtime="torch"
         )
+        return other
 
 
-def _grid(member: Any, overlap: float) -> Grid:
-    """How `apply_model` cuts a song for this member."""
-    segment = int(member.samplerate * member.segment)
-    valid = getattr(member, "valid_length", lambda length: length)
-    return Grid(segment=segment, stride=int((1 - overlap) * segment), valid=valid)
+def _cause(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    return "samples that are not numbers" if isinstance(error, AudioProcessingError) else "an error"
 
 
-def _hook(member: nn.Module, engine: Engine) -> None:
-    """Let a cancel through between the layers: a segment of a large model takes seconds on a CPU."""
-    for module in member.modules():
-        module._forward_pre_hooks.clear()  # a copy brings the hooks of the engine that it was copied from
-    for module in member.modules():
-        if isinstance(module, nn.ModuleList):
-            for layer in module:
-                layer.register_forward_pre_hook(lambda *_: engine._check())
-
-
-def _never() -> None:
-    """Nobody wants to stop."""
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

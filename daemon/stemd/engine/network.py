@@ -96,7 +96,9 @@ def _cast(network: nn.Module, dtype: torch.dtype) -> None:
     """Demucs makes its embeddings of position in float32, and everything after them would be, weights excepted."""
 
     def cast(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(each.to(dtype) if isinstance(each, Tensor) and each.is_floating_point() else each for each in inputs)
+        return tuple(
+            each.to(dtype) if isinstance(each, Tensor) and each.is_floating_point() else each for each in inputs
+        )
 
     for module in network.modules():
         if next(module.parameters(recurse=False), None) is not None:

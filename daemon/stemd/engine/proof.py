@@ -32,7 +32,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None
 
 
-def test_segment(channels: int, length: int) -> Tensor:
+def noise_and_tones(channels: int, length: int) -> Tensor:
     """`[1, C, length]` of seeded noise and two tones, at about the level of a normalised song."""
     generator = torch.Generator().manual_seed(0)
     tones = torch.sin(torch.arange(length) * torch.tensor([[0.03], [0.19]])).sum(0)

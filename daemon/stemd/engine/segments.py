@@ -14,7 +14,7 @@ A short segment is heard in the middle of a longer window where the model wants 
 the song itself as far as it goes, and beyond its ends zeros of the *normalised* song: (x - mean) / std, both of the
 whole song's mono mean, as `demucs.api.Separator` takes them.
 
-Pure: tensors in, tensors out; the model is an argument. Shapes: `[C, T]` into the model, `[S, C, T]` out of it.
+Pure: tensors in, tensors out; the model is an argument. Shapes: `[B, C, T]` into the model, `[B, S, C, T]` out of it.
 """
 
 import math
@@ -28,7 +28,7 @@ Read = Callable[[int, int], Tensor]
 """Frames `start` to `stop` of a song, `[C, stop - start]`; what lies outside the song is zero."""
 
 Forward = Callable[[Tensor], Tensor]
-"""The model: a window of the normalised song `[C, T]` to its stems `[S, C, T]`."""
+"""The model: windows of the normalised song `[B, C, T]` to their stems `[B, S, C, T]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,23 +102,34 @@ def trim_centre(block: Tensor, length: int) -> Tensor:
     return block[..., start : start + length]
 
 
-def segments(forward: Forward, read: Read, frames: int, grid: Grid) -> Iterator[Tensor]:
-    """The model's answers to a song of `frames`, `[S, C, <= segment]`, one for each multiple of the stride."""
+def segments(forward: Forward, read: Read, frames: int, grid: Grid, batch: int = 1) -> Iterator[Tensor]:
+    """The model's answers to a song of `frames`, `[S, C, <= segment]`, one for each multiple of the stride.
+
+    At most `batch` windows go through the model at once, all of one length.
+    """
+    lengths: list[int] = []
+    windows: list[Tensor] = []
     for offset in range(0, frames, grid.stride):
         length = min(grid.segment, frames - offset)
-        start, stop = window(offset, length, grid.valid(length))
-        yield trim_centre(forward(read(start, stop)), length)
+        heard = read(*window(offset, length, grid.valid(length)))
+        if len(windows) == batch or (windows and windows[0].shape != heard.shape):
+            yield from map(trim_centre, forward(torch.stack(windows)), lengths)
+            lengths, windows = [], []
+        lengths.append(length)
+        windows.append(heard)
+    if windows:
+        yield from map(trim_centre, forward(torch.stack(windows)), lengths)
 
 
 def overlap_add(answers: Iterable[Tensor], grid: Grid) -> Iterator[Tensor]:
     """The weighted mean of overlapping answers `[S, C, <= segment]`, in blocks `[S, C, <= stride]` as they become final."""
-    weight = triangle(grid.segment)
-    held = torch.zeros(0)
-    weights = torch.zeros(grid.segment)
+    held = weight = weights = torch.zeros(0)
     for answer in answers:
         length = answer.shape[-1]
         if not len(held):
             held = answer.new_zeros(*answer.shape[:-1], grid.segment)
+            weight = triangle(grid.segment).to(answer.device)
+            weights = torch.zeros_like(weight)
         held[..., :length] += weight[:length] * answer
         weights[:length] += weight[:length]
         # An answer shorter than the stride is the last one, and then all of it is final.

@@ -1,5 +1,6 @@
-"""The models that Demucs publishes, by name. Pure."""
+"""The models that Demucs publishes, by name, and which of them will do for a song. Pure."""
 
+from collections.abc import Iterable
 from types import MappingProxyType
 
 import msgspec
@@ -39,3 +40,38 @@ def hub_repo(name: str) -> str:
     if family == "htdemucs":
         return f"{NAMESPACE}/HTDemucs" + (f"-{rest}" if rest else "")
     return f"{NAMESPACE}/Demucs-{name}"
+
+
+AUTO = "auto"
+"""In place of a model's name: the best that the machine holds."""
+
+DEFAULT = "htdemucs"
+
+NEEDS_MIB = MappingProxyType({"htdemucs": 4096, "htdemucs_ft": 6144, "htdemucs_6s": 8192})
+"""The GPU memory that `auto` wants free for a model, with room for the song before it is given up."""
+
+_WIDE = frozenset(PUBLISHED["htdemucs_6s"].stems) - frozenset(FOUR)
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What a song asks of a model. `wide`: guitar or piano are wanted, which only htdemucs_6s has."""
+
+    model: str
+    wide: bool = False
+
+    @classmethod
+    def of(cls, model: str, stems: Iterable[str]) -> "Demand":
+        return cls(model=model, wide=any(stem.removeprefix("no_") in _WIDE for stem in stems))
+
+    def candidates(self, free_mib: int | None) -> tuple[str, ...]:
+        """The models that will do, the best first. `free_mib` of a GPU; None where there is none.
+
+        A named model is tried, whatever its size; if the GPU does not hold it, htdemucs serves, where that has the stems.
+        """
+        if self.model == AUTO:
+            best = ("htdemucs_6s",) if self.wide else ("htdemucs_ft", DEFAULT)
+            fitting = tuple(name for name in best if free_mib is not None and NEEDS_MIB[name] <= free_mib)
+            return fitting or best[-1:]
+        if self.model in PUBLISHED and self.model != DEFAULT and not self.wide:
+            return (self.model, DEFAULT)
+        return (self.model,)

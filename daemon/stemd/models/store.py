@@ -25,7 +25,7 @@ import msgspec
 from stemd.errors import AudioProcessingError, Code
 from stemd.models import bag as bags
 from stemd.models import records
-from stemd.models.names import PUBLISHED
+from stemd.models.names import AUTO, PUBLISHED
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / DEMO
@@ -80,7 +80,7 @@ def folder_of(name: str, *, repo: Path | None, models: Path) -> Path:
 def is_known(name: str, *, repo: Path | None, models: Path) -> bool:
     """Whether `name` is a model at all: one of Demucs' or one whose bag is there. For options, before any work."""
     path = folder_of(name, repo=repo, models=models) / f"{name}{bags.SUFFIX}"
-    return name == DEMO or name in PUBLISHED or (bool(_NAME.fullmatch(name)) and path.is_file())
+    return name in (DEMO, AUTO) or name in PUBLISHED or (bool(_NAME.fullmatch(name)) and path.is_file())
 
 
 def locate(name: str, *, repo: Path | None, models: Path, allow_pickle: bool) -> ModelFiles:

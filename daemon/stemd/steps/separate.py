@@ -5,7 +5,7 @@ and divided by its standard deviation, as `demucs.api.Separator` does it; both a
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,8 +39,9 @@ def separate(
 ) -> tuple[dict[str, Path], EngineFacts]:
     """Write `work/SOURCE.f32` for every needed source, exactly `track.frames` long; and what made them.
 
-    Where an accelerator fails during the song (out of memory, any error of its own, NaN), the whole song is done again
-    on the CPU and the facts say so; the engine itself stays where it is. Raises what `check` raises, and BAD_OUTPUT.
+    Where an engine fails at the song (out of memory, an error of its device, NaN), the whole song is done again by the
+    next one of `Engine.instead`, and the facts say so; the engine itself is as good as before. Raises what `check`
+    raises, BAD_OUTPUT, and `DeviceLostError`.
     """
     plan = Plan(needed=needed, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
     heard = work / "mixture.f32"
@@ -49,28 +50,14 @@ def separate(
         _hear(track, song, heard, engine, check)
     try:
         with SpoolReader(song if same else heard, engine.channels) as reader:
-            try:
-                return _write(track, reader, work, engine, plan), engine.facts
-            except (RuntimeError, AudioProcessingError) as error:
-                if not engine.accelerated or (
-                    isinstance(error, AudioProcessingError) and error.code is not Code.BAD_OUTPUT
-                ):
-                    raise
-                reason = f"{_cause(error)} on {engine.facts.device}; this song was done on the CPU"
-                log.warning("%s: %s", reason, error)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        with SpoolReader(song if same else heard, engine.channels) as reader:
-            stand_in = engine.on_cpu(reason)
-            return _write(track, reader, work, stand_in, plan), stand_in.facts
+            while True:
+                try:
+                    return _write(track, reader, work, engine, plan)
+                except (RuntimeError, AudioProcessingError) as error:
+                    engine = engine.instead(error)
+                    log.warning("%s: %s", engine.facts.fallback, error)
     finally:
         heard.unlink(missing_ok=True)
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        return "out of memory"
-    return "samples that are not numbers" if isinstance(error, AudioProcessingError) else "an error"
 
 
 def _hear(track: Track, song: Path, heard: Path, engine: Engine, check: Callable[[], None]) -> None:
@@ -91,30 +78,27 @@ def _to_channels(block: Tensor, channels: int) -> Tensor:
     return block.expand(*block.shape[:-2], channels, block.shape[-1])
 
 
-def _write(track: Track, reader: SpoolReader, work: Path, engine: Engine, plan: Plan) -> dict[str, Path]:
+def _write(
+    track: Track, reader: SpoolReader, work: Path, engine: Engine, plan: Plan
+) -> tuple[dict[str, Path], EngineFacts]:
     """Stream the song through the engine and each needed source into its spool."""
     level = measure(torch.from_numpy(block.T) for block in reader.blocks())
     read = normalised(_reading(reader), reader.frames, level)
-    columns = {source: engine.sources.index(source) for source in sorted(plan.needed)}
-    paths = {source: work / f"{source}.f32" for source in columns}
-
-    def sources() -> Iterator[Tensor]:
-        for block in engine.separate(Song(read=read, frames=reader.frames), plan):
-            picked = block[list(columns.values())] * level.std + level.mean
-            yield _to_channels(picked, track.channels)
-
+    separation = engine.separate(Song(read=read, frames=reader.frames), plan)
+    paths = {source: work / f"{source}.f32" for source in separation.sources}
+    sources = (_to_channels(block * level.std + level.mean, track.channels) for block in separation.blocks())
     back = 1 / model_ratio(track.rate, engine.rate)
     left = track.frames
     with ExitStack() as stack:
         writers = [stack.enter_context(SpoolWriter(path)) for path in paths.values()]
-        for block in resample(sources(), back):
+        for block in resample(sources, back):
             block = block[..., :left]
             left -= block.shape[-1]
             for writer, source in zip(writers, block, strict=True):
                 writer.write(source.T.contiguous().numpy())
         if left:
             raise AudioProcessingError(Code.BAD_OUTPUT, f"The stems are {left} frames shorter than the song.")
-    return paths
+    return paths, separation.facts
 
 
 def _reading(reader: SpoolReader) -> Read:

@@ -37,7 +37,10 @@ class Handle:
 
     def __init__(self, post: Callable[[Said | Died], None]) -> None:
         self._post = post
-        self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # OpenMP's threads spin while they wait for each other, which on a machine that does something else as well makes
+        # them twenty times slower than sleeping.
+        environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+        self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.pid = self._process.pid
         self._thread = threading.Thread(target=self._listen, name="worker-listener", daemon=True)
         self._thread.start()

@@ -1,4 +1,10 @@
-"""Keeps a worker alive and warm, and knows when it has stalled. It is told the time (monotonic, seconds)."""
+"""Keeps a worker alive and warm, and knows when it has stalled. It is told the time (monotonic, seconds).
+
+starting --> ready <--> (a song)        starting --> fetching, missing-model
+   ^           |  keep_alive_s without a song: the process ends, and the GPU is free to the last byte
+   |           v
+   +-------- asleep                      dead: it is started again, at once if it was warm
+"""
 
 import logging
 from collections.abc import Callable
@@ -8,10 +14,11 @@ from statistics import median
 import msgspec
 
 from stemd.config import Config
-from stemd.job import EngineFacts, Error, Tick
+from stemd.job import EngineFacts, Error, Options, Tick
+from stemd.models.names import Demand
 from stemd.status import WorkerStatus
 from stemd.worker.handle import Died, Handle, Said
-from stemd.worker.messages import Fetching, Progressed, Ready, Unready, Warm
+from stemd.worker.messages import Fetching, Finished, Progressed, Ready, Unready, Warm
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +31,10 @@ WARM_STALL_S = 900.0
 
 RETRY_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """How long to wait before asking for a missing model again, or starting a worker that died while it warmed up."""
+
+
+GPU_RETRY_S = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""How long the CPU serves in place of a GPU that was lost before an idle worker is started anew to look for it."""
 
 
 class Have(StrEnum):
@@ -46,18 +57,29 @@ class Keeper:
 
     def __init__(self, config: Config, post: Callable[[Said | Died], None]) -> None:
         self._config = config
-        self._model = config.model.name
+        self._demand = Demand.of(config.model.name, config.defaults.stems)
+        self._warm: Demand | None = None
+        """What was demanded when that came which is warm now."""
         self._post = post
         self.handle: Handle | None = None
         self.state = "starting"
-        self.engine: EngineFacts | None = None
-        self.missing: dict[str, _Missing] = {}
-        """Models that could not be had, by name."""
+        self.ready: Ready | None = None
+        """What the worker last said of the engine that it has."""
+        self.missing: dict[Demand, _Missing] = {}
+        """What could not be had."""
         self.message = ""
         self._retry_at = 0.0
         self._deaths = 0
         self._heard = 0.0
+        self._had_gpu = False
+        self._gpu_tries = 0
+        self._warm_since = self._heard_of_songs = 0.0
         self._segments: list[float] = []
+
+    @property
+    def engine(self) -> EngineFacts | None:
+        """What is warm."""
+        return self.ready.engine if self.ready else None
 
     @property
     def is_ready(self) -> bool:
@@ -81,47 +103,92 @@ class Keeper:
             device_name=engine.device_name if engine else None,
             precision=engine.precision if engine else None,
             fallback=engine.fallback if engine else None,
+            runtime=engine.runtime if engine else None,
+            batch=self.ready.batch if self.ready else None,
+            improving=self.ready.improving if self.ready else False,
             memory_bytes=self.handle.resident_bytes() if self.handle else None,
+            gpu_bytes=self.ready.gpu_bytes if self.ready else None,
         )
 
-    def want(self, model: str, now: float) -> Have:
-        """How things stand with `model`; what can be done about it is begun. For when no song is at the worker."""
-        if self.is_ready and self.engine is not None and self.engine.model == model:
+    def serves(self, options: Options) -> bool:
+        """Whether what is warm now will do for a song with these options."""
+        if not self.is_ready or self.engine is None:
+            return False
+        demand = _demand(options)
+        return demand == self._warm or demand.model == self.engine.model
+
+    def want(self, options: Options, now: float) -> Have:
+        """How things stand with the model for a song; what can be done about it is begun. For when no song is at work."""
+        if self.serves(options):
             return Have.READY
-        known = self.missing.get(model)
+        demand = _demand(options)
+        known = self.missing.get(demand)
         if known is not None and now < known.ask_again:
             return Have.MISSING
         if self.state in ("ready", "missing-model"):
-            self._load(model, now)
-        elif self.state == "dead":
-            self._model = model
+            self._load(demand, now)
+        elif self.state in ("dead", "asleep"):
+            self._demand = demand
+            self._wake(now)
         return Have.BUSY
 
-    def why_missing(self, model: str) -> str:
-        return self.missing[model].error.message if model in self.missing else ""
+    def why_missing(self, options: Options) -> str:
+        known = self.missing.get(_demand(options))
+        return known.error.message if known else ""
 
-    def tick(self, now: float) -> None:
-        """Start what is not there, ask again for what was missing."""
+    def tick(self, now: float, *, busy: bool) -> None:
+        """Start what is not there, ask again for what was missing, end what nobody needs. `busy`: there are songs to do."""
         if self.state in ("starting", "fetching") and self.handle and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
-        if self.handle is None and now >= self._retry_at:
+        if busy:
+            self._heard_of_songs = now
+        elif self.is_ready:
+            self._rest(now)
+        if self.handle is None and self.state != "asleep" and now >= self._retry_at:
             self.handle = Handle(self._post)
-            self._load(self._model, now)
-        elif self.state == "missing-model" and now >= self.missing[self._model].ask_again:
-            self._load(self._model, now)
+            self._load(self._demand, now)
+        elif self.state == "missing-model" and now >= self.missing[self._demand].ask_again:
+            self._load(self._demand, now)
 
-    def _load(self, model: str, now: float) -> None:
-        """Have the worker warm `model` up."""
+    def _rest(self, now: float) -> None:
+        """Nothing to do: an idle worker may have to end, or to make room for one that has the GPU again."""
+        idle_s = now - max(self._heard_of_songs, self._warm_since)
+        if 0 <= self._config.model.keep_alive_s <= idle_s:
+            self._drop(f"Asleep after {idle_s:.0f} s without a song; the next one wakes it")
+            self.state = "asleep"
+            log.info("worker: %s", self.message)
+        elif self._misses_gpu and now >= self._warm_since + GPU_RETRY_S[min(self._gpu_tries, len(GPU_RETRY_S) - 1)]:
+            self._gpu_tries += 1
+            self.kill(now, "the CPU stands in for a GPU, which may be back")
+
+    @property
+    def _misses_gpu(self) -> bool:
+        """Whether the CPU serves, and a GPU was asked for or was there before."""
+        if self.ready is None or self.ready.engine.device != "cpu":
+            return False
+        return self.ready.on_stand_in or (self._had_gpu and self._config.model.device != "cpu")
+
+    def _wake(self, now: float) -> None:
+        if self.state == "asleep":
+            self.state, self.message, self._retry_at = "starting", "Waking up", now
+
+    def _load(self, demand: Demand, now: float) -> None:
+        """Have the worker warm up what is demanded."""
         assert self.handle is not None
-        self._model, self.state, self._heard = model, "starting", now
-        self.message = f"Loading {model}"
+        self._demand, self.state, self._heard = demand, "starting", now
+        self.message = f"Loading {demand.model}"
+        model = self._config.model
         self.handle.send(
             Warm(
-                model=model,
-                device=self._config.model.device,
+                model=demand.model,
+                wide=demand.wide,
+                device=model.device,
+                precision=model.precision,
+                batch=model.batch,
                 models=str(self._config.models),
-                repo=self._config.model.repo or None,
-                allow_pickle=self._config.model.allow_pickle,
+                compiled=str(self._config.compiled),
+                repo=model.repo or None,
+                allow_pickle=model.allow_pickle,
             )
         )
 
@@ -133,11 +200,11 @@ class Keeper:
         match said.message:
             case Fetching(message=message):
                 self.state, self.message = "fetching", message
-            case Ready(engine=engine, seconds=seconds):
-                self.state, self.engine, self._deaths, self._segments = "ready", engine, 0, []
-                self.missing.pop(self._model, None)
-                self.message = f"{engine.model} is warm on {engine.device_name}"
-                log.info("worker %d: %s (%.1f s)", said.pid, self.message, seconds)
+            case Ready() as ready:
+                self._on_ready(ready, now)
+                log.info("worker %d: %s (%.1f s)", said.pid, self.message, ready.seconds)
+            case Finished(gpu_bytes=int() as gpu_bytes) if self.ready is not None:
+                self.ready = msgspec.structs.replace(self.ready, gpu_bytes=gpu_bytes)
             case Unready(error=error):
                 self._miss(error, now)
                 log.warning("worker %d: %s", said.pid, error.message)
@@ -147,13 +214,24 @@ class Keeper:
                 pass  # of the job, which is the runner's
         return True
 
+    def _on_ready(self, ready: Ready, now: float) -> None:
+        """Warm; or warm already, and better than before."""
+        if self.state != "ready":
+            self._warm_since = now
+        if ready.engine.device.startswith("cuda"):
+            self._had_gpu, self._gpu_tries = True, 0
+        self.state, self.ready, self._warm, self._deaths, self._segments = "ready", ready, self._demand, 0, []
+        self.missing.pop(self._demand, None)
+        engine = ready.engine
+        self.message = f"{engine.model} is warm on {engine.device_name} in {engine.precision}"
+
     def _miss(self, error: Error, now: float) -> None:
         """The model cannot be had. The one that was warm before, if any, still is."""
-        known = self.missing.get(self._model)
+        known = self.missing.get(self._demand)
         tries = known.tries if known else 0
-        self.missing[self._model] = _Missing(error=error, tries=tries + 1, ask_again=now + _pause(tries))
+        self.missing[self._demand] = _Missing(error=error, tries=tries + 1, ask_again=now + _pause(tries))
         self.message = error.message
-        self.state = "missing-model" if self.engine is None else "ready"
+        self.state = "missing-model" if self.ready is None else "ready"
 
     def bury(self, died: Died, now: float) -> bool:
         """Note a death; False where that process was no longer the worker."""
@@ -194,7 +272,11 @@ class Keeper:
 
     def _drop(self, why: str) -> None:
         self._end()
-        self.state, self.message, self.engine = "dead", why, None
+        self.state, self.message, self.ready = "dead", why, None
+
+
+def _demand(options: Options) -> Demand:
+    return Demand.of(options.model, options.stems)
 
 
 def _pause(tries: int) -> float:

@@ -18,11 +18,17 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
 
 class Warm(_Message, frozen=True):
+    """`models` is the folder of models, `compiled` that of converted ones (null: none are made or used)."""
+
     model: str
     device: str
     models: str
     repo: str | None
     allow_pickle: bool
+    wide: bool = False
+    precision: str = "auto"
+    batch: int | str = "auto"
+    compiled: str | None = None
 
 
 class Separate(_Message, frozen=True):
@@ -47,9 +53,15 @@ class Fetching(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
+    """`on_stand_in`: a GPU was wanted and there, and the CPU serves. `improving`: a faster way is being made meanwhile."""
+
     engine: EngineFacts
     sources: tuple[str, ...]
     seconds: float
+    batch: int = 1
+    gpu_bytes: int | None = None
+    on_stand_in: bool = False
+    improving: bool = False
 
 
 class Unready(_Message, frozen=True):
@@ -72,12 +84,15 @@ class Progressed(_Message, frozen=True):
 
 
 class Finished(_Message, frozen=True):
+    """`gpu_bytes` is the most that the worker has had of the GPU's memory so far."""
+
     job_id: str
     files: tuple[StemFile, ...]
     gain_db: float
     engine: EngineFacts
     timing: dict[str, float]
     warnings: tuple[str, ...]
+    gpu_bytes: int | None = None
 
 
 class Failed(_Message, frozen=True):

@@ -3,24 +3,63 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from stemd.engine import device as devices
 from stemd.engine.engine import Engine
-from stemd.engine.model import load
-from stemd.errors import AudioProcessingError, Code
+from stemd.engine.model import LoadedModel, load
+from stemd.errors import AudioProcessingError, Code, ModelTooLargeError
 from stemd.models import store
 from stemd.models.fetch import fetch
-from stemd.models.names import PUBLISHED
+from stemd.models.names import AUTO, PUBLISHED, Demand
 from stemd.worker.messages import Warm
 
 
 def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
-    """The engine that `order` asks for. Raises `AudioProcessingError` (MODEL_MISSING, BAD_MODEL ...)."""
-    repo = Path(order.repo) if order.repo else None
-    models = Path(order.models)
+    """The engine that `order` asks for: of the models that will do, the first that can be had and that the GPU holds.
+
+    Raises `AudioProcessingError` (MODEL_MISSING, BAD_MODEL ...).
+    """
+    device, _ = devices.choose(order.device)
+    free_mib = devices.free_bytes(device) >> 20 if device.type == "cuda" else None
+    names = Demand(model=order.model, wide=order.wide).candidates(free_mib)
+    too_large: list[str] = []
+    for name in names:
+        try:
+            loaded = _load(name, order, tell)
+        except AudioProcessingError as error:
+            if order.model != AUTO or name == names[-1] or error.code is not Code.MODEL_MISSING:
+                raise
+            tell(f"{error.message} Trying the next best.")
+            continue
+        try:
+            return _noted(_engine(loaded, name, order, order.device), too_large, name)
+        except ModelTooLargeError:
+            too_large.append(name)
+    # Not even the last one fits: the CPU has room for the first.
+    engine = _engine(_load(names[0], order, tell), names[0], order, "cpu")
+    return _noted(engine, too_large, names[0])
+
+
+def _load(name: str, order: Warm, tell: Callable[[str], None]) -> LoadedModel:
+    repo, models = Path(order.repo) if order.repo else None, Path(order.models)
     try:
-        files = store.locate(order.model, repo=repo, models=models, allow_pickle=order.allow_pickle)
+        files = store.locate(name, repo=repo, models=models, allow_pickle=order.allow_pickle)
     except AudioProcessingError as error:
-        if error.code is not Code.MODEL_MISSING or repo is not None or order.model not in PUBLISHED:
+        if error.code is not Code.MODEL_MISSING or repo is not None or name not in PUBLISHED:
             raise
-        files = fetch(order.model, models, progress=lambda at: tell(str(at)))
-    loaded = load(files, allow_pickle=order.allow_pickle)
-    return Engine.warm(loaded.model, name=order.model, sha256=loaded.sha256, device=order.device)
+        files = fetch(name, models, progress=lambda at: tell(str(at)))
+    return load(files, allow_pickle=order.allow_pickle)
+
+
+def _engine(loaded: LoadedModel, name: str, order: Warm, device: str) -> Engine:
+    return Engine.warm(
+        loaded.model, name=name, sha256=loaded.sha256, device=device, precision=order.precision, batch=order.batch
+    )
+
+
+def _noted(engine: Engine, too_large: list[str], name: str) -> Engine:
+    """The engine, with a word on the models that the GPU could not hold."""
+    for other in too_large:
+        instead = f"{name} was used" if name != other else "the CPU was used"
+        engine = engine.but(f"the GPU's memory does not hold {other}; {instead}")
+        engine.warnings = (*engine.warnings, f"model-too-large: the GPU's memory does not hold {other}; {instead}.")
+    return engine
