@@ -46,10 +46,10 @@ class Engine:
         self.warnings: tuple[str, ...] = ()
         """What every song's sidecar should say of this engine."""
         # Those on a GPU are copies: if it is lost, nothing can be fetched back from it.
-        self.eager: list[Network] = [
+        self.eager: list[Eager] = [
             Eager(copy.deepcopy(member) if self.accelerated else member, device) for member in self.members
         ]
-        self.networks = self.eager
+        self.networks: list[Network] = list(self.eager)
         self._segments = [
             devices.to_device(proof.noise_and_tones(self.channels, grid_of(member, 0.0).segment), device)
             for member in self.members
@@ -125,10 +125,10 @@ class Engine:
             engine = engine.but(f"{faults[0]}; it is not used")
         return engine
 
-    def judge(self, networks: list[Network], *, runs: int = 1) -> list[proof.Verdict]:
-        """One verdict for each member's network."""
+    def judge(self, networks: list[Network], *, runs: int = 1, check: Check = never) -> list[proof.Verdict]:
+        """One verdict for each member's network. Raises what `check` raises."""
         return [
-            proof.prove(network, segment, expected, runs=runs)
+            proof.prove(network, segment, expected, runs=runs, check=check)
             for network, segment, expected in zip(networks, self._segments, self.expected, strict=True)
         ]
 
@@ -184,8 +184,8 @@ class Engine:
         if self.accelerated and not out_of_memory and not devices.answers(self.device):
             raise DeviceLostError(f"{self.facts.device} does not answer any more ({_first_line(error)}).") from error
         why = f"{_cause(error)} on {self.facts.device} in {self.facts.precision}"
-        if self.networks is not self.eager and not (out_of_memory and self.accelerated):
-            return self.but(f"{why}; this song was done in float32").using(self.eager, device=str(self.device))
+        if self.networks != self.eager and not (out_of_memory and self.accelerated):
+            return self.but(f"{why}; this song was done in float32").using(list(self.eager), device=str(self.device))
         if self.accelerated:
             devices.give_back()
             return self.but(f"{why}; this song was done on the CPU")._on_cpu()
@@ -194,7 +194,8 @@ class Engine:
     def _on_cpu(self) -> "Engine":
         other = copy.copy(self)
         other.device, other.accelerated, other.batch = CPU, False, 1
-        other.networks = other.eager = [Eager(member, CPU) for member in self.members]
+        other.eager = [Eager(member, CPU) for member in self.members]
+        other.networks = list(other.eager)
         other.facts = msgspec.structs.replace(
             self.facts, device="cpu", device_name=devices.name_of(CPU), precision="float32", runtime="torch"
         )

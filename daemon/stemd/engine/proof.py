@@ -7,14 +7,13 @@ engine promises against Demucs, with some to spare.
 """
 
 import time
-from collections.abc import Sequence
 from statistics import median
 
 import msgspec
 import torch
 from torch import Tensor
 
-from stemd.engine.network import Network, never
+from stemd.engine.network import Check, Network, never
 from stemd.errors import AudioProcessingError, Code
 
 LIMIT = {"float32": 3e-5, "float16": 1e-2, "bfloat16": 1e-2}
@@ -49,12 +48,12 @@ def reference(network: Network, segment: Tensor, name: str) -> Tensor:
     return answer
 
 
-def prove(network: Network, segment: Tensor, expected: Tensor, *, runs: int = 1) -> Verdict:
-    """Run the network, and judge it. Errors of the device come as they are."""
+def prove(network: Network, segment: Tensor, expected: Tensor, *, runs: int = 1, check: Check = never) -> Verdict:
+    """Run the network, and judge it. Errors of the device, and what `check` raises, come as they are."""
     seconds, error = [], 0.0
     for _ in range(runs):
         began = time.perf_counter()
-        answer = network(segment, never)
+        answer = network(segment, check)
         if segment.is_cuda:
             torch.cuda.synchronize(segment.device)
         seconds.append(time.perf_counter() - began)
@@ -67,9 +66,3 @@ def prove(network: Network, segment: Tensor, expected: Tensor, *, runs: int = 1)
             f"({LIMIT[network.precision]:.0e} is allowed)"
         )
     return Verdict(error=error, seconds=median(seconds), fault=fault)
-
-
-def fastest(times: Sequence[float]) -> int:
-    """Which of the networks to use, by the seconds of each; the first, if no other is clearly faster."""
-    best = min(range(len(times)), key=times.__getitem__)
-    return best if times[best] < FASTER * times[0] else 0

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stemd.engine import device as devices
+from stemd.engine import openvino, race
 from stemd.engine.engine import Engine
 from stemd.engine.model import LoadedModel, load
 from stemd.errors import AudioProcessingError, Code, ModelTooLargeError
@@ -51,9 +52,13 @@ def _load(name: str, order: Warm, tell: Callable[[str], None]) -> LoadedModel:
 
 
 def _engine(loaded: LoadedModel, name: str, order: Warm, device: str) -> Engine:
-    return Engine.warm(
+    engine = Engine.warm(
         loaded.model, name=name, sha256=loaded.sha256, device=device, precision=order.precision, batch=order.batch
     )
+    if order.device == race.GRAPHICS and not (openvino.is_installed() and openvino.has_device("GPU")):
+        return engine.but(f"{order.device} is not available on this machine; using the CPU")
+    rules = race.rules(engine, order.device, order.precision, order.compiled)
+    return race.known(engine, rules) if rules is not None else engine
 
 
 def _noted(engine: Engine, too_large: list[str], name: str) -> Engine:

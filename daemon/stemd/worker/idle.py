@@ -1,0 +1,88 @@
+"""What the worker does while it has no songs: it has the model converted for a faster runtime, and takes what wins.
+
+    songs wait --> nothing          none --> the conversion goes on (a process of its own, stopped while songs run)
+                                         --> the race, given up as soon as a song comes, and run again later
+"""
+
+import logging
+from collections.abc import Callable
+
+from stemd.engine import race
+from stemd.engine.conversions import Conversion
+from stemd.engine.engine import Engine
+from stemd.engine.improver import Improver, State
+from stemd.errors import StopProcessingError
+from stemd.worker.messages import Warm
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+"""How often it is seen to while the conversion runs."""
+
+
+class Idle:
+    """For one warm engine. `is_improving` until there is nothing left to find out."""
+
+    def __init__(self, order: Warm, engine: Engine) -> None:
+        self._order = order
+        self._improver: Improver | None = None
+        self._rules = race.rules(engine, order.device, order.precision, order.compiled)
+        self.is_improving = self._rules is not None and race.is_due(engine, self._rules)
+
+    @property
+    def look_s(self) -> float | None:
+        """How long the worker may wait for an order before `step`; None: for ever."""
+        return LOOK_S if self.is_improving else None
+
+    def pause(self) -> None:
+        """A song comes: it has the processor to itself."""
+        if self._improver is not None:
+            self._improver.pause()
+
+    def step(self, engine: Engine, is_wanted: Callable[[], bool]) -> Engine:
+        """Go on; the engine to use from now on. `is_wanted` says that an order has come."""
+        assert self._rules is not None
+        if self._improver is None:
+            self._improver = Improver(self._conversion(engine))
+            if (reason := self._improver.start()) is not None:
+                self._end(reason)
+            return engine
+        self._improver.resume()
+        match self._improver.poll():
+            case State.RUNNING:
+                return engine
+            case State.FAILED:
+                self._end(self._improver.reason)
+                return engine
+
+        def check() -> None:
+            if is_wanted():
+                raise StopProcessingError("a song comes first")
+
+        try:
+            engine = race.race(engine, self._rules, check)
+        except StopProcessingError:
+            return engine
+        self._end(f"{engine.facts.runtime} in {engine.facts.precision} is the fastest here")
+        return engine
+
+    def close(self) -> None:
+        """Another model, or the end."""
+        if self._improver is not None:
+            self._improver.close()
+        self.is_improving = False
+
+    def _end(self, reason: str) -> None:
+        log.info("%s", reason)
+        self.close()
+
+    def _conversion(self, engine: Engine) -> Conversion:
+        order = self._order
+        return Conversion(
+            model=engine.facts.model,
+            models=order.models,
+            repo=order.repo,
+            allow_pickle=order.allow_pickle,
+            sha256=engine.facts.model_sha256,
+            folder=order.compiled or "",
+        )
