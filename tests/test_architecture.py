@@ -11,16 +11,16 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 
 LIBRARIES = {
     "watchdog": ("inbox/wake",),
-    "soundfile": ("steps/decode", "steps/encode", "tour"),
+    "soundfile": ("steps/decode", "steps/encode", "tour", "bench/songs"),
     "torchaudio": ("engine/resample",),
-    "torch": ("engine/", "steps/separate", "models/demo/"),
-    "demucs": ("engine/", "models/demo/"),
-    "safetensors": ("engine/model", "models/demo/"),
+    "torch": ("engine/", "steps/separate", "models/demo/", "bench/separator", "bench/weights"),
+    "demucs": ("engine/", "models/demo/", "bench/separator", "bench/weights"),
+    "safetensors": ("engine/model", "models/demo/", "bench/weights"),
     "huggingface_hub": ("models/hub",),
-    "yaml": ("models/bag", "models/demo/"),
+    "yaml": ("models/bag", "models/demo/", "bench/weights"),
     "sqlite3": ("ledger",),
     "click": ("cli",),
-    "rich": ("cli", "commands/view"),
+    "rich": ("cli", "commands/view", "bench/program"),
     "systemd": ("notify",),
     "tomli": ("config",),
 }
@@ -45,6 +45,9 @@ PURE = (
     "commands/text",
     "commands/words",
     "commands/finding",
+    "bench/measure",
+    "bench/report",
+    "bench/tables",
 )
 IMPURE = {"os", "time", "subprocess", "threading", "socket", "shutil", "tempfile"}
 """Files marked pure read no clock and touch no disk."""
@@ -52,6 +55,7 @@ IMPURE = {"os", "time", "subprocess", "threading", "socket", "shutil", "tempfile
 LAYERS = (
     ("__main__", "tour"),
     ("cli", "__init__"),
+    ("bench/",),
     ("service", "inprocess", "client", "checks", "commands/"),
     ("intake", "turns", "cancels", "leftovers", "recovery", "rebuild", "retention", "locks"),
     ("runner",),
@@ -75,6 +79,7 @@ TORCHLESS = (
     "cli",
     "client",
     "checks",
+    "bench/program",
     "commands/watch",
     "intake",
     "runner",

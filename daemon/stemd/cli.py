@@ -1,6 +1,7 @@
-"""The commands. All but `run` and `models` work by files alone, for any user who can read and write the spool."""
+"""The commands. All but `run`, `bench` and `models` work by files alone, for any user who can read and write the spool."""
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -208,6 +209,40 @@ def _files() -> Iterator[None]:
         raise
     except OSError as error:
         raise RefusedError(f"{error.filename}: {error.strerror}") from error
+
+
+@commands.command()
+@click.argument("songs", metavar="[SONG...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--model", help="A name that `stemd models list` shows; otherwise the configuration's.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; for all of them.")
+@click.option("--precision", help="As in [model], for stemd alone; Demucs knows only float32.")
+@click.option("--seconds", type=click.FloatRange(1, 3600), default=240, show_default=True, help="Of a song made here.")
+@click.option(
+    "--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each with each song."
+)
+@click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Write everything into FILE.")
+@click.option("--skip-command", is_flag=True, help="Leave out the demucs command, which loads the model each time.")
+@click.option(
+    "--show", "as_text", is_flag=True, help="Measure nothing: the arguments are such FILEs, shown in Markdown."
+)
+@click.pass_obj
+def bench(
+    config: Config, /, songs: tuple[Path, ...], path: Path | None, skip_command: bool, as_text: bool, **wishes: Any
+) -> None:
+    """Measure stemd against Demucs' Separator and its command, on each SONG or on one made here."""
+    from stemd.bench import program, report, tables  # soundfile and numpy, which the other commands do not need
+
+    if as_text:
+        for each in songs:
+            for line in tables.markdown(program.read(each)).splitlines():
+                say(line)
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are stopped on the way out
+    with _files(), _interruptible("Nothing was measured to its end."):
+        found = program.bench(config, songs, program.Wishes(with_command=not skip_command, **wishes), say)
+        program.show(found)
+        if path is not None:
+            path.write_bytes(report.encode(found))
 
 
 @commands.group()

@@ -1,0 +1,10 @@
+"""`stemd bench`: stemd against `demucs.api.Separator` and the `demucs` command, with the same weights and songs.
+
+program     from weights to report; it loads no torch, so that nothing of it is in the others' way
+weights     a process that makes the folder of models that all three read
+songs       what they separate
+contenders  the three, each of them processes: a song in, its stems on disk and the seconds out
+separator   the process in which `demucs.api.Separator` stays loaded
+measure     turn by turn, medians, ratios
+report      what comes out, and its JSON; `tables` show it
+"""

@@ -1,0 +1,25 @@
+"""What `separator` hears and says. No torch, so that the other end needs none."""
+
+import msgspec
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    folder: str
+    device: str
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    device: str
+    processor: str
+    gpu: str | None
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    song: str
+    folder: str
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    separate_s: float
+    gpu_peak_bytes: int | None

@@ -1,0 +1,56 @@
+"""Which model is measured, and its folder that all contenders read. Torch is only in the process that makes it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from stemd.commands.submit import RefusedError
+from stemd.config import Config
+from stemd.errors import AudioProcessingError, Code
+from stemd.models import store
+
+STAND_IN = "htdemucs"
+"""The model that random weights of its architecture can stand in for: they are as fast."""
+RANDOM = "htdemucs-random"
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, and where its files are looked for."""
+
+    name: str
+    repo: str | None
+    models: str
+    allow_pickle: bool
+
+    def locate(self) -> store.ModelFiles:
+        repo = Path(self.repo) if self.repo else None
+        return store.locate(self.name, repo=repo, models=Path(self.models), allow_pickle=self.allow_pickle)
+
+
+def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None]) -> Where:
+    """Fill `folder` with the model `name`, or with the stand-in. Raises RefusedError, and what `store.locate` raises."""
+    folder.mkdir()
+    there = Where(
+        name=name,
+        repo=config.model.repo or None,
+        models=str(config.models),
+        allow_pickle=config.model.allow_pickle,
+    )
+    words = [str(folder)]
+    try:
+        there.locate()
+        words.append(msgspec.json.encode(there).decode())
+    except AudioProcessingError as error:
+        if name != STAND_IN or error.code is not Code.MODEL_MISSING:
+            raise
+        say(f"{error.message} Measured instead: random weights of the same architecture, which are as fast.")
+        name = RANDOM
+    made = subprocess.run(
+        [sys.executable, "-P", "-m", "stemd.bench.weights", *words], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if made.returncode:
+        raise RefusedError((made.stderr.splitlines() or ["the model could not be prepared"])[-1])
+    return Where(name=name, repo=None, models=str(folder), allow_pickle=there.allow_pickle)

@@ -1,0 +1,136 @@
+"""What `stemd bench` does. It loads no torch itself: nothing here takes memory or cores from those that are measured."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from stemd import __version__
+from stemd.bench import measure, report, songs, tables
+from stemd.bench.contenders import FORMAT, STEMS, Command, Separator, Stemd
+from stemd.bench.messages import Loaded
+from stemd.bench.models import RANDOM, prepare
+from stemd.bench.report import COMMAND, SEPARATOR, STEMD, Report, Run
+from stemd.commands.submit import RefusedError
+from stemd.commands.text import safe
+from stemd.config import Config
+from stemd.inbox.filesystem import mount_of
+
+PACKAGES = ("torch", "demucs", "openvino")
+WARM_UP_S = 10.0
+
+Say = Callable[[str], None]
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the command line; null is the configuration's."""
+
+    model: str | None
+    device: str
+    precision: str | None
+    seconds: float
+    repeat: int
+    with_command: bool
+
+
+def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Report:
+    """Measure, in a temporary folder that is gone afterwards. Raises RefusedError where something cannot be done."""
+    with tempfile.TemporaryDirectory(prefix="stemd-bench-") as temporary, contextlib.ExitStack() as stack:
+        folder = Path(temporary)
+        playlist = songs.given(paths) or [songs.made(folder / "synthetic.flac", wishes.seconds)]
+        where = prepare(config, wishes.model or config.model.name, folder / "models", say)
+        stemd = Stemd(folder / "stemd", where, device=wishes.device, precision=wishes.precision)
+        say("stemd starts, for the first time and once more.")
+        with stemd.running("first"):
+            pass
+        stack.enter_context(stemd.running("second"))
+        say("demucs.api.Separator loads.")
+        separator = stack.enter_context(Separator.running(folder / "separator", where, wishes.device))
+        field: dict[str, Stemd | Separator | Command] = {STEMD: stemd, SEPARATOR: separator}
+        if wishes.with_command:
+            field[COMMAND] = Command(folder / "command", where, separator.loaded.device)
+        say("Each separates a short song that does not count.")
+        contenders = {name: each.run for name, each in field.items()}
+        warm_up = [songs.made(folder / "warm-up.flac", min(WARM_UP_S, wishes.seconds))]
+        measure.alternate(contenders, warm_up, 1, lambda *_: None)
+        runs = measure.alternate(contenders, playlist, wishes.repeat, lambda *told: say(_told(*told)))
+        assert stemd.engine is not None
+        return Report(
+            schema=report.SCHEMA,
+            date=time.strftime("%Y-%m-%d", time.gmtime()),
+            machine=_machine(folder, separator.loaded),
+            settings=report.Settings(
+                model=where.name,
+                weights="random" if where.name == RANDOM else "real",
+                device=separator.loaded.device,
+                precision=wishes.precision,
+                repeat=wishes.repeat,
+                stems=STEMS,
+                format=FORMAT,
+            ),
+            songs=tuple(song for _, song in playlist),
+            engine=stemd.engine,
+            contenders={name: _contender(each, runs[name]) for name, each in field.items()},
+            ratios={name: measure.ratio(runs[STEMD], each) for name, each in runs.items() if name != STEMD},
+        )
+
+
+def _told(name: str, number: int, run: Run) -> str:
+    speed = run.song.seconds / run.seconds
+    return f"{number}. {run.song.name}: {name}: {run.seconds:.2f} s, {speed:.2f} x real time"
+
+
+def _contender(each: Stemd | Separator | Command, runs: list[Run]) -> report.Contender:
+    return report.Contender(
+        start_s=each.start_s,
+        peak_bytes=each.peak_bytes,
+        gpu_peak_bytes=each.gpu_peak_bytes,
+        medians=measure.medians(runs),
+        runs=tuple(runs),
+    )
+
+
+def _machine(folder: Path, loaded: Loaded) -> report.Machine:
+    versions = {"stemd": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return report.Machine(
+        processor=loaded.processor,
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpu=loaded.gpu,
+        filesystem=mount_of(folder).kind,
+        kernel=platform.release(),
+        versions=versions,
+    )
+
+
+def show(found: Report) -> None:
+    """The report on the terminal."""
+    console = Console()
+    console.print(Text(tables.machine(found), style="bold"))
+    for fact in tables.facts(found):
+        console.print(Text(safe(fact)))
+    for table in (tables.contenders(found), tables.steps(found)):
+        shown = RichTable(*(cell.replace("`", "") for cell in table.head))
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+
+
+def read(path: Path) -> Report:
+    """A report in a file. Raises RefusedError where it is none."""
+    try:
+        return report.decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"{path} is no report of `stemd bench`: {error}") from error

@@ -1,0 +1,91 @@
+"""A report as tables: the cells, and Markdown for RESULTS.md. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from stemd.bench.report import COMMAND, SEPARATOR, STEMD, Report
+from stemd.commands import text
+
+NAMES = {
+    STEMD: "stemd",
+    SEPARATOR: "`Separator`, loaded once",
+    COMMAND: "`demucs` command, cold",
+}
+UNKNOWN = "not measured"
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def contenders(report: Report) -> Table:
+    """What each takes from song to stems, and what the model takes of it; and how many times what stemd takes."""
+    found = {name: (each, each.medians, report.ratios.get(name)) for name, each in report.contenders.items()}
+    rows = {
+        "seconds, song to stems": (_number(medians.seconds) for _, medians, _ in found.values()),
+        "x real time": (_number(medians.speed_x) for _, medians, _ in found.values()),
+        "times stemd's": (_number(ratio and ratio.seconds) for *_, ratio in found.values()),
+        "model alone, x real time": (_number(medians.separate_x) for _, medians, _ in found.values()),
+        "times stemd's model": (_number(ratio and ratio.separate) for *_, ratio in found.values()),
+        "start to ready, s": (_starts(each.start_s) for each, *_ in found.values()),
+        "peak memory": (" + ".join(map(text.size, each.peak_bytes.values())) for each, *_ in found.values()),
+        "peak GPU memory": (_size(each.gpu_peak_bytes) for each, *_ in found.values()),
+    }
+    return Table(
+        head=("", *(NAMES[name] for name in found)), rows=tuple((title, *cells) for title, cells in rows.items())
+    )
+
+
+def steps(report: Report) -> Table:
+    """Where stemd's time goes, in seconds. Steps may run at the same time; `rest` is what none of them tells of."""
+    found = report.contenders[STEMD].medians
+    rest = found.seconds - sum(found.timing.values())
+    named = {step.removesuffix("_s"): seconds for step, seconds in found.timing.items()}
+    cells = {**named, "rest": max(rest, 0.0), "drop to done": found.seconds}
+    return Table(head=tuple(cells), rows=(tuple(_number(seconds) for seconds in cells.values()),))
+
+
+def machine(report: Report) -> str:
+    """The machine in a line."""
+    at = report.machine
+    gpu = at.gpu or "no GPU"
+    return f"{at.processor}, {text.some(at.cores, 'core')}, {text.size(at.memory_bytes)}, {gpu}"
+
+
+def facts(report: Report) -> list[str]:
+    """What was measured, on what and when, in lines."""
+    at, how, by = report.machine, report.settings, report.engine
+    versions = ", ".join(f"{name} {version}" for name, version in at.versions.items())
+    songs = ", ".join(f"{song.name} ({text.clock(song.seconds)})" for song in report.songs)
+    fallback = f"; {by.fallback}" if by.fallback else ""
+    return [
+        f"{report.date}; Linux {at.kernel}, files on {at.filesystem}; {versions}",
+        f"{how.model}, {how.weights} weights; stemd on {by.device} in {by.precision}{fallback}; Demucs on {how.device}",
+        f"{songs}, {text.some(how.repeat, 'time')} each in turn; medians; out come {' and '.join(how.stems)}, {how.format}",
+    ]
+
+
+def markdown(report: Report) -> str:
+    """A section of RESULTS.md."""
+    lines = [f"## {machine(report)}", "", *(f"- {fact}" for fact in facts(report)), ""]
+    return "\n".join([*lines, *_markdown(contenders(report)), "", *_markdown(steps(report)), ""])
+
+
+def _markdown(table: Table) -> Iterable[str]:
+    for cells in (table.head, ("---",) * len(table.head), *table.rows):
+        yield f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _starts(start_s: dict[str, float]) -> str:
+    return ", ".join(f"{which} {seconds:.1f}" for which, seconds in start_s.items())
+
+
+def _size(count: int | None) -> str:
+    return UNKNOWN if count is None else text.size(count)
