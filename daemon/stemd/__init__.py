@@ -12,6 +12,7 @@ worker/     the child process with the warm model, and the supervisor's end of i
 pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`
 spool       the folders and names that other programs see; `status` what they read there; `documents` reads it safely
 commands/   what `cli` does by files alone
+bench/      stemd against Demucs, measured
 """
 
 from typing import TYPE_CHECKING

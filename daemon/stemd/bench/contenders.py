@@ -81,7 +81,7 @@ class Stemd:
 
     def _until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         while not ((told := self._heartbeat()) and condition(told)):
-            if told and told["worker"]["state"] == "missing-model":
+            if told and told["worker"]["state"] in ("missing-model", "dead"):
                 raise RefusedError(told["worker"]["message"])
             self._check()
             time.sleep(POLL_S)
