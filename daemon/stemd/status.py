@@ -83,7 +83,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The worker: `starting`, `fetching`, `ready`, `asleep` (ended since it was idle), `missing-model` or `dead`.
 
     `batch`: segments at once. `improving`: a faster way to run the model is being made meanwhile. `memory_bytes` is what
-    it has resident, `gpu_bytes` the most that it has had of the GPU's memory; null: no GPU.
+    it has resident, `gpu_peak_bytes` the most that it has had of the GPU's memory; null: no GPU.
     """
 
     state: str
@@ -98,7 +98,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     batch: int | None
     improving: bool
     memory_bytes: int | None
-    gpu_bytes: int | None
+    gpu_peak_bytes: int | None
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):

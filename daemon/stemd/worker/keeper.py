@@ -107,7 +107,7 @@ class Keeper:
             batch=self.ready.batch if self.ready else None,
             improving=self.ready.improving if self.ready else False,
             memory_bytes=self.handle.resident_bytes() if self.handle else None,
-            gpu_bytes=self.ready.gpu_bytes if self.ready else None,
+            gpu_peak_bytes=self.ready.gpu_peak_bytes if self.ready else None,
         )
 
     def serves(self, options: Options) -> bool:
@@ -203,8 +203,8 @@ class Keeper:
             case Ready() as ready:
                 self._on_ready(ready, now)
                 log.info("worker %d: %s (%.1f s)", said.pid, self.message, ready.seconds)
-            case Finished(gpu_bytes=int() as gpu_bytes) if self.ready is not None:
-                self.ready = msgspec.structs.replace(self.ready, gpu_bytes=gpu_bytes)
+            case Finished(gpu_peak_bytes=int() as gpu_peak_bytes) if self.ready is not None:
+                self.ready = msgspec.structs.replace(self.ready, gpu_peak_bytes=gpu_peak_bytes)
             case Unready(error=error):
                 self._miss(error, now)
                 log.warning("worker %d: %s", said.pid, error.message)

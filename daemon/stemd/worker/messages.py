@@ -59,7 +59,7 @@ class Ready(_Message, frozen=True):
     sources: tuple[str, ...]
     seconds: float
     batch: int = 1
-    gpu_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
     on_stand_in: bool = False
     improving: bool = False
 
@@ -84,7 +84,7 @@ class Progressed(_Message, frozen=True):
 
 
 class Finished(_Message, frozen=True):
-    """`gpu_bytes` is the most that the worker has had of the GPU's memory so far."""
+    """`gpu_peak_bytes` is the most that the worker has had of the GPU's memory so far."""
 
     job_id: str
     files: tuple[StemFile, ...]
@@ -92,7 +92,7 @@ class Finished(_Message, frozen=True):
     engine: EngineFacts
     timing: dict[str, float]
     warnings: tuple[str, ...]
-    gpu_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
 
 
 class Failed(_Message, frozen=True):
