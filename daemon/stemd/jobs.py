@@ -102,10 +102,13 @@ class Jobs:
                 self.show(job)
             else:
                 self._keep(job, self.behind)
-                self.change(older, older.state, reason=older.reason, step=older.step, next=job.job_id)
+                self.change(older, older.state, reason=older.reason, step=older.step)
 
     def change(self, job: Job, state: State, **changes: object) -> Job:
         """Move a job along the table and show it. What only the sidecar tells needs no ledger."""
+        newer = self.behind.get(job.name)
+        if newer is not None and newer.job_id != job.job_id:
+            changes["next"] = newer.job_id  # whoever changes the job may not know of it
         moved = move(job, state, at=self.now, **changes)
         self._replace(moved)
         if (moved.state, moved.reason, moved.step) != (job.state, job.reason, job.step):
