@@ -2,9 +2,10 @@
 "separates" by turning the volume down. It is warm at once, and waits where a test wants it to.
 
 While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped; while
-`deaf` lies there, it cannot.
+`hold-ahead` or `hold-encode` does, one that is decoded ahead, or whose stems are to be written. While `deaf` lies there,
+none can be stopped.
 While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says what its hash is. What it was ordered to
-do is in `orders`, a line each.
+do is in `orders`, a line each, and what it says, but for progress, in `said`, where that file is.
 """
 
 import os
@@ -12,25 +13,28 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from stemd.errors import Code, StopProcessingError
-from stemd.formats import choose_target
+from stemd.formats import Target, choose_target
 from stemd.job import EngineFacts, Error, StemFile, Step, Tick
 from stemd.naming import file_name
 from stemd.spool import make_below
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
-from stemd.track import SpoolReader
-from stemd.worker.__main__ import described
+from stemd.track import SpoolReader, Track
 from stemd.worker.messages import (
     Began,
     Decoded,
     Failed,
     Finished,
+    Forget,
     FromWorker,
+    Prepare,
+    Prepared,
     Progressed,
     Ready,
     Separate,
@@ -40,15 +44,27 @@ from stemd.worker.messages import (
     Unready,
     Warm,
 )
+from stemd.worker.voice import described
 
 FOLDER = Path(os.environ["FAKE_FOLDER"])
 SOURCES = ("drums", "bass", "other", "vocals")
 stopped: set[str] = set()
+forgotten: dict[int, Prepare] = {}
+"""Orders to prepare whose turn does not come, by identity: the same job may be prepared again."""
+changed = threading.Condition()
+to_decode: list[Prepare] = []
+decoded: dict[str, Track] = {}
+to_finish: list[tuple[Separate, Callable[[], None]]] = []
 
 
 def say(message: FromWorker) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
-    sys.stdout.buffer.flush()
+    line = msgspec.json.encode(message) + b"\n"
+    with changed:
+        if not isinstance(message, Progressed) and (FOLDER / "said").exists():
+            with (FOLDER / "said").open("ab") as log:
+                log.write(line)
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
 
 
 def warm(order: Warm) -> EngineFacts | None:
@@ -67,17 +83,67 @@ def check(job_id: str) -> None:
         raise StopProcessingError
 
 
-def separate(order: Separate, facts: EngineFacts) -> Finished:
-    """Every stem is a quarter of the song."""
-    options, tmp, out = order.options, Path(order.tmp), Path(order.out)
-    say(Began(job_id=order.job_id, step=Step.DECODE))
-    track = decode(
-        Path(order.song),
-        tmp / "song.f32",
+def decoded_song(order: Separate | Prepare, stop: Callable[[], None]) -> Track:
+    return decode(
+        Path(order.song if isinstance(order, Separate) else order.snapshot),
+        Path(order.tmp) / "song.f32",
         max_duration_s=order.max_duration_s,
-        check=lambda: check(order.job_id),
+        check=stop,
         progress=lambda _: None,
     )
+
+
+def prepare() -> None:
+    """The thread that decodes ahead."""
+    while True:
+        with changed:
+            changed.wait_for(lambda: to_decode)
+            order = to_decode[0]
+
+        def stop(order: Prepare = order) -> None:
+            if id(order) in forgotten:
+                raise StopProcessingError
+
+        track, error = None, None
+        try:
+            track = decoded_song(order, stop)
+            while (FOLDER / "hold-ahead").exists():
+                stop()
+                time.sleep(0.02)
+        except StopProcessingError:
+            pass
+        except Exception as exception:  # noqa: BLE001 - as the worker's own
+            error = described(exception)
+        with changed:
+            to_decode.pop(0)
+            if id(order) not in forgotten:
+                if track is not None:
+                    decoded[order.job_id] = track
+                say(Prepared(job_id=order.job_id, error=error))
+            changed.notify_all()
+
+
+def forget(job_id: str) -> None:
+    with changed:
+        to_decode[1:] = [order for order in to_decode[1:] if order.job_id != job_id]
+        forgotten.update({id(order): order for order in to_decode if order.job_id == job_id})
+        decoded.pop(job_id, None)
+
+
+def taken(order: Separate) -> Track | None:
+    """The song, if it was decoded ahead."""
+    with changed:
+        while any(each.job_id == order.job_id for each in to_decode):
+            check(order.job_id)
+            changed.wait(0.05)
+        return decoded.pop(order.job_id, None)
+
+
+def separate(order: Separate, facts: EngineFacts) -> None:
+    """The main thread's part."""
+    options = order.options
+    say(Began(job_id=order.job_id, step=Step.DECODE))
+    track = taken(order) or decoded_song(order, lambda: check(order.job_id))
     say(Decoded(job_id=order.job_id, track=track))
     how = {name: getattr(options, name) for name in ("format", "bitrate", "bit_depth", "rate", "clip")}
     target, warnings = choose_target(track, **how)
@@ -91,6 +157,28 @@ def separate(order: Separate, facts: EngineFacts) -> Finished:
         fraction = min(0.9, fraction + 0.01)
         if not (FOLDER / "hold").exists():
             break
+        time.sleep(0.02)
+    with changed:
+        check(order.job_id)
+        to_finish.append((order, lambda: say(written(order, track, facts, target, warnings))))
+        changed.notify_all()
+
+
+def finish() -> None:
+    """The thread that writes stems."""
+    while True:
+        with changed:
+            changed.wait_for(lambda: to_finish)
+            order, work = to_finish.pop(0)
+        attempt(order, work)
+
+
+def written(order: Separate, track: Track, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
+    """Every stem is a quarter of the song."""
+    options, tmp, out = order.options, Path(order.tmp), Path(order.out)
+    say(Began(job_id=order.job_id, step=Step.ENCODE))
+    while (FOLDER / "hold-encode").exists():
+        check(order.job_id)
         time.sleep(0.02)
     files = []
     for stem in options.stems:
@@ -117,22 +205,49 @@ def separate(order: Separate, facts: EngineFacts) -> Finished:
     )
 
 
+def attempt(order: Separate, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except StopProcessingError:
+        say(Stopped(job_id=order.job_id))
+    except Exception as error:  # noqa: BLE001 - as the worker's own
+        say(Failed(job_id=order.job_id, error=described(error), timing={}))
+
+
+def stop(job_id: str) -> None:
+    """Whoever has the song hears it; one that waits to be written is given up here."""
+    with changed:
+        stopped.add(job_id)
+        forget(job_id)
+        if not (FOLDER / "deaf").exists() and any(order.job_id == job_id for order, *_ in to_finish):
+            to_finish[:] = [each for each in to_finish if each[0].job_id != job_id]
+            say(Stopped(job_id=job_id))
+
+
 def listen(work: "queue.SimpleQueue[Warm | Separate]") -> None:
     decoder = msgspec.json.Decoder(ToWorker)
     for line in sys.stdin.buffer:
         order = decoder.decode(line)
         with (FOLDER / "orders").open("ab") as log:
             log.write(line)
-        if isinstance(order, Stop):
-            stopped.add(order.job_id)
-        else:
-            work.put(order)
+        match order:
+            case Stop(job_id=job_id):
+                stop(job_id)
+            case Forget(job_id=job_id):
+                forget(job_id)
+            case Prepare():
+                with changed:
+                    to_decode.append(order)
+                    changed.notify_all()
+            case _:
+                work.put(order)
     os._exit(0)
 
 
 def main() -> None:
     work: queue.SimpleQueue[Warm | Separate] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(work,), daemon=True).start()
+    for task, arguments in ((listen, (work,)), (prepare, ()), (finish, ())):
+        threading.Thread(target=task, args=arguments, daemon=True).start()
     facts: EngineFacts | None = None
     while True:
         order = work.get()
@@ -140,12 +255,7 @@ def main() -> None:
             facts = warm(order) or facts
             continue
         assert facts is not None
-        try:
-            say(separate(order, facts))
-        except StopProcessingError:
-            say(Stopped(job_id=order.job_id))
-        except Exception as error:  # noqa: BLE001 - as the worker's own
-            say(Failed(job_id=order.job_id, error=described(error), timing={}))
+        attempt(order, lambda each=(order, facts): separate(*each))
 
 
 main()

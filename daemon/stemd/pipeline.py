@@ -1,8 +1,17 @@
-"""One song from file to stems: decode, separate, mix, encode. The worker and `separate_audio` both run exactly this."""
+"""One song from file to stems: decode, separate, mix, encode. The worker and `separate_audio` both run exactly this.
 
+    decode_song --> separate_song --> write_stems
+    song.f32        SOURCE.f32        mix and encode: out/
+
+Three stages, so that three songs can be in them at once; only the middle one needs the model. `run` is all in a row.
+"""
+
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,7 +19,7 @@ import msgspec
 
 from stemd.engine.engine import Engine
 from stemd.engine.resample import resample_frames
-from stemd.errors import AudioProcessingError, Code
+from stemd.errors import AudioProcessingError, Code, StopProcessingError
 from stemd.formats import Target, ceiling, choose_target
 from stemd.job import EngineFacts, Options, StemFile, Step, Tick
 from stemd.naming import file_name
@@ -18,7 +27,7 @@ from stemd.spool import make_below
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
-from stemd.track import BLOCK, Frames, SpoolReader, Track, spool_bytes
+from stemd.track import BLOCK, SONG, Frames, SpoolReader, Track, spool_bytes
 
 SHARE = {Step.DECODE: (0.0, 0.04), Step.SEPARATE: (0.04, 0.92), Step.MIX: (0.92, 0.94), Step.ENCODE: (0.94, 0.99)}
 """Where each step begins and ends in the progress of the whole job; about what they take of the time."""
@@ -29,6 +38,10 @@ VERB = {
     Step.MIX: "Mixing",
     Step.ENCODE: "Encoding",
 }
+
+
+LOOK_S = 0.2
+"""How often whoever waits for the stems says how far they are."""
 
 
 class Observer(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,20 +77,44 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
 
+class Separated(msgspec.Struct, frozen=True, kw_only=True):
+    """A song that the model is done with: `spools` holds its sources, `recipe` says what becomes of them."""
+
+    track: Track
+    spools: dict[str, Path]
+    recipe: mix.Recipe
+    target: Target
+    engine: EngineFacts
+    warnings: tuple[str, ...]
+
+
 def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, float]) -> Result:
     """Separate one song; `timing` takes the seconds of each step as they end.
 
     Raises `AudioProcessingError`, or `StopProcessingError` as soon as `observer.check` does.
     """
-    options, spool = order.options, order.tmp / "song.f32"
+    track = decode_song(order, observer, timing)
+    separated = separate_song(order, track, engine, observer, timing)
+    return write_stems(order, separated, observer, timing)
+
+
+def decode_song(order: Order, observer: Observer, timing: dict[str, float]) -> Track:
+    """The song becomes a spool in `order.tmp`. Raises as `run`."""
     with _timed(Step.DECODE, observer, timing):
-        track = decode(
+        return decode(
             order.song,
-            spool,
+            order.tmp / SONG,
             max_duration_s=order.max_duration_s,
             check=observer.check,
-            progress=lambda fraction: observer.progressed(_tick(Step.DECODE, fraction)),
+            progress=lambda fraction: observer.progressed(tick(Step.DECODE, fraction)),
         )
+
+
+def separate_song(
+    order: Order, track: Track, engine: Engine, observer: Observer, timing: dict[str, float]
+) -> Separated:
+    """The decoded song becomes a spool for each source that its stems need. Raises as `run`."""
+    options = order.options
     observer.decoded(track)
     target, warnings = choose_target(
         track,
@@ -92,7 +129,7 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
     with _timed(Step.SEPARATE, observer, timing):
         spools, facts = separate(
             track,
-            spool,
+            order.tmp / SONG,
             order.tmp,
             engine,
             needed=recipe.needed,
@@ -102,21 +139,31 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
             check=observer.check,
             progress=_Separating(track, observer).tell,
         )
-    mixer = _Mixer(spools, spool, track, recipe)
-    with _timed(Step.MIX, observer, timing):
-        gain = mixer.gain(options.clip, target, observer)
-    with _timed(Step.ENCODE, observer, timing):
-        files = tuple(
-            _encode(stem, mixer, order, target, gain, observer, number / len(recipe.stems))
-            for number, stem in enumerate(recipe.stems)
-        )
-    return Result(
+    return Separated(
         track=track,
+        spools=spools,
+        recipe=recipe,
+        target=target,
+        engine=facts,
+        warnings=(*track.warnings, *warnings),
+    )
+
+
+def write_stems(order: Order, separated: Separated, observer: Observer, timing: dict[str, float]) -> Result:
+    """The sources become the stems' files in `order.out`. Raises as `run`."""
+    target = separated.target
+    mixer = _Mixer(separated.spools, order.tmp / SONG, separated.track, separated.recipe)
+    with _timed(Step.MIX, observer, timing):
+        gain = mixer.gain(order.options.clip, target, observer)
+    with _timed(Step.ENCODE, observer, timing):
+        files = _encode_all(tuple(separated.recipe.stems), mixer, order, target, gain, observer)
+    return Result(
+        track=separated.track,
         files=files,
         gain_db=files[0].gain_db,
-        engine=facts,
+        engine=separated.engine,
         timing=timing,
-        warnings=(*track.warnings, *warnings),
+        warnings=separated.warnings,
     )
 
 
@@ -152,7 +199,7 @@ class _Mixer:
             for block in self.stem(stem, target):
                 observer.check()
                 peaks[stem] = max(peaks[stem], mix.peak(block))
-            observer.progressed(_tick(Step.MIX, (number + 1) / len(self._recipe.stems)))
+            observer.progressed(tick(Step.MIX, (number + 1) / len(self._recipe.stems)))
         return mix.joint_gain(peaks, clip, ceiling(target.subtype))
 
     def frames(self, target: Target) -> int:
@@ -176,11 +223,40 @@ class _Mixer:
                 yield mix.blend(blocks, blocks[mix.SONG], coefficients)
 
 
-def _encode(
-    stem: str, mixer: _Mixer, order: Order, target: Target, gain: float, observer: Observer, done: float
-) -> StemFile:
-    """Write one stem and see that it reads back; `done` is the share of the stems written before."""
-    observer.progressed(_tick(Step.ENCODE, done))
+def _encode_all(
+    stems: tuple[str, ...], mixer: _Mixer, order: Order, target: Target, gain: float, observer: Observer
+) -> tuple[StemFile, ...]:
+    """All stems, as many at once as there are cores: libsndfile works without Python's lock. In the order asked for."""
+    failed = threading.Event()
+    blocks = [0] * len(stems)
+    total = len(stems) * -(-mixer.frames(target) // BLOCK)
+
+    def write(number: int) -> StemFile:
+        def check() -> None:
+            observer.check()
+            if failed.is_set():
+                raise StopProcessingError("another stem of the song could not be written")
+            blocks[number] += 1
+
+        return _encode(stems[number], mixer, order, target, gain, check)
+
+    with ThreadPoolExecutor(min(len(stems), os.cpu_count() or 1), "encode") as pool:
+        written = [pool.submit(write, number) for number in range(len(stems))]
+        try:
+            left = set(written)
+            while left:
+                observer.progressed(tick(Step.ENCODE, min(1.0, sum(blocks) / total)))
+                ended, left = wait(left, LOOK_S, FIRST_COMPLETED)
+                for future in ended:
+                    future.result()
+        except BaseException:
+            failed.set()  # the others end at their next block, and the pool with them
+            raise
+    return tuple(future.result() for future in written)
+
+
+def _encode(stem: str, mixer: _Mixer, order: Order, target: Target, gain: float, check: Callable[[], None]) -> StemFile:
+    """Write one stem and see that it reads back."""
     options = order.options
     name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
     path = order.out / name
@@ -193,7 +269,7 @@ def _encode(
         frames=frames,
         gain=gain,
         clamp=options.clip == "clamp",
-        check=observer.check,
+        check=check,
     )
     encode.verify(path, written, frames)
     return StemFile(stem=stem, **{**msgspec.structs.asdict(written), "name": name})
@@ -210,7 +286,7 @@ class _Separating:
     def tell(self, at: SegmentProgress) -> None:
         done = at.done / at.total
         spent_s = time.monotonic() - self._began
-        tick = _tick(
+        segment = tick(
             Step.SEPARATE,
             done,
             f"Model {at.model}/{at.models} ",
@@ -218,10 +294,11 @@ class _Separating:
             speed_x=round(self._duration_s * done / max(spent_s, 1e-6), 2),
             segment_s=round(at.seconds, 3),
         )
-        self._observer.progressed(tick)
+        self._observer.progressed(segment)
 
 
-def _tick(step: Step, step_fraction: float, detail: str = "", **more: float | None) -> Tick:
+def tick(step: Step, step_fraction: float, detail: str = "", **more: float | None) -> Tick:
+    """How far a song is that has done so much of a step."""
     first, last = SHARE[step]
     fraction = first + (last - first) * step_fraction
     return Tick(

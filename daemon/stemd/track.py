@@ -21,6 +21,10 @@ BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
 
 
+SONG = "song.f32"
+"""The spool of the decoded song, in the job's `tmp`."""
+
+
 class Track(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a decoded song. `channels` counts the spool's (1 or 2), `song_channels` the file's own."""
 

@@ -2,24 +2,22 @@
 
     {"type": "warm", "model": "demo", "device": "auto", "models": "/tmp", "repo": null, "allow_pickle": false}
 
-It ends with its input. The main thread works; a thread of its own listens, so that a `stop` is heard during the work.
+It ends with its input. The main thread separates, one song after the other; one thread writes the stems of the song
+before, one decodes the next, and one listens, so that a `stop` is heard during the work.
 """
 
 import ctypes
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
 import time
-import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from stemd.errors import AudioProcessingError, Code, StopProcessingError
+from stemd.errors import Code, StopProcessingError
 from stemd.job import Error, Step, Tick
 from stemd.worker.messages import (
     Began,
@@ -27,65 +25,25 @@ from stemd.worker.messages import (
     Failed,
     Fetching,
     Finished,
-    FromWorker,
     Progressed,
     Ready,
     Separate,
-    Stop,
     Stopped,
-    ToWorker,
     Unready,
     Warm,
 )
+from stemd.worker.orders import Orders
+from stemd.worker.voice import Voice, described
 
 if TYPE_CHECKING:
     # torch takes seconds to import: orders are heard first, and `_warm` brings it.
+    from stemd import pipeline
     from stemd.engine.engine import Engine
-
-log = logging.getLogger("stemd.worker")
 
 PROGRESS_S = 0.25
 """At most this often a line of progress; every segment gets its own."""
 
 _PR_SET_PDEATHSIG = 1
-
-
-class Line:
-    """The way to the supervisor. Whatever libraries print goes to standard error instead."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._file: BinaryIO = os.fdopen(os.dup(1), "wb")
-        os.dup2(2, 1)
-
-    def say(self, message: FromWorker) -> None:
-        with self._lock:
-            self._file.write(msgspec.json.encode(message) + b"\n")
-            self._file.flush()
-
-
-class Orders:
-    """What the supervisor wants: work in order, and which job to give up."""
-
-    def __init__(self) -> None:
-        self.work: queue.SimpleQueue[Warm | Separate | None] = queue.SimpleQueue()
-        self._stopped: set[str] = set()
-        threading.Thread(target=self._listen, name="orders", daemon=True).start()
-
-    def check(self, job_id: str) -> None:
-        if job_id in self._stopped:
-            raise StopProcessingError(f"job {job_id} was stopped")
-
-    def _listen(self) -> None:
-        decoder = msgspec.json.Decoder(ToWorker)
-        for line in sys.stdin.buffer:
-            message = decoder.decode(line)
-            if isinstance(message, Stop):
-                self._stopped.add(message.job_id)
-            else:
-                self.work.put(message)
-        # The supervisor is gone; nobody waits for what is being done.
-        os._exit(0)
 
 
 def main() -> None:
@@ -95,61 +53,106 @@ def main() -> None:
         return  # The parent died before the kernel knew what we want.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches both; the supervisor decides.
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
-    line, orders = Line(), Orders()
+    voice = Voice()
+    orders = Orders(voice)
+    threading.Thread(target=_finish, args=(orders,), name="finish", daemon=True).start()
     engine: Engine | None = None
-    while (order := orders.work.get()) is not None:
+    while True:
+        order = orders.work.take()
         if isinstance(order, Warm):
-            engine = _warm(order, line) or engine
+            engine = _warm(order, voice) or engine
         elif engine is not None:
-            _separate(order, engine, line, orders)
+            _separate(order, engine, voice, orders)
         else:
             error = Error(code=Code.INTERNAL_ERROR, message="The worker was given a song before a model.")
-            line.say(Failed(job_id=order.job_id, error=error, timing={}))
+            voice.say(Failed(job_id=order.job_id, error=error, timing={}))
 
 
-def _warm(order: Warm, line: Line) -> "Engine | None":
+def _warm(order: Warm, voice: Voice) -> "Engine | None":
     from stemd.worker.warm import warm
 
     began = time.monotonic()
     try:
-        engine = warm(order, lambda text: line.say(Fetching(message=text)))
+        engine = warm(order, lambda text: voice.say(Fetching(message=text)))
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the supervisor must know
-        line.say(Unready(error=described(error)))
+        voice.say(Unready(error=described(error)))
         return None
-    line.say(Ready(engine=engine.facts, sources=tuple(engine.sources), seconds=round(time.monotonic() - began, 2)))
+    voice.say(Ready(engine=engine.facts, sources=tuple(engine.sources), seconds=round(time.monotonic() - began, 2)))
     return engine
 
 
-def _separate(order: Separate, engine: "Engine", line: Line, orders: Orders) -> None:
-    from stemd import pipeline
+def _finish(orders: Orders) -> None:
+    while True:
+        orders.finishing.take()()
 
-    timing: dict[str, float] = {}
-    tell = _Teller(order.job_id, line)
-    observer = pipeline.Observer(
-        check=lambda: orders.check(order.job_id),
-        began=lambda step: line.say(Began(job_id=order.job_id, step=step)),
-        decoded=lambda track: line.say(Decoded(job_id=order.job_id, track=track)),
-        progressed=tell.progressed,
-    )
-    work = pipeline.Order(
-        song=Path(order.song),
-        name=order.name,
-        tmp=Path(order.tmp),
-        out=Path(order.out),
-        options=order.options,
-        max_duration_s=order.max_duration_s,
-        seed=int(order.sha256[:15], 16),
-    )
-    try:
-        result = pipeline.run(work, engine, observer, timing)
-    except StopProcessingError:
-        line.say(Stopped(job_id=order.job_id))
-    except Exception as error:  # noqa: BLE001 - the job's boundary
-        line.say(Failed(job_id=order.job_id, error=described(error), timing=timing))
-    else:
-        line.say(
+
+def _separate(order: Separate, engine: "Engine", voice: Voice, orders: Orders) -> None:
+    """The model's part of a song, and what it takes for it; the rest is left to the thread that writes stems."""
+    song = _Song(order, voice, orders)
+
+    def work() -> None:
+        separated = song.separate(engine, orders)
+        orders.finish(order.job_id, lambda: song.attempt(lambda: song.write(separated)))
+
+    song.attempt(work)
+
+
+class _Song:
+    """One song in the worker's hands: what to do, whom to tell, and how long it took."""
+
+    def __init__(self, order: Separate, voice: Voice, orders: Orders) -> None:
+        from stemd import pipeline
+
+        self._job_id = job_id = order.job_id
+        self._voice = voice
+        self._timing: dict[str, float] = {}
+        self._observer = pipeline.Observer(
+            check=lambda: orders.check(job_id),
+            began=lambda step: voice.say(Began(job_id=job_id, step=step)),
+            decoded=lambda track: voice.say(Decoded(job_id=job_id, track=track)),
+            progressed=_Teller(job_id, voice).progressed,
+        )
+        self._order = pipeline.Order(
+            song=Path(order.song),
+            name=order.name,
+            tmp=Path(order.tmp),
+            out=Path(order.out),
+            options=order.options,
+            max_duration_s=order.max_duration_s,
+            seed=int(order.sha256[:15], 16),
+        )
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        """The job's boundary: whatever happens, the supervisor is told."""
+        try:
+            work()
+        except StopProcessingError:
+            self._voice.say(Stopped(job_id=self._job_id))
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._voice.say(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
+
+    def separate(self, engine: "Engine", orders: Orders) -> "pipeline.Separated":
+        from stemd import pipeline
+
+        def progress(fraction: float) -> None:
+            self._observer.progressed(pipeline.tick(Step.DECODE, fraction))
+
+        self._observer.began(Step.DECODE)
+        ahead = orders.ahead.take(self._job_id, self._observer.check, progress)
+        if ahead is None:
+            track = pipeline.decode_song(self._order, self._observer, self._timing)
+        else:
+            track, self._timing["decode_s"] = ahead.track, ahead.seconds
+            progress(1.0)
+        return pipeline.separate_song(self._order, track, engine, self._observer, self._timing)
+
+    def write(self, separated: "pipeline.Separated") -> None:
+        from stemd import pipeline
+
+        result = pipeline.write_stems(self._order, separated, self._observer, self._timing)
+        self._voice.say(
             Finished(
-                job_id=order.job_id,
+                job_id=self._job_id,
                 files=result.files,
                 gain_db=result.gain_db,
                 engine=result.engine,
@@ -162,9 +165,9 @@ def _separate(order: Separate, engine: "Engine", line: Line, orders: Orders) -> 
 class _Teller:
     """Progress, not more often than anyone wants to know."""
 
-    def __init__(self, job_id: str, line: Line) -> None:
+    def __init__(self, job_id: str, voice: Voice) -> None:
         self._job_id = job_id
-        self._line = line
+        self._voice = voice
         self._said: tuple[Step | None, float] = (None, 0.0)
 
     def progressed(self, tick: Tick) -> None:
@@ -173,19 +176,7 @@ class _Teller:
         if tick.segment_s is None and step is tick.step and now < at + PROGRESS_S:
             return
         self._said = (tick.step, now)
-        self._line.say(Progressed(job_id=self._job_id, at=tick))
-
-
-def described(error: Exception) -> Error:
-    """An exception as the sidecar shows it. One that we did not foresee is ours, with its traceback in the log."""
-    if isinstance(error, AudioProcessingError):
-        return Error.of(error)
-    log.error("".join(traceback.format_exception(error)))
-    return Error(
-        code=Code.INTERNAL_ERROR,
-        message="Something went wrong that we did not foresee; the daemon's log has the details. Please report it.",
-        detail=f"{type(error).__name__}: {error}",
-    )
+        self._voice.say(Progressed(job_id=self._job_id, at=tick))
 
 
 if __name__ == "__main__":

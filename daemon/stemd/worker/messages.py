@@ -4,7 +4,12 @@ supervisor -> worker                    worker -> supervisor
 warm        load and warm this model    fetching, ready, or unready with the error
 separate    this song, into this folder began, decoded, progressed ..., then finished, failed or stopped
 stop        give the song up            stopped (or whatever came first)
+prepare     decode it, its turn comes   prepared; then `separate` finds it decoded
+forget      its turn does not come      nothing
 (end of input)                          the worker ends
+
+While one song is separated, the stems of the one before are written and the next one is decoded. `separate` needs no
+`prepare`.
 """
 
 import msgspec
@@ -45,6 +50,19 @@ class Separate(_Message, frozen=True):
 
 
 class Stop(_Message, frozen=True):
+    job_id: str
+
+
+class Prepare(_Message, frozen=True):
+    """Decode ahead: the snapshot, into a spool in `tmp`; both as `separate` will name them."""
+
+    job_id: str
+    snapshot: str
+    tmp: str
+    max_duration_s: float
+
+
+class Forget(_Message, frozen=True):
     job_id: str
 
 
@@ -105,5 +123,12 @@ class Stopped(_Message, frozen=True):
     job_id: str
 
 
-ToWorker = Warm | Separate | Stop
-FromWorker = Fetching | Ready | Unready | Began | Decoded | Progressed | Finished | Failed | Stopped
+class Prepared(_Message, frozen=True):
+    """The song is decoded, or `error` says why not; `separate` will decode it once more then, and find out."""
+
+    job_id: str
+    error: Error | None = None
+
+
+ToWorker = Warm | Separate | Stop | Prepare | Forget
+FromWorker = Fetching | Ready | Unready | Began | Decoded | Progressed | Finished | Failed | Stopped | Prepared

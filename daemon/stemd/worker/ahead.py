@@ -1,0 +1,111 @@
+"""Decoding before a song's turn comes, on a thread of its own: while one song is separated, the next one is decoded.
+
+    prepare --> waits --> being decoded --> decoded --> taken by `separate`
+                  |______________|______________|____ forgotten
+
+What went wrong is no answer: the song decodes anew in its own turn, and meets the same error there.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from stemd.errors import StopProcessingError
+from stemd.job import Error
+from stemd.track import SONG, Track
+from stemd.worker.messages import Prepare, Prepared
+from stemd.worker.voice import Voice, described
+
+LOOK_S = 0.1
+"""How often someone who waits for a song looks whether it was stopped."""
+
+
+class Spooled(msgspec.Struct, frozen=True, kw_only=True):
+    """The song's spool is there; it took `seconds`."""
+
+    track: Track
+    seconds: float
+
+
+class Ahead:
+    """Decodes one song at a time, in the order in which they were ordered."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+        self._changed = threading.Condition()
+        self._waiting: list[Prepare] = []
+        self._busy: Prepare | None = None
+        self._unwanted = False
+        """Whether the song that is being decoded was forgotten."""
+        self._fraction = 0.0
+        self._decoded: dict[str, Spooled] = {}
+        threading.Thread(target=self._run, name="ahead", daemon=True).start()
+
+    def prepare(self, order: Prepare) -> None:
+        with self._changed:
+            self._waiting.append(order)
+            self._changed.notify_all()
+
+    def forget(self, job_id: str) -> None:
+        with self._changed:
+            self._waiting = [order for order in self._waiting if order.job_id != job_id]
+            self._decoded.pop(job_id, None)
+            if self._busy is not None and self._busy.job_id == job_id:
+                self._unwanted = True
+
+    def take(self, job_id: str, check: Callable[[], None], progress: Callable[[float], None]) -> Spooled | None:
+        """The song as it was decoded ahead, or None; while it is being decoded this waits, also for a forgotten one.
+
+        Afterwards nobody writes to the song's spool any more. `progress` gets fractions of the song.
+        """
+        with self._changed:
+            while any(order.job_id == job_id for order in (self._busy, *self._waiting) if order is not None):
+                check()
+                progress(self._fraction)
+                self._changed.wait(LOOK_S)
+            return self._decoded.pop(job_id, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait()
+                order = self._busy = self._waiting.pop(0)
+                self._unwanted, self._fraction = False, 0.0
+            made = self._decode(order)
+            with self._changed:
+                wanted, self._busy = not self._unwanted, None
+                if wanted and isinstance(made, Spooled):
+                    self._decoded[order.job_id] = made
+                self._changed.notify_all()
+            if wanted:
+                self._voice.say(Prepared(job_id=order.job_id, error=made if isinstance(made, Error) else None))
+
+    def _decode(self, order: Prepare) -> Spooled | Error | None:
+        """None for a song that was forgotten."""
+        from stemd.steps.decode import decode
+
+        began = time.monotonic()
+        spool = Path(order.tmp) / SONG
+        try:
+            track = decode(
+                Path(order.snapshot),
+                spool,
+                max_duration_s=order.max_duration_s,
+                check=self._check,
+                progress=self._note,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the song's own turn will tell
+            spool.unlink(missing_ok=True)
+            return None if isinstance(error, StopProcessingError) else described(error)
+        return Spooled(track=track, seconds=round(time.monotonic() - began, 3))
+
+    def _note(self, fraction: float) -> None:
+        self._fraction = fraction
+
+    def _check(self) -> None:
+        if self._unwanted:
+            raise StopProcessingError("its turn does not come")

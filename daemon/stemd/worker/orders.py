@@ -1,0 +1,95 @@
+"""What the supervisor wants, heard on a thread of its own: work for each thread in order, and which job to give up.
+
+warm, separate --> work        the main thread, which has the model
+(separated)    --> finishing   the thread that writes stems
+prepare        --> ahead       the thread that decodes ahead
+stop           --> whichever has the job; where it only waits, it is given up at once
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from stemd.errors import StopProcessingError
+from stemd.worker.ahead import Ahead
+from stemd.worker.messages import Forget, Prepare, Separate, Stop, Stopped, ToWorker, Warm
+from stemd.worker.voice import Voice
+
+Work = TypeVar("Work")
+
+
+class Lane(Generic[Work]):
+    """Work that waits for one thread, in order. What waits can be taken back; what was taken cannot."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[str | None, Work]] = []
+
+    def put(self, job_id: str | None, work: Work) -> None:
+        with self._changed:
+            self._waiting.append((job_id, work))
+            self._changed.notify()
+
+    def take(self) -> Work:
+        """The next, once there is one."""
+        with self._changed:
+            while not self._waiting:
+                self._changed.wait()
+            return self._waiting.pop(0)[1]
+
+    def drop(self, job_id: str) -> bool:
+        """Take back what waits for that job; whether there was something."""
+        with self._changed:
+            before = len(self._waiting)
+            self._waiting = [each for each in self._waiting if each[0] != job_id]
+            return len(self._waiting) < before
+
+
+class Orders:
+    """The lanes, and the jobs that were stopped."""
+
+    def __init__(self, voice: Voice) -> None:
+        self.work: Lane[Warm | Separate] = Lane()
+        self.finishing: Lane[Callable[[], None]] = Lane()
+        self.ahead = Ahead(voice)
+        self._voice = voice
+        self._stopped: set[str] = set()
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+
+    def check(self, job_id: str) -> None:
+        if job_id in self._stopped:
+            raise StopProcessingError(f"job {job_id} was stopped")
+
+    def finish(self, job_id: str, work: Callable[[], None]) -> None:
+        """Let the rest of a song be done by the thread that writes stems."""
+        self.finishing.put(job_id, work)
+        if job_id in self._stopped:
+            self._give_up(job_id)  # the stop came before there was something to take back
+
+    def _listen(self) -> None:
+        decoder = msgspec.json.Decoder(ToWorker)
+        for line in sys.stdin.buffer:
+            match decoder.decode(line):
+                case Stop(job_id=job_id):
+                    self._stopped.add(job_id)
+                    self.ahead.forget(job_id)
+                    self._give_up(job_id)
+                case Prepare() as order:
+                    self.ahead.prepare(order)
+                case Forget(job_id=job_id):
+                    self.ahead.forget(job_id)
+                case Separate() as order:
+                    self.work.put(order.job_id, order)
+                case Warm() as order:
+                    self.work.put(None, order)
+        # The supervisor is gone; nobody waits for what is being done.
+        os._exit(0)
+
+    def _give_up(self, job_id: str) -> None:
+        """Whoever takes it back from its lane answers; where a thread has the job, its next `check` does."""
+        if self.work.drop(job_id) or self.finishing.drop(job_id):
+            self._voice.say(Stopped(job_id=job_id))

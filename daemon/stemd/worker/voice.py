@@ -1,0 +1,41 @@
+"""The way to the supervisor: a line a message. Whatever libraries print goes to standard error instead."""
+
+import logging
+import os
+import threading
+import traceback
+from typing import BinaryIO
+
+import msgspec
+
+from stemd.errors import AudioProcessingError, Code
+from stemd.job import Error
+from stemd.worker.messages import FromWorker
+
+log = logging.getLogger("stemd.worker")
+
+
+class Voice:
+    """Any thread may speak."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file: BinaryIO = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+
+    def say(self, message: FromWorker) -> None:
+        with self._lock:
+            self._file.write(msgspec.json.encode(message) + b"\n")
+            self._file.flush()
+
+
+def described(error: Exception) -> Error:
+    """An exception as the sidecar shows it. One that we did not foresee is ours, with its traceback in the log."""
+    if isinstance(error, AudioProcessingError):
+        return Error.of(error)
+    log.error("".join(traceback.format_exception(error)))
+    return Error(
+        code=Code.INTERNAL_ERROR,
+        message="Something went wrong that we did not foresee; the daemon's log has the details. Please report it.",
+        detail=f"{type(error).__name__}: {error}",
+    )
