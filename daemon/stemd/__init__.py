@@ -6,7 +6,8 @@ service     the supervisor's life: startup, main loop, shutdown; it never import
 inbox/      what lies in the inbox, and how far the kernel's word on it goes
 intake      from songs in the inbox to jobs; `options` of each, `cancels`, and `leftovers` that are no job
 jobs        the jobs that wait or run; `line` is their order, `turns` whose turn it is
-runner      the running job through the ten points of the protocol: `capture`, the worker, `publishing`, `ending`
+runner      the jobs in flight, and what is done `ahead` for the next; `flight` is one job's way through the ten points of the
+            protocol: `capture`, the worker, `publishing`, `landing`, `ending`
 recovery    after a crash; `rebuild` after a lost ledger; `places` and `locks` say whether the folders are there and ours
 worker/     the child process with the warm model, and the supervisor's end of it
 pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`

@@ -73,9 +73,10 @@ class Cancels:
             self._forget(job, seen)
             return [_as(seen, Kind.EXPIRED)]
         is_older = job.previous is not None and seen.identity.ctime_ns < job.identity.ctime_ns
-        running = self._runner.job is not None and self._runner.job.name == job.name
+        running = self._runner.runs(job.name)
         if running:
-            self._runner.cancel(now)
+            self._runner.cancel(job.name, now)
+            job = self._jobs.newest(name) or job
         if job.state is State.WAITING:
             if is_older and (running or job.job_id in fresh):
                 # It was meant for the job before, which is over or is being stopped; the new drop is served.
@@ -103,10 +104,10 @@ class Cancels:
             self._jobs.amend(kept)
 
     def _cancel_all(self, seen: Seen, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
-        """The bare `.cancel`. It stays while the running job has not stopped, and does not mean what was dropped since."""
+        """The bare `.cancel`. It stays while a running job has not stopped, and does not mean what was dropped since."""
         if self._jobs.cancelled_all == seen.identity:
             return [] if self._remove_all(seen) else [_as(seen, Kind.ANSWERED)]
-        self._runner.cancel(now)
+        self._runner.cancel_all(now)
         self._jobs.cancelled_all = seen.identity
         spared = False
         for job in [*self._jobs.behind.values(), *self._jobs.active.values()]:
@@ -122,8 +123,8 @@ class Cancels:
         return [_as(seen, Kind.EXPIRED)] if spared else []
 
     def _remove_all(self, seen: Seen) -> bool:
-        """Take it away, once the running job has stopped; False where it cannot be."""
-        if self._runner.job is not None:
+        """Take it away, once the running jobs have stopped; False where it cannot be."""
+        if self._runner.is_stopping_some:
             return True
         try:
             (self._spool.inbox / seen.name).unlink(missing_ok=True)

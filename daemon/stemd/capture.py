@@ -1,10 +1,11 @@
 """Points 1 and 2 on a thread: the snapshot of a song, and the look at an earlier result of the same song.
 
-Copying and hashing take as long as the disk does, and the main loop never waits. One thing at a time; what came of it is
-posted to the main loop.
+Copying and hashing take as long as the disk does, and the main loop never waits. One thing at a time for each song; what
+came of it is posted to the main loop.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -19,14 +20,17 @@ JOIN_S = 3.0
 
 
 class SnapshotTaken(msgspec.Struct, frozen=True):
-    job_id: str
+    """It took `seconds`. A job's snapshot can be taken again after it was given up: `capture` tells whose word this is."""
+
+    capture: "Capture"
     result: Snapshot | OSError
+    seconds: float
 
 
 class ResultChecked(msgspec.Struct, frozen=True):
     """Whether the result of `earlier` can stand for that of the job."""
 
-    job_id: str
+    capture: "Capture"
     earlier: Job
     is_good: bool
 
@@ -40,13 +44,18 @@ class Capture:
         self._abandon = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something will be posted, or was and has not been taken (`join`)."""
+        return self._thread is not None
+
     def take(self, job: Job) -> None:
         """Copy the song into its work folder."""
         self._start(self._take, job)
 
-    def check(self, job: Job, earlier: Job) -> None:
+    def check(self, earlier: Job) -> None:
         """See whether the result of `earlier` is still there, whole."""
-        self._start(self._check, job, earlier)
+        self._start(self._check, earlier)
 
     def abandon(self) -> None:
         """Stop as soon as may be; what is posted then says so."""
@@ -58,22 +67,23 @@ class Capture:
             self._thread.join(JOIN_S)
             self._thread = None
 
-    def _start(self, work: Callable[..., None], *jobs: Job) -> None:
+    def _start(self, work: Callable[[Job], None], job: Job) -> None:
         self._abandon.clear()
-        self._thread = threading.Thread(target=work, args=jobs, name="capture", daemon=True)
+        self._thread = threading.Thread(target=work, args=(job,), name="capture", daemon=True)
         self._thread.start()
 
     def _take(self, job: Job) -> None:
         song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / "song"
+        began = time.monotonic()
         result: Snapshot | OSError
         try:
             result = snapshot.take(song, copy, job.identity, self._abandon.is_set)
         except OSError as error:
             result = error
-        self._post(SnapshotTaken(job.job_id, result))
+        self._post(SnapshotTaken(self, result, round(time.monotonic() - began, 3)))
 
-    def _check(self, job: Job, earlier: Job) -> None:
+    def _check(self, earlier: Job) -> None:
         assert earlier.output is not None
         folder = self._spool.outbox / earlier.output.dir
         is_good = results.still_good(folder, earlier.job_id, self._abandon.is_set)
-        self._post(ResultChecked(job.job_id, earlier, is_good))
+        self._post(ResultChecked(self, earlier, is_good))

@@ -207,6 +207,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     stage: Stage = Stage.SEEN
     attempt: int = 0
+    alone: bool = False
+    """Whether it is tried again with no other song beside it: something died with it, and it or the other was the cause."""
     priority: int = 0
     ready_at: float = 0.0
     state_since: str = ""

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> None:
-    """Go on with every job of a former life, and remove the work folders that belong to none. Raises OSError."""
+    """Go on with every job of a former life, and remove the work folders that none needs any more. Raises OSError."""
+    started = sum(job.stage is Stage.STARTED for job in unfinished)
     for job in unfinished:
         log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
         if (older := jobs.active.get(job.name)) is not None:
@@ -28,11 +29,11 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
         elif job.stage is Stage.PUBLISHING:
             _publish(job, jobs, spool, after)
         elif job.state is State.RUNNING or job.stage is Stage.STARTED:
-            _wait_again(job, jobs, spool, after)
+            _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
         else:
             jobs.add([job])
         jobs.breathe()
-    for job_id in spool.work_folders() - {job.job_id for job in jobs.active.values()}:
+    for job_id in spool.work_folders() - jobs.parked.keys():  # also what was done ahead for those that wait
         spool.remove_work(job_id)
 
 
@@ -49,6 +50,12 @@ def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
             return
     state = State.DONE if job.output is not None else State.CANCELLED
     ending.end(job, state, jobs, spool, after, message=state.value.capitalize())
+
+
+def _tried_alone(job: Job, *, charge: bool) -> Job:
+    """The daemon may have died over it. Where others were in flight too no attempt counts: alone it shows whose fault it was."""
+    attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
+    return msgspec.structs.replace(job, alone=True, attempt=attempt)
 
 
 def _wait_again(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:

@@ -28,7 +28,6 @@ from stemd.inbox.scan import Listing, scan
 from stemd.inbox.trust import Trust
 from stemd.inbox.wake import Waker
 from stemd.intake import Intake
-from stemd.job import Job
 from stemd.jobs import Jobs
 from stemd.leftovers import Leftovers
 from stemd.locks import Locks
@@ -134,7 +133,7 @@ class Service:
     def turn(self) -> None:
         """Take what has come, then do what is due."""
         try:
-            self.hear(self.mailbox.get(timeout=BUSY_S if self.runner.job else min(IDLE_S, self._sleep())))
+            self.hear(self.mailbox.get(timeout=BUSY_S if self.runner.in_flight else min(IDLE_S, self._sleep())))
             while True:
                 self.hear(self.mailbox.get_nowait())
         except queue.Empty:
@@ -227,10 +226,9 @@ class Service:
 
     def look(self, now: float) -> None:
         """Scan the inbox where an event, the clock or a settling file asks for it."""
-        if self.runner.job is not None and now >= self._due["cancel"]:
+        if self.runner.in_flight and now >= self._due["cancel"]:
             self._due["cancel"] = now + CANCEL_S
-            if self.runner.sees_cancel():
-                self.runner.cancel(now)
+            if self.runner.look_for_cancels(now):
                 self._wanted = True
         wanted = self._wanted and now >= self._due["gap"]
         if not wanted and now < self._due["scan"] and now < self.intake.again:
@@ -286,7 +284,7 @@ class Service:
     def beat(self) -> None:
         """Write `_daemon.json` and say the same in one line to systemd."""
         queued = self.jobs.queue()
-        running = self.runner.job
+        in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in self.runner.in_flight)
         document = status.DaemonStatus(
             schema=status.SCHEMA,
             seq=self.jobs.seq(),
@@ -294,7 +292,8 @@ class Service:
             state=self.state,
             pid=os.getpid(),
             worker=self.keeper.status,
-            running=status.JobName(job_id=running.job_id, name=running.shown) if running else None,
+            running=in_flight[0] if in_flight else None,
+            in_flight=in_flight,
             queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queued),
             watch=self.waker.status,
             counts=self.jobs.counts,
@@ -305,19 +304,22 @@ class Service:
         )
         if "status" not in self.places.missing and self.locks.holds("status") and self.locks.rival is None:
             self.jobs.write(self.spool.status / DAEMON, document)
-        notify.send(f"STATUS={self._doing(running)}; {len(queued)} waiting")
+        notify.send(f"STATUS={self._doing()}; {len(queued)} waiting")
 
-    def _doing(self, running: Job | None) -> str:
+    def _doing(self) -> str:
         if self.locks.rival is not None:
             return f"waiting to see whether {self.locks.rival} still uses {self.spool.status}"
         if self.places.missing:
             return next(iter(self.places.missing.values()))
-        return f"{running.shown}: {running.message}" if running else self.keeper.message or self.keeper.state
+        running = self.runner.in_flight
+        if running:
+            return "; ".join(f"{job.shown}: {job.message}" for job in running)
+        return self.keeper.message or self.keeper.state
 
     # ---- shutdown
 
     def shut_down(self) -> None:
-        """Stop within seconds: the running song waits again, the worker ends."""
+        """Stop within seconds: the songs in flight wait again, the worker ends."""
         self.state = "stopping"
         notify.send("STOPPING=1")
         self.keeper.close()

@@ -68,6 +68,18 @@ def take(song: Path, copy: Path, identity: Identity, stopped: Callable[[], bool]
     return Snapshot(outcome=Outcome.TAKEN, sha256=sha256, has_hole=has_hole)
 
 
+def still_is(song: Path, identity: Identity) -> bool:
+    """Whether a song that was copied before is what it was then, and nobody writes to it."""
+    try:
+        handle = open_file(song)
+    except OSError:
+        return False
+    try:
+        return Identity.of(os.fstat(handle)) == identity and writer_of(handle) is not Reason.OPEN_FOR_WRITING
+    finally:
+        os.close(handle)
+
+
 def hole_in(handle: int, size: int) -> bool:
     """Whether a hole (lseek(2), SEEK_HOLE) lies below the file's size: an upload that was cut off after a preallocation."""
     try:

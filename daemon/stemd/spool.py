@@ -13,7 +13,6 @@ A sidecar's path is a pure function of the dropped name. Whatever others read ap
 knows what a job is.
 """
 
-import contextlib
 import ctypes
 import errno
 import hashlib
@@ -37,6 +36,9 @@ PRIVATE_LOCK = "lock"
 """Where nobody else looks."""
 LEASE = ".stemd-lease"
 LEDGER = "ledger.sqlite3"
+
+REMOVALS = 5
+"""How often a folder is removed at most: who works in it makes one file and takes one away, at most."""
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -129,8 +131,18 @@ def open_file(path: str | Path) -> int:
 
 
 def remove_tree(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    """Also where somebody who has not heard yet that it is over makes or removes a last file in it."""
+    for _ in range(REMOVALS):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        else:
+            return
 
 
 def make_below(root: Path, folder: Path) -> None:

@@ -114,7 +114,7 @@ class JobName(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon's heartbeat. `status/_daemon.json`; `seq` grows every `interval_s`."""
+    """The daemon's heartbeat. `status/_daemon.json`; `seq` grows every `interval_s`; `running` is the first in flight."""
 
     schema: int
     seq: int
@@ -123,6 +123,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     worker: WorkerStatus
     running: JobName | None
+    in_flight: tuple[JobName, ...] = msgspec.field(default_factory=lambda: ())  # files of former versions have none
     queue: tuple[JobName, ...]
     watch: WatchStatus
     counts: dict[str, int]

@@ -1,4 +1,8 @@
-"""Whose turn it is: the first in the queue whose model is warm; and why the others wait."""
+"""Whose turn it is: the first in the queue whose model is warm; and why the others wait.
+
+Beside a song in flight only the one that comes next matters, and only if it wants the model that is warm: it is prepared,
+and begins when the model is free. Another model is loaded when nothing is in flight.
+"""
 
 from stemd.job import Job, Reason, State
 from stemd.jobs import Jobs
@@ -8,7 +12,7 @@ from stemd.worker.keeper import Have, Keeper
 
 
 class Turns:
-    """Starts the next job when none runs. `now` is monotonic, in seconds."""
+    """Starts the next job once the model is free. `now` is monotonic, in seconds."""
 
     def __init__(self, jobs: Jobs, runner: Runner, keeper: Keeper, places: Places) -> None:
         self._jobs = jobs
@@ -19,23 +23,58 @@ class Turns:
         self._were_missing = False
 
     def begin(self, now: float) -> None:
-        """Start the next job, if its model is warm and the folders are there."""
-        if self._runner.job is not None:
-            return
+        """Start the next job, if its model is warm and the folders are there; prepare the one after."""
+        if not self._runner.in_flight:
+            self._begin_first(now)
+        following = self._next(now)
+        if following is not None and self._runner.has_room_beside:
+            self._runner.start(self._unmark(following))
+            following = self._next(now)
+        self._runner.prepare(following)
+
+    def _begin_first(self, now: float) -> None:
         if self._places.missing:
             self._were_missing = True
             self._mark_all(Reason.OUTBOX_MISSING, next(iter(self._places.missing.values())))
             return
         if self._were_missing:
-            self._runner.not_before.clear()  # whoever paused, paused for what is there again
+            self._runner.end_pauses()  # whoever paused, paused for what is there again
         self._choose(now)
         if self._were_missing:
             self._were_missing = False
             self._queue_again()
 
+    def _next(self, now: float) -> Job | None:
+        """The job that can follow those in flight, if there are any, without another model, and beside them."""
+        in_flight = self._runner.in_flight
+        if not in_flight or self._places.missing or any(job.alone for job in in_flight):
+            return None
+        for job in self._jobs.queue():
+            if self._is_held(job, now) or not self._places.may_hold(job.name):
+                continue
+            if self._is_warm(job.options.model):
+                return None if job.alone else job
+            if not self._is_missing(job.options.model, now):
+                return None  # its model is loaded first
+        return None
+
+    def _is_warm(self, model: str) -> bool:
+        engine = self._keeper.engine
+        return self._keeper.is_ready and engine is not None and engine.model == model
+
+    def _is_missing(self, model: str, now: float) -> bool:
+        """Whether the model could not be had, and it is not time to ask for it again."""
+        known = self._keeper.missing.get(model)
+        return known is not None and now < known.ask_again
+
+    def _is_held(self, job: Job, now: float) -> bool:
+        """Whether it pauses, or the older job of its name has not ended."""
+        newer = self._jobs.behind.get(job.name)
+        return self._runner.pauses(job, now) or (newer is not None and newer.job_id == job.job_id)
+
     def _choose(self, now: float) -> None:
         for job in self._jobs.queue():
-            if now < self._runner.not_before.get(job.job_id, 0.0):
+            if self._is_held(job, now):
                 continue
             if not self._places.may_hold(job.name):
                 self._mark(job, Reason.OUTBOX_MISSING, "The inbox is another folder now, without this song.")

@@ -1,0 +1,349 @@
+"""One job in flight, from its turn to its end: the ten points of the protocol in order.
+
+It is told of what happens (a snapshot is ready, the worker said something, the worker died, a cancel was seen, time
+passes) and moves its job on. It never waits for anything.
+"""
+
+import logging
+import stat
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from stemd import landing, publishing, results, trace
+from stemd.ahead import Ahead
+from stemd.capture import Capture, ResultChecked, SnapshotTaken
+from stemd.errors import Code
+from stemd.ground import Ground
+from stemd.identity import Identity
+from stemd.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
+from stemd.snapshot import Outcome, Snapshot
+from stemd.worker.messages import (
+    Began,
+    Decoded,
+    Failed,
+    Finished,
+    Forget,
+    FromWorker,
+    Progressed,
+    Separate,
+    Stop,
+    Stopped,
+)
+
+log = logging.getLogger(__name__)
+
+FINISHING = frozenset({Step.MIX, Step.ENCODE, Step.PUBLISH})
+"""The steps that need no model."""
+
+
+class Flight:
+    """`job` as it is now; `is_over` once it has ended, or waits again."""
+
+    def __init__(self, job: Job, ground: Ground) -> None:
+        self.job = job
+        self._ground = ground
+        self._config, self._spool = ground.config, ground.spool
+        self._jobs, self._keeper = ground.jobs, ground.keeper
+        self.capture = Capture(ground.spool, ground.post)
+        self.is_over = False
+        self.is_at_worker = False
+        self.cancelled_at: float | None = None
+        self._is_ahead = False
+        """Whether the worker was told to decode it ahead, and not yet to separate it."""
+        self._awaits_twin = False
+        self._last_progress = 0.0
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether it needs the model no more."""
+        return self.job.step in FINISHING
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the disk has been found to have room for the rest of it."""
+        return self.job.step is Step.SEPARATE or self.is_finishing
+
+    # ---- points 1 to 3: the song becomes ours
+
+    def start(self, ahead: Ahead | None) -> None:
+        """Points 1 and 2: accept the job and take its snapshot on a thread, unless `ahead` has one that still holds."""
+        is_accepted = self._accept()
+        if is_accepted and ahead is not None and ahead.still_holds():
+            self.capture, self._is_ahead = ahead.capture, ahead.is_at_worker
+            if ahead.taken is not None:
+                self.on_snapshot(ahead.taken)
+            return
+        if ahead is not None:
+            ahead.drop()
+        if not is_accepted:
+            return
+        try:
+            self._spool.make_work(self.job.job_id)
+        except OSError as error:
+            self._leave(landing.on_obstacle, error)
+            return
+        self.capture.take(self.job)
+
+    def _accept(self) -> bool:
+        job = self.job
+        if self._options_file(job) != job.options_file:
+            self._jobs.change(job, State.WAITING, reason=Reason.CHANGING, message="", ready_at=0.0)
+            self.is_over = True
+            return False
+        allowed = self._config.limits.max_bytes
+        if job.identity.size > allowed:
+            message = f"The song has {job.identity.size} bytes; [limits] max_bytes allows {allowed}."
+            self._leave(landing.fail, Code.TOO_LARGE, message)
+            return False
+        trace.point("1-accepted")
+        job = self._jobs.record(job, Stage.ACCEPTED)
+        self.job = self._jobs.change(job, State.RUNNING, step=Step.SNAPSHOT, message="Copying", timing={})
+        trace.point("2-snapshot")
+        return True
+
+    def _options_file(self, job: Job) -> Identity | None:
+        try:
+            status = self._spool.options(job.name).lstat()
+        except OSError:
+            return None
+        return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
+
+    def on_snapshot(self, taken: SnapshotTaken) -> None:
+        """The song is copied and hashed, or is not what was accepted any more."""
+        self.capture.join()
+        if self.cancelled_at is not None:
+            self._leave(landing.end, State.CANCELLED)
+        elif isinstance(taken.result, OSError):
+            self._leave(landing.on_obstacle, taken.result)
+        elif taken.result.sha256 is None:
+            self._lost(taken.result.outcome)
+        else:
+            self.job = msgspec.structs.replace(
+                self.job, sha256=taken.result.sha256, timing={"snapshot_s": taken.seconds}
+            )
+            self._judge(self.job, taken.result)
+
+    def _lost(self, outcome: Outcome) -> None:
+        """There is no snapshot. What the file is now, the next look finds out."""
+        if outcome is Outcome.GONE and self._ground.places.are_away():
+            self._leave(landing.wait, Reason.OUTBOX_MISSING, "The inbox is away, and the song with it.")
+        elif outcome is Outcome.GONE:
+            self._leave(landing.vanish, replaced=False)
+        elif outcome is Outcome.BUSY:
+            self._leave(landing.wait, Reason.OPEN_FOR_WRITING, "", ready_at=0.0)
+        else:
+            self._leave(landing.wait, Reason.CHANGING, "The song changed while it was being copied.", ready_at=0.0)
+
+    def _judge(self, job: Job, taken: Snapshot) -> None:
+        """Whether the snapshot is the whole song, and whether its result is there already."""
+        if job.wait_for_sha256 not in (None, job.sha256):
+            message = (
+                f"The song's sha256 is {job.sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
+            )
+            self._leave(landing.on_error, Error(code=Code.TRUNCATED, message=message, retryable=True))
+            return
+        if taken.has_hole:
+            if landing.has_grace(job, self._ground):
+                message = "A part of the song was never written; waiting for it to come."
+                self._leave(landing.wait_for_the_rest, message)
+                return
+            warning = "has-holes: a part of the song's file was never written and reads as silence or noise."
+            self.job = msgspec.structs.replace(job, warnings=(*job.warnings, warning))
+        self._look_for_a_result()
+
+    def _look_for_a_result(self) -> None:
+        """Take the one that is there, wait for the one that is being made, or have it made."""
+        engine = self._keeper.engine
+        if engine is not None:
+            self.job = msgspec.structs.replace(self.job, result_key=results.key(self.job, engine.model_sha256))
+            self._awaits_twin = self._ground.twin(self.job) is not None
+            earlier = None if self.job.force else self._jobs.result(self.job)
+            if self._awaits_twin or earlier is not None:
+                self._forget()
+                if not self._awaits_twin and earlier is not None:
+                    self.capture.check(earlier)
+                return
+        self._send()
+
+    def on_end_of_another(self) -> None:
+        """Another job is not in flight any more: if it made what this one asks for, there is a result to look at."""
+        if self._awaits_twin:
+            self._look_for_a_result()
+
+    def on_result(self, checked: ResultChecked) -> None:
+        """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
+        self.capture.join()
+        if self.cancelled_at is not None:
+            self._leave(landing.end, State.CANCELLED)
+        elif not checked.is_good:
+            self._send()
+        else:
+            earlier = checked.earlier
+            self._leave(
+                landing.end,
+                State.DONE,
+                message="Done before",
+                duplicate_of=earlier.job_id,
+                output=earlier.output,
+                track=earlier.track,
+                engine=earlier.engine,
+                warnings=(*self.job.warnings, *earlier.warnings),
+            )
+
+    def _send(self) -> None:
+        """Point 3, then the worker's turn."""
+        trace.point("3-started")
+        started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1)
+        job = self.job = self._jobs.record(started, Stage.STARTED)
+        if self._keeper.handle is None or not self._keeper.is_ready:
+            self._leave(landing.wait, Reason.RETRY, "The worker is not ready.")
+            return
+        trace.point("4-separate")
+        self._keeper.touch(time.monotonic())
+        self.is_at_worker, self._is_ahead = True, False
+        tmp = self._spool.tmp(job.job_id)
+        self._keeper.handle.send(
+            Separate(
+                job_id=job.job_id,
+                name=job.shown.rpartition("/")[2],
+                song=str(tmp / "song"),
+                sha256=job.sha256 or "",
+                tmp=str(tmp),
+                out=str(self._spool.out(job.job_id)),
+                options=job.options,
+                max_duration_s=self._config.limits.max_duration_s,
+            )
+        )
+
+    def _forget(self) -> None:
+        """The worker need not decode it: the result is there, or will be, or nobody wants it any more."""
+        if self._is_ahead and self._keeper.handle is not None:
+            self._keeper.handle.send(Forget(job_id=self.job.job_id))
+        self._is_ahead = False
+
+    # ---- the worker's turn
+
+    def on_message(self, message: FromWorker) -> None:
+        """What the worker says of the job."""
+        match message:
+            case Began(step=step):
+                self.job = self._jobs.change(self.job, State.RUNNING, step=step)
+            case Decoded(track=track):
+                self.job = self._jobs.change(self.job, State.RUNNING, track=track)
+            case Progressed(at=tick):
+                self._show_progress(tick)
+            case Finished():
+                self.is_at_worker = False
+                self._publish(message)
+            case Failed(error=error, timing=timing):
+                self.is_at_worker = False
+                self.job = msgspec.structs.replace(self.job, timing={**self.job.timing, **timing})
+                if self.cancelled_at is not None:
+                    self._leave(landing.end, State.CANCELLED)
+                elif self._is_away():
+                    self._leave(landing.go_away)
+                else:
+                    self._leave(landing.on_error, error)
+            case Stopped():
+                self.is_at_worker = False
+                self._leave(landing.end, State.CANCELLED)
+
+    def _show_progress(self, at: Tick) -> None:
+        progress = Progress(
+            fraction=round(at.fraction, 4),
+            step_fraction=round(at.step_fraction, 4),
+            eta_s=at.eta_s,
+            speed_x=at.speed_x,
+        )
+        now = time.monotonic()
+        if at.step is self.job.step and now < self._last_progress + self._config.status.progress_s:
+            return
+        self._last_progress = now
+        self.job = self._jobs.change(self.job, State.RUNNING, step=at.step, progress=progress, message=at.message)
+
+    def _publish(self, made: Finished) -> None:
+        """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""
+        began = time.monotonic()
+        job = self.job = self._jobs.change(
+            self.job,
+            State.RUNNING,
+            step=Step.PUBLISH,
+            engine=made.engine,
+            timing={**self.job.timing, **made.timing},
+            warnings=(*self.job.warnings, *made.warnings),
+            message="Publishing",
+        )
+        trace.point("5-publishing")
+        try:
+            job = self.job = publishing.prepare(job, made, self._jobs, self._spool)
+            job = self.job = publishing.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
+        except OSError as error:
+            self.job = msgspec.structs.replace(job, output=None)
+            self._leave(landing.on_obstacle, error)
+            return
+        if job.output is None:
+            self._leave(landing.end, State.CANCELLED)
+            return
+        timing = {**job.timing, "publish_s": round(time.monotonic() - began, 3)}
+        self._leave(landing.end, State.DONE, timing=timing, message="Done", error=None)
+
+    # ---- what stops it
+
+    def sees_cancel(self) -> bool:
+        """Whether a cancel file for the job is there."""
+        return self.cancelled_at is not None or publishing.is_cancelled(self.job, self._jobs, self._spool)
+
+    def cancel(self, now: float) -> None:
+        """Stop; once is enough."""
+        if self.cancelled_at is not None:
+            return
+        log.info("%s: cancel seen", self.job.shown)
+        self.cancelled_at = now
+        self.capture.abandon()
+        if self.is_at_worker and self._keeper.handle:
+            self._keeper.handle.send(Stop(job_id=self.job.job_id))
+        elif not self.capture.is_busy:
+            self._leave(landing.end, State.CANCELLED)  # it waits for the result of another
+
+    def on_death(self, how: str, *, is_suspect: bool) -> None:
+        """The worker died. Where no other song was in it the attempt is charged; the next one is made alone anyway."""
+        job = self.job
+        self.is_at_worker = False
+        if self.cancelled_at is not None:
+            self._leave(landing.end, State.CANCELLED)
+        elif self._is_away():
+            self._leave(landing.go_away)
+        elif is_suspect and job.attempt >= job.max_attempts:
+            message = f"The worker died {job.attempt} times over this song; the last time {how}."
+            self._leave(landing.fail, Code.GAVE_UP, message, how)
+        else:
+            self._jobs.counts["retries"] += 1
+            message = f"The worker died ({how}); trying again."
+            self._leave(landing.wait, Reason.RETRY, message, charge=is_suspect, alone=True)
+
+    def on_kill(self, why: str) -> None:
+        """The worker was ended for a reason that is none of this song's."""
+        self.is_at_worker = False
+        if self.cancelled_at is not None:
+            self._leave(landing.end, State.CANCELLED)
+        else:
+            self._leave(landing.wait, Reason.RETRY, f"The worker was ended, since {why}; trying again.")
+
+    def give_back(self) -> None:
+        """The daemon stops: the job waits again, and no attempt is charged."""
+        self.capture.abandon()
+        self.capture.join()
+        self._leave(landing.wait, Reason.QUEUED, "The daemon was stopped; this song is next.")
+
+    # ---- how it ends
+
+    def _is_away(self) -> bool:
+        return not self._spool.out(self.job.job_id).exists()
+
+    def _leave(self, how: Callable[..., None], *what: object, **more: object) -> None:
+        """The flight is over: `how` is one of the ways in `landing`."""
+        self._forget()
+        how(self.job, self._ground, *what, **more)
+        self.is_over = True

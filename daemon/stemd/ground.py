@@ -1,0 +1,32 @@
+"""What every job in flight stands on."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from stemd.capture import ResultChecked, SnapshotTaken
+from stemd.config import Config
+from stemd.job import Job
+from stemd.jobs import Jobs
+from stemd.places import Places
+from stemd.spool import Spool
+from stemd.worker.keeper import Keeper
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """`post` takes what happens on other threads to the main loop; `in_flight` gives all jobs in flight, oldest first."""
+
+    config: Config
+    spool: Spool
+    jobs: Jobs
+    places: Places
+    keeper: Keeper
+    post: Callable[[SnapshotTaken | ResultChecked], None]
+    in_flight: Callable[[], list[Job]]
+    hit: dict[str, float] = {}
+    """When (monotonic) a job has hit an obstacle, by job id."""
+
+    def twin(self, job: Job) -> Job | None:
+        """Another job in flight that makes the very result that `job` asks for."""
+        same = (each for each in self.in_flight() if each.job_id != job.job_id and each.result_key == job.result_key)
+        return None if job.force or job.result_key is None else next(same, None)
