@@ -16,6 +16,7 @@ LIBRARIES = {
     "torch": ("engine/", "steps/separate", "models/demo/", "bench/separator", "bench/weights"),
     "demucs": ("engine/", "models/demo/", "bench/separator", "bench/weights"),
     "safetensors": ("engine/model", "models/demo/", "bench/weights"),
+    "openvino": ("engine/openvino",),
     "huggingface_hub": ("models/hub",),
     "yaml": ("models/bag", "models/demo/", "bench/weights"),
     "sqlite3": ("ledger",),
@@ -67,7 +68,7 @@ LAYERS = (
     ("pipeline", "jobs", "results"),
     ("ledger", "line", "steps/", "status", "notify"),
     ("documents",),
-    ("engine/", "models/", "spool", "trace"),
+    ("engine/", "models/", "spool", "trace", "parent"),
     ("options",),
     ("formats", "containers", "mpeg", "ogg", "downmix", "config"),
     ("obstacles",),
@@ -91,6 +92,8 @@ TORCHLESS = (
     "worker/keeper",
     "worker/handle",
     "models/store",
+    "engine/conversions",
+    "engine/improver",
 )
 
 

@@ -145,7 +145,7 @@ def separate_song(
         recipe=recipe,
         target=target,
         engine=facts,
-        warnings=(*track.warnings, *warnings),
+        warnings=(*track.warnings, *warnings, *engine.warnings),
     )
 
 

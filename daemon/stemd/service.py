@@ -139,7 +139,7 @@ class Service:
         except queue.Empty:
             pass
         now = time.monotonic()
-        self.keeper.tick(now, busy=self.runner.job is not None or bool(self.jobs.queue_length))
+        self.keeper.tick(now, busy=bool(self.runner.in_flight or self.jobs.queue_length))
         self.runner.tick(now)
         self.find_places(now)
         if self._open:

@@ -52,20 +52,11 @@ class Turns:
         for job in self._jobs.queue():
             if self._is_held(job, now) or not self._places.may_hold(job.name):
                 continue
-            if self._is_warm(job.options.model):
+            if self._keeper.serves(job.options):
                 return None if job.alone else job
-            if not self._is_missing(job.options.model, now):
+            if not self._keeper.lacks(job.options, now):
                 return None  # its model is loaded first
         return None
-
-    def _is_warm(self, model: str) -> bool:
-        engine = self._keeper.engine
-        return self._keeper.is_ready and engine is not None and engine.model == model
-
-    def _is_missing(self, model: str, now: float) -> bool:
-        """Whether the model could not be had, and it is not time to ask for it again."""
-        known = self._keeper.missing.get(model)
-        return known is not None and now < known.ask_again
 
     def _is_held(self, job: Job, now: float) -> bool:
         """Whether it pauses, or the older job of its name has not ended."""

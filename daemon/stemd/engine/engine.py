@@ -17,7 +17,7 @@ from stemd.engine import batch as batches
 from stemd.engine import device as devices
 from stemd.engine import proof
 from stemd.engine.device import CPU
-from stemd.engine.network import Eager, Network, Reduced
+from stemd.engine.network import Check, Eager, Network, Reduced, never
 from stemd.engine.separation import Plan, SegmentProgress, Separation, Song, grid_of
 from stemd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
 from stemd.job import EngineFacts
@@ -166,6 +166,11 @@ class Engine:
         """Sources that at most half of the members take part in: cheap without the others."""
         used = {source: sum(1 for row in self.weights if row[k]) for k, source in enumerate(self.sources)}
         return frozenset(source for source, count in used.items() if 2 * count <= len(self.members))
+
+    @property
+    def gpu_peak_bytes(self) -> int | None:
+        """The most that this process has had of the GPU's memory; None without one."""
+        return torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else None
 
     def separate(self, song: Song, plan: Plan) -> Separation:
         """The way of one song through this engine."""

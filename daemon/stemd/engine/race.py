@@ -85,11 +85,15 @@ def race(engine: Engine, rules: Rules, check: Check) -> Engine:
         for networks in _built(engine, folder, rules, precision):
             runs.append(_run(engine, networks, check))
             found[precision] = networks
-    conversions.write_race(
-        rules.root, key, tuple(runs), processor=_where(engine, rules), threads=processor.threads()
-    )
+    conversions.write_race(rules.root, key, tuple(runs), processor=_where(engine, rules), threads=processor.threads())
     for run in runs:
-        log.info("%s %s: %.3f s for a segment of each member, %s", run.runtime, run.precision, run.seconds, run.fault or "right")
+        log.info(
+            "%s %s: %.3f s for a segment of each member, %s",
+            run.runtime,
+            run.precision,
+            run.seconds,
+            run.fault or "right",
+        )
     best = _winner(runs, rules)
     return _with(engine, found[best.precision], rules) if best is not None else engine
 
@@ -145,5 +149,3 @@ def _with(engine: Engine, networks: list[Network], rules: Rules) -> Engine:
 
 def _where(engine: Engine, rules: Rules) -> str:
     return f"{engine.facts.device_name} {rules.target}"
-
-

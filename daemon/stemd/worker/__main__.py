@@ -6,7 +6,6 @@ It ends with its input. The main thread separates, one song after the other; one
 before, one decodes the next, and one listens, so that a `stop` is heard during the work.
 """
 
-import ctypes
 import logging
 import os
 import signal
@@ -17,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stemd.errors import Code, StopProcessingError
+from stemd.errors import Code, DeviceLostError, StopProcessingError
 from stemd.job import Error, Step, Tick
+from stemd.parent import end_with_parent
 from stemd.worker.messages import (
     Began,
     Decoded,
@@ -39,46 +39,92 @@ if TYPE_CHECKING:
     # torch takes seconds to import: orders are heard first, and `_warm` brings it.
     from stemd import pipeline
     from stemd.engine.engine import Engine
+    from stemd.worker.idle import Idle
+
+log = logging.getLogger("stemd.worker")
+
+LOOK_S = 0.5
+"""How often it is seen to while something is made in the background; otherwise the worker sleeps until an order comes."""
+
+LOST_STATUS = 75
+"""The exit status of a worker whose GPU was lost (sysexits' EX_TEMPFAIL)."""
 
 PROGRESS_S = 0.25
 """At most this often a line of progress; every segment gets its own."""
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> None:
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return  # The parent died before the kernel knew what we want.
+    if not end_with_parent():
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches both; the supervisor decides.
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
     voice = Voice()
     orders = Orders(voice)
     threading.Thread(target=_finish, args=(orders,), name="finish", daemon=True).start()
-    engine: Engine | None = None
+    warm: _WarmModel | None = None
     while True:
+        if warm is not None:
+            warm.pass_the_time(orders)
         order = orders.work.take()
         if isinstance(order, Warm):
-            engine = _warm(order, voice) or engine
-        elif engine is not None:
-            _separate(order, engine, voice, orders)
+            warm = _warm(order, voice, warm)
+        elif warm is not None:
+            warm.idle.pause()
+            _separate(order, warm.engine, voice, orders)
         else:
             error = Error(code=Code.INTERNAL_ERROR, message="The worker was given a song before a model.")
             voice.say(Failed(job_id=order.job_id, error=error, timing={}))
 
 
-def _warm(order: Warm, voice: Voice) -> "Engine | None":
+class _WarmModel:
+    """The engine, and what is done for it between songs."""
+
+    def __init__(self, engine: "Engine", idle: "Idle", voice: Voice, seconds: float) -> None:
+        self.engine = engine
+        self.idle = idle
+        self._voice = voice
+        self._seconds = seconds
+        self._say()
+
+    def pass_the_time(self, orders: Orders) -> None:
+        """Until there is an order, or nothing left to do but wait for one."""
+        while self.idle.is_improving and not orders.work.wait(LOOK_S):
+            self.engine = self.idle.step(self.engine, lambda: not orders.work.is_empty)
+            if not self.idle.is_improving:
+                self._say()
+
+    def _say(self) -> None:
+        engine = self.engine
+        self._voice.say(
+            Ready(
+                engine=engine.facts,
+                sources=tuple(engine.sources),
+                seconds=self._seconds,
+                batch=engine.batch,
+                gpu_peak_bytes=engine.gpu_peak_bytes,
+                on_stand_in=engine.on_stand_in,
+                improving=self.idle.is_improving,
+            )
+        )
+
+
+def _warm(order: Warm, voice: Voice, before: _WarmModel | None) -> _WarmModel | None:
+    """The model that is ordered; where it cannot be had, the one that was warm before stays."""
+    from stemd.worker.idle import Idle
     from stemd.worker.warm import warm
 
     began = time.monotonic()
+    if before is not None:
+        before.idle.pause()
     try:
         engine = warm(order, lambda text: voice.say(Fetching(message=text)))
+        idle = Idle(order, engine)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the supervisor must know
         voice.say(Unready(error=described(error)))
-        return None
-    voice.say(Ready(engine=engine.facts, sources=tuple(engine.sources), seconds=round(time.monotonic() - began, 2)))
-    return engine
+        return before
+    if before is not None:
+        before.idle.close()
+    return _WarmModel(engine, idle, voice, round(time.monotonic() - began, 2))
 
 
 def _finish(orders: Orders) -> None:
@@ -106,6 +152,7 @@ class _Song:
         self._job_id = job_id = order.job_id
         self._voice = voice
         self._timing: dict[str, float] = {}
+        self._gpu_peak_bytes: int | None = None
         self._observer = pipeline.Observer(
             check=lambda: orders.check(job_id),
             began=lambda step: voice.say(Began(job_id=job_id, step=step)),
@@ -128,6 +175,9 @@ class _Song:
             work()
         except StopProcessingError:
             self._voice.say(Stopped(job_id=self._job_id))
+        except DeviceLostError as error:
+            log.error("%s This process ends, and another may have it again.", error.message)
+            os._exit(LOST_STATUS)
         except Exception as error:  # noqa: BLE001 - the boundary
             self._voice.say(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
 
@@ -144,7 +194,9 @@ class _Song:
         else:
             track, self._timing["decode_s"] = ahead.track, ahead.seconds
             progress(1.0)
-        return pipeline.separate_song(self._order, track, engine, self._observer, self._timing)
+        separated = pipeline.separate_song(self._order, track, engine, self._observer, self._timing)
+        self._gpu_peak_bytes = engine.gpu_peak_bytes
+        return separated
 
     def write(self, separated: "pipeline.Separated") -> None:
         from stemd import pipeline
@@ -158,6 +210,7 @@ class _Song:
                 engine=result.engine,
                 timing=result.timing,
                 warnings=result.warnings,
+                gpu_peak_bytes=self._gpu_peak_bytes,
             )
         )
 

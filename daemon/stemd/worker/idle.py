@@ -1,7 +1,7 @@
 """What the worker does while it has no songs: it has the model converted for a faster runtime, and takes what wins.
 
-    songs wait --> nothing          none --> the conversion goes on (a process of its own, stopped while songs run)
-                                         --> the race, given up as soon as a song comes, and run again later
+songs wait --> nothing          none --> the conversion goes on (a process of its own, stopped while songs run)
+                                     --> the race, given up as soon as a song comes, and run again later
 """
 
 import logging
@@ -16,9 +16,6 @@ from stemd.worker.messages import Warm
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5
-"""How often it is seen to while the conversion runs."""
-
 
 class Idle:
     """For one warm engine. `is_improving` until there is nothing left to find out."""
@@ -28,11 +25,6 @@ class Idle:
         self._improver: Improver | None = None
         self._rules = race.rules(engine, order.device, order.precision, order.compiled)
         self.is_improving = self._rules is not None and race.is_due(engine, self._rules)
-
-    @property
-    def look_s(self) -> float | None:
-        """How long the worker may wait for an order before `step`; None: for ever."""
-        return LOOK_S if self.is_improving else None
 
     def pause(self) -> None:
         """A song comes: it has the processor to itself."""

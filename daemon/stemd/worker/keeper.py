@@ -117,14 +117,18 @@ class Keeper:
         demand = _demand(options)
         return demand == self._warm or demand.model == self.engine.model
 
+    def lacks(self, options: Options, now: float) -> bool:
+        """Whether the model for a song could not be had, and it is not time to ask for it again."""
+        known = self.missing.get(_demand(options))
+        return known is not None and now < known.ask_again
+
     def want(self, options: Options, now: float) -> Have:
         """How things stand with the model for a song; what can be done about it is begun. For when no song is at work."""
         if self.serves(options):
             return Have.READY
-        demand = _demand(options)
-        known = self.missing.get(demand)
-        if known is not None and now < known.ask_again:
+        if self.lacks(options, now):
             return Have.MISSING
+        demand = _demand(options)
         if self.state in ("ready", "missing-model"):
             self._load(demand, now)
         elif self.state in ("dead", "asleep"):

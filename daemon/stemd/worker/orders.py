@@ -34,6 +34,16 @@ class Lane(Generic[Work]):
             self._waiting.append((job_id, work))
             self._changed.notify()
 
+    @property
+    def is_empty(self) -> bool:
+        with self._changed:
+            return not self._waiting
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is something, now or within so many seconds."""
+        with self._changed:
+            return bool(self._waiting) or self._changed.wait(seconds)
+
     def take(self) -> Work:
         """The next, once there is one."""
         with self._changed:
