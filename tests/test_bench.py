@@ -217,6 +217,7 @@ def example() -> Report:
         machine=report.Machine(
             processor="A | B",
             cores=1,
+            load=0.1,
             memory_bytes=8_000_000_000,
             gpu=None,
             filesystem="ext4",

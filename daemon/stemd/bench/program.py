@@ -28,6 +28,9 @@ from stemd.inbox.filesystem import mount_of
 PACKAGES = ("torch", "demucs", "openvino")
 WARM_UP_S = 10.0
 
+BUSY = 0.25
+"""The part of the cores that others may keep busy without a word."""
+
 Say = Callable[[str], None]
 
 
@@ -46,6 +49,9 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
     """Measure, in a temporary folder that is gone afterwards. Raises RefusedError where something cannot be done."""
     with tempfile.TemporaryDirectory(prefix="stemd-bench-") as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
+        load = os.getloadavg()[0]
+        if load > BUSY * _cores():
+            say(f"This machine is busy (load {load:.1f}): what is measured now says little.")
         playlist = songs.given(paths) or [songs.made(folder / "synthetic.flac", wishes.seconds)]
         where = prepare(config, wishes.model or config.model.name, folder / "models", say)
         stemd = Stemd(folder / "stemd", where, device=wishes.device, precision=wishes.precision)
@@ -67,7 +73,7 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
         return Report(
             schema=report.SCHEMA,
             date=time.strftime("%Y-%m-%d", time.gmtime()),
-            machine=_machine(folder, separator.loaded),
+            machine=_machine(folder, separator.loaded, load),
             settings=report.Settings(
                 model=where.name,
                 weights="random" if where.name == RANDOM else "real",
@@ -99,20 +105,25 @@ def _contender(each: Stemd | Separator | Command, runs: list[Run]) -> report.Con
     )
 
 
-def _machine(folder: Path, loaded: Loaded) -> report.Machine:
+def _machine(folder: Path, loaded: Loaded, load: float) -> report.Machine:
     versions = {"stemd": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return report.Machine(
         processor=loaded.processor,
-        cores=len(os.sched_getaffinity(0)),
+        cores=_cores(),
+        load=round(load, 2),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpu=loaded.gpu,
         filesystem=mount_of(folder).kind,
         kernel=platform.release(),
         versions=versions,
     )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def show(found: Report) -> None:

@@ -59,8 +59,11 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """`load` is the average of the last minute before anything was measured: what else kept the cores busy."""
+
     processor: str
     cores: int
+    load: float
     memory_bytes: int
     gpu: str | None
     filesystem: str

@@ -62,7 +62,7 @@ def facts(report: Report) -> list[str]:
     songs = ", ".join(f"{song.name} ({text.clock(song.seconds)})" for song in report.songs)
     fallback = f"; {by.fallback}" if by.fallback else ""
     return [
-        f"{report.date}; Linux {at.kernel}, files on {at.filesystem}; {versions}",
+        f"{report.date}; Linux {at.kernel}, files on {at.filesystem}, load {at.load:.1f} before; {versions}",
         f"{how.model}, {how.weights} weights; stemd on {by.device} in {by.precision}{fallback}; Demucs on {how.device}",
         f"{songs}, {text.some(how.repeat, 'time')} each in turn; medians; out come {' and '.join(how.stems)}, {how.format}",
     ]
