@@ -3,8 +3,8 @@
 program     from weights to report; it loads no torch, so that nothing of it is in the others' way
 weights     a process that makes the folder of models that all three read
 songs       what they separate
-contenders  the three, each of them processes: a song in, its stems on disk and the seconds out
-separator   the process in which `demucs.api.Separator` stays loaded
+contenders  the three, each of them `processes`: a song in, its stems on disk and the seconds out
+separator   the process in which `demucs.api.Separator` stays loaded; `messages` go to it and come from it
 measure     turn by turn, medians, ratios
 report      what comes out, and its JSON; `tables` show it
 """
