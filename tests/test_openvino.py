@@ -90,7 +90,7 @@ def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
     for eager, network in zip(*compiled(make, tmp_path), strict=True):
         batch = windows(eager.member, 3)
         assert error(network(batch, never), eager(batch, never)) < LIMIT["float32"]
-        segment = proof.test_segment(2, batch.shape[-1])
+        segment = proof.noise_and_tones(2, batch.shape[-1])
         assert proof.prove(network, segment, eager(segment, never)).fault is None
 
 

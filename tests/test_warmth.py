@@ -83,7 +83,10 @@ def cpu_seconds(pid: int) -> float:
 
 def test_idle_costs_next_to_nothing(tmp_path: Path) -> None:
     """With nothing to do, daemon and worker together use less than 0.5 % of a processor, with the default settings."""
-    sections: dict[str, Any] = {"inbox": {}, "status": {}, "model": {"name": "demo"}}
+    sections: dict[str, Any] = {
+        "inbox": {"settle": 2.0, "scan_interval": 10.0},
+        "status": {"heartbeat_s": 5.0, "progress_s": 0.5},
+    }
     with running(tmp_path, **sections) as daemon:
         assert daemon.process is not None
         pids = (daemon.process.pid, worker(daemon)["pid"])
