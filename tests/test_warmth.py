@@ -160,6 +160,18 @@ def test_a_lost_gpu_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert worker.started == 4
 
 
+def test_a_worker_that_improves_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conversion is waited for; `keep_alive_s` counts after it too."""
+    worker = Worker(monkeypatch, keep_alive_s=10.0)
+    worker.keeper.tick(0.0, busy=False)
+    worker.ready(1.0, improving=True)
+    worker.keeper.tick(60.0, busy=False)
+    assert worker.keeper.state == "ready"
+    worker.ready(61.0)
+    worker.keeper.tick(62.0, busy=False)
+    assert worker.keeper.state == "asleep"
+
+
 def test_a_gpu_that_failed_at_warm_up_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker says itself that the CPU stands in; where no GPU was wanted or there, nobody looks for one."""
     worker = Worker(monkeypatch)
@@ -242,9 +254,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         engine.facts = msgspec.structs.replace(engine.facts, device="cpu" if device == "cpu" else "cuda:0")
         return engine
 
-    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
-    monkeypatch.setattr(warming.devices, "choose", lambda wanted: (cpu if wanted == "cpu" else cuda, None))
-    monkeypatch.setattr(warming.devices, "free_bytes", lambda _: 9 << 30)
+    monkeypatch.setattr(warming.devices, "free_mib", lambda _: 9000)
     monkeypatch.setattr(warming, "_load", lambda *_: LoadedModel(model=unequal_bag(), sha256="0"))
     monkeypatch.setattr(Engine, "warm", classmethod(warm))
     return too_large
@@ -252,6 +262,32 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 def order(model: str, *, wide: bool = False) -> Warm:
     return Warm(model=model, device="auto", models="/nowhere", repo=None, allow_pickle=False, wide=wide)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU of this machine starts")
+@pytest.mark.parametrize("wanted", ["auto", "cuda:0"])
+def test_a_gpu_that_does_not_start(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there and cannot be used: the CPU serves, says why, and the GPU is worth another look later."""
+    monkeypatch.setattr(warming.devices, "choose", lambda _: (torch.device("cuda", 0), None))
+    engine = warming.warm(msgspec.structs.replace(order("demo"), device=wanted), lambda _: None)
+    assert engine.facts.device == "cpu"
+    assert (engine.facts.fallback or "").startswith("cuda:0 failed at warm-up (")
+    assert engine.on_stand_in
+
+
+@pytest.mark.skipif(Path("/dev/dri").exists(), reason="this machine has graphics")
+def test_graphics_that_are_not_there() -> None:
+    """`openvino:GPU` without Intel's graphics, or without OpenVINO: the CPU, and why."""
+    engine = warming.warm(msgspec.structs.replace(order("demo"), device="openvino:GPU"), lambda _: None)
+    assert (engine.facts.device, engine.facts.runtime) == ("cpu", "torch")
+    assert engine.facts.fallback == "openvino:GPU is not available on this machine; using the CPU"
+
+
+def test_a_gpu_that_is_not_there() -> None:
+    """A GPU that is asked for by number."""
+    engine = warming.warm(msgspec.structs.replace(order("demo"), device="cuda:63"), lambda _: None)
+    assert engine.facts.fallback == "cuda:63 is not available on this machine; using the CPU"
+    assert engine.on_stand_in
 
 
 def test_a_named_model_that_does_not_fit(gpu: set[str]) -> None:

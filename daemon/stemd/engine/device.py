@@ -65,6 +65,15 @@ def free_bytes(device: torch.device) -> int:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
+def free_mib(wanted: str) -> int | None:
+    """The same of the GPU that would be chosen; None where there is none, or it does not answer."""
+    device, _ = choose(wanted)
+    try:
+        return free_bytes(device) >> 20 if device.type == "cuda" else None
+    except RuntimeError:
+        return None
+
+
 def give_back() -> None:
     """Return the memory that is cached and not used."""
     if torch.cuda.is_available():

@@ -156,6 +156,8 @@ class Keeper:
 
     def _rest(self, now: float) -> None:
         """Nothing to do: an idle worker may have to end, or to make room for one that has the GPU again."""
+        if self.ready is not None and self.ready.improving:
+            return  # it is not idle, and would have to begin anew each time
         idle_s = now - max(self._heard_of_songs, self._warm_since)
         if 0 <= self._config.model.keep_alive_s <= idle_s:
             self._drop(f"Asleep after {idle_s:.0f} s without a song; the next one wakes it")

@@ -19,9 +19,7 @@ def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
 
     Raises `AudioProcessingError` (MODEL_MISSING, BAD_MODEL ...).
     """
-    device, _ = devices.choose(order.device)
-    free_mib = devices.free_bytes(device) >> 20 if device.type == "cuda" else None
-    names = Demand(model=order.model, wide=order.wide).candidates(free_mib)
+    names = Demand(model=order.model, wide=order.wide).candidates(devices.free_mib(order.device))
     too_large: list[str] = []
     for name in names:
         try:
