@@ -161,7 +161,7 @@ def test_a_lost_gpu_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_worker_that_improves_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The conversion is waited for; `keep_alive_s` counts after it too."""
+    """A conversion that is under way is waited for; then the worker may end."""
     worker = Worker(monkeypatch, keep_alive_s=10.0)
     worker.keeper.tick(0.0, busy=False)
     worker.ready(1.0, improving=True)
