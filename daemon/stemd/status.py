@@ -93,12 +93,12 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None
     device_name: str | None
     precision: str | None
-    runtime: str | None
     fallback: str | None
-    batch: int | None
-    improving: bool
     memory_bytes: int | None
-    gpu_peak_bytes: int | None
+    runtime: str | None = None
+    batch: int | None = None
+    improving: bool = False
+    gpu_peak_bytes: int | None = None
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
