@@ -47,7 +47,7 @@ def failing(engine: Engine, faults: dict[int, Exception | str], always: int = 10
     """The engine's first network fails from now on."""
     network = Failing(engine.networks[0], faults, always)
     networks: list[Network] = [network, *engine.networks[1:]]
-    if engine.networks is engine.eager:
+    if engine.networks == engine.eager:
         engine.eager = networks
     engine.networks = networks
     return network
