@@ -119,7 +119,9 @@ def test_three_songs_are_in_it_at_once(tmp_path: Path) -> None:
         waiting = daemon.song("c.wav")
         assert (waiting["state"], waiting["reason"], waiting["attempt"]) == ("waiting", "queued", 0)
         assert waiting["progress"]["queue_position"] == 1
-        told = daemon.until(lambda: len((s := daemon.read("_daemon.json"))["in_flight"]) == 2 and s, "two in flight")
+        told = daemon.until(
+            lambda: len((s := daemon.read("_daemon.json"))["in_flight"]) == 2 and s["queue"] and s, "three in it"
+        )
         assert [each["job_id"] for each in told["in_flight"]] == [first, second]
         assert told["running"] == told["in_flight"][0]
         assert [each["job_id"] for each in told["queue"]] == [third]
