@@ -47,41 +47,34 @@ def separate_audio(
     except OSError as error:
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
     tell("Loading the model")
-    engine = _engine(
-        Warm(
-            model=settings.model.name,
-            wide=Demand.of(settings.model.name, settings.defaults.stems).wide,
-            device=settings.model.device,
-            precision=settings.model.precision,
-            batch=settings.model.batch,
-            models=str(settings.models),
-            compiled=str(settings.compiled),
-            repo=settings.model.repo or None,
-            allow_pickle=settings.model.allow_pickle,
-        )
+    engine = _engine(Warm.of(settings, Demand.of(settings.model.name, settings.defaults.stems)))
+    observer = pipeline.Observer(
+        check=check, began=lambda _: None, decoded=lambda _: None, progressed=lambda tick: tell(tick.message)
     )
     with tempfile.TemporaryDirectory(prefix=".stemd-", dir=folder) as work:
-        out, tmp = Path(work, "out"), Path(work, "tmp")
-        out.mkdir()
-        tmp.mkdir()
-        order = pipeline.Order(
-            song=song,
-            name=os.fsencode(song.name).decode("utf-8", "replace"),
-            tmp=tmp,
-            out=out,
-            options=settings.options,
-            max_duration_s=settings.limits.max_duration_s,
-            seed=seed,
-        )
-        observer = pipeline.Observer(
-            check=check, began=lambda _: None, decoded=lambda _: None, progressed=lambda tick: tell(tick.message)
-        )
+        order = _order(song, Path(work), settings, seed)
         result = pipeline.run(order, engine, observer, {})
         check()
         for file in result.files:
             (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
-            (out / file.name).replace(folder / file.name)
+            (order.out / file.name).replace(folder / file.name)
     return True
+
+
+def _order(song: Path, work: Path, settings: config.Config, seed: int) -> pipeline.Order:
+    """What to do, in a work folder that is there and empty."""
+    out, tmp = work / "out", work / "tmp"
+    out.mkdir()
+    tmp.mkdir()
+    return pipeline.Order(
+        song=song,
+        name=os.fsencode(song.name).decode("utf-8", "replace"),
+        tmp=tmp,
+        out=out,
+        options=settings.options,
+        max_duration_s=settings.limits.max_duration_s,
+        seed=seed,
+    )
 
 
 @lru_cache(maxsize=1)

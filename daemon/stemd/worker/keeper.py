@@ -183,20 +183,7 @@ class Keeper:
         assert self.handle is not None
         self._demand, self.state, self._heard = demand, "starting", now
         self.message = f"Loading {demand.model}"
-        model = self._config.model
-        self.handle.send(
-            Warm(
-                model=demand.model,
-                wide=demand.wide,
-                device=model.device,
-                precision=model.precision,
-                batch=model.batch,
-                models=str(self._config.models),
-                compiled=str(self._config.compiled),
-                repo=model.repo or None,
-                allow_pickle=model.allow_pickle,
-            )
-        )
+        self.handle.send(Warm.of(self._config, demand))
 
     def hear(self, said: Said, now: float) -> bool:
         """Note what the worker says of itself; False where it is from a process that is no longer the worker."""

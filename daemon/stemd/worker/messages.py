@@ -14,7 +14,9 @@ While one song is separated, the stems of the one before are written and the nex
 
 import msgspec
 
+from stemd.config import Config
 from stemd.job import EngineFacts, Error, Options, StemFile, Step, Tick
+from stemd.models.names import Demand
 from stemd.track import Track
 
 
@@ -34,6 +36,21 @@ class Warm(_Message, frozen=True):
     precision: str = "auto"
     batch: int | str = "auto"
     compiled: str | None = None
+
+    @classmethod
+    def of(cls, config: Config, demand: Demand) -> "Warm":
+        """The order for what is demanded, as the configuration has it."""
+        return cls(
+            model=demand.model,
+            device=config.model.device,
+            models=str(config.models),
+            repo=config.model.repo or None,
+            allow_pickle=config.model.allow_pickle,
+            wide=demand.wide,
+            precision=config.model.precision,
+            batch=config.model.batch,
+            compiled=str(config.compiled),
+        )
 
 
 class Separate(_Message, frozen=True):
