@@ -6,7 +6,7 @@ left     the last job of a name whose original is still in the inbox
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,7 +86,11 @@ class Jobs:
 
     def queue(self) -> list[Job]:
         """What waits for its turn, in the order of work."""
-        return [self._by_id[job_id] for job_id in self._line]
+        return list(self.in_line())
+
+    def in_line(self) -> Iterator[Job]:
+        """The same one by one, for whoever needs only the first of ten thousand; nothing may be changed meanwhile."""
+        return (self._by_id[job_id] for job_id in self._line)
 
     # ---- what becomes of them
 

@@ -22,7 +22,7 @@ class Line:
         return len(self._sorted)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([job_id for *_, job_id in self._sorted])
+        return (job_id for *_, job_id in self._sorted.copy())
 
     def put(self, job: Job) -> None:
         """Give `job` the place that it has a right to now, or none."""

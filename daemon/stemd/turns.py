@@ -49,7 +49,7 @@ class Turns:
         in_flight = self._runner.in_flight
         if not in_flight or self._places.missing or any(job.alone for job in in_flight):
             return None
-        for job in self._jobs.queue():
+        for job in self._jobs.in_line():
             if self._is_held(job, now) or not self._places.may_hold(job.name):
                 continue
             if self._keeper.serves(job.options):
