@@ -242,9 +242,8 @@ def order(tmp_path: Path) -> Conversion:
 def ordered(models: Path, name: str, folder: Path) -> Conversion:
     files = store.locate(name, repo=None, models=models, allow_pickle=False)
     sha256 = load(files, allow_pickle=False).sha256
-    return Conversion(
-        model=name, models=str(models), repo=None, allow_pickle=False, sha256=sha256, folder=str(folder / "compiled")
-    )
+    where = store.Where(name=name, models=str(models), repo=None, allow_pickle=False)
+    return Conversion(model=where, sha256=sha256, folder=str(folder / "compiled"))
 
 
 @contextlib.contextmanager
@@ -287,8 +286,8 @@ def test_a_conversion_in_a_process_of_its_own(order: Conversion) -> None:
     folder = conversion(order)
     assert folder is not None
     assert half_made(order) == []
-    files = store.locate("mine", repo=None, models=Path(order.models), allow_pickle=False)
-    yardsticks = [Eager(member, torch.device("cpu")) for member in load(files, allow_pickle=False).model.models]
+    mine = load(order.model.locate(), allow_pickle=False).model
+    yardsticks = [Eager(member, torch.device("cpu")) for member in mine.models]
     ((_, (network,)),) = candidates.build(yardsticks, folder, wanted="float32", threads=2)
     window = windows(yardsticks[0].member)
     assert error(network(window, never), yardsticks[0](window, never)) < LIMIT["float32"]

@@ -34,8 +34,9 @@ def run(runtime: str, precision: str, seconds: float, fault: str | None = None) 
         ("auto", [("torch", "float32", 2.0), ("openvino", "float32", 1.95)], None),
         ("auto", [("torch", "float32", 2.0), ("openvino", "float32", 1.0, "off")], None),
         ("bfloat16", [("torch", "float32", 0.5), ("openvino", "bfloat16", 0.8)], "bfloat16"),
+        ("bfloat16", [("torch", "bfloat16", 0.5), ("openvino", "bfloat16", 0.8)], None),
     ],
-    ids=["the fastest", "of float32", "hardly faster", "wrong", "asked for by name"],
+    ids=["the fastest", "of float32", "hardly faster", "wrong", "asked for by name", "torch has it too"],
 )
 def test_who_wins(precision: str, runs: list[Any], winner: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fastest that is right and clearly faster than torch; what is asked for by name need not be faster."""

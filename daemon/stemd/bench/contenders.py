@@ -21,12 +21,12 @@ import msgspec
 from stemd import client
 from stemd import config as configuration
 from stemd.bench.messages import Done, Loaded, Setup, Task
-from stemd.bench.models import Where
 from stemd.bench.processes import child, last_line, peak_bytes
 from stemd.bench.report import Run, Song
 from stemd.commands.submit import RefusedError
 from stemd.commands.wait import Follower
 from stemd.job import EngineFacts, State
+from stemd.models.store import Where
 from stemd.spool import Spool
 from stemd.status import Sidecar
 

@@ -10,28 +10,15 @@ import msgspec
 from stemd.commands.submit import RefusedError
 from stemd.config import Config
 from stemd.errors import AudioProcessingError, Code
-from stemd.models import store
+from stemd.models.store import Where
 
 STAND_IN = "htdemucs"
 """The model that random weights of its architecture can stand in for: they are as fast."""
 RANDOM = "htdemucs-random"
 
 
-class Where(msgspec.Struct, frozen=True, kw_only=True):
-    """A model, and where its files are looked for."""
-
-    name: str
-    repo: str | None
-    models: str
-    allow_pickle: bool
-
-    def locate(self) -> store.ModelFiles:
-        repo = Path(self.repo) if self.repo else None
-        return store.locate(self.name, repo=repo, models=Path(self.models), allow_pickle=self.allow_pickle)
-
-
 def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None]) -> Where:
-    """Fill `folder` with the model `name`, or with the stand-in. Raises RefusedError, and what `store.locate` raises."""
+    """Fill `folder` with the model `name`, or with the stand-in. Raises RefusedError, and what `Where.locate` raises."""
     folder.mkdir()
     there = Where(
         name=name,

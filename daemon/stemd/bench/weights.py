@@ -3,7 +3,7 @@
     FOLDER/ NAME.yaml  SIG.safetensors    as stemd reads them
                        SIG.th             the same weights, for Demucs: of a local folder it reads no other kind
 
-MODEL is a `models.Where` in JSON. Without it the model is a full-size htdemucs with random weights, which is as fast as the
+MODEL is a `store.Where` in JSON. Without it the model is a full-size htdemucs with random weights, which is as fast as the
 published one. Weights are in half precision, as Demucs publishes them. A process of its own: its memory goes with it.
 """
 
@@ -20,10 +20,11 @@ import yaml
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
-from stemd.bench.models import RANDOM, Where
+from stemd.bench.models import RANDOM
 from stemd.engine import model
 from stemd.errors import AudioProcessingError
 from stemd.models.demo.checkpoint import ARCHITECTURE
+from stemd.models.store import Where
 
 FULL_SIZE = ARCHITECTURE | {
     "channels": 48,

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from stemd.models.store import Where
 from stemd.spool import remove_tree, rename_new, sync, sync_folder, write_whole
 
 FORMAT = 1
@@ -39,12 +40,9 @@ KEEP_S = 30 * 86400.0
 
 
 class Conversion(msgspec.Struct, frozen=True, kw_only=True):
-    """What to convert: a model as `worker.messages.Warm` names it, the sha256 it must have, and STATE/compiled."""
+    """What to convert: a model, the sha256 it must have, and STATE/compiled."""
 
-    model: str
-    models: str
-    repo: str | None
-    allow_pickle: bool
+    model: Where
     sha256: str
     folder: str
 

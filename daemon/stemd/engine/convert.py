@@ -1,6 +1,6 @@
 """Converts a model for OpenVINO: `python -m stemd.engine.convert`, a process of its own, since it takes gigabytes.
 
-    {"model": "demo", "models": "/tmp", "repo": null, "allow_pickle": false, "sha256": "...", "folder": "/tmp/compiled"}
+    {"model": {"name": "demo", "models": "/tmp", "repo": null, "allow_pickle": false}, "sha256": "...", "folder": "/tmp/c"}
 
 That line on standard input says what (`conversions.Conversion`). Exit status 0: it is there. 3: this model cannot be
 converted, ever, and why is kept. Anything else: not now. The last line on standard error is the reason.
@@ -43,9 +43,9 @@ def main() -> int:
         with conversions.making(root, key) as folder:
             convert(loaded.model.models, folder)
     except (MemoryError, OSError, ImportError) as error:
-        return _say(f"{order.model} cannot be converted here ({type(error).__name__}: {error})", 1)
+        return _say(f"{order.model.name} cannot be converted here ({type(error).__name__}: {error})", 1)
     except Exception as error:  # noqa: BLE001 - tracing and converting run whatever the model is made of
-        reason = f"{order.model} cannot be converted: {' '.join(str(error).split())[:300] or type(error).__name__}"
+        reason = f"{order.model.name} cannot be converted: {' '.join(str(error).split())[:300] or type(error).__name__}"
         if "memory" not in reason:  # torch has no exception of its own for it
             conversions.refuse(root, key, reason)
             return _say(reason, REFUSED_STATUS)
@@ -55,13 +55,10 @@ def main() -> int:
 
 def _load(order: Conversion) -> "LoadedModel":
     from stemd.engine.model import load
-    from stemd.models import store
 
-    repo = Path(order.repo) if order.repo else None
-    files = store.locate(order.model, repo=repo, models=Path(order.models), allow_pickle=order.allow_pickle)
-    loaded = load(files, allow_pickle=order.allow_pickle)
+    loaded = load(order.model.locate(), allow_pickle=order.model.allow_pickle)
     if loaded.sha256 != order.sha256:
-        raise ValueError(f"the model {order.model} has changed since it was loaded")
+        raise ValueError(f"the model {order.model.name} has changed since it was loaded")
     return loaded
 
 

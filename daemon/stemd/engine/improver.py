@@ -14,7 +14,6 @@ import msgspec
 from stemd.engine import conversions, processor
 from stemd.engine.conversions import Conversion
 from stemd.errors import AudioProcessingError
-from stemd.models import store
 
 PROGRAM = [sys.executable, "-m", "stemd.engine.convert"]
 
@@ -59,14 +58,12 @@ class Improver:
         return None
 
     def _no_room(self) -> str | None:
-        order = self._conversion
-        repo = Path(order.repo) if order.repo else None
-        files = store.locate(order.model, repo=repo, models=Path(order.models), allow_pickle=order.allow_pickle)
+        files = self._conversion.model.locate()
         size = sum(path.stat().st_size for path in {member.path for member in files.members})
         needed, room = ROOM_BYTES + ROOM_FACTOR * size, processor.room()
         if room >= needed:
             return None
-        return f"to convert {order.model} takes {needed / 1e9:.1f} GB of free memory, and there are {room / 1e9:.1f}"
+        return f"to convert {files.name} takes {needed / 1e9:.1f} GB of free memory, and there are {room / 1e9:.1f}"
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)

@@ -134,13 +134,18 @@ def _record(engine: Engine, rules: Rules) -> tuple[Run, ...] | None:
 
 
 def _winner(runs: Sequence[Run], rules: Rules) -> Run | None:
-    """The entrant to use; None: what is there already. One that was asked for by name, or by device, need not be faster."""
+    """The entrant to use; None: what is there already, where no entrant is clearly faster.
+
+    Torch is no rival where it could not give the precision or the device that was asked for by name.
+    """
     right = [run for run in runs if run.runtime == "openvino" and run.fault is None and run.precision in rules.entrants]
     best = min(right, key=lambda run: run.seconds, default=None)
-    if best is None or rules.target == "GPU" or rules.precision not in ("auto", "float32"):
-        return best
-    there = min(run.seconds for run in runs if run.runtime == "torch")
-    return best if best.seconds < proof.FASTER * there else None
+    rivals = [
+        run.seconds
+        for run in runs
+        if run.runtime == "torch" and rules.target == "CPU" and rules.precision in ("auto", run.precision)
+    ]
+    return best if best is None or not rivals or best.seconds < proof.FASTER * min(rivals) else None
 
 
 def _with(engine: Engine, networks: list[Network], rules: Rules) -> Engine:

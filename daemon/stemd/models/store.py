@@ -54,6 +54,20 @@ class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The folder of the members' records; null: none are kept, since the package vouches for its demo model."""
 
 
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """A model by its name, and where its files are looked for; as plain text, for another process."""
+
+    name: str
+    repo: str | None
+    models: str
+    allow_pickle: bool
+
+    def locate(self) -> ModelFiles:
+        """Raises as the function of that name."""
+        repo = Path(self.repo) if self.repo else None
+        return locate(self.name, repo=repo, models=Path(self.models), allow_pickle=self.allow_pickle)
+
+
 class State(StrEnum):
     RECORDED = "recorded"
     UNRECORDED = "unrecorded"

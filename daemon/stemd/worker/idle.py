@@ -69,12 +69,7 @@ class Idle:
         self.close()
 
     def _conversion(self, engine: Engine) -> Conversion:
-        order = self._order
+        facts = engine.facts
         return Conversion(
-            model=engine.facts.model,
-            models=order.models,
-            repo=order.repo,
-            allow_pickle=order.allow_pickle,
-            sha256=engine.facts.model_sha256,
-            folder=order.compiled or "",
+            model=self._order.where(facts.model), sha256=facts.model_sha256, folder=self._order.compiled or ""
         )

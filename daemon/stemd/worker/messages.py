@@ -17,6 +17,7 @@ import msgspec
 from stemd.config import Config
 from stemd.job import EngineFacts, Error, Options, StemFile, Step, Tick
 from stemd.models.names import Demand
+from stemd.models.store import Where
 from stemd.track import Track
 
 
@@ -51,6 +52,10 @@ class Warm(_Message, frozen=True):
             batch=config.model.batch,
             compiled=str(config.compiled),
         )
+
+    def where(self, name: str) -> Where:
+        """A model that will do, where this order has it looked for."""
+        return Where(name=name, repo=self.repo, models=self.models, allow_pickle=self.allow_pickle)
 
 
 class Separate(_Message, frozen=True):

@@ -8,7 +8,6 @@ from stemd.engine import openvino, race
 from stemd.engine.engine import Engine
 from stemd.engine.model import LoadedModel, load
 from stemd.errors import AudioProcessingError, Code, ModelTooLargeError
-from stemd.models import store
 from stemd.models.fetch import fetch
 from stemd.models.names import AUTO, PUBLISHED, Demand
 from stemd.worker.messages import Warm
@@ -39,13 +38,12 @@ def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
 
 
 def _load(name: str, order: Warm, tell: Callable[[str], None]) -> LoadedModel:
-    repo, models = Path(order.repo) if order.repo else None, Path(order.models)
     try:
-        files = store.locate(name, repo=repo, models=models, allow_pickle=order.allow_pickle)
+        files = order.where(name).locate()
     except AudioProcessingError as error:
-        if error.code is not Code.MODEL_MISSING or repo is not None or name not in PUBLISHED:
+        if error.code is not Code.MODEL_MISSING or order.repo is not None or name not in PUBLISHED:
             raise
-        files = fetch(name, models, progress=lambda at: tell(str(at)))
+        files = fetch(name, Path(order.models), progress=lambda at: tell(str(at)))
     return load(files, allow_pickle=order.allow_pickle)
 
 
