@@ -1,4 +1,9 @@
-# Sourced by daemon/try and tests/run: makes .venv from the lock file, once. Needs $root, the project's folder.
+# Sourced by daemon/try, tests/run, tests/benchmarks/run and systemd/install: makes a virtual environment from the lock
+# files, once. Needs $root, the project's folder. $venv is where it is made, $home what it is for: both are $root's own, except
+# for systemd/install.
+
+venv=${venv:-$root/.venv}
+home=${home:-$root}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -14,34 +19,52 @@ find_python() {
     return 1
 }
 
-# install LOCK: brings .venv to what config/LOCK says. The stamp is written last, so what was interrupted is done again.
-install() {
-    local lock=$root/config/$1 stamp=$root/.venv/$1.sha256 sum
+# lock NAME: brings the environment to what config/NAME says. The stamp is written last, so what was interrupted is done again.
+lock() {
+    local lock=$root/config/$1 stamp=$venv/$1.sha256 sum
     sum=$(sha256sum <"$lock")
     [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
-    say "Installing $1 into .venv (once; with torch it is about 5 GB and a few minutes) ..."
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-        ${2:-"--only-binary=:all:"} -r "$lock" || return
+    say "Installing $1 into $(basename "$venv") (once; with torch it is about 5 GB and a few minutes) ..."
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes \
+        --no-deps "${2:---only-binary=:all:}" -r "$lock" || return
     printf '%s' "$sum" >"$stamp"
 }
 
 make_venv() {
     local python
     python=$(find_python) || return
-    if ! "$root/.venv/bin/python" -c 'import pip' 2>/dev/null; then
-        "$python" -m venv --clear "$root/.venv" || {
+    if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+        "$python" -m venv --clear "$venv" || {
             say "The virtual environment cannot be made. On Debian or Ubuntu: apt install python3-venv"
             return 1
         }
     fi
-    install requirements.lock || return
+    lock requirements.lock || return
     # The package itself needs no building: its folder on the path, and its command.
-    "$root/.venv/bin/python" - "$root" <<'PYTHON'
+    "$venv/bin/python" - "$home" <<'PYTHON'
 import pathlib, sys, sysconfig
-root = pathlib.Path(sys.argv[1])
-(pathlib.Path(sysconfig.get_path("purelib")) / "stemd.pth").write_text(f"{root / 'daemon'}\n")
+home = pathlib.Path(sys.argv[1])
+(pathlib.Path(sysconfig.get_path("purelib")) / "stemd.pth").write_text(f"{home / 'daemon'}\n")
 command = pathlib.Path(sys.prefix) / "bin" / "stemd"
 command.write_text(f"#!{sys.prefix}/bin/python\nfrom stemd.__main__ import main\n\nmain()\n")
 command.chmod(0o755)
 PYTHON
+}
+
+# packages NAME...: system packages, where they may be installed.
+packages() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"; } >/dev/null 2>&1 ||
+            say "Could not install: apt-get install $*"
+    fi
+}
+
+compiler="libsystemd-dev pkg-config gcc python3-dev"
+
+# systemd-python has to be compiled. Whether it is there afterwards.
+make_systemd_python() {
+    "$venv/bin/python" -c 'from systemd import daemon' 2>/dev/null && return
+    # shellcheck disable=SC2086 # four words
+    { pkg-config --exists libsystemd && command -v gcc; } >/dev/null 2>&1 || packages $compiler
+    lock requirements-systemd.lock "--no-build-isolation" >/dev/null 2>&1
 }

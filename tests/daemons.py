@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -74,6 +76,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, *program, "--", "--config", str(self.config), "run"],
                 env=environment,
+                stdin=subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,
             )
@@ -193,3 +196,28 @@ def running(folder: Path, *, fake: bool = False, **sections: dict[str, Any]) -> 
         assert daemon.stop() == 0
     finally:
         daemon.end()
+
+
+@contextlib.contextmanager
+def heard(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A notify socket as systemd has: its address, and the lines that come."""
+    lines: list[str] = []
+    stop = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.bind(str(folder / "notify"))
+        line.settimeout(0.1)
+
+        def listen() -> None:
+            while not stop.is_set():
+                try:
+                    lines.extend(line.recv(4096).decode().splitlines())
+                except TimeoutError:
+                    continue
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        try:
+            yield str(folder / "notify"), lines
+        finally:
+            stop.set()
+            listener.join()

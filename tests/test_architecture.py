@@ -22,7 +22,7 @@ LIBRARIES = {
     "sqlite3": ("ledger",),
     "click": ("cli",),
     "rich": ("cli", "commands/view", "bench/program"),
-    "systemd": ("notify",),
+    "systemd": ("notify", "journal"),
     "tomli": ("config",),
 }
 """A library is imported only in these rooms."""
@@ -57,7 +57,7 @@ LAYERS = (
     ("__main__", "tour"),
     ("cli", "__init__"),
     ("bench/",),
-    ("service", "inprocess", "client", "checks", "commands/"),
+    ("service", "inprocess", "client", "checks", "commands/", "unit"),
     ("intake", "turns", "cancels", "leftovers", "recovery", "rebuild", "retention", "locks"),
     ("runner",),
     ("flight",),
@@ -66,7 +66,7 @@ LAYERS = (
     ("capture", "publishing"),
     ("ending", "places", "snapshot", "inbox/", "worker/"),
     ("pipeline", "jobs", "results"),
-    ("ledger", "line", "steps/", "status", "notify"),
+    ("ledger", "line", "steps/", "status", "notify", "journal"),
     ("documents",),
     ("engine/", "models/", "spool", "trace", "parent"),
     ("options",),

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemons import Daemon, make_song
+from daemons import Daemon, heard, make_song
 from mounts import Mount, bind, disk, mounts, needs_mounts, tmpfs
 from watching import faults
 
@@ -86,31 +84,6 @@ def all_done_once(daemon: Daemon, *names: str) -> None:
     daemon.until(lambda: not daemon.works(), "no work folder")
     songs = [json.loads(path.read_bytes())["song"] for path in daemon.outbox.glob("*/stems.json")]
     assert sorted(songs) == sorted(names)
-
-
-@contextmanager
-def heard(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """A notify socket as systemd has: its address, and the lines that come."""
-    lines: list[str] = []
-    stop = threading.Event()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-        line.bind(str(folder / "notify"))
-        line.settimeout(0.1)
-
-        def listen() -> None:
-            while not stop.is_set():
-                try:
-                    lines.extend(line.recv(4096).decode().splitlines())
-                except TimeoutError:
-                    continue
-
-        listener = threading.Thread(target=listen)
-        listener.start()
-        try:
-            yield str(folder / "notify"), lines
-        finally:
-            stop.set()
-            listener.join()
 
 
 # ---- not there at the start

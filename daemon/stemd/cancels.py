@@ -33,12 +33,16 @@ class Cancels:
     """Carries out the cancel files of each listing."""
 
     def __init__(self, config: Config, spool: Spool, jobs: Jobs, runner: Runner) -> None:
-        self._after = config.inbox.after
+        self.go_by(config)
         self._spool = spool
         self._jobs = jobs
         self._runner = runner
         self._strangers: dict[str, int] = {}
         self._first = True
+
+    def go_by(self, config: Config) -> None:
+        """Of another configuration from now on."""
+        self._after = config.inbox.after
 
     def look(self, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
         """Carry out every cancel file; those that are no part of a job, with their reason as kind.

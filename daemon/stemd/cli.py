@@ -1,6 +1,5 @@
 """The commands. All but `run`, `bench` and `models` work by files alone, for any user who can read and write the spool."""
 
-import logging
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from stemd import __version__, checks, client
+from stemd import __version__, checks, client, journal
 from stemd import config as configuration
 from stemd.commands import cancel as cancelling
 from stemd.commands import submit as submitting
@@ -30,13 +29,6 @@ BAD_CONFIG = 78
 INTERRUPTED = 130
 
 
-class _OneLine(logging.Formatter):
-    """A sentence a line, whatever the names in it hold; the traceback of a bug below it."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        return text.safe(super().formatMessage(record))
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="stemd")
 @click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
@@ -47,17 +39,15 @@ def commands(context: click.Context, path: Path | None) -> None:
 
 
 @commands.command()
-@click.pass_obj
-def run(config: Config) -> None:
-    """Watch the inbox and separate what is dropped there, until SIGTERM or Ctrl-C."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
-    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
-    # watchdog logs every inotify event at debug level, which hides everything else.
-    logging.getLogger("watchdog").setLevel(logging.WARNING)
+@click.pass_context
+def run(context: click.Context) -> None:
+    """Watch the inbox and separate what is dropped there, until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
+    config: Config = context.obj
+    journal.start(config.log.level)
     from stemd.service import Service  # the other commands need no ledger and no threads
 
-    Service(config).run()
+    path = context.find_root().params["path"]
+    Service(config, lambda: configuration.load(path)).run()
 
 
 @commands.command()

@@ -31,7 +31,7 @@ def vanish(job: Job, jobs: Jobs, spool: Spool, *, replaced: bool) -> Job:
     job = _finally(job, State.CANCELLED, jobs, message=message)
     if not replaced:
         jobs.show(job)
-    log.info("%s: %s", job.shown, message)
+    log.info("%s: %s", job.shown, message, extra=jobs.fields(job))
     return _finish(job, jobs, spool)
 
 
@@ -52,7 +52,14 @@ def conclude(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job:
         jobs.parked[job.job_id] = job
         return job
     jobs.parked.pop(job.job_id, None)
-    log.info("%s: %s%s", job.shown, job.state, f": {job.error.message}" if job.error else "")
+    log.log(
+        logging.WARNING if job.state is State.FAILED else logging.INFO,
+        "%s: %s%s",
+        job.shown,
+        job.state,
+        f": {job.error.message}" if job.error else "",
+        extra=jobs.fields(job),
+    )
     trace.point("9-original")
     left, warning = _put_away(job, spool, after)
     job = _answer_cancel(msgspec.structs.replace(job, left=left), jobs, spool)

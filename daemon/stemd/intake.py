@@ -59,6 +59,10 @@ class Intake:
         self._ready: list[Job] = []
         """The jobs that have become ready in this look."""
 
+    def go_by(self, config: Config) -> None:
+        """Of another configuration from now on."""
+        self._config = config
+
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to what has been listed."""
         self.again = FOREVER

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import status
+from stemd import journal, status
 from stemd.identity import Identity
 from stemd.job import FINAL, Job, Previous, Stage, State, move
 from stemd.ledger import Ledger
@@ -49,6 +49,8 @@ class Jobs:
         """Final jobs, by id, whose end has to wait for a folder that is away."""
         self.is_away: Callable[[str], bool] = lambda _: False
         """Whether a folder of the spool is away just now, or the inbox that had the song of this name."""
+        self.device: Callable[[], str | None] = lambda: None
+        """Where songs are separated at present."""
         value = ledger.fact(CANCELLED_ALL)
         self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
         """The last bare cancel file that was obeyed; it means nothing more."""
@@ -115,16 +117,22 @@ class Jobs:
             changes["next"] = newer.job_id  # whoever changes the job may not know of it
         moved = move(job, state, at=self.now, **changes)
         self._replace(moved)
-        if (moved.state, moved.reason, moved.step) != (job.state, job.reason, job.step):
-            log.info(
-                "%s: %s%s",
-                moved.shown,
-                moved.state,
-                f" ({moved.reason or moved.step})" if moved.reason or moved.step else "",
-                extra={"job": moved.job_id},
-            )
+        self._log(job, moved)
         self.show(moved)
         return moved
+
+    def _log(self, before: Job, job: Job) -> None:
+        """One entry for each change of state or reason; the steps of a job are of interest only to who looks closely."""
+        if (job.state, job.reason, job.step) == (before.state, before.reason, before.step):
+            return
+        is_new = job.state is not before.state
+        level = logging.INFO if is_new or job.reason is not before.reason else logging.DEBUG
+        detail = f" ({job.reason or job.step})" if job.reason or job.step else ""
+        log.log(level, "%s: %s%s", job.shown, job.state, detail, extra=self.fields(job, is_new=is_new))
+
+    def fields(self, job: Job, *, is_new: bool = True) -> dict[str, str]:
+        """What the journal is told of a job besides the sentence."""
+        return journal.about(job, device=self.device(), is_new=is_new)
 
     def record(self, job: Job, stage: Stage) -> Job:
         """Promise it: the stage and the job as it is now are on the disk when this returns."""

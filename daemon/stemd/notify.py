@@ -1,12 +1,12 @@
-"""What the daemon tells systemd (sd_notify(3)): READY, STATUS, WATCHDOG, STOPPING. Without systemd, nothing happens.
+"""What the daemon tells systemd (sd_notify(3)): READY, STATUS, WATCHDOG, RELOADING, STOPPING.
 
-systemd-python says it where it is installed. It has to be compiled, so where it is not, the datagram that sd_notify(3)
-documents is sent from here.
+systemd-python says it. Without it, or without systemd, nothing is said, and everything else works.
 """
 
 import logging
 import os
-import socket
+import time
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -15,38 +15,32 @@ from stemd.terminal import safe
 log = logging.getLogger(__name__)
 
 
+@cache
 def _library() -> ModuleType | None:
     try:
         # `import systemd` alone proves nothing: a folder of that name passes for a package.
         return import_module("systemd.daemon")
     except ImportError:
+        log.warning(
+            "NOTIFY_SOCKET is ignored: systemd-python is not installed, so systemd is not told how things are "
+            "(a unit for this daemon needs Type=exec then)"
+        )
         return None
-
-
-_systemd = _library()
 
 
 def send(*lines: str) -> None:
     """Tell systemd, for instance `send("READY=1", "STATUS=warm")`."""
-    text = "\n".join(safe(line) for line in lines)  # a song's name must not say READY=1
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
+    if not os.environ.get("NOTIFY_SOCKET") or (library := _library()) is None:
         return
     try:
-        if _systemd is not None:
-            _systemd.notify(text)
-        else:
-            _send(text, address)
+        library.notify("\n".join(safe(line) for line in lines))  # a song's name must not say READY=1
     except OSError as error:
         log.warning("systemd does not hear us: %s", error)
 
 
-def _send(text: str, address: str) -> None:
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
-        line.settimeout(1.0)  # the kernel holds a few datagrams; nobody must hold the loop
-        line.sendto(text.encode(), address)
+def reloading() -> None:
+    """The configuration is being read again; READY=1 ends it. The time is what `Type=notify-reload` asks for."""
+    send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog_s() -> float | None:

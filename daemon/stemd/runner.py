@@ -13,6 +13,8 @@ whom it concerns, and knows who else was in the worker when it died.
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from stemd.ahead import Ahead, has_room
 from stemd.capture import ResultChecked, SnapshotTaken
 from stemd.config import Config
@@ -60,6 +62,11 @@ class Runner:
             post=post,
             in_flight=lambda: self.in_flight,
         )
+
+    def go_by(self, config: Config) -> None:
+        """Of another configuration from now on; those in flight end by the one that they began with."""
+        self._config = config
+        self._ground = msgspec.structs.replace(self._ground, config=config)
 
     # ---- who there is
 

@@ -12,11 +12,13 @@ import logging
 import os
 import queue
 import signal
+import sys
 import time
 import uuid
+from collections.abc import Callable
 from types import FrameType
 
-from stemd import __version__, ending, notify, rebuild, retention, status
+from stemd import __version__, ending, journal, notify, rebuild, retention, status
 from stemd.cancels import Cancels
 from stemd.capture import ResultChecked, SnapshotTaken
 from stemd.config import Config
@@ -65,14 +67,19 @@ class Quit:
     """Stop, by signal."""
 
 
-Event = Wake | Quit | Said | Died | SnapshotTaken | ResultChecked
+class Reload:
+    """Read the configuration again, by signal."""
+
+
+Event = Wake | Quit | Reload | Said | Died | SnapshotTaken | ResultChecked
 
 
 class Service:
-    """One daemon on one spool."""
+    """One daemon on one spool. `load` reads the configuration anew, or raises ConfigError."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         self.config = config
+        self._load = load
         self.spool = Spool(config)
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
@@ -105,10 +112,11 @@ class Service:
         except OSError as error:
             raise ConfigError(f"The folder {error.filename} cannot be used: {error.strerror}.") from error
         survive_lease_breaks()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self.jobs = Jobs(self.spool, self.ledger, self.facts, time.time)
         self.places = Places(self.spool, self.ledger)
+        self.jobs.device = lambda: self.keeper.engine.device if self.keeper.engine else None
         self.jobs.breathe = lambda: self.tell(time.monotonic())
         self.jobs.is_away = self.places.are_away_for
         self.trust = Trust()
@@ -122,8 +130,10 @@ class Service:
         self.turns = Turns(self.jobs, self.runner, self.keeper, self.places)
         self.keeper.tick(time.monotonic(), busy=False)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.mailbox.put(Quit())
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # A terminal that is closed takes what runs in it along; nobody asks for another configuration so.
+        is_reload = number == signal.SIGHUP and not sys.stdin.isatty()
+        self.mailbox.put(Reload() if is_reload else Quit())
 
     def _wake(self) -> None:
         self.mailbox.put(Wake())
@@ -139,6 +149,8 @@ class Service:
         except queue.Empty:
             pass
         now = time.monotonic()
+        if self.keeper.is_outdated and not self.runner.in_flight:
+            self.keeper.renew(now)
         self.keeper.tick(now, busy=bool(self.runner.in_flight or self.jobs.queue_length))
         self.runner.tick(now)
         self.find_places(now)
@@ -160,18 +172,45 @@ class Service:
                 self._wanted = True
             case Quit():
                 self.state = "stopping"
-            case Said():
-                if self.keeper.hear(event, now):
-                    self.runner.on_message(event.message)
-                    if isinstance(event.message, Ready | Unready):
-                        self._due["heartbeat"] = 0.0
-            case Died():
-                if self.keeper.bury(event, now):
-                    self.runner.on_death(event.how)
+            case Reload():
+                self.reload(now)
+            case Said() if self.keeper.hear(event, now):
+                self.runner.on_message(event.message)
+                if isinstance(event.message, Ready | Unready):
+                    self._due["heartbeat"] = 0.0
+            case Died() if self.keeper.bury(event, now):
+                self.runner.on_death(event.how)
             case SnapshotTaken():
                 self.runner.on_snapshot(event)
             case ResultChecked():
                 self.runner.on_result(event)
+
+    def reload(self, now: float) -> None:
+        """Read the configuration again and go by it; one that cannot be used changes nothing."""
+        if self._announced:
+            notify.reloading()
+        try:
+            fresh = self._load()
+            if fresh.paths != self.config.paths:
+                raise ConfigError("[paths] has changed, which only a restart can take over")
+        except ConfigError as error:
+            log.error("The configuration was not read again, the old one stays: %s", error)
+        else:
+            self._go_by(fresh, now)
+            log.info("the configuration was read again")
+        if self._announced:
+            notify.send("READY=1")
+            self._due["heartbeat"] = 0.0
+
+    def _go_by(self, config: Config, now: float) -> None:
+        """Songs in flight end as they have begun, and songs in the queue keep their options."""
+        self.config = config
+        journal.set_level(config.log.level)
+        self.keeper.go_by(config, now)
+        self.runner.go_by(config)
+        self.intake.go_by(config)
+        self.cancels.go_by(config)
+        self._wanted = True
 
     def find_places(self, now: float) -> None:
         """See whether the folders are there; once they all are, and again when one has come back, open up."""

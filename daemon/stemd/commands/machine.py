@@ -98,4 +98,6 @@ def systemd() -> Finding:
     with contextlib.suppress(ModuleNotFoundError):
         if importlib.util.find_spec("systemd.daemon"):
             return Finding(Level.OK, "systemd", "systemd-python tells systemd how the daemon is")
-    return Finding(Level.OK, "systemd", "systemd-python is not installed: the same is told without it")
+    return Finding(
+        Level.NOTE, "systemd", "systemd-python is not installed: no READY, no WATCHDOG, and the journal without fields"
+    )

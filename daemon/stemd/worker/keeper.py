@@ -13,6 +13,7 @@ from statistics import median
 
 import msgspec
 
+from stemd import journal
 from stemd.config import Config
 from stemd.job import EngineFacts, Error, Options, Tick
 from stemd.models.names import Demand
@@ -53,11 +54,15 @@ class _Missing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keeper:
-    """The one worker, whichever process it is at the moment, and the one model that is warm in it."""
+    """The one worker, whichever process it is at the moment, and the one model that is warm in it.
+
+    `_demand` is what is asked of it now, `_default` what the configuration asks for before any song does.
+    """
 
     def __init__(self, config: Config, post: Callable[[Said | Died], None]) -> None:
         self._config = config
-        self._demand = Demand.of(config.model.name, config.defaults.stems)
+        self._demand = self._default = Demand.of(config.model.name, config.defaults.stems)
+        self._is_outdated = False
         self._warm: Demand | None = None
         """What was demanded when that came which is warm now."""
         self._post = post
@@ -91,6 +96,28 @@ class Keeper:
         return self.state != "starting"
 
     @property
+    def is_outdated(self) -> bool:
+        """Whether what is warm was asked for by a former configuration; `renew` ends that."""
+        return self._is_outdated
+
+    def go_by(self, config: Config, now: float) -> None:
+        """Of another configuration from now on. What was missing may be there: it is asked for again."""
+        demand = Demand.of(config.model.name, config.defaults.stems)
+        if (Warm.of(config, demand), demand) != (Warm.of(self._config, self._default), self._default):
+            self._is_outdated = True
+        self._config, self._default = config, demand
+        self.missing = {each: msgspec.structs.replace(known, ask_again=now) for each, known in self.missing.items()}
+
+    def renew(self, now: float) -> None:
+        """Begin anew with the configuration as it is now. For when no song is at work."""
+        self._is_outdated = False
+        self._demand = self._default
+        if self.state == "asleep":
+            return
+        log.info("worker: begins anew, since the configuration of the model has changed")
+        self._restart(now, "The configuration of the model has changed")
+
+    @property
     def status(self) -> WorkerStatus:
         pid = self.handle.pid if self.handle else None
         engine = self.engine
@@ -112,7 +139,7 @@ class Keeper:
 
     def serves(self, options: Options) -> bool:
         """Whether what is warm now will do for a song with these options."""
-        if not self.is_ready or self.engine is None:
+        if not self.is_ready or self.engine is None or self._is_outdated:
             return False
         demand = _demand(options)
         return demand == self._warm or demand.model == self.engine.model
@@ -165,7 +192,8 @@ class Keeper:
             log.info("worker: %s", self.message)
         elif self._misses_gpu and now >= self._warm_since + GPU_RETRY_S[min(self._gpu_tries, len(GPU_RETRY_S) - 1)]:
             self._gpu_tries += 1
-            self.kill(now, "the CPU stands in for a GPU, which may be back")
+            log.info("worker: begins anew, since the CPU stands in for a GPU that may be back")
+            self._restart(now, "Looking for the GPU")
 
     @property
     def _misses_gpu(self) -> bool:
@@ -230,7 +258,7 @@ class Keeper:
         """Note a death; False where that process was no longer the worker."""
         if self.handle is None or died.pid != self.handle.pid:
             return False
-        log.warning("worker %d: %s", died.pid, died.how)
+        self._log_death(f"worker {died.pid}: {died.how}")
         was_ready = self.is_ready
         self._drop(died.how)
         if was_ready:
@@ -241,10 +269,16 @@ class Keeper:
         return True
 
     def kill(self, now: float, why: str) -> None:
-        """End the process; the next tick starts another."""
-        log.warning("worker: ended, since %s", why)
+        """End the process, which is of no use any more; the next tick starts another."""
+        self._log_death(f"worker: ended, since {why}")
+        self._restart(now, why)
+
+    def _restart(self, now: float, why: str) -> None:
         self._drop(why)
         self._retry_at = now
+
+    def _log_death(self, sentence: str) -> None:
+        log.warning(sentence, extra=journal.about_worker(self.engine.device if self.engine else None))
 
     def touch(self, now: float) -> None:
         """Count silence from now on: work begins."""

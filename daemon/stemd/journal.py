@@ -1,0 +1,96 @@
+"""Where the log goes: to systemd's journal with fields of its own (systemd.journal-fields(7)), else to stderr as plain lines.
+
+    journalctl -t stemd JOB_ID=...      everything about one job
+    journalctl -t stemd CODE=bad-audio  every song that failed so
+    journalctl MESSAGE_ID=...           one kind of entry, see `Kind`
+
+Fields: JOB_ID, SONG (its path below the inbox), STATE, STEP, CODE (of the error), DEVICE; an entry has those that are known.
+"""
+
+import logging
+import os
+import sys
+from enum import StrEnum
+from importlib import import_module
+
+from stemd.job import Job, State
+from stemd.terminal import safe
+
+IDENTIFIER = "stemd"
+
+
+class Kind(StrEnum):
+    """MESSAGE_ID of the entries that somebody may want to find, or to act on. These values never change."""
+
+    STARTED = "5b0ad2f0d7f94f5c8d1b3fca0f7d3e61"
+    DONE = "0c9d2a5ee2ab4b0fa1ac9d3b6e7f4a18"
+    FAILED = "e2f3a7c15d8b4d4c9e06b7a1c84d9f35"
+    CANCELLED = "a81e64bd30cf4f6b92d57e0c1f3ab972"
+    WORKER_DIED = "7d46f19e8ba24c03b5f2e81d6a9c0754"
+
+
+_KINDS = {
+    State.RUNNING: Kind.STARTED,
+    State.DONE: Kind.DONE,
+    State.FAILED: Kind.FAILED,
+    State.CANCELLED: Kind.CANCELLED,
+}
+
+
+class OneLine(logging.Formatter):
+    """A sentence a line, whatever the names in it hold; the traceback of a bug below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        return safe(super().formatMessage(record))
+
+
+def start(level: str) -> None:
+    """Log from now on, from `level` (`info`, ...) upwards."""
+    handler = _journal() or logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine())
+    logging.basicConfig(handlers=[handler])
+    # watchdog logs every inotify event at debug level, which hides everything else.
+    logging.getLogger("watchdog").setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    logging.getLogger().setLevel(level.upper())
+
+
+def _journal() -> logging.Handler | None:
+    """The journal, where our stderr is connected to it ($JOURNAL_STREAM, systemd.exec(5)) and systemd-python is there."""
+    try:
+        stderr = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return None
+    if os.environ.get("JOURNAL_STREAM") != f"{stderr.st_dev}:{stderr.st_ino}":
+        return None
+    try:
+        handler: logging.Handler = import_module("systemd.journal").JournalHandler(SYSLOG_IDENTIFIER=IDENTIFIER)
+    except ImportError:
+        return None
+    return handler
+
+
+def about(job: Job, *, device: str | None = None, is_new: bool = True) -> dict[str, str]:
+    """The fields of an entry about a job as it is now, as `extra` of a log call.
+
+    `device` is where songs are separated at present. `is_new`: whether it has just come into its state.
+    """
+    where = job.engine.device if job.engine else device
+    fields = {
+        "MESSAGE_ID": _KINDS.get(job.state) if is_new else None,
+        "JOB_ID": job.job_id,
+        "SONG": job.shown,
+        "STATE": job.state,
+        "STEP": job.step,
+        "CODE": job.error.code if job.error else None,
+        "DEVICE": where if job.state is not State.WAITING else None,
+    }
+    return {name: str(value) for name, value in fields.items() if value is not None}
+
+
+def about_worker(device: str | None) -> dict[str, str]:
+    """The fields of an entry about a worker that has died; its songs have entries of their own."""
+    return {"MESSAGE_ID": Kind.WORKER_DIED.value, **({"DEVICE": device} if device else {})}

@@ -1,0 +1,119 @@
+"""What `systemd/install` writes besides the units: a first configuration, and what a unit must know of its folders.
+
+python -m stemd.unit config NAME SPOOL       a configuration for the service NAME (stemd, stemd@karaoke)
+python -m stemd.unit paths NAME CONFIG       its 50-paths.conf
+python -m stemd.unit folders CONFIG          the spool, then every other folder that is written to; one a line
+python -m stemd.unit private CONFIG          the folder of work that nobody else needs
+python -m stemd.unit model CONFIG            the name of the model
+"""
+
+import grp
+import json
+import sys
+from pathlib import Path
+
+from stemd import config as configuration
+from stemd.config import Config
+from stemd.errors import ConfigError
+from stemd.spool import Spool
+
+PARTS = ("inbox", "outbox", "status", "done", "failed")
+
+HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
+"""What ProtectHome= hides."""
+
+DEFAULT = "stemd"
+
+
+def first_configuration(name: str, spool: str, *, state: str = "", model: str = "") -> str:
+    """A short configuration: keys that it does not have stay at their defaults, also when a new version changes these."""
+    state = state or f"/var/lib/{name}"
+    lines = [
+        f"# The configuration of {name}. config/stemd.toml of the project shows every key with its default.",
+        "# After a change: systemctl reload; after a change of [paths]: systemd/install once more.",
+        "",
+        "[paths]",
+        f"spool = {json.dumps(spool, ensure_ascii=False)}",
+        f"state = {json.dumps(state, ensure_ascii=False)}",
+    ]
+    if name != DEFAULT and state.startswith("/var/lib/"):
+        lines.append(f'models = "/var/lib/{DEFAULT}/models"')
+    if model:
+        lines += ["", "[model]", f"name = {json.dumps(model)}"]
+    return "\n".join(lines) + "\n"
+
+
+def folders(config: Config) -> list[Path]:
+    """Every folder that the daemon writes to and that lies in no other, the spool first."""
+    found = [Path(config.paths.spool)]
+    others = [config.folder(part) for part in PARTS] + [config.state, config.models]
+    if config.paths.work:
+        others.append(Path(config.paths.work))
+    if all(not config.folder(part).is_relative_to(found[0]) for part in PARTS):
+        found = []  # each part is somewhere else, and the spool itself is nothing
+    for folder in others:
+        if not any(folder.is_relative_to(other) for other in found):
+            found.append(folder)
+    return found
+
+
+def paths(name: str, config: Config, where: str) -> str:
+    """The drop-in of a unit: mounts to wait for, folders to write to, and the group that they are shared by."""
+    written = folders(config)
+    own = Path("/var/lib", name)
+    needed = [*written, *([config.repo] if config.repo else [])]
+    lines = [
+        f"# Made by systemd/install from {where}; run it again when [paths] there has changed.",
+        "[Unit]",
+        *(f"RequiresMountsFor={_escaped(folder)}" for folder in needed),
+        "",
+        "[Service]",
+        # The minus: what is not there yet must not keep the daemon from starting and saying so.
+        *(f"ReadWritePaths={_escaped(folder, '-')}" for folder in written if not folder.is_relative_to(own)),
+    ]
+    if any(folder.is_relative_to(home) for folder in needed for home in HOMES):
+        lines += ["# A folder lies in somebody's home.", "ProtectHome=read-only"]
+    if group := _group(written[0]):
+        lines.append(f"Group={group}")
+    return "\n".join(lines) + "\n"
+
+
+def _group(share: Path) -> str | None:
+    """The group that a share belongs to; None: root's own, or nobody's."""
+    try:
+        number = share.stat().st_gid
+        return grp.getgrgid(number).gr_name if number else None
+    except (OSError, KeyError):
+        return None
+
+
+def _escaped(folder: Path, before: str = "") -> str:
+    """A path as units write it (systemd.syntax(7)): specifiers, quotes and blanks mean nothing in it."""
+    text = str(folder).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{before}{text}"'
+
+
+def main(words: list[str]) -> None:
+    """Print what was asked for. Raises ConfigError."""
+    match words:
+        case ["config", name, spool, *more]:
+            text = first_configuration(name, spool, **dict(each.split("=", 1) for each in more))
+            configuration.check(configuration.parse(text, "the new configuration"), "the new configuration")
+        case ["paths", name, file]:
+            text = paths(name, configuration.load(Path(file)), file)
+        case ["folders", file]:
+            text = "".join(f"{folder}\n" for folder in folders(configuration.load(Path(file))))
+        case ["private", file]:
+            text = f"{Spool(configuration.load(Path(file))).private}\n"
+        case ["model", file]:
+            text = f"{configuration.load(Path(file)).model.name}\n"
+        case _:
+            sys.exit(__doc__)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(f"stemd: {error}")
