@@ -5,7 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
-from daemons import Daemon, make_song
+from daemons import ROOT, Daemon, heard, make_song
 
 
 def test_systemd_hears_the_life_of_the_daemon(tmp_path: Path) -> None:
@@ -36,3 +36,21 @@ def test_systemd_hears_the_life_of_the_daemon(tmp_path: Path) -> None:
     assert "WATCHDOG=1" in heard
     assert any(text.startswith("STATUS=song.flac: ") for text in heard)
     assert heard[-1] == "STOPPING=1"
+
+
+def test_without_systemd_python(tmp_path: Path) -> None:
+    """NOTIFY_SOCKET is ignored with one line in the log, and everything works. A folder of that name is no library."""
+    (tmp_path / "path" / "systemd").mkdir(parents=True)
+    (tmp_path / "path" / "systemd" / "__init__.py").touch()
+    daemon = Daemon(tmp_path, fake=True)
+    path = f"{tmp_path / 'path'}:{ROOT / 'daemon'}"
+    try:
+        with heard(tmp_path) as (address, lines):
+            daemon.start(NOTIFY_SOCKET=address, WATCHDOG_USEC="2000000", PYTHONPATH=path).ready()
+            make_song(daemon.inbox / "song.wav", 0.3)
+            assert daemon.final("song.wav")["state"] == "done"
+            assert daemon.stop() == 0
+        assert lines == []
+    finally:
+        daemon.end()
+    assert daemon.log.read_text().count("NOTIFY_SOCKET is ignored") == 1

@@ -221,7 +221,7 @@ def find(line: list[str]) -> click.Command:
 def test_every_command_exists() -> None:
     """Every command and flag that the README shows is one."""
     code = "\n".join(re.findall(r"`[^`]+`|```sh.*?```", README, re.DOTALL))
-    shown = re.findall(r"stemd ((?:--config \S+ )?[a-z]+(?: [a-z]+\b)?)", code)
+    shown = re.findall(r"(?<!-u )stemd ((?:--config \S+ )?[a-z]+(?: [a-z]+\b)?)", code)
     assert len(shown) > 8
     for line in shown:
         assert find(re.sub(r"--config \S+ ", "", line).split()) is not commands, line
@@ -234,7 +234,7 @@ def test_every_command_exists() -> None:
         flags = {flag for parameter in command.params for flag in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", cells[0] + cells[1])) <= flags, cells[0]
     assert {words(cells[0])[0].split()[1] for cells in rows("Commands")} == set(commands.commands)
-    for path in re.findall(r"(?<![/\w])(?:daemon|tests|config|systemd)/[\w./-]+\w", README):
+    for path in re.findall(r"(?<![/\w.])(?:daemon|tests|config|systemd)/[\w./-]+\w", README):
         assert (ROOT / path).exists(), path
 
 
