@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by daemon/try, tests/run, tests/benchmarks/run and systemd/install: makes a virtual environment from the lock
 # files, once. Needs $root, the project's folder. $venv is where it is made, $home what it is for: both are $root's own, except
 # for systemd/install.
@@ -25,8 +26,11 @@ lock() {
     sum=$(sha256sum <"$lock")
     [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
     say "Installing $1 into $(basename "$venv") (once; with torch it is about 5 GB and a few minutes) ..."
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes \
-        --no-deps "${2:---only-binary=:all:}" -r "$lock" || return
+    # Packages of gigabytes pass through the folder for temporary files, and /tmp is often kept in memory.
+    mkdir -p "$venv/tmp"
+    TMPDIR=$venv/tmp "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+        --require-hashes --no-deps "${2:---only-binary=:all:}" -r "$lock" || return
+    rm -rf "$venv/tmp"
     printf '%s' "$sum" >"$stamp"
 }
 

@@ -1,5 +1,6 @@
 """The linters are tests, so that `tests/run` is the whole gate."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,3 +20,11 @@ def test_linter(command: list[str]) -> None:
         [sys.executable, "-m", *command, *places], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck: apt-get install shellcheck")
+def test_shell() -> None:
+    """shellcheck has nothing to say about the scripts."""
+    scripts = ["daemon/setup.sh", "daemon/try", "systemd/install", "tests/run", "tests/benchmarks/run"]
+    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

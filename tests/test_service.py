@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from daemons import ROOT, make_song
+from hub import Hub
 from machine import Machine, booted, needs_systemd
+from test_models import REPO, SIG, SMALL, packed, random_module
 
 pytestmark = needs_systemd
 
@@ -238,21 +240,26 @@ def test_a_dry_run_does_nothing(box: Box) -> None:
 
 
 def test_a_model_that_is_not_there(box: Box) -> None:
-    """Active, and STATUS says what is missing; songs wait until it is there."""
-    configure(box.machine)
+    """Active, and STATUS says what is missing; songs wait until the installer has fetched it, from a hub of our own."""
     text = box.machine.path("/etc/stemd/stemd.toml").read_text()
     box.machine.write("/etc/stemd/stemd.toml", text.replace('"demo"', '"htdemucs"'))
     box.machine.run("systemctl", "restart", UNIT)
+    assert box.machine.is_active(UNIT)
     assert "htdemucs" in box.machine.show(UNIT, "StatusText")["StatusText"]
     box.drop("waits.flac")
     assert "stemd models fetch htdemucs" in box.waits_for("model-missing", "waits.flac")["message"]
     said = box.install()
     assert "Still to do:" in said and "systemd/install --fetch htdemucs" in said
+    weights = packed(random_module(0), SMALL)
+    files = {(REPO, "htdemucs.yaml"): f"models: ['{SIG}']\n".encode(), (REPO, f"{SIG}.safetensors"): weights}
+    with Hub(files=files) as hub:
+        words = [f"{PROJECT}/systemd/install", "--fetch", "htdemucs"]
+        said = box.machine.run(*words, HF_ENDPOINT=hub.endpoint, no_proxy="127.0.0.1", NO_PROXY="127.0.0.1").stdout
+    assert "Still to do" not in said
+    assert box.done("waits.flac")["engine"]["model"] == "htdemucs"
     configure(box.machine)
-    box.machine.run("systemctl", "restart", UNIT)
-    # The song's options were frozen with the model that is missing; dropped again it has the new one.
-    box.machine.run("runuser", "-u", ANNA, "--", "touch", f"{SPOOL}/inbox/waits.flac")
-    box.done("waits.flac")
+    box.machine.run("systemctl", "reload", UNIT)
+    box.machine.until(lambda: box.read("_daemon.json")["worker"]["model"] == "demo", "the demo model is warm")
 
 
 def test_a_hung_worker(box: Box) -> None:
@@ -295,6 +302,8 @@ def test_killed(box: Box, who: str) -> None:
 
 def test_a_worker_beyond_its_memory_dies_alone(box: Box) -> None:
     """MemoryMax: the service stays, and the song is done when there is room again."""
+    box.machine.run("systemctl", "restart", UNIT)  # a worker that has had no song yet has to grow for the first
+    box.warm()
     pid = box.pid
     limit = sum(box.anonymous_bytes(each) for each in (pid, box.worker)) + (16 << 20)
     box.machine.run("systemctl", "set-property", "--runtime", UNIT, f"MemoryMax={limit}")
@@ -347,10 +356,12 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
     machine.write(
         "/etc/systemd/system/slow.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sleep 2\n"
     )
+    machine.run("mkdir", "/var/disk")
+    machine.run("mount", "-t", "tmpfs", "-o", "size=48m,mode=2775,gid=stemd", "disk", "/var/disk")
     machine.write(
         "/etc/systemd/system/srv-karaoke.mount",
         "[Unit]\nRequires=slow.service\nAfter=slow.service\n"
-        f"[Mount]\nWhat=tmpfs\nWhere={spool}\nType=tmpfs\nOptions=size=48m,mode=2775,gid=stemd\n",
+        f"[Mount]\nWhat=/var/disk\nWhere={spool}\nType=none\nOptions=bind\n",
     )
     machine.write(
         "/etc/stemd/stemd@karaoke.toml",
@@ -376,6 +387,9 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
 
 def test_the_units_are_spelt_right(box: Box) -> None:
     """`systemd-analyze verify` has nothing to say, and `security` no more than 2.0."""
+    program = box.machine.path("/root/.local/share/stemd/.venv/bin/stemd")
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
     for words in (
         [UNIT],
         ["stemd@other.service"],
@@ -383,6 +397,7 @@ def test_the_units_are_spelt_right(box: Box) -> None:
     ):
         done = box.machine.run("systemd-analyze", "verify", *words, XDG_RUNTIME_DIR="/run")
         assert (done.stdout, done.stderr) == ("", "")
+    shutil.rmtree(box.machine.path("/root/.local/share/stemd"))
     box.machine.run("systemd-analyze", "security", "--threshold=20", "--no-pager", UNIT)
 
 
@@ -507,6 +522,38 @@ def test_the_journal_has_fields(box: Box) -> None:
     assert end["MESSAGE_ID"] == "a81e64bd30cf4f6b92d57e0c1f3ab972"
 
 
+# ---- for one user
+
+
+@pytest.mark.slow
+def test_for_one_user(box: Box) -> None:
+    """`--user` needs no root: installed, used and taken away by a user of a desktop, in that user's own manager."""
+    machine = box.machine
+    machine.run("useradd", "--create-home", "bob")
+    number = machine.run("id", "-u", "bob").stdout.strip()
+    machine.run("loginctl", "enable-linger", "bob")
+    machine.until(lambda: machine.is_active(f"user@{number}.service"), "bob's own systemd")
+    shutil.copytree(machine.path(PROJECT), machine.path("/home/bob/project"), symlinks=True)
+    machine.write(
+        "/home/bob/.config/stemd/stemd.toml",
+        '[paths]\nspool = "/home/bob/songs"\nstate = "/home/bob/.local/state/stemd"\n[model]\nname = "demo"\n',
+    )
+    machine.run("chown", "-R", "bob:", "/home/bob")
+
+    def bob(*words: str) -> str:
+        environment = {"HOME": "/home/bob", "XDG_RUNTIME_DIR": f"/run/user/{number}"}
+        return machine.run("runuser", "-u", "bob", "--", *words, **environment).stdout
+
+    said = bob("/home/bob/project/systemd/install", "--user")
+    assert "Active: active (running)" in said
+    make_song(machine.path("/home/bob/songs/inbox/song.flac"))
+    box.done("song.flac", "/home/bob/songs")
+    bob("/home/bob/project/systemd/install", "--user", "--uninstall")
+    left = bob("find", "/home/bob", "-name", "stemd*", "-not", "-path", "/home/bob/project/*").split()
+    assert sorted(left) == ["/home/bob/.config/stemd", "/home/bob/.config/stemd/stemd.toml"]
+    assert machine.path("/home/bob/songs/outbox/song/vocals.flac").exists()
+
+
 # ---- taken away
 
 
@@ -515,7 +562,7 @@ def test_taking_it_away(box: Box) -> None:
     machine = box.machine
     said = box.install("--uninstall")
     assert "What stays:" in said and SPOOL in said
-    left = machine.run("find", "/etc", "/opt", "/run", "/srv", "/usr/local", "/var", "-name", "*stemd*").stdout.split()
+    left = machine.run("find", "/etc", "/opt", "/run", "/srv", "/usr/local", "/var", "-name", "stemd*").stdout.split()
     assert sorted(left) == ["/etc/stemd", "/etc/stemd/stemd.toml", "/etc/stemd/stemd@karaoke.toml", "/srv/stemd"]
     assert machine.path(f"{SPOOL}/outbox/good/vocals.flac").exists()
     assert machine.path(f"{SPOOL}/done/good.flac").exists()
