@@ -262,6 +262,18 @@ def test_a_model_that_is_not_there(box: Box) -> None:
     box.machine.until(lambda: box.read("_daemon.json")["worker"]["model"] == "demo", "the demo model is warm")
 
 
+def test_a_configuration_that_is_wrong_from_the_start(box: Box) -> None:
+    """It fails with exit status 78, says why, and is not started over and over; mended, it starts."""
+    configure(box.machine, '[defaults]\nfromat = "wav"\n')
+    assert box.machine.run("systemctl", "restart", UNIT, check=False).returncode != 0
+    facts = box.machine.show(UNIT, "ActiveState", "ExecMainStatus", "NRestarts")
+    assert facts == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
+    assert any("fromat" in each["MESSAGE"] for each in box.machine.journal("-t", "stemd"))
+    configure(box.machine)
+    box.machine.run("systemctl", "start", UNIT)
+    box.warm()
+
+
 def test_a_hung_worker(box: Box) -> None:
     """It is killed, and the song is tried again."""
     box.drop("hung.flac", 60.0)
