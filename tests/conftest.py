@@ -15,7 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long sweeps whole")
 
 
+LONGEST = ("test_service.py", "test_latency.py", "test_engine.py")
+"""They are begun first, so that nobody waits for the last one alone."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if not config.getoption("--full"):
         skip = pytest.mark.skip(reason="a long sweep: tests/run --full runs it")
         for item in items:

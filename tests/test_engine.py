@@ -147,8 +147,14 @@ def music() -> torch.Tensor:
     return torch.from_numpy(soundfile.read(MUSIC, dtype="float32", always_2d=True)[0].T.copy())
 
 
-@pytest.mark.parametrize("song", [music, twelve])
-@pytest.mark.parametrize("make", [full_size, unequal_bag, hdemucs])
+@pytest.mark.parametrize(
+    ("make", "song"),
+    [
+        (full_size, twelve),
+        pytest.param(full_size, music, marks=pytest.mark.slow),
+        *((make, song) for make in (unequal_bag, hdemucs) for song in (music, twelve)),
+    ],
+)
 def test_equals_demucs(make: Callable[[], BagOfModels], song: Callable[[], torch.Tensor], tmp_path: Path) -> None:
     """A full-size htdemucs, a bag of two with unequal weights, and an HDemucs, all with random weights."""
     bag, wave = make(), song()
