@@ -5,7 +5,9 @@ One machine for all of it; every test leaves the service active and idle.
 
 import contextlib
 import json
+import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -441,9 +443,7 @@ print("PROBE " + json.dumps({
         "/etc/x", "/usr/x", "/opt/stemd/x", "/var/x", "/srv/x", "/srv/stemd/x", "/var/lib/stemd@probe/x")},
     "home": fails(os.listdir, "/home/anna"),
     "network": fails(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
-    "interfaces": sorted(os.listdir("/sys/class/net")),
-    "links": [name for _, name in socket.if_nameindex()] if False else sorted(
-        line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]),
+    "links": [line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]],
     "capabilities": int(status["CapEff"], 16),
     "bounding": int(status["CapBnd"], 16),
     "no_new_privileges": status["NoNewPrivs"],
@@ -453,6 +453,8 @@ print("PROBE " + json.dumps({
     "unshare": call("unshare", 0x10000000),
     "reboot": call("reboot", 0),
     "lease": fails(lease, "/srv/stemd/anna's"),
+    "device": fails(os.open, "/srv/stemd/fuse", os.O_RDWR),
+    "null": fails(os.open, "/dev/null", os.O_RDWR),
     "others": [pid for pid in os.listdir("/proc") if pid == "1"],
 }))
 """
@@ -464,6 +466,10 @@ def test_the_hardening_from_inside(box: Box) -> None:
     machine.write("/opt/stemd/probe.py", PROBE)
     machine.run("install", "-m", "4755", "/usr/bin/id", "/srv/stemd/id")
     machine.run("runuser", "-u", ANNA, "--", "cp", "/etc/hostname", "/srv/stemd/anna's")
+    fuse = machine.path("/srv/stemd/fuse")
+    os.mknod(fuse, stat.S_IFCHR, os.makedev(10, 229))
+    fuse.chmod(0o666)
+    machine.run("sh", "-c", "exec 3<> /srv/stemd/fuse")  # whoever is not in the service may open it
     shutil.copytree(
         machine.path(f"/etc/systemd/system/{UNIT}.d"), machine.path("/etc/systemd/system/stemd@probe.service.d")
     )
@@ -493,8 +499,9 @@ def test_the_hardening_from_inside(box: Box) -> None:
     assert found["user"] != 0 and found["setuid"] == str(found["user"])
     assert {found["mount"], found["unshare"], found["reboot"]} == {eperm}
     assert found["lease"] == 0
+    assert (found["device"], found["null"]) == (eperm, 0)
     assert found["others"] == []
-    for path in ("/opt/stemd/probe.py", "/srv/stemd/id", "/srv/stemd/anna's", "/srv/stemd/x"):
+    for path in ("/opt/stemd/probe.py", "/srv/stemd/id", "/srv/stemd/anna's", "/srv/stemd/x", "/srv/stemd/fuse"):
         machine.path(path).unlink()
     shutil.rmtree(machine.path("/etc/systemd/system/stemd@probe.service.d"))
     machine.run("systemctl", "daemon-reload")
