@@ -3,8 +3,10 @@
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,32 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it: the
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long sweeps whole")
+    today = time.strftime("%Y%m%d")
+    parser.addoption(
+        "--seed", type=int, default=int(today), help="draws what the sweeps try today; the date by default"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('--seed')} (--seed)"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """What decides which share of a sweep is tried."""
+    drawn: int = request.config.getoption("--seed")
+    return drawn
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The figures that sweeps have recorded, added up; tests/RELIABILITY.md has those of the last full run."""
+    figures: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, figure in getattr(report, "user_properties", ()):
+                figures[name] += figure
+    for name, figure in sorted(figures.items()):
+        terminalreporter.write_line(f"{name}: {figure}")
 
 
 LONGEST = ("test_service.py", "test_latency.py", "test_engine.py")

@@ -63,8 +63,11 @@ class Daemon:
         ]
         self.config.write_text("\n".join(lines), encoding="utf-8")
 
-    def start(self, at: dict[str, str] | None = None, **env: str) -> "Daemon":
-        """Start it; `at` is what happens at which trace point, in words of tests/launch.py with blanks between them."""
+    def start(self, at: dict[str, str] | None = None, *, under: tuple[str, ...] = (), **env: str) -> "Daemon":
+        """Start it; `at` is what happens at which trace point, in words of tests/launch.py with blanks between them.
+
+        `under` is a command that is to start it, such as strace.
+        """
         program = [str(LAUNCH), *(["--fake"] if self.fake else [])]
         for name, value in self.constants.items():
             program += ["--set", name, json.dumps(value)]
@@ -74,7 +77,7 @@ class Daemon:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "FAKE_FOLDER": str(self.folder), **env}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "--", "--config", str(self.config), "run"],
+                [*under, sys.executable, *program, "--", "--config", str(self.config), "run"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stderr=log,

@@ -1,0 +1,74 @@
+"""kill -9 at every system call of a job by which anything on the disk, or between the processes, changes.
+
+After one restart: nothing lost, nothing done twice, no partial result to be seen, nothing stuck, no work folder left. Every
+day a share of the points, drawn by the day's seed; `tests/run --full` walks them all.
+"""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crash import SCENARIOS, Point, Scenario, play, points, violations, was_reached
+
+pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="no strace: apt-get install strace")
+
+WALKS = [
+    pytest.param(scenario, who, id=f"{scenario.name}-{who}")
+    for scenario in SCENARIOS
+    for who in ("supervisor", "worker")
+    if who == "supervisor" or scenario.name in ("run", "cancel", "fail", "three")
+]
+"""What is killed during what. The worker has no part in a duplicate, and is killed anyway in a retry."""
+
+
+def known(folder: Path, scenario: Scenario, who: str) -> list[Point]:
+    """The points of a scenario in which nothing happens; what it leaves is as it should be."""
+    daemon, log = play(folder, scenario, who)
+    assert violations(daemon, scenario) == []
+    found = points(log)
+    assert len(found) > 2
+    return found
+
+
+def walk(folder: Path, scenario: Scenario, who: str, chosen: list[Point]) -> tuple[int, list[str]]:
+    """How many of the points were reached, and what was wrong after any of them."""
+    reached, wrong = 0, []
+    for point in chosen:
+        here = folder / str(point)
+        here.mkdir()
+        daemon, log = play(here, scenario, who, f"{point.call}:signal=KILL:when={point.time}")
+        reached += was_reached(log)
+        found = violations(daemon, scenario)
+        wrong += [f"{point}: {each}" for each in found]
+        if not found:
+            shutil.rmtree(here)
+    return reached, wrong
+
+
+@pytest.mark.parametrize(("scenario", "who"), WALKS)
+def test_killed_at_some_points(
+    tmp_path: Path, scenario: Scenario, who: str, seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    """A point of each scenario, another one every day."""
+    (tmp_path / "known").mkdir()
+    drawn = random.Random(seed).sample(known(tmp_path / "known", scenario, who), 1)
+    reached, wrong = walk(tmp_path, scenario, who, drawn)
+    assert wrong == [], f"seed {seed}"
+    record_property("crash points", reached)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scenario", "who"), WALKS)
+def test_killed_at_every_point(
+    tmp_path: Path, scenario: Scenario, who: str, record_property: Callable[[str, object], None]
+) -> None:
+    """All of them; nearly all must be reached, or the walk has lost its way."""
+    (tmp_path / "known").mkdir()
+    every = known(tmp_path / "known", scenario, who)
+    reached, wrong = walk(tmp_path, scenario, who, every)
+    assert wrong == []
+    assert reached > 0.8 * len(every)
+    record_property("crash points", reached)
