@@ -12,7 +12,6 @@ import logging
 import os
 import queue
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -132,7 +131,7 @@ class Service:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A terminal that is closed takes what runs in it along; nobody asks for another configuration so.
-        is_reload = number == signal.SIGHUP and not sys.stdin.isatty()
+        is_reload = number == signal.SIGHUP and not os.isatty(0)
         self.mailbox.put(Reload() if is_reload else Quit())
 
     def _wake(self) -> None:
