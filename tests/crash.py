@@ -211,8 +211,13 @@ def target(daemon: Daemon, who: str) -> int:
     return pid
 
 
-def play(folder: Path, scenario: Scenario, who: str, *inject: str, **sections: dict[str, Any]) -> tuple[Daemon, Path]:
-    """The scenario on a fresh spool, followed; then the daemon is started again if it died, and does what is left."""
+def play(
+    folder: Path, scenario: Scenario, who: str, *inject: str, seconds: float = PATIENCE_S, **sections: dict[str, Any]
+) -> tuple[Daemon, Path]:
+    """The scenario on a fresh spool, followed; then the daemon is started again if it died, and does what is left.
+
+    What is injected goes away when the scenario is over, or after so many `seconds`.
+    """
     daemon, log = Daemon(folder, fake=True, **sections), folder / "strace"
     try:
         if scenario.crash:
@@ -222,7 +227,8 @@ def play(folder: Path, scenario: Scenario, who: str, *inject: str, **sections: d
             scenario.prepare(daemon)
             with traced(target(daemon, who), log, *inject):
                 scenario.act(daemon)
-                daemon.until(lambda: is_over(daemon, scenario), "it is over, one way or another")
+                limit = time.monotonic() + seconds
+                daemon.until(lambda: is_over(daemon, scenario) or time.monotonic() > limit, "it is over")
         assert daemon.process is not None
         daemon.hold.unlink(missing_ok=True)
         if daemon.process.poll() is not None:
