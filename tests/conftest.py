@@ -37,8 +37,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     figures: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
-            for name, figure in getattr(report, "user_properties", ()):
-                figures[name] += figure
+            if getattr(report, "when", "") == "call":
+                figures.update(dict(report.user_properties))
     for name, figure in sorted(figures.items()):
         terminalreporter.write_line(f"{name}: {figure}")
 

@@ -72,3 +72,26 @@ def test_killed_at_every_point(
     assert wrong == []
     assert reached > 0.8 * len(every)
     record_property("crash points", reached)
+
+
+LEDGER = ("pwrite64", "fdatasync")
+"""The calls that only SQLite makes."""
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+def test_a_ledger_that_cannot_be_written(
+    tmp_path: Path, error: str, seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    """The daemon holds still until it can be, and does not end; nothing is done twice. Two calls a day, drawn by the seed."""
+    run = SCENARIOS[0]
+    (tmp_path / "known").mkdir()
+    every = [point for point in known(tmp_path / "known", run, "supervisor") if point.call in LEDGER]
+    for point in random.Random(seed).sample(every, 2):
+        here = tmp_path / str(point)
+        here.mkdir()
+        daemon, log = play(here, run, "supervisor", f"{point.call}:error={error}:when={point.time}", seconds=10.0)
+        assert was_reached(log)
+        assert violations(daemon, run) == []
+        assert "cannot be written" in daemon.log.read_text() or point.call == "fdatasync"
+        assert daemon.read("_daemon.json")["daemon"] == daemon.song("song.wav")["daemon"], "one life did it all"
+        record_property("errors", 1)

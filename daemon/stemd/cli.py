@@ -21,7 +21,7 @@ from stemd.commands.finding import Level
 from stemd.commands.submit import RefusedError
 from stemd.commands.wait import Follower, Lookout
 from stemd.config import Config
-from stemd.errors import AudioProcessingError, ConfigError
+from stemd.errors import AudioProcessingError, ConfigError, StateError
 from stemd.models import store
 from stemd.spool import Spool
 
@@ -291,6 +291,6 @@ def main() -> None:
     except AudioProcessingError as error:
         complain(f"stemd: {error.message}")
         sys.exit(1)
-    except RefusedError as error:
+    except (RefusedError, StateError) as error:
         complain(f"stemd: {error}")
         sys.exit(1)

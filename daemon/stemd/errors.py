@@ -79,5 +79,9 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message names the key, the file and the reason. Exit status 78."""
 
 
+class StateError(Exception):
+    """The ledger cannot be written or read just now, and nothing may be done that it does not know of. Exit status 1."""
+
+
 class ProtocolError(Exception):
     """The other process said something that is not in the protocol: a bug of ours."""

@@ -8,13 +8,16 @@ says enough to go on from. WAL with synchronous=FULL: a commit is on the disk wh
     starts  a row a start
 """
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from stemd.errors import StateError
 from stemd.job import Job, Stage, State
 from stemd.spool import companion
 
@@ -31,19 +34,34 @@ CREATE TABLE IF NOT EXISTS starts (number INTEGER PRIMARY KEY AUTOINCREMENT);
 """
 
 
+T = TypeVar("T")
+
+
 class UnreadableError(Exception):
     """The file is no ledger of ours that can be read."""
 
 
 class Ledger:
-    """The jobs on disk. `starts` counts the daemon's starts, this one included."""
+    """The jobs on disk. `starts` counts the daemon's starts, this one included.
+
+    Where the disk is full or fails, a call is made again until it succeeds: `in_trouble` is called each time before, with
+    the reason, and may wait a while, or end it by raising. By default it raises StateError.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError, and UnreadableError where the file is damaged or of another version."""
+        """Raises OSError, StateError, and UnreadableError where the file is damaged or of another version."""
+        self._path = path
+        self.in_trouble: Callable[[str], None] = self._give_up
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise StateError(f"{path}: {error}") from error
         try:
             self._open()
+        except sqlite3.OperationalError as error:  # of the disk, not of the file: it may be as good as ever
+            self._db.close()
+            raise StateError(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise UnreadableError(f"{path}: {error}") from error
@@ -60,41 +78,59 @@ class Ledger:
         self._db.executescript(_SCHEMA + f"PRAGMA user_version={_VERSION};")
         self.starts = self._start()
 
+    def _give_up(self, reason: str) -> None:
+        raise StateError(f"{self._path}: {reason}")
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """What `work` gives, whole or not at all, as soon as the disk allows."""
+        while True:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                if self._db.in_transaction:
+                    with contextlib.suppress(sqlite3.OperationalError):
+                        self._db.rollback()
+                self.in_trouble(str(error))
+
     def _start(self) -> int:
         return int(self._db.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
 
     def count_on(self, starts: int) -> None:
         """Let this start come after so many, which others have seen."""
         if self.starts <= starts:
-            self._db.execute("INSERT OR IGNORE INTO starts VALUES (?)", (starts,))
-            self.starts = self._start()
+            self._patiently(lambda: self._db.execute("INSERT OR IGNORE INTO starts VALUES (?)", (starts,)))
+            self.starts = self._patiently(self._start)
 
     @property
     def is_empty(self) -> bool:
         """Whether there has never been a job: the ledger is new, or its like was lost."""
-        return self._db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone() is None
+        return self._patiently(lambda: self._db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone()) is None
 
     def close(self) -> None:
         self._db.close()
 
     def put(self, jobs: Iterable[Job]) -> None:
         """Write all of `jobs` or none."""
+        rows = [
+            (
+                job.job_id,
+                job.raw_name,
+                os.fsencode(companion(job.name, "")),
+                job.stage.value,
+                job.result_key if job.state is State.DONE and job.duplicate_of is None else None,
+                msgspec.json.encode(job),
+            )
+            for job in jobs
+        ]
+        self._patiently(lambda: self._put(rows))
+
+    def _put(self, rows: Sequence[tuple[object, ...]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:
             self._db.executemany(
                 "INSERT INTO jobs VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM jobs), ?, ?, ?, ?, ?)"
                 " ON CONFLICT (job_id) DO UPDATE SET stage = excluded.stage, key = excluded.key, record = excluded.record",
-                (
-                    (
-                        job.job_id,
-                        job.raw_name,
-                        os.fsencode(companion(job.name, "")),
-                        job.stage.value,
-                        job.result_key if job.state is State.DONE and job.duplicate_of is None else None,
-                        msgspec.json.encode(job),
-                    )
-                    for job in jobs
-                ),
+                rows,
             )
 
     def unfinished(self) -> list[Job]:
@@ -111,12 +147,12 @@ class Ledger:
         return next(iter(self._jobs("key = ? ORDER BY number DESC LIMIT 1", key)), None)
 
     def _jobs(self, where: str, *values: object) -> list[Job]:
-        rows = self._db.execute(f"SELECT record FROM jobs WHERE {where}", values)
+        rows = self._patiently(lambda: self._db.execute(f"SELECT record FROM jobs WHERE {where}", values).fetchall())
         return [msgspec.json.decode(record, type=Job) for (record,) in rows]
 
     def fact(self, name: str) -> bytes | None:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._patiently(lambda: self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone())
         return bytes(row[0]) if row else None
 
     def note(self, name: str, value: bytes) -> None:
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self._patiently(lambda: self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value)))

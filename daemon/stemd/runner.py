@@ -206,6 +206,13 @@ class Runner:
             flight.give_back()
         self._clear()
 
+    def abandon(self) -> None:
+        """The daemon breaks off: threads end, and nothing is written down."""
+        captures = [flight.capture for flight in self._flights]
+        for capture in captures + ([self._ahead.capture] if self._ahead else []):
+            capture.abandon()
+            capture.join()
+
     def _in_worker(self) -> list[Flight]:
         return [flight for flight in self._flights if flight.is_at_worker]
 

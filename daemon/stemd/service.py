@@ -21,7 +21,7 @@ from stemd import __version__, ending, journal, notify, rebuild, retention, stat
 from stemd.cancels import Cancels
 from stemd.capture import ResultChecked, SnapshotTaken
 from stemd.config import Config
-from stemd.errors import ConfigError
+from stemd.errors import ConfigError, StateError
 from stemd.inbox.filesystem import Root
 from stemd.inbox.ready import survive_lease_breaks
 from stemd.inbox.recheck import Recheck
@@ -54,6 +54,9 @@ PLACES_S = 2.0
 
 WAKE_GAP_S = 0.2
 """Events come in swarms; one look serves all that come within this."""
+
+HOLD_S = 0.5
+"""How long to wait before a ledger that could not be written is tried again."""
 
 DAY_S = 86400.0
 
@@ -90,15 +93,19 @@ class Service:
         self._open = False
         self._announced = False
         self._warnings: tuple[str, ...] = ()
+        self._trouble: tuple[str, ...] = ()
+        self._is_asked_to_stop = False
 
     def run(self) -> None:
-        """From start to stop. Raises ConfigError where the folders cannot be used."""
+        """From start to stop. Raises ConfigError where the folders cannot be used, StateError where the ledger cannot."""
         self.start_up()
         try:
             while self.state != "stopping":
                 self.turn()
-        finally:
             self.shut_down()
+        except BaseException:
+            self.break_off()
+            raise
 
     # ---- startup
 
@@ -127,12 +134,26 @@ class Service:
         self.leftovers = Leftovers(self.spool, self.jobs)
         self.waker = Waker(self.spool.inbox, self._wake)
         self.turns = Turns(self.jobs, self.runner, self.keeper, self.places)
+        self.ledger.in_trouble = self._hold
         self.keeper.tick(time.monotonic(), busy=False)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A terminal that is closed takes what runs in it along; nobody asks for another configuration so.
         is_reload = number == signal.SIGHUP and not os.isatty(0)
+        self._is_asked_to_stop = self._is_asked_to_stop or not is_reload
         self.mailbox.put(Reload() if is_reload else Quit())
+
+    def _hold(self, reason: str) -> None:
+        """The ledger cannot be written: nothing goes on, since nothing could be promised, until it can be, or a stop."""
+        sentence = f"The ledger in {self.config.state} cannot be written: {reason}."
+        if self._is_asked_to_stop:
+            raise StateError(sentence)
+        if sentence not in self._trouble:
+            log.error("%s The daemon waits.", sentence)
+            self._due["heartbeat"] = 0.0
+        self._trouble = (sentence,)
+        self.tell(time.monotonic())
+        time.sleep(HOLD_S)
 
     def _wake(self) -> None:
         self.mailbox.put(Wake())
@@ -141,6 +162,7 @@ class Service:
 
     def turn(self) -> None:
         """Take what has come, then do what is due."""
+        self._trouble = ()
         try:
             self.hear(self.mailbox.get(timeout=BUSY_S if self.runner.in_flight else min(IDLE_S, self._sleep())))
             while True:
@@ -335,7 +357,7 @@ class Service:
             queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queued),
             watch=self.waker.status,
             counts=self.jobs.counts,
-            warnings=(*self.places.missing.values(), *self._warnings, *self.trust.warnings),
+            warnings=(*self._trouble, *self.places.missing.values(), *self._warnings, *self.trust.warnings),
             version=__version__,
             daemon=self.facts,
             updated_at=self.jobs.now,
@@ -345,6 +367,8 @@ class Service:
         notify.send(f"STATUS={self._doing()}; {len(queued)} waiting")
 
     def _doing(self) -> str:
+        if self._trouble:
+            return self._trouble[0]
         if self.locks.rival is not None:
             return f"waiting to see whether {self.locks.rival} still uses {self.spool.status}"
         if self.places.missing:
@@ -355,6 +379,13 @@ class Service:
         return self.keeper.message or self.keeper.state
 
     # ---- shutdown
+
+    def break_off(self) -> None:
+        """End as by a crash: whatever is not in the ledger yet is for the next start to find out, which knows how."""
+        self.keeper.close()
+        self.runner.abandon()
+        self.recheck.stop()
+        self.waker.stop()
 
     def shut_down(self) -> None:
         """Stop within seconds: the songs in flight wait again, the worker ends."""
