@@ -183,6 +183,7 @@ class Machine:
         self._process.wait()
         for folder in Path("/sys/fs/cgroup").glob(f"*/**/{self._group}*"):
             _remove_groups(folder)
+        self._image.unlink(missing_ok=True)
 
 
 def _remove_groups(folder: Path) -> None:
