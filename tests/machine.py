@@ -181,18 +181,18 @@ class Machine:
                 os.kill(self._leader, 9)
         self._process.kill()
         self._process.wait()
-        for folder in Path("/sys/fs/cgroup").glob(f"*/**/{self._group}*"):
-            _remove_groups(folder)
+        limit = time.monotonic() + 10
+        while self._groups() and time.monotonic() < limit:
+            for folder in self._groups():
+                with contextlib.suppress(OSError):  # its last process may still be on its way out
+                    folder.rmdir()
+            time.sleep(0.05)
         self._image.unlink(missing_ok=True)
 
-
-def _remove_groups(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            with contextlib.suppress(OSError):
-                path.rmdir()
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    def _groups(self) -> list[Path]:
+        """The cgroups that are left of it, the innermost first."""
+        folders = [Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup")]
+        return [folder for folder in reversed(folders) if self._group in str(folder)]
 
 
 @contextlib.contextmanager
