@@ -528,51 +528,45 @@ def test_a_read_only_inbox(tmp_path: Path) -> None:
         }
 
 
-@needs_mounts
-def test_a_full_disk_below_the_ledger(tmp_path: Path) -> None:
-    """What cannot be promised is not done: the daemon lives, says why, holds still, and goes on when there is room."""
+@contextmanager
+def full_state(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon whose ledger cannot be written since its disk is full, and which says so; a song waits. And what fills it."""
     state = tmp_path / "state"
     with mounts(tmpfs(state, 2 << 20)):
-        daemon = Daemon(tmp_path, fake=True, **QUICK)
+        daemon, fill = Daemon(tmp_path, fake=True, **QUICK), state / "fill"
         try:
             daemon.start().ready()
-            fill = state / "fill"
             with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
             make_song(daemon.inbox / "song.wav", 0.3)
             warned(daemon, "cannot be written")
-            seq = daemon.read("_daemon.json")["seq"]
-            daemon.until(lambda: daemon.read("_daemon.json")["seq"] > seq, "its heart beats")
-            assert daemon.results() == set()
-            fill.unlink()
-            all_done_once(daemon, "song.wav")
-            daemon.until(lambda: not daemon.read("_daemon.json")["warnings"], "it is well again")
-            assert daemon.stop() == 0
+            yield daemon, fill
         finally:
             daemon.end()
+
+
+@needs_mounts
+def test_a_full_disk_below_the_ledger(tmp_path: Path) -> None:
+    """What cannot be promised is not done: the daemon lives, holds still, and goes on when there is room."""
+    with full_state(tmp_path) as (daemon, fill):
+        seq = daemon.read("_daemon.json")["seq"]
+        daemon.until(lambda: daemon.read("_daemon.json")["seq"] > seq, "its heart beats")
+        assert daemon.results() == set()
+        fill.unlink()
+        all_done_once(daemon, "song.wav")
+        daemon.until(lambda: not daemon.read("_daemon.json")["warnings"], "it is well again")
+        assert daemon.stop() == 0
 
 
 @needs_mounts
 def test_a_stop_while_the_ledger_cannot_be_written(tmp_path: Path) -> None:
     """It stops with exit status 1; the song is done by the next start."""
-    state = tmp_path / "state"
-    with mounts(tmpfs(state, 2 << 20)):
-        daemon = Daemon(tmp_path, fake=True, **QUICK)
-        try:
-            daemon.start().ready()
-            fill = state / "fill"
-            with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(4096))
-            make_song(daemon.inbox / "song.wav", 0.3)
-            warned(daemon, "cannot be written")
-            began = time.monotonic()
-            assert daemon.stop() == 1
-            assert time.monotonic() - began < 5
-            fill.unlink()
-            daemon.start().ready()
-            all_done_once(daemon, "song.wav")
-            assert daemon.stop() == 0
-        finally:
-            daemon.end()
+    with full_state(tmp_path) as (daemon, fill):
+        began = time.monotonic()
+        assert daemon.stop() == 1
+        assert time.monotonic() - began < 5
+        fill.unlink()
+        daemon.start().ready()
+        all_done_once(daemon, "song.wav")
+        assert daemon.stop() == 0
