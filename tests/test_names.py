@@ -290,7 +290,9 @@ class Outcome:
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """Everything lies in one inbox before the daemon looks; no song ends before all of it is explained."""
-    daemon = Daemon(tmp_path_factory.mktemp("names"), fake=True)
+    # What is shown for two looks only must be seen, also by a test that has to wait for the processor.
+    slow = {"scan_interval": 1.0, "settle": 1.0, "watch": "poll"}
+    daemon = Daemon(tmp_path_factory.mktemp("names"), fake=True, inbox=slow)
     found = Outcome(daemon)
     found.fill()
     daemon.hold.touch()
