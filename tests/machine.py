@@ -29,17 +29,17 @@ BOOT = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
-mkdir /run/disk /run/root
+mkdir /run/disk /run/tree
 mount -o loop "$IMAGE" /run/disk
 mkdir -p /run/disk/upper /run/disk/work
-mount -t overlay overlay -o "lowerdir=/,upperdir=/run/disk/upper,workdir=/run/disk/work" /run/root
-find /run/root/etc/systemd/system -name '*.wants' -prune -exec rm -rf {} +
-: > /run/root/etc/machine-id
+mount -t overlay overlay -o "lowerdir=/,upperdir=/run/disk/upper,workdir=/run/disk/work" /run/tree
+find /run/tree/etc/systemd/system -name '*.wants' -prune -exec rm -rf {} +
+: > /run/tree/etc/machine-id
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchies=/sys/fs/cgroup; else hierarchies=$(echo /sys/fs/cgroup/*/); fi
 for hierarchy in $hierarchies; do
     mkdir -p "$hierarchy/$GROUP" 2>/dev/null && echo $$ > "$hierarchy/$GROUP/cgroup.procs" || true
 done
-exec systemd-nspawn -D /run/root -b --register=no --keep-unit --console=pipe --link-journal=no --resolv-conf=off \\
+exec systemd-nspawn -D /run/tree -b --register=no --keep-unit --console=pipe --link-journal=no --resolv-conf=off \\
     --timezone=off --kill-signal=SIGRTMIN+4 --system-call-filter=bpf --capability=CAP_BPF,CAP_PERFMON,CAP_LEASE \\
     --machine=stemd systemd.unit=multi-user.target
 """
@@ -120,7 +120,7 @@ class Machine:
             **env,
         }
         done = subprocess.run(
-            ["nsenter", "--all", "--target", str(self._leader), "--wdns=/root", "--", *map(str, words)],
+            ["nsenter", "--all", "--target", str(self._leader), "--wdns=/", "--", *map(str, words)],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -420,7 +420,7 @@ def test_f_everything_is_explained_within_one_scan(tmp_path: Path) -> None:
 # ---- (g)
 
 
-BEAT_S = 0.8
+BEAT_S = 0.4
 
 
 def gaps(daemon: Daemon, seconds: float) -> list[float]:

@@ -24,7 +24,7 @@ pytestmark = needs_systemd
 
 SPOOL = "/srv/stemd"
 UNIT = "stemd.service"
-PROJECT = "/root/stemd"
+PROJECT = "/usr/src/project"
 ANNA = "anna"
 """A user who is in the share's group, and not the service's."""
 
@@ -401,7 +401,7 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
 
 def test_the_units_are_spelt_right(box: Box) -> None:
     """`systemd-analyze verify` has nothing to say, and `security` no more than 2.0."""
-    program = box.machine.path("/root/.local/share/stemd/.venv/bin/stemd")
+    program = box.machine.path("/usr/src/home/.local/share/stemd/.venv/bin/stemd")
     program.parent.mkdir(parents=True)
     program.touch(0o755)
     for words in (
@@ -411,7 +411,7 @@ def test_the_units_are_spelt_right(box: Box) -> None:
     ):
         done = box.machine.run("systemd-analyze", "verify", *words, XDG_RUNTIME_DIR="/run")
         assert (done.stdout, done.stderr) == ("", "")
-    shutil.rmtree(box.machine.path("/root/.local/share/stemd"))
+    shutil.rmtree(box.machine.path("/usr/src/home/.local/share/stemd"))
     box.machine.run("systemd-analyze", "security", "--threshold=20", "--no-pager", UNIT)
 
 

@@ -60,7 +60,6 @@ class Cancels:
                 told += self._cancel_all(seen, listing, fresh, now)
             else:
                 told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, fresh, now)
-            self._jobs.breathe()
         listed = {seen.name for seen in listing.cancels}
         self._strangers = {name: count for name, count in self._strangers.items() if name in listed}
         self._first = False
@@ -122,7 +121,6 @@ class Cancels:
                 continue  # it was dropped after the cancel, and seen with it
             elif job.state is State.WAITING:
                 ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
-                self._jobs.breathe()
         self._remove_all(seen)
         return [_as(seen, Kind.EXPIRED)] if spared else []
 

@@ -153,7 +153,6 @@ class Intake:
             return
         for job in gone:
             ending.vanish(job, self._jobs, self._spool, replaced=False)
-            self._jobs.breathe()
         for name in self._jobs.left.keys() - listing.songs.keys():
             del self._jobs.left[name]
 

@@ -55,7 +55,7 @@ class Jobs:
         self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
         """The last bare cancel file that was obeyed; it means nothing more."""
         self.breathe: Callable[[], None] = lambda: None
-        """Called between the ends of many jobs, each of which waits for the disk: the heart must not wait for the last."""
+        """Called with each sidecar: where thousands are written, or wait for the disk, the heart must not wait for the last."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -197,6 +197,7 @@ class Jobs:
 
     def show(self, job: Job) -> bool:
         """Write the sidecar, unless it serves an older job still. Whether it is there; the log says why not."""
+        self.breathe()
         if self._is_behind(job):
             return True
         position = self._line.position(job.job_id)

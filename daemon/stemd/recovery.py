@@ -32,7 +32,6 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
             _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
         else:
             jobs.add([job])
-        jobs.breathe()
     for job_id in spool.work_folders() - jobs.parked.keys():  # also what was done ahead for those that wait
         spool.remove_work(job_id)
 

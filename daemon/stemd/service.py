@@ -123,7 +123,7 @@ class Service:
         self.jobs = Jobs(self.spool, self.ledger, self.facts, time.time)
         self.places = Places(self.spool, self.ledger)
         self.jobs.device = lambda: self.keeper.engine.device if self.keeper.engine else None
-        self.jobs.breathe = lambda: self.tell(time.monotonic())
+        self.jobs.breathe = lambda: self.live(time.monotonic())
         self.jobs.is_away = self.places.are_away_for
         self.trust = Trust()
         self.recheck = Recheck(self._wake)
@@ -152,7 +152,7 @@ class Service:
             log.error("%s The daemon waits.", sentence)
             self._due["heartbeat"] = 0.0
         self._trouble = (sentence,)
-        self.tell(time.monotonic())
+        self.live(time.monotonic())
         time.sleep(HOLD_S)
 
     def _wake(self) -> None:
@@ -326,7 +326,7 @@ class Service:
         return listing if self.places.root == root else None
 
     def tell(self, now: float) -> None:
-        """Once what can be done is done: READY. Then heartbeats, and signs of life from this very loop."""
+        """Once what can be done is done: READY."""
         if not self._announced and self.keeper.is_settled and (self._open or self.places.missing):
             self._announced = True
             notify.send("READY=1")
@@ -334,6 +334,10 @@ class Service:
         if self._announced and self._open and self.state == "warming":
             self.state = "ready"
             self._due["heartbeat"] = 0.0
+        self.live(now)
+
+    def live(self, now: float) -> None:
+        """Heartbeats, and signs of life from the very loop that does the work, in between of it as well."""
         if now >= self._due["heartbeat"]:
             self._due["heartbeat"] = now + self.config.status.heartbeat_s
             self.beat()
