@@ -401,7 +401,8 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
 
 def test_the_units_are_spelt_right(box: Box) -> None:
     """`systemd-analyze verify` has nothing to say, and `security` no more than 2.0."""
-    program = box.machine.path("/usr/src/home/.local/share/stemd/.venv/bin/stemd")
+    home = "/usr/src/home"
+    program = box.machine.path(f"{home}/.local/share/stemd/.venv/bin/stemd")
     program.parent.mkdir(parents=True)
     program.touch(0o755)
     for words in (
@@ -409,9 +410,9 @@ def test_the_units_are_spelt_right(box: Box) -> None:
         ["stemd@other.service"],
         ["--user", "/opt/stemd/systemd/user/stemd.service"],
     ):
-        done = box.machine.run("systemd-analyze", "verify", *words, XDG_RUNTIME_DIR="/run")
+        done = box.machine.run("systemd-analyze", "verify", *words, XDG_RUNTIME_DIR="/run", HOME=home)
         assert (done.stdout, done.stderr) == ("", "")
-    shutil.rmtree(box.machine.path("/usr/src/home/.local/share/stemd"))
+    shutil.rmtree(box.machine.path(home))
     box.machine.run("systemd-analyze", "security", "--threshold=20", "--no-pager", UNIT)
 
 
@@ -579,11 +580,15 @@ def test_for_one_user(box: Box) -> None:
 def test_taking_it_away(box: Box) -> None:
     """Nothing is left but the configuration and the songs. The last test: there is no service after it."""
     machine = box.machine
+    box.drop("kept.flac")
+    box.done("kept.flac")
+    machine.write("/etc/stemd/stemd@other.toml", "# a configuration whose service was never started\n")
+    configurations = sorted(f"/etc/stemd/{path.name}" for path in machine.path("/etc/stemd").iterdir())
     said = box.install("--uninstall")
     assert "What stays:" in said and SPOOL in said
     left = machine.run("find", "/etc", "/opt", "/run", "/srv", "/usr/local", "/var", "-name", "stemd*").stdout.split()
-    assert sorted(left) == ["/etc/stemd", "/etc/stemd/stemd.toml", "/etc/stemd/stemd@karaoke.toml", "/srv/stemd"]
-    assert machine.path(f"{SPOOL}/outbox/good/vocals.flac").exists()
-    assert machine.path(f"{SPOOL}/done/good.flac").exists()
+    assert sorted(left) == ["/etc/stemd", *configurations, SPOOL]
+    assert machine.path(f"{SPOOL}/outbox/kept/vocals.flac").exists()
+    assert machine.path(f"{SPOOL}/done/kept.flac").exists()
     assert machine.run("getent", "passwd", "stemd", check=False).returncode == 2
     assert machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "stemd*").stdout.strip() == ""
