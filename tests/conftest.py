@@ -33,7 +33,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The figures that sweeps have recorded, added up; tests/RELIABILITY.md has those of the last full run."""
+    """The figures that sweeps have recorded, added up."""
     figures: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:

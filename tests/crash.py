@@ -11,17 +11,16 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from daemons import PATIENCE_S, Daemon, make_song
-from watching import faults
+from watching import faults, traced
 
 CALLS = (
     "write",
@@ -55,40 +54,9 @@ class Point(msgspec.Struct, frozen=True, order=True):
         return f"{self.call}-{self.time}"
 
 
-def strace_words(log: Path, *inject: str) -> tuple[str, ...]:
-    """strace, following a process with all its threads, and those to come; `inject` is what its option of that name takes."""
-    words = ["strace", "-f", "-qq", "-e", f"trace={','.join(CALLS)}", "-o", str(log)]
-    for each in inject:
-        words += ["-e", f"inject={each}"]
-    return tuple(words)
-
-
-@contextlib.contextmanager
-def traced(pid: int, log: Path, *inject: str) -> Iterator[None]:
-    """Follow a process for a while."""
-    words = (*strace_words(log, *inject), "-p", str(pid))
-    strace = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        limit = time.monotonic() + 30
-        while not _is_followed(pid):
-            if strace.poll() is not None or time.monotonic() > limit:
-                assert strace.stderr is not None
-                raise AssertionError(f"strace does not follow {pid}: {strace.stderr.read().decode()}")
-            time.sleep(0.01)
-        yield
-    finally:
-        strace.send_signal(signal.SIGINT)  # it lets go of what it follows
-        strace.wait()
-        assert strace.stderr is not None
-        strace.stderr.close()
-
-
-def _is_followed(pid: int) -> bool:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in tasks)
-    except FileNotFoundError:
-        return False
+def what(*inject: str) -> tuple[str, ...]:
+    """What strace is told: to follow these calls, and to `inject`, which is what its option of that name takes."""
+    return ("-e", f"trace={','.join(CALLS)}", *(word for each in inject for word in ("-e", f"inject={each}")))
 
 
 def points(log: Path) -> list[Point]:
@@ -225,7 +193,7 @@ def play(
         else:
             daemon.start().ready()
             scenario.prepare(daemon)
-            with traced(target(daemon, who), log, *inject):
+            with traced(log, [target(daemon, who)], *what(*inject)):
                 scenario.act(daemon)
                 limit = time.monotonic() + seconds
                 daemon.until(lambda: is_over(daemon, scenario) or time.monotonic() > limit, "it is over")
@@ -247,7 +215,7 @@ def _play_start(daemon: Daemon, log: Path, scenario: Scenario, *inject: str) -> 
     assert daemon.process is not None
     first = daemon.process.pid
     assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
-    daemon.start(under=strace_words(log, *inject))
+    daemon.start(under=("strace", "-f", "-qq", *what(*inject), "-o", str(log)))
 
     def is_second_life_over() -> bool:
         told = daemon.read("_daemon.json")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from crash import SCENARIOS, Point, Scenario, play, points, violations, was_reached
+from watching import needs_strace
 
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="no strace: apt-get install strace")
+pytestmark = needs_strace
 
 WALKS = [
     pytest.param(scenario, who, id=f"{scenario.name}-{who}")

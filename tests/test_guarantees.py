@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import pytest
 import soundfile
 
 from daemons import Daemon, make_song, running
-from watching import MOVED_TO, Events, Histories, again_and_again, faults, sha256
+from watching import MOVED_TO, Events, Histories, again_and_again, faults, needs_strace, sha256, traced
 
 FINAL = ("done", "failed", "cancelled")
 
@@ -134,34 +133,18 @@ class Calls:
         return next(found, len(self.all))
 
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt-get install strace")
-
-
 @contextmanager
-def traced(daemon: Daemon, *what: str) -> Iterator[Path]:
+def asked(daemon: Daemon, *what: str) -> Iterator[Path]:
     """Where strace, told `what` to trace, writes what daemon and worker ask of the kernel meanwhile."""
-    pids = [str(daemon.read("_daemon.json")["pid"]), str(daemon.read("_daemon.json")["worker"]["pid"])]
-    log = daemon.folder / "calls"
-    words = ["-f", "-y", "-s", "200", *what, "-o", str(log)]
-    who = [word for pid in pids for word in ("-p", pid)]
-    with subprocess.Popen(["strace", *words, *who], stderr=subprocess.PIPE, text=True) as strace:
-        try:
-            assert strace.stderr is not None
-            attached = ""
-            while not all(f"{pid} attached" in attached for pid in pids):
-                line = strace.stderr.readline()
-                if not line or "not permitted" in line:
-                    pytest.skip(f"this process may not trace another: {line.strip()}")
-                attached += line
-            yield log
-        finally:
-            strace.send_signal(signal.SIGINT)
+    log, told = daemon.folder / "calls", daemon.read("_daemon.json")
+    with traced(log, [told["pid"], told["worker"]["pid"]], "-y", "-s", "200", *what):
+        yield log
 
 
 @needs_strace
 def test_a_durable_before_done_is_shown(daemon: Daemon) -> None:
     """Every file and folder of a result is on the disk before its rename, and the rename before the sidecar says `done`."""
-    with traced(daemon, "-e", "trace=fsync,rename,renameat2,write") as log:
+    with asked(daemon, "-e", "trace=fsync,rename,renameat2,write") as log:
         drop(daemon, "new folder/newer/durable.wav")
         sidecar = daemon.final("new folder/newer/durable.wav")
         daemon.until((daemon.spool / "done" / "new folder/newer/durable.wav").exists, "put away")
@@ -483,7 +466,7 @@ def test_g_the_heart_beats_on_a_slow_disk(tmp_path: Path) -> None:
     try:
         daemon.start().ready()
         last[1] = time.monotonic()
-        with traced(daemon, *slow), again_and_again(look) as raised:
+        with asked(daemon, *slow), again_and_again(look) as raised:
             for cancel in (True, False):
                 for name in names:
                     os.link(song, daemon.inbox / name)

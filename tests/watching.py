@@ -5,12 +5,17 @@ import ctypes
 import hashlib
 import json
 import os
+import shutil
+import signal
 import struct
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 def sha256(path: Path) -> str:
@@ -61,6 +66,37 @@ def again_and_again(look: Callable[[], None]) -> Iterator[list[str]]:
         stop.set()
         thread.join()
     assert raised or looks > 10
+
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt-get install strace")
+
+
+@contextlib.contextmanager
+def traced(log: Path, pids: Iterable[int], *what: str) -> Iterator[None]:
+    """While strace, told `what` to trace, writes what processes with all their threads, and those to come, ask of the kernel."""
+    pids = list(pids)
+    words = ["strace", "-f", "-qq", *what, "-o", str(log), *(word for pid in pids for word in ("-p", str(pid)))]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as strace:
+        try:
+            limit = time.monotonic() + 30
+            while not all(map(_is_followed, pids)):
+                if strace.poll() is not None:
+                    assert strace.stderr is not None
+                    pytest.skip(f"this process may not trace another: {strace.stderr.read().strip()}")
+                assert time.monotonic() < limit, f"strace does not follow {pids}"
+                time.sleep(0.01)
+            yield
+        finally:
+            strace.send_signal(signal.SIGINT)  # it lets go of what it follows
+
+
+def _is_followed(pid: int) -> bool:
+    try:
+        return all(
+            "TracerPid:\t0\n" not in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()
+        )
+    except FileNotFoundError:
+        return False
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -55,15 +55,14 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
-        except sqlite3.OperationalError as error:
-            raise StateError(f"{path}: {error}") from error
-        try:
-            self._open()
+            try:
+                self._open()
+            except sqlite3.DatabaseError:
+                self._db.close()
+                raise
         except sqlite3.OperationalError as error:  # of the disk, not of the file: it may be as good as ever
-            self._db.close()
             raise StateError(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            self._db.close()
             raise UnreadableError(f"{path}: {error}") from error
 
     def _open(self) -> None:

@@ -48,7 +48,6 @@ class Runner:
         keeper: Keeper,
         post: Callable[[SnapshotTaken | ResultChecked], None],
     ) -> None:
-        self._config = config
         self._jobs = jobs
         self._keeper = keeper
         self._flights: list[Flight] = []
@@ -65,7 +64,6 @@ class Runner:
 
     def go_by(self, config: Config) -> None:
         """Of another configuration from now on; those in flight end by the one that they began with."""
-        self._config = config
         self._ground = msgspec.structs.replace(self._ground, config=config)
 
     # ---- who there is
@@ -118,7 +116,7 @@ class Runner:
             self._ahead = None
         if job is None or self._ahead is not None or not all(flight.is_decoded for flight in self._flights):
             return
-        if job.identity.size <= self._config.limits.max_bytes and has_room(job, self._ground):
+        if job.identity.size <= self._ground.config.limits.max_bytes and has_room(job, self._ground):
             self._ahead = Ahead(job, self._ground)
             self._ahead.begin()
 
@@ -173,7 +171,7 @@ class Runner:
     def tick(self, now: float) -> None:
         """What only time brings: a worker that does not stop, or has stalled."""
         there = self._in_worker()
-        grace_s = self._config.limits.cancel_grace_s
+        grace_s = self._ground.config.limits.cancel_grace_s
         if any(flight.cancelled_at is not None and now > flight.cancelled_at + grace_s for flight in there):
             why = "it did not stop in time after a cancel"
             self._keeper.kill(now, why)

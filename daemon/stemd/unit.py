@@ -1,10 +1,12 @@
 """What `systemd/install` writes besides the units: a first configuration, and what a unit must know of its folders.
 
-python -m stemd.unit config NAME SPOOL       a configuration for the service NAME (stemd, stemd@karaoke)
-python -m stemd.unit paths NAME CONFIG       its 50-paths.conf
-python -m stemd.unit folders CONFIG          the spool, then every other folder that is written to; one a line
-python -m stemd.unit private CONFIG          the folder of work that nobody else needs
-python -m stemd.unit model CONFIG            the name of the model
+    python -m stemd.unit config NAME SPOOL [STATE]   a configuration for the service NAME (stemd, stemd@karaoke)
+    python -m stemd.unit paths NAME CONFIG           its 50-paths.conf
+    python -m stemd.unit folders CONFIG              the spool, then every other folder that is written to; one a line
+    python -m stemd.unit private CONFIG              the folder of work that nobody else needs
+    python -m stemd.unit model CONFIG                the name of the model
+
+What is printed is for the installer; a configuration that cannot be used is one sentence on standard error, and status 1.
 """
 
 import grp
@@ -25,7 +27,7 @@ HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 DEFAULT = "stemd"
 
 
-def first_configuration(name: str, spool: str, *, state: str = "", model: str = "") -> str:
+def first_configuration(name: str, spool: str, state: str = "") -> str:
     """A short configuration: keys that it does not have stay at their defaults, also when a new version changes these."""
     state = state or f"/var/lib/{name}"
     lines = [
@@ -38,8 +40,6 @@ def first_configuration(name: str, spool: str, *, state: str = "", model: str = 
     ]
     if name != DEFAULT and state.startswith("/var/lib/"):
         lines.append(f'models = "/var/lib/{DEFAULT}/models"')
-    if model:
-        lines += ["", "[model]", f"name = {json.dumps(model)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -96,8 +96,8 @@ def _escaped(folder: Path, before: str = "") -> str:
 def main(words: list[str]) -> None:
     """Print what was asked for. Raises ConfigError."""
     match words:
-        case ["config", name, spool, *more]:
-            text = first_configuration(name, spool, **dict(each.split("=", 1) for each in more))
+        case ["config", name, spool, *state]:
+            text = first_configuration(name, spool, *state)
             configuration.check(configuration.parse(text, "the new configuration"), "the new configuration")
         case ["paths", name, file]:
             text = paths(name, configuration.load(Path(file)), file)
