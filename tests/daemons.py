@@ -168,7 +168,7 @@ class Daemon:
         private = self.outbox / ".stemd"
         return [path for path in private.iterdir() if path.is_dir()] if private.exists() else []
 
-    def quiet(self) -> None:
+    def quiet(self, looks: int = 5) -> None:
         """Wait until it has nothing left to do, also after some more looks: each heartbeat comes with one, or after it."""
         beats: list[int] = []
 
@@ -179,7 +179,7 @@ class Daemon:
                 beats.clear()
             elif told["seq"] not in beats:
                 beats.append(told["seq"])
-            return len(beats) > 5
+            return len(beats) > looks
 
         self.until(is_quiet, "nothing left to do")
 

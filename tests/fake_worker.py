@@ -8,6 +8,7 @@ While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says
 do is in `orders`, a line each, and what it says, but for progress, in `said`, where that file is.
 """
 
+import contextlib
 import os
 import queue
 import sys
@@ -44,7 +45,7 @@ from stemd.worker.messages import (
     Unready,
     Warm,
 )
-from stemd.worker.voice import described
+from stemd.worker.voice import BROKEN_STATUS, described
 
 FOLDER = Path(os.environ["FAKE_FOLDER"])
 SOURCES = ("drums", "bass", "other", "vocals")
@@ -57,18 +58,36 @@ decoded: dict[str, Track] = {}
 to_finish: list[tuple[Separate, Callable[[], None]]] = []
 
 
+def is_there(name: str, *, in_doubt: bool = False) -> bool:
+    """Whether a test has put that file there; `in_doubt` where the disk fails at it, which tests have it do."""
+    try:
+        (FOLDER / name).stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return in_doubt
+    return True
+
+
+def note(name: str, line: bytes) -> None:
+    with contextlib.suppress(OSError), (FOLDER / name).open("ab") as log:
+        log.write(line)
+
+
 def say(message: FromWorker) -> None:
     line = msgspec.json.encode(message) + b"\n"
     with changed:
-        if not isinstance(message, Progressed) and (FOLDER / "said").exists():
-            with (FOLDER / "said").open("ab") as log:
-                log.write(line)
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+        if not isinstance(message, Progressed) and is_there("said"):
+            note("said", line)
+        try:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        except OSError:
+            os._exit(BROKEN_STATUS)
 
 
 def warm(order: Warm) -> EngineFacts | None:
-    if (FOLDER / f"missing-{order.model}").exists():
+    if is_there(f"missing-{order.model}"):
         say(Unready(error=Error(code=Code.MODEL_MISSING, message=f"The model {order.model} is not here.")))
         return None
     weights = FOLDER / f"weights-{order.model}"
@@ -79,7 +98,7 @@ def warm(order: Warm) -> EngineFacts | None:
 
 
 def check(job_id: str) -> None:
-    if job_id in stopped and not (FOLDER / "deaf").exists():
+    if job_id in stopped and not is_there("deaf"):
         raise StopProcessingError
 
 
@@ -107,7 +126,7 @@ def prepare() -> None:
         track, error = None, None
         try:
             track = decoded_song(order, stop)
-            while (FOLDER / "hold-ahead").exists():
+            while is_there("hold-ahead", in_doubt=True):
                 stop()
                 time.sleep(0.02)
         except StopProcessingError:
@@ -155,7 +174,7 @@ def separate(order: Separate, facts: EngineFacts) -> None:
         tick = Tick(step=Step.SEPARATE, fraction=fraction, step_fraction=fraction, message="Separating", segment_s=0.01)
         say(Progressed(job_id=order.job_id, at=tick))
         fraction = min(0.9, fraction + 0.01)
-        if not (FOLDER / "hold").exists():
+        if not is_there("hold", in_doubt=True):
             break
         time.sleep(0.02)
     with changed:
@@ -177,7 +196,7 @@ def written(order: Separate, track: Track, facts: EngineFacts, target: Target, w
     """Every stem is a quarter of the song."""
     options, tmp, out = order.options, Path(order.tmp), Path(order.out)
     say(Began(job_id=order.job_id, step=Step.ENCODE))
-    while (FOLDER / "hold-encode").exists():
+    while is_there("hold-encode", in_doubt=True):
         check(order.job_id)
         time.sleep(0.02)
     files = []
@@ -219,17 +238,24 @@ def stop(job_id: str) -> None:
     with changed:
         stopped.add(job_id)
         forget(job_id)
-        if not (FOLDER / "deaf").exists() and any(order.job_id == job_id for order, *_ in to_finish):
+        if not is_there("deaf") and any(order.job_id == job_id for order, *_ in to_finish):
             to_finish[:] = [each for each in to_finish if each[0].job_id != job_id]
             say(Stopped(job_id=job_id))
 
 
 def listen(work: "queue.SimpleQueue[Warm | Separate]") -> None:
+    try:
+        obey(work)
+    except OSError:
+        os._exit(BROKEN_STATUS)
+    os._exit(0)
+
+
+def obey(work: "queue.SimpleQueue[Warm | Separate]") -> None:
     decoder = msgspec.json.Decoder(ToWorker)
     for line in sys.stdin.buffer:
         order = decoder.decode(line)
-        with (FOLDER / "orders").open("ab") as log:
-            log.write(line)
+        note("orders", line)
         match order:
             case Stop(job_id=job_id):
                 stop(job_id)
@@ -241,7 +267,6 @@ def listen(work: "queue.SimpleQueue[Warm | Separate]") -> None:
                     changed.notify_all()
             case _:
                 work.put(order)
-    os._exit(0)
 
 
 def main() -> None:

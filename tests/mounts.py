@@ -54,12 +54,17 @@ def bind(source: Path, at: Path) -> Mount:
     return Mount(at, "--bind", str(source))
 
 
-def disk(image: Path, at: Path, megabytes: int) -> Mount:
-    """An ext4 disk of its own, in a file."""
+def disk(image: Path, at: Path, megabytes: int, options: str = "") -> Mount:
+    """An ext4 disk of its own, in a file, mounted with `options`."""
     with image.open("wb") as file:
         file.truncate(megabytes << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
-    return Mount(at, "-o", "loop", str(image))
+    return disk_of(image, at, options)
+
+
+def disk_of(image: Path, at: Path, options: str = "") -> Mount:
+    """A disk that is in a file already."""
+    return Mount(at, "-o", f"loop,{options}".rstrip(","), str(image))
 
 
 @functools.cache

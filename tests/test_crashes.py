@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from crash import SCENARIOS, Point, Scenario, play, points, violations, was_reached
+from injection import Point, play, points, was_reached
+from scenarios import RUN, SCENARIOS, Scenario, violations
 from watching import needs_strace
 
 pytestmark = needs_strace
@@ -84,15 +85,14 @@ def test_a_ledger_that_cannot_be_written(
     tmp_path: Path, error: str, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
     """The daemon holds still until it can be, and does not end; nothing is done twice. Two calls a day, drawn by the seed."""
-    run = SCENARIOS[0]
     (tmp_path / "known").mkdir()
-    every = [point for point in known(tmp_path / "known", run, "supervisor") if point.call in LEDGER]
+    every = [point for point in known(tmp_path / "known", RUN, "supervisor") if point.call in LEDGER]
     for point in random.Random(seed).sample(every, 2):
         here = tmp_path / str(point)
         here.mkdir()
-        daemon, log = play(here, run, "supervisor", f"{point.call}:error={error}:when={point.time}", seconds=10.0)
+        daemon, log = play(here, RUN, "supervisor", f"{point.call}:error={error}:when={point.time}", seconds=10.0)
         assert was_reached(log)
-        assert violations(daemon, run) == []
+        assert violations(daemon, RUN) == []
         assert "cannot be written" in daemon.log.read_text() or point.call == "fdatasync"
         assert daemon.read("_daemon.json")["daemon"] == daemon.song("song.wav")["daemon"], "one life did it all"
         record_property("errors", 1)

@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status
 def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
     """A quick daemon that is ready, and is stopped at the end."""
     daemon = Daemon(folder, fake=True, **{**QUICK, **sections})
-    daemon.constants["stemd.runner:RETRY_S"] = 0.5
+    daemon.constants["stemd.landing:RETRY_S"] = 0.5
     try:
         yield daemon.start().ready()
         assert daemon.stop() == 0
@@ -333,7 +333,7 @@ def test_a_spool_that_is_mounted_late_and_goes_away(tmp_path: Path, make: Callab
     mount = make(tmp_path, tmp_path / "spool")
     with mounts(mount):
         daemon = Daemon(tmp_path, fake=True, **QUICK)
-        daemon.constants["stemd.runner:RETRY_S"] = 0.5
+        daemon.constants["stemd.landing:RETRY_S"] = 0.5
         daemon.hold.touch()
         try:
             daemon.start().ready()

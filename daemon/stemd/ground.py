@@ -23,8 +23,8 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     keeper: Keeper
     post: Callable[[SnapshotTaken | ResultChecked], None]
     in_flight: Callable[[], list[Job]]
-    hit: dict[str, float] = {}
-    """When (monotonic) a job has hit an obstacle, by job id."""
+    rests: dict[str, float] = {}
+    """Until when (monotonic) a job that has hit an obstacle is left alone, by job id."""
 
     def twin(self, job: Job) -> Job | None:
         """Another job in flight that makes the very result that `job` asks for."""

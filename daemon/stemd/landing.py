@@ -8,11 +8,17 @@ from stemd.errors import RETRYABLE, Code
 from stemd.ground import Ground
 from stemd.job import Error, Job, Reason, Stage, State
 
+RETRY_S = 30.0
+"""How long a job waits after an obstacle before it is tried again."""
+
+LONGER = 10.0
+"""How many times longer after each attempt that a failing disk or share has cost it."""
+
 
 def end(job: Job, ground: Ground, state: State, **changes: object) -> None:
     """Points 7 to 10."""
     ending.end(job, state, ground.jobs, ground.spool, ground.config.inbox.after, **changes)
-    ground.hit.pop(job.job_id, None)
+    ground.rests.pop(job.job_id, None)
 
 
 def fail(job: Job, ground: Ground, code: Code, message: str, detail: str | None = None) -> None:
@@ -23,7 +29,12 @@ def fail(job: Job, ground: Ground, code: Code, message: str, detail: str | None 
 def vanish(job: Job, ground: Ground, *, replaced: bool) -> None:
     """The song is not there any more, and neither is its snapshot."""
     ending.vanish(job, ground.jobs, ground.spool, replaced=replaced)
-    ground.hit.pop(job.job_id, None)
+    ground.rests.pop(job.job_id, None)
+
+
+def rest(job: Job, ground: Ground, seconds: float) -> None:
+    """Leave the job alone for a while."""
+    ground.rests[job.job_id] = time.monotonic() + seconds
 
 
 def wait(job: Job, ground: Ground, reason: Reason, message: str, *, charge: bool = False, **changes: object) -> None:
@@ -31,13 +42,18 @@ def wait(job: Job, ground: Ground, reason: Reason, message: str, *, charge: bool
     if job.name in ground.jobs.behind:
         vanish(job, ground, replaced=True)
         return
-    attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
+    attempt = _attempts(job) - (not charge)
     lost: dict[str, object] = {"track": None, "engine": None, "output": None, "warnings": (), "timing": {}}
     moved = ground.jobs.change(
         job, State.WAITING, reason=reason, message=message, attempt=max(attempt, 0), **lost, **changes
     )
     ground.jobs.record(moved, Stage.ACCEPTED)
     ground.spool.remove_work(job.job_id)
+
+
+def _attempts(job: Job) -> int:
+    """How many there were, counting this one, which may not have got as far as to be written down."""
+    return job.attempt + (job.stage not in (Stage.STARTED, Stage.PUBLISHING))
 
 
 def has_grace(job: Job, ground: Ground) -> bool:
@@ -53,23 +69,27 @@ def wait_for_the_rest(job: Job, ground: Ground, message: str) -> None:
 
 
 def on_error(job: Job, ground: Ground, error: Error) -> None:
-    """What time can heal is waited for, the rest is the job's end."""
+    """What time can heal is waited for, what another attempt can is tried again, the rest is the job's end."""
     reason = obstacles.WAITS.get(error.code)
+    attempts = _attempts(job)
     if reason is Reason.TRUNCATED and has_grace(job, ground):
         wait_for_the_rest(job, ground, error.message)
+    elif error.code is Code.IO_ERROR and attempts < job.max_attempts:
+        rest(job, ground, RETRY_S * LONGER ** (attempts - 1))
+        wait(job, ground, Reason.RETRY, f"{error.message} Trying again.", charge=True)
     elif reason is None or reason is Reason.TRUNCATED:
         end(job, ground, State.FAILED, error=error, message=error.message)
     elif reason is Reason.NO_SPACE and len(ground.in_flight()) > 1:
         wait(job, ground, reason, error.message, alone=True)  # with the disk to itself it may fit
     else:
-        ground.hit[job.job_id] = time.monotonic()
+        rest(job, ground, RETRY_S)
         wait(job, ground, reason, error.message)
 
 
 def on_obstacle(job: Job, ground: Ground, error: OSError) -> None:
     """The machine, not the song, is in the way."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        ground.hit[job.job_id] = time.monotonic()
+        rest(job, ground, RETRY_S)
         wait(job, ground, Reason.PERMISSION, f"{error.filename}: {error.strerror}.", ready_at=0.0)
     else:
         on_error(job, ground, obstacles.described(error))

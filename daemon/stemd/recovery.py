@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> None:
-    """Go on with every job of a former life, and remove the work folders that none needs any more. Raises OSError."""
+    """Go on with every job of a former life."""
     started = sum(job.stage is Stage.STARTED for job in unfinished)
     for job in unfinished:
         log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
@@ -32,8 +32,6 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
             _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
         else:
             jobs.add([job])
-    for job_id in spool.work_folders() - jobs.parked.keys():  # also what was done ahead for those that wait
-        spool.remove_work(job_id)
 
 
 def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:

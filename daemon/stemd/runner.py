@@ -29,9 +29,6 @@ from stemd.worker.messages import FromWorker, Prepared
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 30.0
-"""How long a job waits after an obstacle before it is tried again."""
-
 AT_ONCE = 2
 """One that is being separated, or on its way there, and one that is finishing."""
 
@@ -73,16 +70,22 @@ class Runner:
         """The jobs in flight, the one that is furthest along first."""
         return [flight.job for flight in self._flights]
 
+    @property
+    def at_work(self) -> set[str]:
+        """The ids of the jobs that have a work area."""
+        ahead = {self._ahead.job.job_id} if self._ahead is not None else set()
+        return ahead | {job.job_id for job in self.in_flight}
+
     def runs(self, name: str) -> bool:
         return any(job.name == name for job in self.in_flight)
 
     def pauses(self, job: Job, now: float) -> bool:
         """Whether the job has hit an obstacle not long ago, and is left alone."""
-        return job.job_id in self._ground.hit and now < self._ground.hit[job.job_id] + RETRY_S
+        return now < self._ground.rests.get(job.job_id, now)
 
     def end_pauses(self) -> None:
         """What was in the way is not any more."""
-        self._ground.hit.clear()
+        self._ground.rests.clear()
 
     @property
     def is_stopping_some(self) -> bool:

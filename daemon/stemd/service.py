@@ -255,6 +255,7 @@ class Service:
             self._open_up()
         elif before or are_new:
             self._come_back()
+        self.spool.tidy(self.runner.at_work | self.jobs.parked.keys())
 
     def _lock(self, before: frozenset[str], now: float) -> bool:
         """Lock what is there; whether it is another folder than before. `locks` are missing where that cannot be."""

@@ -54,13 +54,15 @@ class Handle:
         self._thread.start()
 
     def send(self, message: ToWorker) -> None:
-        """Say something. A worker that is gone hears nothing: `Died` is on its way and tells."""
+        """Say something. A worker that is gone hears nothing, and one that cannot be told is ended: `Died` tells."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(message) + b"\n")
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
             return
+        except OSError:
+            self._process.kill()  # who has heard half a line understands nothing more
 
     def resident_bytes(self) -> int | None:
         """The memory that the process has resident (proc(5), statm), where the system tells."""
@@ -87,13 +89,17 @@ class Handle:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                message = _decoder.decode(line)
-            except msgspec.DecodeError as error:
-                self._process.kill()
-                self._post(Died(self.pid, f"it said what is not in the protocol ({error}): {line[:200]!r}"))
-                return
-            self._post(Said(self.pid, message))
+        line = b""
+        try:
+            for line in self._process.stdout:
+                self._post(Said(self.pid, _decoder.decode(line)))
+        except msgspec.DecodeError as error:
+            self._process.kill()
+            self._post(Died(self.pid, f"it said what is not in the protocol ({error}): {line[:200]!r}"))
+            return
+        except OSError as error:
+            self._process.kill()
+            self._post(Died(self.pid, f"it cannot be heard: {error.strerror}"))
+            return
         code = self._process.wait()
         self._post(Died(self.pid, f"killed by signal {-code}" if code < 0 else f"it ended with status {code}"))

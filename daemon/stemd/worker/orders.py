@@ -6,6 +6,7 @@ prepare        --> ahead       the thread that decodes ahead
 stop           --> whichever has the job; where it only waits, it is given up at once
 """
 
+import logging
 import os
 import sys
 import threading
@@ -17,7 +18,9 @@ import msgspec
 from stemd.errors import StopProcessingError
 from stemd.worker.ahead import Ahead
 from stemd.worker.messages import Forget, Prepare, Separate, Stop, Stopped, ToWorker, Warm
-from stemd.worker.voice import Voice
+from stemd.worker.voice import BROKEN_STATUS, Voice
+
+log = logging.getLogger("stemd.worker")
 
 Work = TypeVar("Work")
 
@@ -81,6 +84,15 @@ class Orders:
             self._give_up(job_id)  # the stop came before there was something to take back
 
     def _listen(self) -> None:
+        try:
+            self._obey()
+        except (OSError, msgspec.DecodeError) as error:
+            log.error("orders cannot be heard any more: %s", error)
+            os._exit(BROKEN_STATUS)
+        # The supervisor is gone; nobody waits for what is being done.
+        os._exit(0)
+
+    def _obey(self) -> None:
         decoder = msgspec.json.Decoder(ToWorker)
         for line in sys.stdin.buffer:
             match decoder.decode(line):
@@ -96,8 +108,6 @@ class Orders:
                     self.work.put(order.job_id, order)
                 case Warm() as order:
                     self.work.put(None, order)
-        # The supervisor is gone; nobody waits for what is being done.
-        os._exit(0)
 
     def _give_up(self, job_id: str) -> None:
         """Whoever takes it back from its lane answers; where a thread has the job, its next `check` does."""

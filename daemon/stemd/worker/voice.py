@@ -10,9 +10,13 @@ import msgspec
 
 from stemd.errors import AudioProcessingError, Code
 from stemd.job import Error
+from stemd.track import disk_error
 from stemd.worker.messages import FromWorker
 
 log = logging.getLogger("stemd.worker")
+
+BROKEN_STATUS = 4
+"""Exit status of a worker whose line to the supervisor is broken."""
 
 
 class Voice:
@@ -24,9 +28,14 @@ class Voice:
         os.dup2(2, 1)
 
     def say(self, message: FromWorker) -> None:
+        """Where nobody can be told any more, the process ends: that tells the supervisor."""
         with self._lock:
-            self._file.write(msgspec.json.encode(message) + b"\n")
-            self._file.flush()
+            try:
+                self._file.write(msgspec.json.encode(message) + b"\n")
+                self._file.flush()
+            except OSError as error:
+                log.error("the supervisor cannot be told: %s", error)
+                os._exit(BROKEN_STATUS)
 
 
 def described(error: Exception) -> Error:
@@ -34,6 +43,8 @@ def described(error: Exception) -> Error:
     if isinstance(error, AudioProcessingError):
         return Error.of(error)
     log.error("".join(traceback.format_exception(error)))
+    if isinstance(error, OSError):
+        return Error.of(disk_error(error, "the work"))
     return Error(
         code=Code.INTERNAL_ERROR,
         message="Something went wrong that we did not foresee; the daemon's log has the details. Please report it.",

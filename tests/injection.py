@@ -1,0 +1,137 @@
+"""A daemon that something happens to in the middle of a system call: strace(1) kills it there, or has the call fail.
+
+    trace    a daemon, or its worker, is followed while a scenario goes on; the calls that it makes are counted
+    points   (call, K): the K-th time that a thread of it makes this call
+    inject   the scenario once more, on a fresh spool, and at that point it happens
+
+What a daemon does is much the same each time, and not exactly: a point that is not reached is counted as such.
+"""
+
+import os
+import re
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemons import PATIENCE_S, Daemon
+from scenarios import Scenario, is_over
+from watching import traced
+
+CALLS = (
+    "write",
+    "pwrite64",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "link",
+    "linkat",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "copy_file_range",
+    "sendfile",
+)
+"""Every call by which a file, a folder or a line to the other process changes or goes; one that is new is written next."""
+
+READING = ("openat", "newfstatat", "getdents64", "read", "pread64", "lseek", "fcntl", "access", "statfs", "close")
+"""The calls by which files and folders are found, opened, read, locked and let go of."""
+
+_LINE = re.compile(r"^(\d+) +(\w+)\(")
+
+
+class Point(msgspec.Struct, frozen=True, order=True):
+    call: str
+    time: int
+
+    def __str__(self) -> str:
+        return f"{self.call}-{self.time}"
+
+
+def what(*inject: str, calls: tuple[str, ...] = CALLS) -> tuple[str, ...]:
+    """What strace is told: to follow these calls, and to `inject`, which is what its option of that name takes."""
+    return ("-e", f"trace={','.join(calls)}", *(word for each in inject for word in ("-e", f"inject={each}")))
+
+
+def points(log: Path, calls: tuple[str, ...] = CALLS) -> list[Point]:
+    """Where things can happen: as often as the busiest thread makes a call, for strace counts each thread by itself."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for line in log.read_text(errors="replace").splitlines():
+        if found := _LINE.match(line):
+            counts[found[1], found[2]] += 1
+    most: dict[str, int] = {}
+    for (_, call), count in counts.items():
+        most[call] = max(count, most.get(call, 0))
+    return [Point(call, k) for call in calls for k in range(1, most.get(call, 0) + 1)]
+
+
+# ---- what happens
+
+
+def target(daemon: Daemon, who: str) -> int:
+    assert daemon.process is not None
+    pid: int = daemon.process.pid if who == "supervisor" else daemon.read("_daemon.json")["worker"]["pid"]
+    return pid
+
+
+def play(
+    folder: Path, scenario: Scenario, who: str, *inject: str, seconds: float = PATIENCE_S, **sections: dict[str, Any]
+) -> tuple[Daemon, Path]:
+    """The scenario on a fresh spool, followed; then the daemon is started again if it died, and does what is left.
+
+    What is injected goes away when the scenario is over, or after so many `seconds`.
+    """
+    daemon, log = Daemon(folder, fake=True, **sections), folder / "strace"
+    try:
+        if scenario.crash:
+            _play_start(daemon, log, scenario, *inject)
+        else:
+            daemon.start().ready()
+            scenario.prepare(daemon, "")
+            with traced(log, [target(daemon, who)], *what(*inject)):
+                scenario.act(daemon, "")
+                limit = time.monotonic() + seconds
+                daemon.until(lambda: is_over(daemon, scenario) or time.monotonic() > limit, "it is over")
+        assert daemon.process is not None
+        daemon.hold.unlink(missing_ok=True)
+        if daemon.process.poll() is not None:
+            daemon.start().ready()
+        daemon.quiet()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    return daemon, log
+
+
+def _play_start(daemon: Daemon, log: Path, scenario: Scenario, *inject: str) -> None:
+    """A first life that ended at the scenario's trace point, and a second one that is followed from its start."""
+    daemon.start({scenario.crash: "kill"}).ready()
+    scenario.act(daemon, "")
+    assert daemon.process is not None
+    first = daemon.process.pid
+    assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
+    daemon.start(under=("strace", "-f", "-qq", *what(*inject), "-o", str(log)))
+
+    def is_second_life_over() -> bool:
+        told = daemon.read("_daemon.json")
+        has_begun = told["pid"] != first and told["state"] == "ready"
+        return (has_begun or daemon.process.poll() is not None) and is_over(daemon, scenario)
+
+    daemon.until(is_second_life_over, "it is over, one way or another")
+    if daemon.process.poll() is None:
+        os.kill(daemon.read("_daemon.json")["pid"], signal.SIGTERM)  # not strace, which is our child
+        daemon.process.wait(timeout=PATIENCE_S)
+
+
+def was_reached(log: Path) -> bool:
+    """Whether it happened."""
+    text = log.read_text(errors="replace")
+    return "+++ killed by SIGKILL +++" in text or "(INJECTED)" in text

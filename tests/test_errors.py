@@ -1,0 +1,156 @@
+"""Every file-system call of a job fails, with every error that a disk or a share knows.
+
+    once      the K-th call of that name by a thread fails, and the next one does not
+    for long  it fails, and all that follow, until the cause goes away
+
+The daemon lives on, nobody helps it, and every song ends as it would have; never in another way, never twice, and
+nothing is left lying about. One daemon goes through many of these, one after the other.
+"""
+
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemons import Daemon
+from injection import CALLS, READING, Point, points, target, was_reached, what
+from scenarios import CANCEL, DUPLICATE, FAIL, RUN, Scenario, is_over, made, tidy, violations
+from watching import needs_strace, traced
+
+pytestmark = needs_strace
+
+ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ESTALE", "EMFILE")
+
+EVERY = (*CALLS, *READING)
+
+CAUSE_S = 1.0
+"""How long a cause lasts that does not go away at once; a job that was hit by it is tried again after as long."""
+
+PARTS = [
+    pytest.param(scenario, who, id=f"{scenario.name}-{who}")
+    for scenario in (RUN, CANCEL, DUPLICATE, FAIL)
+    for who in ("supervisor", "worker")
+    if (scenario, who) != (DUPLICATE, "worker")
+]
+
+
+class Injection(msgspec.Struct, frozen=True):
+    """`point` fails with `error`: once, or from then on."""
+
+    point: Point
+    error: str
+    lasts: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.point.call}:error={self.error}:when={self.point.time}{'+' if self.lasts else ''}"
+
+
+class Patient:
+    """A daemon that goes through a scenario again and again; `lives` counts its starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.daemon = Daemon(folder, fake=True, limits={"truncated_grace_s": 2 * CAUSE_S})
+        self.daemon.constants |= {"stemd.landing:RETRY_S": CAUSE_S, "stemd.landing:LONGER": 1.0}
+        self.daemon.constants |= {"stemd.worker.keeper:STALL_FLOOR_S": 5.0}
+        self.lives = 0
+        self._tags = (f"{number} " for number in itertools.count())
+        self._live()
+
+    def _live(self) -> None:
+        self.lives += 1
+        self.daemon.start().ready()
+
+    def suffer(self, scenario: Scenario, who: str, *inject: Injection) -> tuple[Path, list[str]]:
+        """What strace has seen of it, and what was wrong afterwards."""
+        daemon, tag, log = self.daemon, next(self._tags), self.daemon.folder / "strace"
+        daemon.until(lambda: daemon.read("_daemon.json")["worker"]["state"] == "ready", "a warm worker")
+        scenario.prepare(daemon, tag)
+        seconds = CAUSE_S if any(each.lasts for each in inject) else 10 * CAUSE_S
+        with traced(log, [target(daemon, who)], *what(*map(str, inject), calls=EVERY)):
+            scenario.act(daemon, tag)
+            limit = time.monotonic() + seconds
+            while not is_over(daemon, scenario, tag) and time.monotonic() < limit:
+                time.sleep(0.02)
+        wrong = []
+        assert daemon.process is not None
+        if daemon.process.poll() is not None:
+            wrong.append(f"the daemon ended with status {daemon.process.poll()}: {daemon.log.read_text()[-1500:]}")
+            self._live()
+        daemon.hold.unlink(missing_ok=True)
+        try:
+            daemon.until(lambda: is_over(daemon, scenario, tag), "it is over")
+            daemon.quiet(1)
+        except AssertionError as error:
+            wrong.append(str(error)[:1500])
+        wrong += violations(daemon, scenario, tag, may_stay=True)
+        tidy(daemon)
+        return log, wrong
+
+
+@contextlib.contextmanager
+def patient(folder: Path) -> Iterator[Patient]:
+    found = Patient(folder)
+    try:
+        yield found
+        assert found.daemon.stop() == 0
+    finally:
+        found.daemon.end()
+
+
+def known(there: Patient, scenario: Scenario, who: str) -> list[Point]:
+    """The points of a scenario in which nothing happens; what it leaves is as it should be."""
+    log, wrong = there.suffer(scenario, who)
+    assert wrong == []
+    return points(log, EVERY)
+
+
+def drawn(every: list[Point], chance: random.Random, share: float) -> list[Injection]:
+    """All calls that change something with each error, and those that read with one; of these a share."""
+    once = [Injection(point, error) for point in every for error in ERRORS if point.call in CALLS]
+    once += [Injection(point, chance.choice(ERRORS)) for point in every if point.call in READING]
+    firsts = {point.call: point for point in reversed(every)}
+    lasting = [Injection(point, error, lasts=True) for point in firsts.values() for error in ERRORS]
+    injections = once + lasting
+    return chance.sample(injections, max(1, round(share * len(injections))))
+
+
+def sweep(folder: Path, scenario: Scenario, who: str, seed: int, share: float) -> tuple[int, list[str]]:
+    """How many injections were made, and what was wrong after any of them; after one that was, another daemon goes on."""
+    with patient(made(folder, "0")) as there:
+        left = drawn(known(there, scenario, who), random.Random(seed), share)
+    count, wrong = 0, []
+    while left:
+        with patient(made(folder, str(len(left)))) as there:
+            found: list[str] = []
+            while left and not found:
+                injection = left.pop()
+                log, found = there.suffer(scenario, who, injection)
+                count += was_reached(log)
+                wrong += [f"{injection}: {each}" for each in found]
+    return count, wrong
+
+
+@pytest.mark.parametrize(("scenario", "who"), PARTS)
+def test_some_errors(
+    tmp_path: Path, scenario: Scenario, who: str, seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    """A few of them, others every day."""
+    count, wrong = sweep(tmp_path, scenario, who, seed, 0.003)
+    assert wrong == [], f"seed {seed}"
+    record_property("errors", count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scenario", "who"), PARTS)
+def test_every_error(
+    tmp_path: Path, scenario: Scenario, who: str, seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    """All of them."""
+    count, wrong = sweep(tmp_path, scenario, who, seed, 1.0)
+    assert wrong == [], f"seed {seed}"
+    record_property("errors", count)
