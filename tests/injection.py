@@ -58,7 +58,7 @@ class Point(msgspec.Struct, frozen=True, order=True):
 
 def what(*inject: str, calls: tuple[str, ...] = CALLS) -> tuple[str, ...]:
     """What strace is told: to follow these calls, and to `inject`, which is what its option of that name takes."""
-    return ("-e", f"trace={','.join(calls)}", *(word for each in inject for word in ("-e", f"inject={each}")))
+    return ("-y", "-e", f"trace={','.join(calls)}", *(word for each in inject for word in ("-e", f"inject={each}")))
 
 
 def points(log: Path, calls: tuple[str, ...] = CALLS) -> list[Point]:

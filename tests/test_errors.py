@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -51,18 +52,14 @@ class Injection(msgspec.Struct, frozen=True):
 
 
 class Patient:
-    """A daemon that goes through a scenario again and again; `lives` counts its starts."""
+    """A daemon that goes through a scenario again and again; `shown` are the sidecars of the last time."""
 
     def __init__(self, folder: Path) -> None:
         self.daemon = Daemon(folder, fake=True, limits={"truncated_grace_s": 2 * CAUSE_S})
         self.daemon.constants |= {"stemd.landing:RETRY_S": CAUSE_S, "stemd.landing:LONGER": 1.0}
         self.daemon.constants |= {"stemd.worker.keeper:STALL_FLOOR_S": 5.0}
-        self.lives = 0
+        self.shown: dict[str, dict[str, Any]] = {}
         self._tags = (f"{number} " for number in itertools.count())
-        self._live()
-
-    def _live(self) -> None:
-        self.lives += 1
         self.daemon.start().ready()
 
     def suffer(self, scenario: Scenario, who: str, *inject: Injection) -> tuple[Path, list[str]]:
@@ -80,13 +77,14 @@ class Patient:
         assert daemon.process is not None
         if daemon.process.poll() is not None:
             wrong.append(f"the daemon ended with status {daemon.process.poll()}: {daemon.log.read_text()[-1500:]}")
-            self._live()
+            daemon.start().ready()
         daemon.hold.unlink(missing_ok=True)
         try:
             daemon.until(lambda: is_over(daemon, scenario, tag), "it is over")
             daemon.quiet(1)
         except AssertionError as error:
             wrong.append(str(error)[:1500])
+        self.shown = {name: daemon.song(tag + name) for name in scenario.ends}
         wrong += violations(daemon, scenario, tag, may_stay=True)
         tidy(daemon)
         return log, wrong
@@ -154,3 +152,24 @@ def test_every_error(
     count, wrong = sweep(tmp_path, scenario, who, seed, 1.0)
     assert wrong == [], f"seed {seed}"
     record_property("errors", count)
+
+
+@pytest.mark.parametrize("who", ["supervisor", "worker"])
+def test_a_failed_fsync_throws_the_work_away(
+    tmp_path: Path, who: str, record_property: Callable[[str, object], None]
+) -> None:
+    """A kernel that could not write a page forgets that it has to: fsync(2) again would lie, so all of it is made anew."""
+    with patient(tmp_path) as there:
+        log, wrong = there.suffer(RUN, who)
+        assert wrong == []
+        syncs = [point for point in points(log, EVERY) if point.call == "fsync"]
+        thrown = 0
+        for point in syncs:
+            log, wrong = there.suffer(RUN, who, Injection(point, "EIO"))
+            assert wrong == []
+            (line,) = [line for line in log.read_text(errors="replace").splitlines() if "(INJECTED)" in line]
+            if "/.stemd/" in line:
+                thrown += 1
+                assert there.shown["song.wav"]["attempt"] == 2, line
+    assert thrown > 0
+    record_property("errors", len(syncs))

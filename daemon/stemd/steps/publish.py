@@ -151,8 +151,12 @@ def move(source: Path, target: Path) -> Path:
         if error.errno != errno.EXDEV:
             raise
         stored = _copy(source, target)
-        source.unlink()
-    sync_folder(target.parent)
+        source.unlink()  # the copy is durable by now
+        return stored
+    try:
+        sync_folder(target.parent)
+    except OSError as error:
+        log.warning("%s is where it belongs, but the way to it cannot be synced: %s", stored, error)
     return stored
 
 
@@ -163,10 +167,12 @@ def _copy(source: Path, target: Path) -> Path:
         shutil.copy2(source, part)
         with part.open("rb") as file:
             sync(file.fileno())
-        return _put(part, target)
+        part = _put(part, target)
+        sync_folder(target.parent)
     except OSError:
         part.unlink(missing_ok=True)
         raise
+    return part
 
 
 def _put(source: Path, target: Path) -> Path:
