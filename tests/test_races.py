@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,21 @@ def test_killed_under_the_other_policies(tmp_path: Path, point: str, after: str)
     assert results(daemon) == {"song": 0.3}
     assert [path.name for path in daemon.inbox.iterdir()] == (["song.wav"] if after == "keep" else [])
     assert originals(daemon, "done") == originals(daemon, "failed") == []
+
+
+def test_stopped_as_it_begins(tmp_path: Path) -> None:
+    """SIGTERM stops the daemon within 5 s also where it comes before the first look, as soon as there is a worker."""
+    daemon = Daemon(tmp_path, fake=True)
+    try:
+        daemon.start()
+        assert daemon.process is not None
+        children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children")
+        while not children.read_text():
+            time.sleep(0.001)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(timeout=5) == 0
+    finally:
+        daemon.end()
 
 
 def test_a_name_that_is_taken_in_between(tmp_path: Path) -> None:
