@@ -24,6 +24,8 @@ def rest(walk: "Walk") -> list[str]:
     """Wait until all is quiet; what is wrong then."""
     if unrest := wait_until_quiet(walk):
         return [f"not quiet in {PATIENCE_S} s: {each}" for each in unrest]
+    if walk.eyes.wrong:
+        return []
     with walk.eyes.lock:
         walk.eyes.wrong += of_results(walk)
     wrong = [f"{drop.name!r} of {drop.kind}: {each}" for drop in walk.model.current.values() for each in of(walk, drop)]
