@@ -16,9 +16,7 @@ import msgspec
 
 from test_daemon import POINTS
 
-OURS, PUBLISHING, RENAME, PUT_AWAY = (
-    POINTS.index(name) for name in ("3-started", "6-rename", "6-rename", "10-finished")
-)
+OURS, RENAME, PUT_AWAY = (POINTS.index(name) for name in ("3-started", "6-rename", "10-finished"))
 
 FIRST_S, OTHER_S = 0.3, 0.5
 """How long the song is, and another one that comes in its place."""
@@ -108,7 +106,7 @@ def _first(cell: Cell) -> str:
         return "cancelled" if cell.order <= RENAME else "done"
     if cell.thing.startswith("second"):
         return "done"
-    return "done" if cell.order >= (PUBLISHING if cell.crash else OURS) else "cancelled"
+    return "done" if cell.order >= (RENAME if cell.crash else OURS) else "cancelled"
 
 
 def _put(originals: dict[str, list[float]], state: str, after: str, seconds: float) -> None:

@@ -20,7 +20,7 @@ from watching import DELETE, MOVED_FROM, MOVED_TO, Events, Histories, again_and_
 
 FINAL = ("done", "failed", "cancelled")
 
-SHARE = 10
+SHARE = 8
 """How many cells are tried each day."""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from walk import Walk
 
-STEPS, EVERY = 80, 40
+STEPS, EVERY = 60, 30
 """The walk of each day; and after how many steps it rests."""
 
 
