@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it: the
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long sweeps whole")
+    parser.addoption("--soak", type=float, metavar="MINUTES", help="only a random walk, for so long")
     today = time.strftime("%Y%m%d")
     parser.addoption(
         "--seed", type=int, default=int(today), help="draws what the sweeps try today; the date by default"
@@ -30,6 +31,13 @@ def seed(request: pytest.FixtureRequest) -> int:
     """What decides which share of a sweep is tried."""
     drawn: int = request.config.getoption("--seed")
     return drawn
+
+
+@pytest.fixture
+def soak_s(request: pytest.FixtureRequest) -> float:
+    """How long the random walk goes on."""
+    minutes: float = request.config.getoption("--soak")
+    return 60 * minutes
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -49,6 +57,13 @@ LONGEST = ("test_service.py", "test_latency.py", "test_engine.py")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    is_soak = config.getoption("--soak") is not None
+    for item in items:
+        if "soak" in item.keywords and not is_soak:
+            item.add_marker(pytest.mark.skip(reason="a long walk: tests/run --soak MINUTES goes on it"))
+    if is_soak:
+        config.hook.pytest_deselected(items=[item for item in items if "soak" not in item.keywords])
+        items[:] = [item for item in items if "soak" in item.keywords]
     if not config.getoption("--full"):
         skip = pytest.mark.skip(reason="a long sweep: tests/run --full runs it")
         for item in items:

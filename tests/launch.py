@@ -11,12 +11,17 @@ makes something happen at a trace point (once for each, also across restarts: a 
     tick              the clock of the filesystem moves on
     folder:NAME       a folder of that name is in the outbox
     take:NAME         the result of that name is moved out of the outbox, to `taken`
+    second:NAME       another daemon is started, with the configuration NAME; its exit status and words go to `refused`
+
+A file `plan` beside the configuration, one line of a point and its actions, does the same while the daemon runs: when
+it happens the plan is taken away, so that one daemon can go through many of them.
 """
 
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from importlib import import_module
@@ -33,10 +38,8 @@ def act(action: str, folder: Path, inbox: Path) -> None:
     match verb:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "cancel":
+        case "cancel" | "cancel-all":
             (inbox / f"{name}.cancel").touch()
-        case "cancel-all":
-            (inbox / ".cancel").touch()
         case "delete":
             (inbox / name).unlink(missing_ok=True)
         case "drop":
@@ -50,8 +53,16 @@ def act(action: str, folder: Path, inbox: Path) -> None:
             (folder / "spool" / "outbox" / name).rename(folder / "taken")
         case "write":
             (inbox / name).write_bytes((folder / "again").read_bytes())
+        case "second":
+            start_second(folder, name)
         case _:
             raise SystemExit(f"launch.py: what is {action}?")
+
+
+def start_second(folder: Path, name: str) -> None:
+    program = [sys.executable, "-m", "stemd", "--config", str(folder / name), "run"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
+    (folder / "refused").write_text(f"{done.returncode} {done.stdout}{done.stderr}")
 
 
 def change(module: str, name: str, value: Any) -> None:
@@ -79,7 +90,19 @@ del sys.argv[1 : sys.argv.index("--") + 1]
 folder = Path(sys.argv[sys.argv.index("--config") + 1]).parent
 
 
+def planned(point: str) -> list[str]:
+    """The actions of the plan, if this is its point."""
+    plan = folder / "plan"
+    words = plan.read_text().split() if plan.exists() else []
+    if words[:1] != [point]:
+        return []
+    plan.unlink()
+    return words[1:]
+
+
 def hook(point: str) -> None:
+    for action in planned(point):
+        act(action, folder, folder / "spool" / "inbox")
     for action in actions.get(point, []):
         once = folder / f"happened-{point}-{action.replace('/', '_')}"
         if not once.exists():

@@ -219,6 +219,37 @@ def test_a_deleted_song_is_cancelled(tmp_path: Path) -> None:
         assert daemon.final("running.wav")["state"] == "done"
 
 
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_cancel_and_a_new_drop_and_the_daemon_ends(tmp_path: Path, how: str) -> None:
+    """1.5.1: a cancel that was there before a new drop is not for it, also where the daemon ends before the old one has."""
+    daemon = Daemon(tmp_path, fake=True)
+    try:
+        daemon.start().ready()
+        for name in ("hold", "deaf"):
+            (tmp_path / name).touch()
+        make_song(daemon.inbox / "song.wav", 0.2)
+        first = separating(daemon, "song.wav")
+        (daemon.inbox / "song.wav.cancel").touch()
+        time.sleep(0.02)  # the clock of the filesystem has to move on
+        make_song(tmp_path / "again.wav", 0.3).rename(daemon.inbox / "song.wav")
+        second = daemon.until(lambda: daemon.song("song.wav")["next"], "the new drop seen")
+        if how == "killed":
+            daemon.end()
+        else:
+            assert daemon.stop() == 0
+        for name in ("hold", "deaf"):
+            (tmp_path / name).unlink()
+        daemon.start().ready().quiet()
+        sidecar = daemon.song("song.wav")
+        assert (sidecar["job_id"], sidecar["state"]) == (second, "done")
+        assert (sidecar["previous"]["job_id"], sidecar["previous"]["state"]) == (first["job_id"], "cancelled")
+        assert list(daemon.inbox.iterdir()) == []
+        assert reasons(daemon) == {}
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 def make_too_deep(folder: Path) -> None:
     """Folders in each other until a path is longer than the kernel takes: nobody can list them, not even root."""
     folder.mkdir()

@@ -3,12 +3,13 @@
     NAME.cancel    the job of NAME, waiting or running; removed, and acknowledged in the sidecar
     .cancel        every job there is; then it goes
 
-A cancel that is older than a new drop was meant for the jobs before. One that nobody can be found for is kept for two
-looks. At start-up one that is a minute older than its song was meant for a song of former days. One that cannot be
-removed is remembered by its identity, and means nothing more.
+A cancel that is older than a new drop was meant for the jobs before: the new job knows it from the start. One that
+nobody can be found for is kept for two looks. At start-up one that is a minute older than its song was meant for a song
+of former days. One that cannot be removed is remembered by its identity, and means nothing more.
 """
 
 import logging
+import os
 
 import msgspec
 
@@ -69,27 +70,30 @@ class Cancels:
         job = self._jobs.newest(name)
         if job is None:
             return self._stranger(seen)
+        running = self._runner.runs(job.name)
         if seen.identity == job.cancel_file:
-            return [_as(seen, Kind.ANSWERED)]
+            return self._not_for(job, seen, running=running, is_new=job.job_id in fresh, now=now)
         song = listing.songs.get(job.name)
         if self._first and song is not None and _is_expired(seen, song):
             self._forget(job, seen)
             return [_as(seen, Kind.EXPIRED)]
-        is_older = job.previous is not None and seen.identity.ctime_ns < job.identity.ctime_ns
-        running = self._runner.runs(job.name)
         if running:
             self._runner.cancel(job.name, now)
             job = self._jobs.newest(name) or job
         if job.state is State.WAITING:
-            if is_older and (running or job.job_id in fresh):
-                # It was meant for the job before, which is over or is being stopped; the new drop is served.
-                if not running:
-                    self._forget(job, seen)
-            else:
-                ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
+            ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
         elif not running:
             self._too_late(job, seen)
         return []
+
+    def _not_for(self, job: Job, seen: Seen, *, running: bool, is_new: bool, now: float) -> list[Seen]:
+        """A cancel that means nothing to the newest job: it was for the one before, or has been obeyed and stays."""
+        if running:
+            self._runner.cancel(job.name, now)  # its end takes the file away
+            return []
+        if is_new or self._first:
+            self._forget(job, seen)
+        return [_as(seen, Kind.ANSWERED)] if os.path.lexists(self._spool.inbox / seen.name) else []
 
     def _too_late(self, job: Job, seen: Seen) -> None:
         """The job is over. Say so once; its sidecar is there to be seen."""

@@ -29,7 +29,7 @@ from stemd.jobs import Jobs, previous
 from stemd.models import store
 from stemd.options import JobOptions
 from stemd.places import Places
-from stemd.spool import OPTIONS, Spool, companion, open_file
+from stemd.spool import CANCEL, OPTIONS, Spool, companion, open_file
 
 log = logging.getLogger(__name__)
 
@@ -83,16 +83,17 @@ class Intake:
     def _greet(self, listing: Listing, now: float) -> None:
         """Make jobs of the songs that are nobody's yet, all in one transaction."""
         new = []
+        cancels = {seen.name: seen.identity for seen in listing.cancels}
         for name, seen in listing.songs.items():
             current = self._jobs.behind.get(name) or self._jobs.active.get(name)
             if current is None:
                 last = self._jobs.left.get(name) or self._jobs.newest(name)
                 if last is None or not self._is_answered(last, seen, now):
-                    new.append(self._new(seen, last))
+                    new.append(self._new(seen, last, cancels))
             elif not _is_its(current, seen):
                 if current.state is State.WAITING:
                     ending.vanish(current, self._jobs, self._spool, replaced=True)
-                new.append(self._new(seen, self._jobs.newest(name)))
+                new.append(self._new(seen, self._jobs.newest(name), cancels))
         self.fresh = {job.job_id for job in new}
         if new:
             self._jobs.add(new)
@@ -125,7 +126,10 @@ class Intake:
             self._jobs.left[seen.name] = self._jobs.amend(msgspec.structs.replace(last, left=seen.identity))
         return True
 
-    def _new(self, seen: Seen, last: Job | None) -> Job:
+    def _new(self, seen: Seen, last: Job | None, cancels: dict[str, Identity]) -> Job:
+        cancel = cancels.get(companion(seen.name, CANCEL)) if last else None
+        if last is not None and (cancel is None or cancel.ctime_ns >= seen.identity.ctime_ns):
+            cancel = last.cancel_file
         return Job(
             job_id=uuid.uuid4().hex,
             raw_name=os.fsencode(seen.name),
@@ -135,7 +139,7 @@ class Intake:
             state_since=self._jobs.now,
             reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
             previous=previous(last) if last else None,
-            cancel_file=last.cancel_file if last else None,
+            cancel_file=cancel,  # one that is older was for the jobs before
         )
 
     def _miss(self, listing: Listing) -> None:

@@ -231,7 +231,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     left: Identity | None = None
     """The original as it was left in the inbox, by policy or because it could not be moved; null once it is gone."""
     cancel_file: Identity | None = None
-    """A cancel file that has been obeyed and cannot be removed; it means nothing more."""
+    """A cancel file that means nothing to it: it was for the job before, or has been obeyed and cannot be removed."""
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ from stemd.spool import make_below
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
-from stemd.track import BLOCK, SONG, Frames, SpoolReader, Track, spool_bytes
+from stemd.track import BLOCK, SONG, Frames, SpoolReader, Track, disk_error, spool_bytes
 
 SHARE = {Step.DECODE: (0.0, 0.04), Step.SEPARATE: (0.04, 0.92), Step.MIX: (0.92, 0.94), Step.ENCODE: (0.94, 0.99)}
 """Where each step begins and ends in the progress of the whole job; about what they take of the time."""
@@ -317,5 +317,7 @@ def _timed(step: Step, observer: Observer, timing: dict[str, float]) -> Iterator
     began = time.monotonic()
     try:
         yield
+    except OSError as error:
+        raise disk_error(error, VERB[step].lower()) from error  # also where the disk has filled up since it had room
     finally:
         timing[f"{step}_s"] = round(time.monotonic() - began, 3)

@@ -7,8 +7,8 @@ import msgspec
 from stemd import ending
 from stemd.config import After
 from stemd.errors import Code
-from stemd.job import Error, Job, Reason, Stage, State
-from stemd.jobs import Jobs
+from stemd.job import Error, Job, Reason, Stage, State, move
+from stemd.jobs import Jobs, previous
 from stemd.publishing import is_cancelled, put_out
 from stemd.spool import Spool
 from stemd.steps import publish
@@ -19,23 +19,28 @@ log = logging.getLogger(__name__)
 def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> None:
     """Go on with every job of a former life."""
     started = sum(job.stage is Stage.STARTED for job in unfinished)
-    for job in unfinished:
+    over: dict[str, Job] = {}
+    for found in unfinished:
+        job = found
         log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
         if (older := jobs.active.get(job.name)) is not None:
             # Its song was replaced while it ran, and its snapshot is gone.
-            ending.vanish(older, jobs, spool, replaced=True)
+            over[job.name] = ending.vanish(older, jobs, spool, replaced=True)
+        if job.name in over:
+            job = msgspec.structs.replace(job, previous=previous(over[job.name]))
         if job.stage is Stage.FINAL:
-            ending.conclude(job, jobs, spool, after)
+            over[job.name] = ending.conclude(job, jobs, spool, after)
         elif job.stage is Stage.PUBLISHING:
-            _publish(job, jobs, spool, after)
+            if (ended := _publish(job, jobs, spool, after)) is not None:
+                over[job.name] = ended
         elif job.state is State.RUNNING or job.stage is Stage.STARTED:
             _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
         else:
             jobs.add([job])
 
 
-def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
-    """Its files are complete and durable: it was published, or it will be now."""
+def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job | None:
+    """Its files are complete and durable: it was published, or it will be now. None where it has to be done again."""
     assert job.output is not None
     published = not spool.out(job.job_id).exists() or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
     if not published:
@@ -44,9 +49,9 @@ def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
         except OSError as error:
             log.warning("%s cannot be published now, and is done again: %s", job.shown, error)
             _wait_again(msgspec.structs.replace(job, output=None, attempt=job.attempt - 1), jobs, spool, after)
-            return
+            return None
     state = State.DONE if job.output is not None else State.CANCELLED
-    ending.end(job, state, jobs, spool, after, message=state.value.capitalize())
+    return ending.end(job, state, jobs, spool, after, message=state.value.capitalize())
 
 
 def _tried_alone(job: Job, *, charge: bool) -> Job:
@@ -63,6 +68,8 @@ def _wait_again(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
         error = Error(code=Code.GAVE_UP, message=message, retryable=True)
         ending.end(job, State.FAILED, jobs, spool, after, error=error, message=message)
         return
-    jobs.add([job])
     message = "The daemon was interrupted; trying again."
-    jobs.record(jobs.change(job, State.WAITING, reason=Reason.RETRY, message=message, output=None), Stage.ACCEPTED)
+    waiting = move(job, State.WAITING, at=jobs.now, reason=Reason.RETRY, message=message, output=None)
+    jobs.add(
+        [msgspec.structs.replace(waiting, stage=Stage.ACCEPTED)]
+    )  # at once: nobody is to see it run with no progress

@@ -169,6 +169,8 @@ class Service:
                 self.hear(self.mailbox.get_nowait())
         except queue.Empty:
             pass
+        if self.state == "stopping":
+            return
         now = time.monotonic()
         if self.keeper.is_outdated and not self.runner.in_flight:
             self.keeper.renew(now)
@@ -177,7 +179,7 @@ class Service:
         self.find_places(now)
         if self._open:
             self.look(now)
-            if self.state != "stopping" and "locks" not in self._missing:
+            if "locks" not in self._missing:
                 self.turns.begin(now)
         self.tell(now)
 
