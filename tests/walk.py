@@ -42,7 +42,7 @@ class Walk:
         self.disk = folder / "disk"
         """Where the outbox is, if it may have a small disk of its own."""
         self.daemon = self.configured()
-        self.daemon.constants = {"stemd.runner:RETRY_S": 1.0, "stemd.worker.keeper:RETRY_S": [0.5] * 7}
+        self.daemon.constants = {"stemd.landing:RETRY_S": 1.0, "stemd.worker.keeper:RETRY_S": [0.5] * 7}
         self.eyes = Eyes(self.daemon.spool / "status", self.daemon.outbox)
         self.bank: list[Path] = []
         """Good songs that were dropped before."""
