@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it: the
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long sweeps whole")
     parser.addoption("--soak", type=float, metavar="MINUTES", help="only a random walk, for so long")
+    parser.addoption("--seeded", action="store_true", help="only the tests of the tests: every bug is sown, and caught")
     today = time.strftime("%Y%m%d")
     parser.addoption(
         "--seed", type=int, default=int(today), help="draws what the sweeps try today; the date by default"
@@ -55,15 +56,24 @@ LONGEST = ("test_service.py", "test_latency.py", "test_engine.py")
 """They are begun first, so that nobody waits for the last one alone."""
 
 
+APART = {
+    "soak": "a long walk: tests/run --soak MINUTES goes on it",
+    "seeded": "bugs that are sown: tests/run --seeded sows them all",
+}
+"""What runs only where it is asked for, and then nothing else does."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
-    is_soak = config.getoption("--soak") is not None
+    wanted = {"soak": config.getoption("--soak") is not None, "seeded": config.getoption("--seeded")}
     for item in items:
-        if "soak" in item.keywords and not is_soak:
-            item.add_marker(pytest.mark.skip(reason="a long walk: tests/run --soak MINUTES goes on it"))
-    if is_soak:
-        config.hook.pytest_deselected(items=[item for item in items if "soak" not in item.keywords])
-        items[:] = [item for item in items if "soak" in item.keywords]
+        for word, reason in APART.items():
+            if word in item.keywords and not wanted[word]:
+                item.add_marker(pytest.mark.skip(reason=reason))
+    if any(wanted.values()):
+        chosen = [item for item in items if any(wanted[word] and word in item.keywords for word in APART)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
     if not config.getoption("--full"):
         skip = pytest.mark.skip(reason="a long sweep: tests/run --full runs it")
         for item in items:
