@@ -58,6 +58,8 @@ class Intake:
         """The ids of the jobs that the last look has made."""
         self._ready: list[Job] = []
         """The jobs that have become ready in this look."""
+        self._rechecks = False
+        """Whether this look has asked for a hash."""
 
     def go_by(self, config: Config) -> None:
         """Of another configuration from now on."""
@@ -65,7 +67,7 @@ class Intake:
 
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to what has been listed."""
-        self.again = FOREVER
+        self.again, self._rechecks = FOREVER, False
         for seen in listing.options:
             self._options_settle_at(seen.name, seen.identity, now)  # they may settle before their song is there
         self._greet(listing, now)
@@ -77,6 +79,11 @@ class Intake:
             self._ready = []
         self._miss(listing)
         self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another look at the same listing would find nothing more to do."""
+        return self.again == FOREVER and not self._rechecks and not self._places.inbox_is_another
 
     # ---- whose is it
 
@@ -118,6 +125,7 @@ class Intake:
 
     def _is_same_content(self, last: Job, seen: Seen) -> bool:
         """Where only the inode differs the hash decides; until it is known the song counts as answered."""
+        self._rechecks = True
         sha256 = self._recheck.sha256(self._spool.song(seen.name), seen.identity)
         if sha256 is not None and sha256 != last.sha256:
             return False
