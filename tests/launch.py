@@ -11,13 +11,17 @@ makes something happen at a trace point (once for each, also across restarts: a 
     tick              the clock of the filesystem moves on
     folder:NAME       a folder of that name is in the outbox
     take:NAME         the result of that name is moved out of the outbox, to `taken`
+
+On SIGUSR1 the threads end, as by an exception, whose class is named in the file `end-thread` beside the configuration.
 """
 
+import ctypes
 import json
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from importlib import import_module
 from pathlib import Path
@@ -87,5 +91,15 @@ def hook(point: str) -> None:
             act(action, folder, folder / "spool" / "inbox")
 
 
+def end_thread(*_: object) -> None:
+    """It hears of it when it wakes the next time."""
+    name = (folder / "end-thread").read_text()
+    for thread in threading.enumerate():
+        if type(thread).__name__ == name:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    (folder / "end-thread").unlink()
+
+
+signal.signal(signal.SIGUSR1, end_thread)
 trace.hook = hook
 main()
