@@ -5,7 +5,7 @@ import os
 import msgspec
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What stat(2) says of a file; times in nanoseconds."""
 
     device: int

@@ -38,6 +38,11 @@ RECHECK_S = 1.0
 
 FOREVER = float("inf")
 
+AT_ONCE = 500
+"""How many songs one look takes on, or into the line, at most: where 10,000 come at once, the loop goes round in between,
+and hears the worker and the cancel of the running song. A cancel file in the inbox may mean any of them, and has them all
+taken on with it."""
+
 
 class Intake:
     """Keeps the jobs in step with the songs in the inbox. `now` is monotonic, in seconds."""
@@ -45,7 +50,7 @@ class Intake:
     def __init__(
         self, config: Config, spool: Spool, jobs: Jobs, places: Places, trust: Trust, recheck: Recheck
     ) -> None:
-        self._config = config
+        self.go_by(config)
         self._spool = spool
         self._jobs = jobs
         self._places = places
@@ -64,16 +69,22 @@ class Intake:
     def go_by(self, config: Config) -> None:
         """Of another configuration from now on."""
         self._config = config
+        self._usual = config.options
+        """What most songs are to become; ten thousand share it."""
 
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to what has been listed."""
         self.again, self._rechecks = FOREVER, False
         for seen in listing.options:
             self._options_settle_at(seen.name, seen.identity, now)  # they may settle before their song is there
-        self._greet(listing, now)
+        at_once = AT_ONCE if not listing.cancels else len(listing.songs)
+        self._greet(listing, now, at_once)
         for seen in listing.songs.values():
             if (job := self._jobs.waiting(seen.name)) is not None:
                 self._watch(job, seen, now)
+                if len(self._ready) >= at_once:
+                    self.again = now
+                    break
         if self._ready:
             self._jobs.settle(self._ready)
             self._ready = []
@@ -87,10 +98,13 @@ class Intake:
 
     # ---- whose is it
 
-    def _greet(self, listing: Listing, now: float) -> None:
-        """Make jobs of the songs that are nobody's yet, all in one transaction."""
-        new = []
+    def _greet(self, listing: Listing, now: float, at_once: int) -> None:
+        """Make jobs of the songs that are nobody's yet, all in one transaction; of the rest at the next look."""
+        new: list[Job] = []
         for name, seen in listing.songs.items():
+            if len(new) >= at_once:
+                self.again = now
+                break
             current = self._jobs.behind.get(name) or self._jobs.active.get(name)
             if current is None:
                 last = self._jobs.left.get(name) or self._jobs.newest(name)
@@ -138,7 +152,7 @@ class Intake:
             job_id=uuid.uuid4().hex,
             raw_name=os.fsencode(seen.name),
             identity=seen.identity,
-            options=self._config.options,
+            options=self._usual,
             max_attempts=self._config.limits.max_attempts,
             state_since=self._jobs.now,
             reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
@@ -248,6 +262,7 @@ class Intake:
             if isinstance(chosen, AudioProcessingError):
                 raise chosen
             effective = options.effective(self._config, job.name, chosen, self._is_known)
+            effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
             job = self._jobs.record(msgspec.structs.replace(job, settled=True), Stage.SEEN)
             after = self._config.inbox.after

@@ -175,7 +175,7 @@ class Service:
         """Take what has come, then do what is due."""
         self._trouble = ()
         try:
-            self.hear(self.mailbox.get(timeout=BUSY_S if self.runner.in_flight else min(IDLE_S, self._sleep())))
+            self.hear(self.mailbox.get(timeout=min(BUSY_S if self.runner.in_flight else IDLE_S, self._sleep())))
             while True:
                 self.hear(self.mailbox.get_nowait())
         except queue.Empty:

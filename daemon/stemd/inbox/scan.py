@@ -12,7 +12,7 @@ from stemd.inbox.names import Kind, being_written, kind_of_file, kind_of_folder
 from stemd.spool import OPTIONS, companion
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry of the inbox; `name` is its path below it."""
 
     name: str
@@ -97,59 +97,60 @@ class _Walk:
             listed = self._listed(handle, below)
         finally:
             os.close(handle)
-        unfinished = being_written(leaf for leaf, _, _ in listed)
-        for leaf, known, status in listed:
+        unfinished = being_written(leaf for leaf, _ in listed)
+        for leaf, seen in listed:
             name = below + leaf
-            if known is not None and known.companion is (leaf in unfinished):
-                self.files[name] = known
-            elif status is None:
-                assert known is not None
-                self.files[name] = msgspec.structs.replace(known, companion=leaf in unfinished)
+            if not isinstance(seen, Seen):
+                self._sub_folder(name, leaf, seen)
+                continue
+            if seen.companion is not (leaf in unfinished):
+                seen = msgspec.structs.replace(seen, companion=leaf in unfinished)
                 self.is_new = True
-            elif stat.S_ISDIR(status.st_mode):
-                self._sub_folder(name, leaf, status)
-            else:
-                self.files[name] = _file(name, leaf, status, companion=leaf in unfinished)
-                self.is_new = True
+            self.files[name] = seen
 
-    def _listed(self, folder: int, below: str) -> list[tuple[str, Seen | None, os.stat_result | None]]:
-        """What is in an open folder, by name: what is known of each that is as it was, and what the kernel says of the others.
+    def _listed(self, folder: int, below: str) -> list[tuple[str, Seen | Identity]]:
+        """What is in an open folder, by name: files, and the identities of folders.
 
         Asked for in the order in which the kernel lists it, and not through the path: with 10,000 files that is cheaper.
         """
-        found: list[tuple[str, Seen | None, os.stat_result | None]] = []
+        found: list[tuple[str, Seen | Identity]] = []
         with os.scandir(folder) as entries:
             for entry in entries:
-                known = self._known.get(below + entry.name)
-                if self._by_name and known is not None and known.identity.inode == entry.inode():
-                    found.append((entry.name, known, None))
+                name = below + entry.name
+                known = self._known.get(name)
+                if known is not None and self._by_name and known.identity.inode == entry.inode():
+                    found.append((entry.name, known))
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # Gone since it was listed: the next look will not show it.
-                # What a file is follows from its name and its inode.
-                is_same = known is not None and known.identity.matches(status)
-                found.append((entry.name, known if is_same else None, status))
+                if known is not None and known.identity.matches(status):
+                    found.append((entry.name, known))  # what it is follows from its name and its inode
+                elif stat.S_ISDIR(status.st_mode):
+                    found.append((entry.name, Identity.of(status)))
+                else:
+                    found.append((entry.name, _file(name, entry.name, status)))
+                    self.is_new = True
         found.sort(key=operator.itemgetter(0))
         return found
 
-    def _sub_folder(self, name: str, leaf: str, status: os.stat_result) -> None:
+    def _sub_folder(self, name: str, leaf: str, identity: Identity) -> None:
         reason = kind_of_folder(leaf)
         if reason is None and not self._recursive:
             reason = Kind.NOT_WALKED
         if reason is None:
             try:
                 self.folder(f"{name}/", os.O_DIRECTORY | os.O_NOFOLLOW)
-                self.folders.add(status.st_ino)
+                self.folders.add(identity.inode)
             except OSError:
                 reason = Kind.UNREADABLE_FOLDER
         if reason is not None:
-            self.unwalked.append(Seen(name=name, kind=reason, identity=Identity.of(status)))
+            self.unwalked.append(Seen(name=name, kind=reason, identity=identity))
 
 
-def _file(name: str, leaf: str, status: os.stat_result, *, companion: bool) -> Seen:
+def _file(name: str, leaf: str, status: os.stat_result) -> Seen:
     kind = kind_of_file(leaf, at_root=leaf == name)
     if not stat.S_ISREG(status.st_mode) and kind is not Kind.CANCEL:
         kind = Kind.NOT_A_FILE
-    return Seen(name=name, kind=kind, identity=Identity.of(status), companion=companion)
+    return Seen(name=name, kind=kind, identity=Identity.of(status))
