@@ -11,7 +11,6 @@ on another size or time of modification is a new drop, which makes a new job. An
 
 import logging
 import os
-import time
 import uuid
 
 import msgspec
@@ -29,7 +28,7 @@ from stemd.jobs import Jobs, previous
 from stemd.models import store
 from stemd.options import JobOptions
 from stemd.places import Places
-from stemd.spool import OPTIONS, Spool, companion, open_file
+from stemd.spool import CANCEL, OPTIONS, Spool, companion, open_file
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +37,10 @@ RECHECK_S = 1.0
 
 FOREVER = float("inf")
 
-AT_ONCE = 500
+AT_ONCE = 200
 """How many songs one look takes on, or into the line, at most: where 10,000 come at once, the loop goes round in between,
-and hears the worker and the cancel of the running song. A cancel file in the inbox may mean any of them, and has them all
-taken on with it."""
+and hears the worker and the cancel of the running song. A cancel file that is nobody's yet may mean any of them, and has
+them all taken on with it."""
 
 
 class Intake:
@@ -77,7 +76,7 @@ class Intake:
         self.again, self._rechecks = FOREVER, False
         for seen in listing.options:
             self._options_settle_at(seen.name, seen.identity, now)  # they may settle before their song is there
-        at_once = AT_ONCE if not listing.cancels else len(listing.songs)
+        at_once = len(listing.songs) if any(map(self._is_nobodys, listing.cancels)) else AT_ONCE
         self._greet(listing, now, at_once)
         for seen in listing.songs.values():
             if (job := self._jobs.waiting(seen.name)) is not None:
@@ -95,6 +94,10 @@ class Intake:
     def is_settled(self) -> bool:
         """Whether another look at the same listing would find nothing more to do."""
         return self.again == FOREVER and not self._rechecks and not self._places.inbox_is_another
+
+    def _is_nobodys(self, cancel: Seen) -> bool:
+        """Whether a cancel file means all songs, or one that has no job yet."""
+        return cancel.name == CANCEL or self._jobs.newest(cancel.name.removesuffix(CANCEL)) is None
 
     # ---- whose is it
 
@@ -224,7 +227,7 @@ class Intake:
             return reason, now + RECHECK_S, chosen
         if job.reason is Reason.TRUNCATED and job.identity == seen.identity:
             # It may heal by growing. When its grace is over it is taken once more, to fail, or with its hole.
-            left = (job.truncated_since or time.time()) + self._config.limits.truncated_grace_s - time.time()
+            left = (job.truncated_since or now) + self._config.limits.truncated_grace_s - now
             if left > 0:
                 return Reason.TRUNCATED, now + left, chosen
         return None, now, chosen
@@ -274,7 +277,7 @@ class Intake:
             reason=Reason.QUEUED,
             message="",
             settled=True,
-            ready_at=time.time(),
+            ready_at=self._jobs.next_place(),
             options=effective,
             priority=chosen.own.priority,
             force=chosen.own.force,

@@ -222,6 +222,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cancel: Cancel | None = None
     warnings: tuple[str, ...] = ()
     truncated_since: float | None = None
+    """Monotonic, in seconds: its grace must not end, or never end, because the clock was put right. Anew at each start."""
     duplicate_of: str | None = None
     result_key: str | None = None
     """What the result depends on, in one hash: see `results.py`."""

@@ -52,7 +52,7 @@ CANCEL_S = 0.5
 PLACES_S = 2.0
 """How often the folders are looked for."""
 
-FULL_S = 60.0
+FULL_S = 120.0
 """While every folder is watched and nothing waits or runs, a look that the clock asks for goes by names and inodes, and only
 once in this time asks the kernel for each of perhaps 10,000 old files."""
 
@@ -64,8 +64,6 @@ WAKE_GAP_S = 0.2
 
 HOLD_S = 0.5
 """How long to wait before a ledger that could not be written is tried again."""
-
-DAY_S = 86400.0
 
 
 class Wake:
@@ -142,6 +140,7 @@ class Service:
         self.intake = Intake(self.config, self.spool, self.jobs, self.places, self.trust, self.recheck)
         self.cancels = Cancels(self.config, self.spool, self.jobs, self.runner)
         self.leftovers = Leftovers(self.spool, self.jobs)
+        self.calendar = retention.Calendar(self.ledger)
         self.waker = Waker(self.spool.inbox, self._wake)
         self._told_watch = self.waker.status
         self.turns = Turns(self.jobs, self.runner, self.keeper, self.places)
@@ -316,9 +315,13 @@ class Service:
         if not self._list(now, by_name=self._is_settled and not wanted and now < self._due["full"]):
             self._is_settled = False
             return
-        if self._is_settled and self._listing is before:
-            return
-        self._serve(self._listing, now)
+        if not self._is_settled or self._listing is not before:
+            self._serve(self._listing, now)
+        if now >= self._due["sweep"]:
+            self._due["sweep"] = now + retention.EVERY_S
+            older_than = self.calendar.before(time.time(), now, self.config.status.keep_days * retention.DAY_S)
+            if older_than is not None:
+                retention.sweep(self.spool, self.jobs, older_than)
 
     def _serve(self, listing: Listing, now: float) -> None:
         """Bring everything up to what lies in the inbox."""
@@ -329,9 +332,6 @@ class Service:
         told = self.cancels.look(listing, self.intake.fresh, now)
         self.leftovers.look(listing, told)
         self._is_settled = not (self.jobs.active or self.jobs.behind or listing.cancels) and self.intake.is_settled
-        if now >= self._due["sweep"]:
-            self._due["sweep"] = now + retention.EVERY_S
-            retention.sweep(self.spool, self.jobs, time.time() - self.config.status.keep_days * DAY_S)
 
     def _list(self, now: float, *, by_name: bool) -> bool:
         """See what lies in the inbox; False where it cannot be read, or became another folder meanwhile."""
