@@ -1,5 +1,6 @@
 """Ten thousand songs at once, ten thousand old ones, and how soon a song is begun: what that costs, in bytes and seconds."""
 
+import math
 import os
 import random
 import struct
@@ -115,9 +116,10 @@ def check_many(daemon: Daemon, number: int, seed: int) -> float:
     """Drop so many at once; how many bytes each of them took. What runs can be cancelled meanwhile."""
     dice = random.Random(seed)
     daemon.hold.touch()
-    for name in ("first.wav", "second.wav"):
-        make_song(daemon.inbox / name, 0.1)
+    make_song(daemon.inbox / "first.wav", 0.1)
     running(daemon, "first.wav")
+    (daemon.inbox / "second.wav.job.json").write_text('{"priority": 100}')  # what is held after it
+    make_song(daemon.inbox / "second.wav", 0.1)
     every = drop_many(daemon, 0, 300, dice)  # what the first of all cost is not paid again: tables, caches
     daemon.until(lambda: len(queue(daemon)) == 300 + 1, "the first are queued")
     before = resident(daemon)
@@ -127,7 +129,7 @@ def check_many(daemon: Daemon, number: int, seed: int) -> float:
         (daemon.inbox / "first.wav.cancel").touch()
         daemon.until(lambda: daemon.song("first.wav")["state"] == "cancelled", "the running song is cancelled")
         took = time.monotonic() - began
-        daemon.until(lambda: len(queue(daemon)) >= len(every), "all are queued")
+        daemon.until(lambda: sorted(queue(daemon)) == sorted(every), "all are queued")
         time.sleep(2 * USUAL["status"]["heartbeat_s"])
     assert took < CANCELLED_S, f"a cancel took {took:.1f} s"
     assert pulse.longest_s < 3 * USUAL["status"]["heartbeat_s"], "other programs take it for dead"
@@ -218,6 +220,6 @@ def test_how_soon_a_song_is_begun(
             took += [time.monotonic() - dropped.pop(each) for each in begun]
             assert now < due + 60, f"not begun: {list(dropped)}"
             time.sleep(0.01)
-    late = sorted(took)[int(0.95 * len(took))]
+    late = sorted(took)[math.ceil(0.95 * len(took)) - 1]
     assert late <= BEGUN_S, f"{late:.2f} s; all: {[round(each, 2) for each in sorted(took)]}"
     record_property("ms from the last byte to running, 19 of 20", round(late * 1000))

@@ -37,7 +37,7 @@ RECHECK_S = 1.0
 
 FOREVER = float("inf")
 
-AT_ONCE = 200
+AT_ONCE = 100
 """How many songs one look takes on, or into the line, at most: where 10,000 come at once, the loop goes round in between,
 and hears the worker and the cancel of the running song. A cancel file that is nobody's yet may mean any of them, and has
 them all taken on with it."""

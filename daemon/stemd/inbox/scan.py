@@ -51,7 +51,10 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bo
     10,000 old files a look costs little then, and no memory. `by_name`: a file that has the name and the inode that it had
     is taken to be as it was. That it was written to is what events tell, where they come.
     """
-    walk = _Walk(os.fspath(inbox), before.files, recursive=recursive, by_name=by_name)
+    root = os.fspath(inbox)
+    if by_name and _same(root, "", before) == len(before.files) + len(before.folders):
+        return before
+    walk = _Walk(root, before.files, recursive=recursive)
     walk.folder("", os.O_DIRECTORY)
     unwalked, folders = tuple(walk.unwalked), frozenset(walk.folders)
     if (
@@ -79,11 +82,34 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bo
     )
 
 
+def _same(root: str, below: str, before: Listing) -> int:
+    """How many entries have the name and the inode that they had; -1 where one has not. A folder counts as one more."""
+    count = 0
+    with os.scandir(f"{root}/{below}") as entries:
+        for entry in entries:
+            name = below + entry.name
+            known = before.files.get(name)
+            if known is not None:
+                is_same = known.identity.inode == entry.inode()
+            elif is_same := _was_walked(entry, before):
+                inner = _same(root, f"{name}/", before)
+                is_same, count = inner >= 0, count + inner
+            if not is_same:
+                return -1
+            count += 1
+    return count
+
+
+def _was_walked(entry: os.DirEntry[str], before: Listing) -> bool:
+    is_known = entry.inode() in before.folders and kind_of_folder(entry.name) is None
+    return is_known and entry.is_dir(follow_symlinks=False)
+
+
 class _Walk:
     """One walk through the inbox: what was found, and in which folders, by inode."""
 
-    def __init__(self, root: str, known: dict[str, Seen], *, recursive: bool, by_name: bool) -> None:
-        self._root, self._known, self._recursive, self._by_name = root, known, recursive, by_name
+    def __init__(self, root: str, known: dict[str, Seen], *, recursive: bool) -> None:
+        self._root, self._known, self._recursive = root, known, recursive
         self.files: dict[str, Seen] = {}
         self.unwalked: list[Seen] = []
         self.folders: set[int] = set()
@@ -118,9 +144,6 @@ class _Walk:
             for entry in entries:
                 name = below + entry.name
                 known = self._known.get(name)
-                if known is not None and self._by_name and known.identity.inode == entry.inode():
-                    found.append((entry.name, known))
-                    continue
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
