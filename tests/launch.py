@@ -15,14 +15,18 @@ makes something happen at a trace point (once for each, also across restarts: a 
 
 A file `plan` beside the configuration, one line of a point and its actions, does the same while the daemon runs: when
 it happens the plan is taken away, so that one daemon can go through many of them.
+
+On SIGUSR1 the threads end, as by an exception, whose class is named in the file `end-thread` beside the configuration.
 """
 
+import ctypes
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib import import_module
 from pathlib import Path
@@ -110,5 +114,15 @@ def hook(point: str) -> None:
             act(action, folder, folder / "spool" / "inbox")
 
 
+def end_thread(*_: object) -> None:
+    """It hears of it when it wakes the next time."""
+    name = (folder / "end-thread").read_text()
+    for thread in threading.enumerate():
+        if type(thread).__name__ == name:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    (folder / "end-thread").unlink()
+
+
+signal.signal(signal.SIGUSR1, end_thread)
 trace.hook = hook
 main()

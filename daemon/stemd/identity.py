@@ -5,7 +5,7 @@ import os
 import msgspec
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What stat(2) says of a file; times in nanoseconds."""
 
     device: int
@@ -22,6 +22,16 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
             size=status.st_size,
             mtime_ns=status.st_mtime_ns,
             ctime_ns=status.st_ctime_ns,
+        )
+
+    def matches(self, status: os.stat_result) -> bool:
+        """Whether `of` would give this."""
+        return (
+            self.ctime_ns == status.st_ctime_ns
+            and self.mtime_ns == status.st_mtime_ns
+            and self.size == status.st_size
+            and self.inode == status.st_ino
+            and self.device == status.st_dev
         )
 
     def is_same_drop(self, other: "Identity") -> bool:

@@ -11,7 +11,6 @@ on another size or time of modification is a new drop, which makes a new job. An
 
 import logging
 import os
-import time
 import uuid
 
 import msgspec
@@ -38,6 +37,11 @@ RECHECK_S = 1.0
 
 FOREVER = float("inf")
 
+AT_ONCE = 100
+"""How many songs one look takes on, or into the line, at most: where 10,000 come at once, the loop goes round in between,
+and hears the worker and the cancel of the running song. A cancel file that is nobody's yet may mean any of them, and has
+them all taken on with it."""
+
 
 class Intake:
     """Keeps the jobs in step with the songs in the inbox. `now` is monotonic, in seconds."""
@@ -45,7 +49,7 @@ class Intake:
     def __init__(
         self, config: Config, spool: Spool, jobs: Jobs, places: Places, trust: Trust, recheck: Recheck
     ) -> None:
-        self._config = config
+        self.go_by(config)
         self._spool = spool
         self._jobs = jobs
         self._places = places
@@ -58,33 +62,53 @@ class Intake:
         """The ids of the jobs that the last look has made."""
         self._ready: list[Job] = []
         """The jobs that have become ready in this look."""
+        self._rechecks = False
+        """Whether this look has asked for a hash."""
 
     def go_by(self, config: Config) -> None:
         """Of another configuration from now on."""
         self._config = config
+        self._usual = config.options
+        """What most songs are to become; ten thousand share it."""
 
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to what has been listed."""
-        self.again = FOREVER
+        self.again, self._rechecks = FOREVER, False
         for seen in listing.options:
             self._options_settle_at(seen.name, seen.identity, now)  # they may settle before their song is there
-        self._greet(listing, now)
+        at_once = len(listing.songs) if any(map(self._is_nobodys, listing.cancels)) else AT_ONCE
+        self._greet(listing, now, at_once)
         for seen in listing.songs.values():
             if (job := self._jobs.waiting(seen.name)) is not None:
                 self._watch(job, seen, now)
+                if len(self._ready) >= at_once:
+                    self.again = now
+                    break
         if self._ready:
             self._jobs.settle(self._ready)
             self._ready = []
         self._miss(listing)
         self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether another look at the same listing would find nothing more to do."""
+        return self.again == FOREVER and not self._rechecks and not self._places.inbox_is_another
+
+    def _is_nobodys(self, cancel: Seen) -> bool:
+        """Whether a cancel file means all songs, or one that has no job yet."""
+        return cancel.name == CANCEL or self._jobs.newest(cancel.name.removesuffix(CANCEL)) is None
+
     # ---- whose is it
 
-    def _greet(self, listing: Listing, now: float) -> None:
-        """Make jobs of the songs that are nobody's yet, all in one transaction."""
-        new = []
+    def _greet(self, listing: Listing, now: float, at_once: int) -> None:
+        """Make jobs of the songs that are nobody's yet, all in one transaction; of the rest at the next look."""
+        new: list[Job] = []
         cancels = {seen.name: seen.identity for seen in listing.cancels}
         for name, seen in listing.songs.items():
+            if len(new) >= at_once:
+                self.again = now
+                break
             current = self._jobs.behind.get(name) or self._jobs.active.get(name)
             if current is None:
                 last = self._jobs.left.get(name) or self._jobs.newest(name)
@@ -119,6 +143,7 @@ class Intake:
 
     def _is_same_content(self, last: Job, seen: Seen) -> bool:
         """Where only the inode differs the hash decides; until it is known the song counts as answered."""
+        self._rechecks = True
         sha256 = self._recheck.sha256(self._spool.song(seen.name), seen.identity)
         if sha256 is not None and sha256 != last.sha256:
             return False
@@ -134,7 +159,7 @@ class Intake:
             job_id=uuid.uuid4().hex,
             raw_name=os.fsencode(seen.name),
             identity=seen.identity,
-            options=self._config.options,
+            options=self._usual,
             max_attempts=self._config.limits.max_attempts,
             state_since=self._jobs.now,
             reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
@@ -206,7 +231,7 @@ class Intake:
             return reason, now + RECHECK_S, chosen
         if job.reason is Reason.TRUNCATED and job.identity == seen.identity:
             # It may heal by growing. When its grace is over it is taken once more, to fail, or with its hole.
-            left = (job.truncated_since or time.time()) + self._config.limits.truncated_grace_s - time.time()
+            left = (job.truncated_since or now) + self._config.limits.truncated_grace_s - now
             if left > 0:
                 return Reason.TRUNCATED, now + left, chosen
         return None, now, chosen
@@ -244,6 +269,7 @@ class Intake:
             if isinstance(chosen, AudioProcessingError):
                 raise chosen
             effective = options.effective(self._config, job.name, chosen, self._is_known)
+            effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
             job = self._jobs.record(msgspec.structs.replace(job, settled=True), Stage.SEEN)
             after = self._config.inbox.after
@@ -255,7 +281,7 @@ class Intake:
             reason=Reason.QUEUED,
             message="",
             settled=True,
-            ready_at=time.time(),
+            ready_at=self._jobs.next_place(),
             options=effective,
             priority=chosen.own.priority,
             force=chosen.own.force,

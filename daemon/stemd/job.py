@@ -97,7 +97,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     profile: str | None
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`fraction` is of the whole job, `step_fraction` of the present step; `speed_x` is times real time."""
 
     fraction: float = 0.0
@@ -222,6 +222,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cancel: Cancel | None = None
     warnings: tuple[str, ...] = ()
     truncated_since: float | None = None
+    """Monotonic, in seconds: its grace must not end, or never end, because the clock was put right. Anew at each start."""
     duplicate_of: str | None = None
     result_key: str | None = None
     """What the result depends on, in one hash: see `results.py`."""
@@ -282,4 +283,6 @@ def _monotone(before: Job, after: Job) -> Progress:
     if after.state is State.WAITING and before.state is State.RUNNING:
         return Progress()
     floor = before.progress.fraction if before.attempt == after.attempt and after.state is before.state else 0.0
-    return msgspec.structs.replace(progress, fraction=min(max(progress.fraction, floor), 0.999))
+    fraction = min(max(progress.fraction, floor), 0.999)
+    # Ten thousand that wait share one.
+    return progress if fraction == progress.fraction else msgspec.structs.replace(progress, fraction=fraction)

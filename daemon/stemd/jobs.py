@@ -6,6 +6,7 @@ left     the last job of a name whose original is still in the inbox
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,8 @@ class Jobs:
         self._daemon = daemon
         self._clock = clock
         self._count = 0
+        self._latest = 0.0
+        """The latest `ready_at` of them all."""
         self._line = Line()
         self._by_id: dict[str, Job] = {}
         self.active: dict[str, Job] = {}
@@ -66,6 +69,10 @@ class Jobs:
         """Strictly increasing, across crashes: the number of daemon starts in the upper half."""
         self._count += 1
         return (self._ledger.starts << 32) + self._count
+
+    def next_place(self) -> float:
+        """The time for a song that becomes ready now: behind all that are, also where the clock has been put back."""
+        return max(self._clock(), math.nextafter(self._latest, math.inf))
 
     # ---- who there is
 
@@ -182,6 +189,7 @@ class Jobs:
 
     def _keep(self, job: Job, place: dict[str, Job]) -> None:
         place[job.name] = job
+        self._latest = max(self._latest, job.ready_at)
         self._by_id[job.job_id] = job
         self._line.put(job)
 

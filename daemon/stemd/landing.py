@@ -58,13 +58,13 @@ def _attempts(job: Job) -> int:
 
 def has_grace(job: Job, ground: Ground) -> bool:
     """Whether what is missing of its file may still come."""
-    since = job.truncated_since or time.time()
-    return time.time() < since + ground.config.limits.truncated_grace_s
+    since = job.truncated_since or time.monotonic()
+    return time.monotonic() < since + ground.config.limits.truncated_grace_s
 
 
 def wait_for_the_rest(job: Job, ground: Ground, message: str) -> None:
     """Its file has to settle anew, and may grow until it does."""
-    since = job.truncated_since or time.time()
+    since = job.truncated_since or time.monotonic()
     wait(job, ground, Reason.TRUNCATED, message, ready_at=0.0, settled=False, truncated_since=since)
 
 

@@ -11,7 +11,7 @@ says enough to go on from. WAL with synchronous=FULL: a commit is on the disk wh
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,6 +68,7 @@ class Ledger:
     def _open(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA cache_size=-512")  # KiB: the kernel has the file in its own cache
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if tables and version != _VERSION:
@@ -110,20 +111,10 @@ class Ledger:
 
     def put(self, jobs: Iterable[Job]) -> None:
         """Write all of `jobs` or none."""
-        rows = [
-            (
-                job.job_id,
-                job.raw_name,
-                os.fsencode(companion(job.name, "")),
-                job.stage.value,
-                job.result_key if job.state is State.DONE and job.duplicate_of is None else None,
-                msgspec.json.encode(job),
-            )
-            for job in jobs
-        ]
-        self._patiently(lambda: self._put(rows))
+        every = list(jobs)
+        self._patiently(lambda: self._put(map(_row, every)))
 
-    def _put(self, rows: Sequence[tuple[object, ...]]) -> None:
+    def _put(self, rows: Iterable[tuple[object, ...]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:
             self._db.executemany(
@@ -155,3 +146,14 @@ class Ledger:
 
     def note(self, name: str, value: bytes) -> None:
         self._patiently(lambda: self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value)))
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    return (
+        job.job_id,
+        job.raw_name,
+        os.fsencode(companion(job.name, "")),
+        job.stage.value,
+        job.result_key if job.state is State.DONE and job.duplicate_of is None else None,
+        msgspec.json.encode(job),
+    )

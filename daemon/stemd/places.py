@@ -73,6 +73,16 @@ class Places:
         """Which of the folders that only one daemon may use are there."""
         return tuple(part for part in ("status", "outbox") if not {part, f"{part}/{PRIVATE}"} & self.missing.keys())
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what is not there, and about an inbox that is not the one its songs were in."""
+        said = tuple(self.missing.values())
+        if self.root is not None and self._trusted is not None and self.inbox_is_another:
+            said += (
+                f"{self._inbox} (inbox) is another folder than before: songs that it does not show wait for theirs.",
+            )
+        return said
+
     def are_away(self) -> bool:
         """Whether any folder is missing, or the inbox another one, as of now."""
         self.look()

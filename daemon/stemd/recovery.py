@@ -1,6 +1,7 @@
 """After a crash: every job that the ledger holds unfinished is brought to where the protocol says it is."""
 
 import logging
+import time
 
 import msgspec
 
@@ -36,7 +37,8 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
         elif job.state is State.RUNNING or job.stage is Stage.STARTED:
             _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
         else:
-            jobs.add([job])
+            since = time.monotonic() if job.truncated_since is not None else None
+            jobs.add([msgspec.structs.replace(job, truncated_since=since)])
 
 
 def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job | None:

@@ -1,18 +1,65 @@
-"""Sidecars do not stay for ever: that of a song that is gone is removed `[status] keep_days` after its last word."""
+"""Sidecars do not stay for ever: that of a song that is gone is removed `[status] keep_days` after its last word.
+
+How old one is only the calendar can say, and that may be put right by years at any time, also while no daemon runs. So a
+calendar that has jumped is believed again only when the daemon has seen it go on for `keep_days` without another jump.
+"""
 
 import contextlib
 import logging
 import os
 from pathlib import Path
 
+import msgspec
+
 from stemd import documents
 from stemd.jobs import Jobs
+from stemd.ledger import Ledger
 from stemd.spool import Spool
 from stemd.status import Sidecar
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
+DAY_S = 86400.0
+
+JUMP_S = 3600.0
+"""What may be between the clocks from one look to the next: they drift, and a machine sleeps."""
+
+CALENDAR = "calendar"
+
+
+class _Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """The calendar when it was last looked at, and from when on it is believed (both UNIX time)."""
+
+    seen: float
+    believed: float
+
+
+class Calendar:
+    """How far the wall clock can be believed; the ledger remembers it from one daemon to the next."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        value = ledger.fact(CALENDAR)
+        self._noted = msgspec.json.decode(value, type=_Noted) if value else None
+        self._looked: float | None = None
+
+    def before(self, wall: float, now: float, keep_s: float) -> float | None:
+        """The UNIX time before which everything is older than `keep_s`; None where that cannot be said.
+
+        `wall` is the wall clock, `now` the monotonic one. A daemon that was down for longer than `keep_s` may have missed a
+        jump as well.
+        """
+        noted = self._noted or _Noted(seen=wall, believed=wall)
+        passed = wall - noted.seen
+        lived = now - self._looked if self._looked is not None else None
+        is_jump = abs(passed - lived) > JUMP_S if lived is not None else not -JUMP_S < passed < keep_s
+        if is_jump:
+            log.warning("The clock has jumped by %.0f days: no sidecar is removed for a while.", passed / DAY_S)
+        self._looked = now
+        self._noted = _Noted(seen=wall, believed=wall + keep_s if is_jump else noted.believed)
+        self._ledger.note(CALENDAR, msgspec.json.encode(self._noted))
+        return wall - keep_s if wall >= self._noted.believed else None
 
 
 def sweep(spool: Spool, jobs: Jobs, older_than: float) -> int:

@@ -25,7 +25,7 @@ from stemd.errors import ConfigError, StateError
 from stemd.inbox.filesystem import Root
 from stemd.inbox.ready import survive_lease_breaks
 from stemd.inbox.recheck import Recheck
-from stemd.inbox.scan import Listing, scan
+from stemd.inbox.scan import NOTHING, Listing, scan
 from stemd.inbox.trust import Trust
 from stemd.inbox.wake import Waker
 from stemd.intake import Intake
@@ -52,13 +52,18 @@ CANCEL_S = 0.5
 PLACES_S = 2.0
 """How often the folders are looked for."""
 
+FULL_S = 120.0
+"""While every folder is watched and nothing waits or runs, a look that the clock asks for goes by names and inodes, and only
+once in this time asks the kernel for each of perhaps 10,000 old files."""
+
+DOUBT_S = 1.0
+"""When to look again at a folder that is not watched: it may have come just now."""
+
 WAKE_GAP_S = 0.2
 """Events come in swarms; one look serves all that come within this."""
 
 HOLD_S = 0.5
 """How long to wait before a ledger that could not be written is tried again."""
-
-DAY_S = 86400.0
 
 
 class Wake:
@@ -86,10 +91,13 @@ class Service:
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
         self.state = "starting"
-        self._due = dict.fromkeys(("scan", "gap", "cancel", "places", "heartbeat", "alive", "sweep"), 0.0)
+        self._due = dict.fromkeys(("scan", "gap", "full", "cancel", "places", "heartbeat", "alive", "sweep"), 0.0)
         self._wanted = True
         self._missing: frozenset[str] = frozenset({"not looked"})
         self._root: Root | None = None
+        self._listing = NOTHING
+        self._is_settled = False
+        """Whether nothing can come of the last listing any more, as long as it stays the same."""
         self._open = False
         self._announced = False
         self._warnings: tuple[str, ...] = ()
@@ -132,7 +140,9 @@ class Service:
         self.intake = Intake(self.config, self.spool, self.jobs, self.places, self.trust, self.recheck)
         self.cancels = Cancels(self.config, self.spool, self.jobs, self.runner)
         self.leftovers = Leftovers(self.spool, self.jobs)
+        self.calendar = retention.Calendar(self.ledger)
         self.waker = Waker(self.spool.inbox, self._wake)
+        self._told_watch = self.waker.status
         self.turns = Turns(self.jobs, self.runner, self.keeper, self.places)
         self.ledger.in_trouble = self._hold
         self.keeper.tick(time.monotonic(), busy=False)
@@ -164,7 +174,7 @@ class Service:
         """Take what has come, then do what is due."""
         self._trouble = ()
         try:
-            self.hear(self.mailbox.get(timeout=BUSY_S if self.runner.in_flight else min(IDLE_S, self._sleep())))
+            self.hear(self.mailbox.get(timeout=min(BUSY_S if self.runner.in_flight else IDLE_S, self._sleep())))
             while True:
                 self.hear(self.mailbox.get_nowait())
         except queue.Empty:
@@ -233,7 +243,7 @@ class Service:
         self.runner.go_by(config)
         self.intake.go_by(config)
         self.cancels.go_by(config)
-        self._wanted = True
+        self._wanted, self._is_settled = True, False
 
     def find_places(self, now: float) -> None:
         """See whether the folders are there; once they all are, and again when one has come back, open up."""
@@ -245,7 +255,8 @@ class Service:
         if self.places.root != self._root:
             self._root = self.places.root
             self.trust.renew(self.spool.inbox)
-            self._wanted = True
+            self._listing, self._is_settled, self._wanted = NOTHING, False, True
+        self._watch()
         if self._missing != before:
             self._due["heartbeat"] = 0.0
             if self.ledger.is_empty and "status" not in self._missing:
@@ -258,6 +269,10 @@ class Service:
         elif before or are_new:
             self._come_back()
         self.spool.tidy(self.runner.at_work | self.jobs.parked.keys())
+
+    def _watch(self) -> None:
+        """See whether events still come, and say at once where that has changed."""
+        self.waker.check(self.config.inbox.watch, self.places.root, self.trust.mount)
 
     def _lock(self, before: frozenset[str], now: float) -> bool:
         """Lock what is there; whether it is another folder than before. `locks` are missing where that cannot be."""
@@ -285,7 +300,7 @@ class Service:
         """What was away is there again: what could not be shown or finished is."""
         self.jobs.show_all()
         self.leftovers.forget()
-        self._wanted = True
+        self._wanted, self._is_settled = True, False
 
     def look(self, now: float) -> None:
         """Scan the inbox where an event, the clock or a settling file asks for it."""
@@ -299,34 +314,53 @@ class Service:
         self._wanted = False
         self._due["scan"] = now + self.config.inbox.scan_interval
         self._due["gap"] = now + WAKE_GAP_S
-        listing = self._list()
-        if listing is None:
+        before = self._listing
+        if not self._list(now, by_name=self._is_settled and not wanted and now < self._due["full"]):
+            self._is_settled = False
             return
+        if not self._is_settled or self._listing is not before:
+            self._serve(self._listing, now)
+        if now >= self._due["sweep"]:
+            self._due["sweep"] = now + retention.EVERY_S
+            older_than = self.calendar.before(time.time(), now, self.config.status.keep_days * retention.DAY_S)
+            if older_than is not None:
+                retention.sweep(self.spool, self.jobs, older_than)
+
+    def _serve(self, listing: Listing, now: float) -> None:
+        """Bring everything up to what lies in the inbox."""
         self.intake.look(listing, now)
         for job in list(self.jobs.parked.values()):
             if not self.places.are_away_for(job.name):
                 ending.conclude(job, self.jobs, self.spool, self.config.inbox.after)
         told = self.cancels.look(listing, self.intake.fresh, now)
         self.leftovers.look(listing, told)
-        if now >= self._due["sweep"]:
-            self._due["sweep"] = now + retention.EVERY_S
-            retention.sweep(self.spool, self.jobs, time.time() - self.config.status.keep_days * DAY_S)
+        self._is_settled = not (self.jobs.active or self.jobs.behind or listing.cancels) and self.intake.is_settled
 
-    def _list(self) -> Listing | None:
-        """What lies in the inbox; None where it cannot be read, or became another folder meanwhile."""
+    def _list(self, now: float, *, by_name: bool) -> bool:
+        """See what lies in the inbox; False where it cannot be read, or became another folder meanwhile."""
         self.places.look()
         root = self.places.root
-        self.waker.check(self.config.inbox.watch, root, self.trust.mount)
+        self._watch()
         if "inbox" in self.places.missing:
-            return None
+            return False
+        by_name = by_name and self.waker.status.mode == "events"
+        if not by_name:
+            self._due["full"] = now + FULL_S
         try:
-            listing = scan(self.spool.inbox, recursive=self.config.inbox.recursive)
+            listing = scan(
+                self.spool.inbox, recursive=self.config.inbox.recursive, before=self._listing, by_name=by_name
+            )
         except OSError as error:
             self._warnings = (f"The inbox {self.spool.inbox} cannot be read: {error.strerror}.",)
-            return None
+            return False
         self._warnings = ()
         self.places.look()
-        return listing if self.places.root == root else None
+        if self.places.root != root:
+            return False
+        self._listing = listing
+        if not self.waker.compare(listing.folders, now):
+            self._due["scan"] = min(self._due["scan"], now + DOUBT_S)
+        return True
 
     def tell(self, now: float) -> None:
         """Once what can be done is done: READY."""
@@ -336,6 +370,9 @@ class Service:
             self._due["heartbeat"] = 0.0
         if self._announced and self._open and self.state == "warming":
             self.state = "ready"
+            self._due["heartbeat"] = 0.0
+        if self.waker.status != self._told_watch:
+            self._told_watch = self.waker.status
             self._due["heartbeat"] = 0.0
         self.live(now)
 
@@ -364,7 +401,7 @@ class Service:
             queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queued),
             watch=self.waker.status,
             counts=self.jobs.counts,
-            warnings=(*self._trouble, *self.places.missing.values(), *self._warnings, *self.trust.warnings),
+            warnings=(*self._trouble, *self.places.warnings, *self._warnings, *self.trust.warnings),
             version=__version__,
             daemon=self.facts,
             updated_at=self.jobs.now,

@@ -108,7 +108,7 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-class JobName(msgspec.Struct, frozen=True, kw_only=True):
+class JobName(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     job_id: str
     name: str
 

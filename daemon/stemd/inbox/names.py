@@ -46,6 +46,8 @@ UNREADABLE = frozenset(
 PARTS = ("part", "partial", "crdownload", "download", "filepart", "tmp", "aria2", "!qb", "ytdl")
 """Suffixes under which other programs keep what is not complete."""
 
+_UNFINISHED = tuple(f".{part}" for part in PARTS)
+
 _IGNORED = re.compile(
     "|".join(
         [
@@ -104,5 +106,4 @@ def kind_of_folder(leaf: str) -> Kind | None:
 
 def being_written(names: Iterable[str]) -> set[str]:
     """The names, among `names` of one folder, that another one beside them says are still being written."""
-    suffixes = tuple(f".{part}" for part in PARTS)
-    return {name.rpartition(".")[0] for name in names if name.lower().endswith(suffixes)}
+    return {name.rpartition(".")[0] for name in names if name.lower().endswith(_UNFINISHED)}
