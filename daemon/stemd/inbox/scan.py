@@ -44,15 +44,14 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING = Listing(songs={}, cancels=(), options=(), others=(), complete=True)
 
 
-def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bool = False) -> Listing:
+def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING) -> Listing:
     """List the inbox. Raises OSError where the inbox itself cannot be read.
 
     What is as it was in the listing `before` is that very object again, and so is the listing where nothing is new: of
-    10,000 old files a look costs little then, and no memory. `by_name`: a file that has the name and the inode that it had
-    is taken to be as it was. That it was written to is what events tell, where they come.
+    10,000 old files a look costs little then, and no memory.
     """
     root = os.fspath(inbox)
-    if by_name and _same(root, "", before) == len(before.files) + len(before.folders):
+    if _is_same(root, before):
         return before
     walk = _Walk(root, before.files, recursive=recursive)
     walk.folder("", os.O_DIRECTORY)
@@ -82,15 +81,22 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bo
     )
 
 
+def _is_same(root: str, before: Listing) -> bool:
+    try:
+        return _same(root, "", before) == len(before.files) + len(before.folders)
+    except OSError:
+        return False  # a file went, or a folder cannot be read: the walk knows what to make of it
+
+
 def _same(root: str, below: str, before: Listing) -> int:
-    """How many entries have the name and the inode that they had; -1 where one has not. A folder counts as one more."""
+    """How many entries are as they were; -1 where one is not. A folder counts as one more. Raises OSError."""
     count = 0
     with os.scandir(f"{root}/{below}") as entries:
         for entry in entries:
             name = below + entry.name
             known = before.files.get(name)
             if known is not None:
-                is_same = known.identity.inode == entry.inode()
+                is_same = known.identity.matches(entry.stat(follow_symlinks=False))
             elif is_same := _was_walked(entry, before):
                 inner = _same(root, f"{name}/", before)
                 is_same, count = inner >= 0, count + inner
