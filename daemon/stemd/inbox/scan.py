@@ -1,5 +1,6 @@
 """One look at the inbox. The listing is the truth; nothing is opened, followed or changed here."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -7,9 +8,17 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
 from stemd.identity import Identity
 from stemd.inbox.names import Kind, being_written, kind_of_file, kind_of_folder
 from stemd.spool import OPTIONS, companion
+
+DEEPEST = 200
+"""Folders within each other that are walked, ..."""
+
+LONGEST = 2000
+"""... and bytes of a folder's path below the inbox: with room for those of the other parts of the spool, where it is
+mirrored, and for what follows, in the 4,096 that the kernel takes."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +45,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 def scan(inbox: Path, *, recursive: bool) -> Listing:
     """List the inbox. Raises OSError where the inbox itself cannot be read."""
-    found = list(_walk(os.fspath(inbox), "", recursive=recursive))
+    found = list(_walk(inbox, "", recursive=recursive))
     options = {seen.name: seen.identity for seen in found if seen.kind is Kind.OPTIONS}
     songs = {seen.name: seen for seen in found if seen.kind is Kind.SONG}
     if options:
@@ -51,26 +60,39 @@ def scan(inbox: Path, *, recursive: bool) -> Listing:
     )
 
 
-def _walk(root: str, below: str, *, recursive: bool) -> Iterator[Seen]:
-    with os.scandir(f"{root}/{below}") as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    unfinished = being_written(entry.name for entry in listed)
-    for entry in listed:
-        name = f"{below}{entry.name}"
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # Gone since it was listed: the next look will not show it.
+def _listed(root: Path, way: str) -> list[tuple[str, os.stat_result]]:
+    """Name and status of all that is in the folder `way` below `root`; no link is followed, whenever it came."""
+    found = []
+    with below.reach(root, root / way, follow=True) as reached:
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=reached)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                # What went since it was listed, the next look will not show.
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+    finally:
+        os.close(folder)
+    return sorted(found, key=lambda each: each[0])
+
+
+def _walk(root: Path, way: str, *, recursive: bool) -> Iterator[Seen]:
+    listed = _listed(root, way)
+    unfinished = being_written(leaf for leaf, _ in listed)
+    for leaf, status in listed:
+        name = f"{way}{leaf}"
         identity = Identity.of(status)
         if not stat.S_ISDIR(status.st_mode):
-            kind = kind_of_file(entry.name, at_root=not below)
+            kind = kind_of_file(leaf, at_root=not way)
             if not stat.S_ISREG(status.st_mode) and kind is not Kind.CANCEL:
                 kind = Kind.NOT_A_FILE
-            yield Seen(name=name, kind=kind, identity=identity, companion=entry.name in unfinished)
-        elif reason := kind_of_folder(entry.name):
+            yield Seen(name=name, kind=kind, identity=identity, companion=leaf in unfinished)
+        elif reason := kind_of_folder(leaf):
             yield Seen(name=name, kind=reason, identity=identity)
         elif not recursive:
             yield Seen(name=name, kind=Kind.NOT_WALKED, identity=identity)
+        elif name.count("/") >= DEEPEST or len(os.fsencode(name)) > LONGEST:
+            yield Seen(name=name, kind=Kind.UNREADABLE_FOLDER, identity=identity)
         else:
             try:
                 yield from _walk(root, f"{name}/", recursive=True)
