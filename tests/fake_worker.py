@@ -4,12 +4,15 @@
 While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped; while
 `hold-ahead` or `hold-encode` does, one that is decoded ahead, or whose stems are to be written. While `deaf` lies there,
 none can be stopped.
+A song that holds the word POISON is the end of the process, by SIGSEGV, as soon as it is decoded. While `babble` lies
+there, what is in it (with JOB for the job's id) is what is said when a song has begun to be separated.
 While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says what its hash is. What it was ordered to
 do is in `orders`, a line each, and what it says, but for progress, in `said`, where that file is.
 """
 
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -84,8 +87,12 @@ def check(job_id: str) -> None:
 
 
 def decoded_song(order: Separate | Prepare, stop: Callable[[], None]) -> Track:
+    song = Path(order.song if isinstance(order, Separate) else order.snapshot)
+    with song.open("rb") as file:
+        if b"POISON" in file.read(4096):
+            os.kill(os.getpid(), signal.SIGSEGV)
     return decode(
-        Path(order.song if isinstance(order, Separate) else order.snapshot),
+        song,
         Path(order.tmp) / "song.f32",
         max_duration_s=order.max_duration_s,
         check=stop,
@@ -149,6 +156,7 @@ def separate(order: Separate, facts: EngineFacts) -> None:
     target, warnings = choose_target(track, **how)
     mix.recipe(options.stems, SOURCES)  # knows what no stem is
     say(Began(job_id=order.job_id, step=Step.SEPARATE))
+    babble(order.job_id)
     fraction = 0.04
     while True:
         check(order.job_id)
@@ -162,6 +170,16 @@ def separate(order: Separate, facts: EngineFacts) -> None:
         check(order.job_id)
         to_finish.append((order, lambda: say(written(order, track, facts, target, warnings))))
         changed.notify_all()
+
+
+def babble(job_id: str) -> None:
+    """Say what is no message, or not a true one, over and over as long as it is to be said."""
+    while (FOLDER / "babble").exists():
+        line = (FOLDER / "babble").read_bytes().replace(b"JOB", job_id.encode())
+        with changed:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        check(job_id)
 
 
 def finish() -> None:
