@@ -25,7 +25,7 @@ from stemd.errors import Code, StopProcessingError
 from stemd.formats import Target, choose_target
 from stemd.job import EngineFacts, Error, StemFile, Step, Tick
 from stemd.naming import file_name
-from stemd.spool import make_below
+from stemd.spool import make_below, pin
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.track import SpoolReader, Track
@@ -87,13 +87,14 @@ def check(job_id: str) -> None:
 
 
 def decoded_song(order: Separate | Prepare, stop: Callable[[], None]) -> Track:
-    song = Path(order.song if isinstance(order, Separate) else order.snapshot)
+    tmp = pin(order.tmp)
+    song = tmp.path / Path(order.song if isinstance(order, Separate) else order.snapshot).name
     with song.open("rb") as file:
         if b"POISON" in file.read(4096):
             os.kill(os.getpid(), signal.SIGSEGV)
     return decode(
         song,
-        Path(order.tmp) / "song.f32",
+        tmp.path / "song.f32",
         max_duration_s=order.max_duration_s,
         check=stop,
         progress=lambda _: None,
@@ -193,7 +194,8 @@ def finish() -> None:
 
 def written(order: Separate, track: Track, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
     """Every stem is a quarter of the song."""
-    options, tmp, out = order.options, Path(order.tmp), Path(order.out)
+    options, held_tmp, held_out = order.options, pin(order.tmp), pin(order.out)
+    tmp, out = held_tmp.path, held_out.path
     say(Began(job_id=order.job_id, step=Step.ENCODE))
     while (FOLDER / "hold-encode").exists():
         check(order.job_id)

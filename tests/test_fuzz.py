@@ -25,7 +25,7 @@ from stemd import config
 from stemd.options import Own
 from stemd.worker import messages
 
-TRIES = 400
+TRIES = 150
 """By hypothesis, for each target, every day."""
 
 RUNS = {"options": 60_000, "config": 8_000, "messages": 60_000, "names": 15_000}
@@ -170,7 +170,7 @@ def guided(folder: Path, target: str, seed: int, runs: int) -> int:
     assert done.returncode == 0, said[-6000:] + done.stdout.decode(errors="replace")[-3000:]
     reached = re.findall(r"cov: (\d+)", said)
     assert reached, said[-2000:]
-    assert int(reached[-1]) > 20, said[-2000:]  # it sees the code that it is to go through
+    assert int(reached[-1]) > 12, said[-2000:]  # it sees the code that it is to go through
     return runs
 
 
