@@ -175,8 +175,11 @@ def separate(order: Separate, facts: EngineFacts) -> None:
 
 def babble(job_id: str) -> None:
     """Say what is no message, or not a true one, over and over as long as it is to be said."""
-    while (FOLDER / "babble").exists():
-        line = (FOLDER / "babble").read_bytes().replace(b"JOB", job_id.encode())
+    while True:
+        try:
+            line = (FOLDER / "babble").read_bytes().replace(b"JOB", job_id.encode())
+        except FileNotFoundError:
+            return
         with changed:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
