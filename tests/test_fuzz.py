@@ -25,7 +25,7 @@ from stemd import config
 from stemd.options import Own
 from stemd.worker import messages
 
-TRIES = 150
+TRIES = 60
 """By hypothesis, for each target, every day."""
 
 RUNS = {"options": 60_000, "config": 8_000, "messages": 60_000, "names": 15_000}
@@ -179,7 +179,7 @@ def test_a_guided_search(
     target: str, tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
     """Thousands of inputs, each made of one that has reached something new, find nothing that is not answered."""
-    record_property("fuzz executions", guided(tmp_path, target, seed, RUNS.get(target, 15_000) // 4))
+    record_property("fuzz executions", guided(tmp_path, target, seed, RUNS.get(target, 15_000) // 8))
 
 
 @pytest.mark.slow
