@@ -4,6 +4,8 @@
 While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped; while
 `hold-ahead` or `hold-encode` does, one that is decoded ahead, or whose stems are to be written. While `deaf` lies there,
 none can be stopped.
+A song that holds the word POISON is the end of the process, by SIGSEGV, as soon as it is decoded. While `babble` lies
+there, what is in it (with JOB for the job's id) is what is said when a song has begun to be separated.
 While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says what its hash is. What it was ordered to
 do is in `orders`, a line each, and what it says, but for progress, in `said`, where that file is.
 """
@@ -11,6 +13,7 @@ do is in `orders`, a line each, and what it says, but for progress, in `said`, w
 import contextlib
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -23,7 +26,7 @@ from stemd.errors import Code, StopProcessingError
 from stemd.formats import Target, choose_target
 from stemd.job import EngineFacts, Error, StemFile, Step, Tick
 from stemd.naming import file_name
-from stemd.spool import make_below
+from stemd.spool import make_below, pin
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.track import SpoolReader, Track
@@ -103,9 +106,14 @@ def check(job_id: str) -> None:
 
 
 def decoded_song(order: Separate | Prepare, stop: Callable[[], None]) -> Track:
+    tmp = pin(order.tmp)
+    song = tmp.path / Path(order.song if isinstance(order, Separate) else order.snapshot).name
+    with song.open("rb") as file:
+        if b"POISON" in file.read(4096):
+            os.kill(os.getpid(), signal.SIGSEGV)
     return decode(
-        Path(order.song if isinstance(order, Separate) else order.snapshot),
-        Path(order.tmp) / "song.f32",
+        song,
+        tmp.path / "song.f32",
         max_duration_s=order.max_duration_s,
         check=stop,
         progress=lambda _: None,
@@ -168,6 +176,7 @@ def separate(order: Separate, facts: EngineFacts) -> None:
     target, warnings = choose_target(track, **how)
     mix.recipe(options.stems, SOURCES)  # knows what no stem is
     say(Began(job_id=order.job_id, step=Step.SEPARATE))
+    babble(order.job_id)
     fraction = 0.04
     while True:
         check(order.job_id)
@@ -183,6 +192,19 @@ def separate(order: Separate, facts: EngineFacts) -> None:
         changed.notify_all()
 
 
+def babble(job_id: str) -> None:
+    """Say what is no message, or not a true one, over and over as long as it is to be said."""
+    while True:
+        try:
+            line = (FOLDER / "babble").read_bytes().replace(b"JOB", job_id.encode())
+        except FileNotFoundError:
+            return
+        with changed:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        check(job_id)
+
+
 def finish() -> None:
     """The thread that writes stems."""
     while True:
@@ -194,7 +216,8 @@ def finish() -> None:
 
 def written(order: Separate, track: Track, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
     """Every stem is a quarter of the song."""
-    options, tmp, out = order.options, Path(order.tmp), Path(order.out)
+    options, held_tmp, held_out = order.options, pin(order.tmp), pin(order.out)
+    tmp, out = held_tmp.path, held_out.path
     say(Began(job_id=order.job_id, step=Step.ENCODE))
     while is_there("hold-encode", in_doubt=True):
         check(order.job_id)

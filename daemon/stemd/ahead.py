@@ -88,7 +88,8 @@ class Ahead:
         made = self.taken.result
         if not isinstance(made, Snapshot) or made.sha256 is None:
             return False
-        return snapshot.still_is(self._ground.spool.song(self.job.name), self.job.identity)
+        spool = self._ground.spool
+        return snapshot.still_is(spool.song(self.job.name), self.job.identity, spool.inbox)
 
     def drop(self) -> None:
         """It is worth nothing any more."""

@@ -13,7 +13,7 @@ import os
 
 import msgspec
 
-from stemd import ending
+from stemd import below, ending
 from stemd.config import Config
 from stemd.inbox.names import Kind
 from stemd.inbox.scan import Listing, Seen
@@ -106,7 +106,7 @@ class Cancels:
 
     def _forget(self, job: Job, seen: Seen) -> None:
         """Take the cancel file away; where that cannot be, note that it means nothing more."""
-        kept = ending.remove_cancel(job, seen.identity, self._spool.inbox / seen.name)
+        kept = ending.remove_cancel(job, seen.identity, self._spool.inbox / seen.name, self._spool)
         if kept != job:
             self._jobs.amend(kept)
 
@@ -133,7 +133,7 @@ class Cancels:
         if self._runner.is_stopping_some:
             return True
         try:
-            (self._spool.inbox / seen.name).unlink(missing_ok=True)
+            below.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
         except OSError as error:
             log.warning("%s cannot be removed: %s", seen.name, error)
             self._jobs.outlive_cancel_all(seen.identity)
@@ -145,7 +145,7 @@ class Cancels:
         count = self._strangers[seen.name] = self._strangers.get(seen.name, 0) + 1
         if count > LOOKS:
             try:
-                (self._spool.inbox / seen.name).unlink(missing_ok=True)
+                below.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
             except OSError as error:
                 log.warning("%s cannot be removed: %s", seen.name, error)
         return [_as(seen, Kind.NO_SUCH_JOB)]

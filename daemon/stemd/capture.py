@@ -77,7 +77,14 @@ class Capture:
         began = time.monotonic()
         result: Snapshot | OSError
         try:
-            result = snapshot.take(song, copy, job.identity, self._abandon.is_set)
+            result = snapshot.take(
+                song,
+                copy,
+                job.identity,
+                self._abandon.is_set,
+                inbox=self._spool.inbox,
+                work=self._spool.scratch_root,
+            )
         except OSError as error:
             result = error
         self._post(SnapshotTaken(self, result, round(time.monotonic() - began, 3)))

@@ -29,6 +29,13 @@ UNKNOWN_FROM = 0xFFFFFFFF - 4096
 REST = 1 << 17
 """Bytes to look at behind the last good Ogg page; a page has at most 65,307."""
 
+MOST_CHUNKS = 10_000
+"""A WAV has a dozen. In a file of 4 GiB there is room for 500 million, which nobody waits for."""
+
+MOST_PAGES = 5_000_000
+"""Pages of an Ogg: 28 hours at one for every packet of 20 ms. They are gone through in 20 s; a file of nothing but headers
+would take minutes."""
+
 SAMPLES = (1, 3, 6, 7)
 """Format tags whose block is one frame: PCM, float, A-law, mu-law."""
 
@@ -77,7 +84,9 @@ def _chunks(file: BinaryIO, size: int, order: Order) -> dict[bytes, tuple[int, i
     """Chunk name -> (first byte of its content, declared size), up to the audio or the end of the file."""
     found: dict[bytes, tuple[int, int]] = {}
     at = 12
-    while at + 8 <= size and not {b"data", b"SSND"} & found.keys():
+    for _ in range(MOST_CHUNKS):
+        if at + 8 > size or {b"data", b"SSND"} & found.keys():
+            break
         head = take(file, at, 8)
         length = int.from_bytes(head[4:], order)
         found.setdefault(head[:4], (at + 8, length))
@@ -130,7 +139,9 @@ def _short(held: int, declared: int, unit: str) -> str | None:
 
 def _ogg(file: BinaryIO) -> Container:
     end, flags, begun, chained, cut = 0, 0, False, False, None
-    for page in ogg.pages(file):
+    for number, page in enumerate(ogg.pages(file)):
+        if number == MOST_PAGES:
+            return Container(format="ogg", refusal="it has more pages than any song")
         if not page.intact:
             cut = f"the Ogg page at byte {page.at:,} is damaged"
             break
@@ -160,6 +171,8 @@ def _mp3(file: BinaryIO, size: int) -> Container | None:
     walk = mpeg.walk(file, size)
     if walk is None:
         return None
+    if walk.count == mpeg.MOST_FRAMES:
+        return Container(format="mp3", refusal="it has more frames than any song")
     told = mpeg.announced(file, walk.first, walk.head)
     held = walk.count - (told is not None)
     warnings: tuple[str, ...] = ()

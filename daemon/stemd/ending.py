@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import trace
+from stemd import below, trace
 from stemd.config import After
 from stemd.identity import Identity
 from stemd.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
@@ -83,7 +83,7 @@ def _answer_cancel(job: Job, jobs: Jobs, spool: Spool) -> Job:
         return job
     if _is_for_a_newer_drop(job, seen, spool):
         return job  # the next look sees to it
-    job = remove_cancel(job, seen, spool.cancel(job.name))
+    job = remove_cancel(job, seen, spool.cancel(job.name), spool)
     if job.cancel is None:
         job = jobs.change(job, job.state, cancel=Cancel(seen_at=jobs.now, result=CancelResult.TOO_LATE))
     return job
@@ -107,10 +107,10 @@ def standing_cancel(job: Job, spool: Spool) -> Identity | None:
     return None if found == job.cancel_file else found
 
 
-def remove_cancel(job: Job, seen: Identity, path: Path) -> Job:
+def remove_cancel(job: Job, seen: Identity, path: Path, spool: Spool) -> Job:
     """Delete an obeyed cancel file. One that cannot be deleted is remembered, so that it is not obeyed again."""
     try:
-        path.unlink(missing_ok=True)
+        below.remove_file(spool.inbox, path, follow=True)
     except OSError as error:
         log.warning("%s cannot be removed: %s", path, error)
         return msgspec.structs.replace(job, cancel_file=seen)
@@ -123,20 +123,21 @@ def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, st
         return job.identity, None
     song, taken = spool.song(job.name), spool.taken(job.name, job.job_id)
     try:
-        if not publish.take(song, taken, job.identity):
+        if not publish.take(song, taken, job.identity, spool.inbox):
             return None, None
         if job.state is State.DONE and after is After.DELETE:
-            taken.unlink()
+            below.remove_file(spool.inbox, taken, follow=True)
             _take_options(job, spool, None)
         else:
-            stored = publish.store(taken, spool.done if job.state is State.DONE else spool.failed, job.name)
+            root = spool.done if job.state is State.DONE else spool.failed
+            stored = publish.store(spool.inbox, taken, root, job.name)
             _take_options(job, spool, stored)
         return None, None
     except OSError as error:
         reason = error.strerror
         log.warning("%s stays in the inbox: %s", job.shown, error)
     try:
-        return publish.put_back(taken, song, job.identity), f"The original stays in the inbox: {reason}."
+        return publish.put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
     except OSError as second:
         log.error("%s cannot be named %s again: %s", taken, song.name, second)
         return None, f"The original is left in the inbox as {taken.name}: {second.strerror}."
@@ -149,9 +150,11 @@ def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
         if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
             return
         if stored is None:
-            options.unlink()
+            below.remove_file(spool.inbox, options, follow=True)
         else:
-            publish.move(options, stored.with_name(companion(stored.name, OPTIONS)))
+            target = stored.with_name(companion(stored.name, OPTIONS))
+            root = spool.done if stored.is_relative_to(spool.done) else spool.failed
+            publish.move(options, target, source_root=spool.inbox, target_root=root)
     except FileNotFoundError:
         return
     except OSError as error:

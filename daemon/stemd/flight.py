@@ -19,6 +19,7 @@ from stemd.ground import Ground
 from stemd.identity import Identity
 from stemd.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
 from stemd.snapshot import Outcome, Snapshot
+from stemd.steps import publish
 from stemd.worker.messages import (
     Began,
     Decoded,
@@ -31,6 +32,7 @@ from stemd.worker.messages import (
     Stop,
     Stopped,
 )
+from stemd.worker.sense import doubt_of
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +227,20 @@ class Flight:
 
     # ---- the worker's turn
 
-    def on_message(self, message: FromWorker) -> None:
-        """What the worker says of the job."""
+    def on_message(self, message: FromWorker) -> str | None:
+        """What the worker says of the job; why it cannot be true, where it cannot. Of a job that it does not have it says
+        nothing that counts."""
+        if not self.is_at_worker:
+            log.warning("%s: the worker says %s of it, and does not have it", self.job.shown, type(message).__name__)
+            return None
+        why = doubt_of(message, self.job, is_stopped=self.cancelled_at is not None)
+        if why is None and isinstance(message, Finished) and not self._is_away():
+            why = publish.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.files)
+        if why is None:
+            self._obey(message)
+        return why
+
+    def _obey(self, message: FromWorker) -> None:
         match message:
             case Began(step=step):
                 self.job = self._jobs.change(self.job, State.RUNNING, step=step)

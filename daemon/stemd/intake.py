@@ -15,7 +15,7 @@ import uuid
 
 import msgspec
 
-from stemd import ending, options
+from stemd import below, ending, options
 from stemd.config import Config
 from stemd.errors import AudioProcessingError
 from stemd.identity import Identity
@@ -28,7 +28,7 @@ from stemd.jobs import Jobs, previous
 from stemd.models import store
 from stemd.options import JobOptions
 from stemd.places import Places
-from stemd.spool import CANCEL, OPTIONS, Spool, companion, open_file
+from stemd.spool import CANCEL, OPTIONS, Spool, companion
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Intake:
         if not last.settled and last.left.inode == seen.identity.inode:
             # It was cancelled while it was being written: what is written yet belongs to it.
             over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
-            settled = over <= now and writer_has(self._spool.song(seen.name), seen.identity) is None
+            settled = over <= now and writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity) is None
             self._jobs.left[seen.name] = msgspec.structs.replace(last, left=seen.identity, settled=settled)
             if not settled:
                 self.again = min(self.again, max(over, now + RECHECK_S))
@@ -226,7 +226,7 @@ class Intake:
         over = self._settling.over_at(seen.name, seen.identity, settle_s, now)
         if over > now:
             return Reason.CHANGING, over, chosen
-        reason = writer_has(self._spool.song(seen.name), seen.identity)
+        reason = writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity)
         if reason is not None:
             return reason, now + RECHECK_S, chosen
         if job.reason is Reason.TRUNCATED and job.identity == seen.identity:
@@ -244,12 +244,12 @@ class Intake:
         over = self._options_settle_at(companion(seen.name, OPTIONS), seen.options, now)
         if over > now:
             return Reason.CHANGING, over, options.NONE
-        if reason := writer_has(path, seen.options):
+        if reason := writer_has(self._spool.inbox, path, seen.options):
             return reason, now + RECHECK_S, options.NONE
         if seen.options.size > options.LONGEST:
             return None, now, options.bad(f"the file has {seen.options.size} bytes; {options.LONGEST} are allowed")
         try:
-            with os.fdopen(open_file(path), "rb") as file:
+            with os.fdopen(below.read_file(self._spool.inbox, path), "rb") as file:
                 return None, now, options.parse(file.read(options.LONGEST + 1))
         except AudioProcessingError as error:
             return None, now, error

@@ -220,7 +220,7 @@ class Jobs:
     def write(self, path: Path, document: msgspec.Struct, *, durable: bool = False) -> bool:
         """Whether a status file could be written. One that cannot must not stop the work."""
         try:
-            write_whole(path, status.encode(document), below=self._spool.status, durable=durable)
+            write_whole(path, status.encode(document), root=self._spool.status, durable=durable)
         except OSError as error:
             log.error("%s cannot be written: %s", path, error)
             return False

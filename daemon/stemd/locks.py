@@ -8,11 +8,12 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from pathlib import Path
 
 import msgspec
 
-from stemd import documents
+from stemd import below, documents
 from stemd.errors import ConfigError
 from stemd.spool import DAEMON, LOCK, PRIVATE_LOCK, Spool
 
@@ -43,6 +44,7 @@ class Locks:
             "status": spool.status / LOCK,
             "outbox": spool.private / PRIVATE_LOCK,
         }
+        self._roots = {"state": state, "status": spool.status, "outbox": spool.outbox}
         self._heartbeat = spool.status / DAEMON
         self._held: dict[str, int] = {}
         self._me = Owner(host=socket.gethostname(), boot=_boot(), pid=os.getpid(), instance=instance)
@@ -67,7 +69,13 @@ class Locks:
         return are_new
 
     def _lock(self, part: str, path: Path) -> int:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with below.reach(self._roots[part], path.parent, follow=part == "state") as folder:
+            handle = os.open(path.name, flags, 0o666, dir_fd=folder)
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(handle)  # what is written into it would be written into somebody else's file
+            raise OSError(errno.EEXIST, "it is not a file of its own", str(path))
         owner = _owner(os.pread(handle, 4096, 0))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

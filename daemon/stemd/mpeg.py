@@ -26,6 +26,15 @@ RUN = 4
 REACH = 1 << 16
 """How far to look for the first frame, and for the next one behind damage."""
 
+MOST_TAGS = 100
+"""ID3v2 tags in a row; the smallest has 10 bytes, and a file of 4 GiB would hold 400 million."""
+
+MOST_JUNK = 4 << 20
+"""Bytes between frames that are gone through; each can cost a look for a run of frames."""
+
+MOST_FRAMES = 20_000_000
+"""Six days of music, counted in half a minute."""
+
 TRAILERS = (b"TAG", b"APET", b"LYRI", b"ID3")
 
 
@@ -85,10 +94,10 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
         return None
     at, count, used, skipped, partial = first, 0, 0, first - start, False
     bitrates = set()
-    while True:
+    while count < MOST_FRAMES:
         frame = header(take(file, at, 4))
         if frame is None or frame.kind != head.kind:
-            if (found := _find(file, size, at, head.kind)) is None:
+            if skipped > MOST_JUNK or (found := _find(file, size, at, head.kind)) is None:
                 break
             skipped += found - at
             at = found
@@ -124,7 +133,9 @@ def info_frame(like: bytes, frames: int) -> bytes:
 def behind_tags(file: BinaryIO) -> int:
     """The first byte behind any ID3v2 tags; their length is four bytes of seven bits."""
     at = 0
-    while (tag := take(file, at, 10))[:3] == b"ID3" and len(tag) == 10:
+    for _ in range(MOST_TAGS):
+        if (tag := take(file, at, 10))[:3] != b"ID3" or len(tag) < 10:
+            break
         at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
         at += 10 if tag[5] & 0x10 else 0  # a footer
     return at

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
 from stemd.engine.engine import Engine
 from stemd.engine.resample import resample_frames
 from stemd.errors import AudioProcessingError, Code, StopProcessingError
 from stemd.formats import Target, ceiling, choose_target
 from stemd.job import EngineFacts, Options, StemFile, Step, Tick
 from stemd.naming import file_name
-from stemd.spool import make_below
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
@@ -259,8 +259,9 @@ def _encode(stem: str, mixer: _Mixer, order: Order, target: Target, gain: float,
     """Write one stem and see that it reads back."""
     options = order.options
     name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
-    path = order.out / name
-    make_below(order.out, path.parent)  # never the outbox itself, which may have gone meanwhile
+    # Never the outbox itself, which may have gone meanwhile.
+    folder = below.Pin(order.out, (order.out / name).parent, make=order.out, follow=True)
+    path = folder.path / name.rpartition("/")[2]
     frames = mixer.frames(target)
     written = encode.write(
         mixer.stem(stem, target),

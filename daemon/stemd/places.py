@@ -10,11 +10,14 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
 from stemd.inbox.filesystem import Root, mount_of
 from stemd.ledger import Ledger
 from stemd.spool import PRIVATE, Spool
 
-_OURS = ("outbox", f"outbox/{PRIVATE}", "status", "work")
+_PRIVATE = f"outbox/{PRIVATE}"
+
+_OURS = ("outbox", _PRIVATE, "status", "work")
 """What nothing goes without; a done/ that takes nothing only leaves originals where they are."""
 
 log = logging.getLogger(__name__)
@@ -38,11 +41,14 @@ class Places:
             "status": spool.status,
             "done": spool.done,
             "failed": spool.failed,
-            f"outbox/{PRIVATE}": spool.private,
+            _PRIVATE: spool.private,
         }
         if spool.own_work:
             self._folders["work"] = spool.scratch
         self._inbox = spool.inbox
+        self._became_links: dict[str, Path] = {}
+        """What was a folder in a former life, and is a link now."""
+        self._named = spool.named
         self._known = {part: self._recall(part) for part in self._folders}
         self.missing: dict[str, str] = {}
         """What is not there, by part, and a sentence about it."""
@@ -55,7 +61,9 @@ class Places:
         before = self.missing
         self.missing = {}
         for part, folder in self._folders.items():
-            reason = self._reason(part, folder)
+            # What lies in a folder is not looked for where that one is another one.
+            reason = self.missing.get("outbox") if part == _PRIVATE else None
+            reason = reason or self._reason(part, folder)
             if reason is not None:
                 self.missing[part] = reason
                 if part not in before:
@@ -119,12 +127,17 @@ class Places:
         """Why a folder cannot be used; None where it is there, perhaps since just now."""
         known = self._known[part]
         try:
+            if part in self._became_links or (part not in ("inbox", "work") and folder.is_symlink()):
+                return (
+                    f"{self._became_links.get(part, folder)} ({part}) is a link, and was a folder: put the folder back, or "
+                    "let [paths] name where the link leads."
+                )
             if not folder.is_dir():
                 if known is not None:
                     return f"{folder} ({part}) is gone: mount it, or make it again; stemd goes on by itself then."
                 if not folder.parent.is_dir():
                     return f"{folder.parent} is not there: mount it, or make it; stemd goes on by itself then."
-                folder.mkdir()
+                self._make(part, folder)
             if part in _OURS and not os.access(folder, os.W_OK | os.X_OK):
                 return f"{folder} ({part}) cannot be written: let stemd's user write there; it goes on by itself then."
             if known is None:
@@ -132,6 +145,13 @@ class Places:
         except OSError as error:
             return f"{folder} ({part}) cannot be used: {error.strerror}."
         return None
+
+    def _make(self, part: str, folder: Path) -> None:
+        if part != _PRIVATE:
+            folder.mkdir()
+            return
+        with below.reach(folder.parent, folder, make=folder.parent):
+            pass
 
     def _root(self) -> Root | None:
         try:
@@ -143,7 +163,12 @@ class Places:
     def _recall(self, part: str) -> _Known | None:
         value = self._ledger.fact(f"place {part}")
         known = msgspec.json.decode(value, type=_Known) if value else None
-        return known if known is not None and known.path == str(self._folders[part]) else None
+        if known is None or known.path == str(self._folders[part]):
+            return known
+        named = self._named.get(part)
+        if named is not None and known.path == str(named) and named.is_symlink():
+            self._became_links[part] = named
+        return None
 
     def _remember(self, part: str, folder: Path, inode: int) -> None:
         self._known[part] = known = _Known(path=str(folder), inode=inode)

@@ -15,10 +15,13 @@ from stemd.worker.messages import Finished
 
 NOT_DURABLE = "best-effort-durability: the outbox's filesystem has no fsync; a power cut may take this result."
 
+TRIES = 100
+"""How often a name that was chosen may be gone by the time of the rename: who takes so many does it on purpose."""
+
 
 def prepare(job: Job, made: Finished, jobs: Jobs, spool: Spool) -> Job:
     """Point 5: the manifest is written, everything is durable, and the ledger knows where it will go. Raises OSError."""
-    if not publish.write_manifest(spool.out(job.job_id), status.encode(manifest(job, made))):
+    if not publish.write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
         job = msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
     files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
     output = Output(dir=chosen_dir(job, spool), files=files)
@@ -30,6 +33,7 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
 
     Comes back without an output where a cancel was there before it. Raises OSError.
     """
+    tries = 0
     while True:
         assert job.output is not None
         if cancelled():
@@ -39,7 +43,9 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
             return msgspec.structs.replace(job, output=None)
         try:
             durable = publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError):
+            if (tries := tries + 1) == TRIES:
+                raise
             output = msgspec.structs.replace(job.output, dir=chosen_dir(job, spool))
             job = jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
         else:

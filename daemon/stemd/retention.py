@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import documents
+from stemd import below, documents
 from stemd.jobs import Jobs
 from stemd.ledger import Ledger
 from stemd.spool import Spool
@@ -67,7 +67,7 @@ def sweep(spool: Spool, jobs: Jobs, older_than: float) -> int:
     removed = 0
     for path, status in list(documents.sidecars(spool.status)):
         if status.st_mtime < older_than and _is_over(documents.read(path, Sidecar), spool, jobs):
-            Path(path).unlink(missing_ok=True)
+            below.remove_file(spool.status, Path(path))
             removed += 1
             _remove_empty(Path(path).parent, spool.status)
     if removed:
@@ -90,5 +90,5 @@ def _remove_empty(folder: Path, root: Path) -> None:
     """The folders that its last sidecar has left, up to `root`."""
     with contextlib.suppress(OSError):  # it is not empty
         while folder != root:
-            folder.rmdir()
+            below.remove_folder(root, folder)
             folder = folder.parent

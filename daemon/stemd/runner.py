@@ -11,6 +11,7 @@ whom it concerns, and knows who else was in the worker when it died.
 """
 
 import logging
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -146,10 +147,11 @@ class Runner:
             if self._ahead is not None and self._ahead.job.job_id == job_id:
                 self._ahead.on_prepared()
             return
-        for flight in self._flights:
-            if flight.job.job_id == job_id:
-                flight.on_message(message)
+        doubts = [flight.on_message(message) for flight in self._flights if flight.job.job_id == job_id]
         self._clear()
+        for why in filter(None, doubts):
+            self._keeper.kill(time.monotonic(), why)
+            self.on_death(why)
 
     def look_for_cancels(self, now: float) -> bool:
         """Obey the cancel files of the jobs in flight; whether there was one."""

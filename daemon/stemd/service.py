@@ -130,7 +130,7 @@ class Service:
         self.jobs.breathe = lambda: self.live(time.monotonic())
         self.jobs.is_away = self.places.are_away_for
         self.trust = Trust()
-        self.recheck = Recheck(self._wake)
+        self.recheck = Recheck(self.spool.inbox, self._wake)
         self.keeper = Keeper(self.config, self.mailbox.put)
         self.runner = Runner(self.config, self.spool, self.jobs, self.places, self.keeper, self.mailbox.put)
         self.intake = Intake(self.config, self.spool, self.jobs, self.places, self.trust, self.recheck)
@@ -171,7 +171,8 @@ class Service:
         self._trouble = ()
         try:
             self.hear(self.mailbox.get(timeout=min(BUSY_S if self.runner.in_flight else IDLE_S, self._sleep())))
-            while True:
+            full = time.monotonic() + BUSY_S  # a worker may talk faster than anyone can listen
+            while time.monotonic() < full:
                 self.hear(self.mailbox.get_nowait())
         except queue.Empty:
             pass

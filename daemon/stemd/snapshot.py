@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
 from stemd.identity import Identity
 from stemd.inbox.ready import writer_of
 from stemd.job import Reason
-from stemd.spool import open_file
 
 CHUNK = 1 << 20
 
@@ -40,19 +40,30 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     has_hole: bool = False
 
 
-def take(song: Path, copy: Path, identity: Identity, stopped: Callable[[], bool]) -> Snapshot:
-    """Copy `song` to `copy`, hashing on the way, and look at its identity before and after. Raises OSError."""
+def take(
+    song: Path,
+    copy: Path,
+    identity: Identity,
+    stopped: Callable[[], bool],
+    *,
+    inbox: Path | None = None,
+    work: Path | None = None,
+) -> Snapshot:
+    """Copy `song` to `copy`, hashing on the way, and look at its identity before and after. Raises OSError.
+
+    `inbox` and `work` are the folders below which no link is followed; those of the two files, where none is given.
+    """
     try:
-        handle = open_file(song)
+        handle = below.read_file(inbox or song.parent, song)
     except FileNotFoundError:
         return Snapshot(outcome=Outcome.GONE)
     except BlockingIOError:
         return Snapshot(outcome=Outcome.BUSY)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
             raise
-        return Snapshot(outcome=Outcome.CHANGED)  # a link or a socket by now
-    with FileIO(handle, "rb") as source, FileIO(copy, "w+b") as target:
+        return Snapshot(outcome=Outcome.CHANGED)  # a link or a socket by now, or its folder is
+    with FileIO(handle, "rb") as source, _new(work or copy.parent, copy) as target:
         if Identity.of(os.fstat(handle)) != identity:
             return Snapshot(outcome=Outcome.CHANGED)
         if writer_of(handle) is Reason.OPEN_FOR_WRITING:
@@ -68,10 +79,15 @@ def take(song: Path, copy: Path, identity: Identity, stopped: Callable[[], bool]
     return Snapshot(outcome=Outcome.TAKEN, sha256=sha256, has_hole=has_hole)
 
 
-def still_is(song: Path, identity: Identity) -> bool:
+def _new(work: Path, copy: Path) -> FileIO:
+    with below.reach(work, copy.parent) as folder:
+        return FileIO(below.new_file(folder, copy.name), "w+b")
+
+
+def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
     """Whether a song that was copied before is what it was then, and nobody writes to it."""
     try:
-        handle = open_file(song)
+        handle = below.read_file(inbox, song)
     except OSError:
         return False
     try:

@@ -18,9 +18,11 @@ import errno
 import hashlib
 import logging
 import os
-import shutil
+import re
+import stat
 from pathlib import Path
 
+from stemd import below
 from stemd.config import Config
 from stemd.naming import LONGEST
 
@@ -40,8 +42,8 @@ PRIVATE_LOCK = "lock"
 LEASE = ".stemd-lease"
 LEDGER = "ledger.sqlite3"
 
-REMOVALS = 5
-"""How often a folder is removed at most: who works in it makes one file and takes one away, at most."""
+_ID = re.compile("[0-9a-f]{32}")
+"""A job's id."""
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -69,14 +71,17 @@ class Spool:
     """The folders of one daemon."""
 
     def __init__(self, config: Config) -> None:
+        self.named = {part: config.folder(part) for part in ("outbox", "status", "done", "failed")}
+        """What the configuration calls them."""
         self.inbox = config.folder("inbox")
-        self.outbox = config.folder("outbox")
-        self.status = config.folder("status")
-        self.done = config.folder("done")
-        self.failed = config.folder("failed")
+        self.outbox = real(self.named["outbox"])
+        self.status = real(self.named["status"])
+        self.done = real(self.named["done"])
+        self.failed = real(self.named["failed"])
         self.private = self.outbox / PRIVATE
-        self.scratch = Path(config.paths.work) if config.paths.work else self.private
         self.own_work = bool(config.paths.work)
+        self.scratch = real(Path(config.paths.work)) if self.own_work else self.private
+        self.scratch_root = self.scratch if self.own_work else self.outbox
         self._is_tidy = False
 
     def song(self, name: str) -> Path:
@@ -112,13 +117,15 @@ class Spool:
     def make_work(self, job_id: str) -> None:
         """An empty work area for the job. Raises OSError."""
         self._remove_work(job_id)
-        make_below(self.private, self.out(job_id))
-        make_below(self.scratch, self.tmp(job_id))
+        with below.reach(self.outbox, self.out(job_id), make=self.private):
+            pass
+        with below.reach(self.scratch_root, self.tmp(job_id), make=self.scratch):
+            pass
 
     def _remove_tmp(self, job_id: str) -> None:
-        remove_tree(self.tmp(job_id))
+        below.remove_tree(self.scratch_root, self.tmp(job_id))
         if self.own_work:
-            remove_tree(self.scratch / job_id)
+            below.remove_tree(self.scratch, self.scratch / job_id)
 
     def remove_work(self, job_id: str) -> None:
         """The work area goes; one that cannot go now goes later, by `tidy`."""
@@ -142,32 +149,29 @@ class Spool:
 
     def _remove_work(self, job_id: str) -> None:
         self._remove_tmp(job_id)
-        remove_tree(self.job(job_id))
+        below.remove_tree(self.outbox, self.job(job_id))
 
     def work_folders(self) -> set[str]:
-        """The jobs that have a work folder."""
-        roots = {self.private, self.scratch}
-        return {entry.name for root in roots if root.is_dir() for entry in root.iterdir() if entry.is_dir()}
+        """The jobs that have a work folder. What else lies there is not ours to remove."""
+        found = below.folders_in(self.outbox, self.private) | below.folders_in(self.scratch_root, self.scratch)
+        return {name for name in found if _ID.fullmatch(name)}
+
+
+def real(folder: Path) -> Path:
+    """Where the folder is that the configuration names: a link there is as meant now, and nobody else's later."""
+    return folder.resolve() if folder.is_symlink() else folder
+
+
+def pin(work: str) -> below.Pin:
+    """One of a job's work folders, held fast: OUTBOX/.stemd/JOB/out, or tmp there or below a scratch folder. Raises OSError."""
+    folder = Path(work)
+    is_private = folder.parents[1].name == PRIVATE
+    return below.Pin(folder.parents[2] if is_private else folder.parents[1], folder)
 
 
 def open_file(path: str | Path) -> int:
     """A descriptor to read from: never of what a link points to, never waiting for the other end of a FIFO. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def remove_tree(folder: Path) -> None:
-    """Also where somebody who has not heard yet that it is over makes or removes a last file in it."""
-    for _ in range(REMOVALS):
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            if not folder.exists():
-                return
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-        else:
-            return
 
 
 def make_below(root: Path, folder: Path) -> None:
@@ -187,24 +191,24 @@ def make_below(root: Path, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
 
 
-def write_whole(path: Path, data: bytes, *, below: Path, durable: bool) -> None:
+def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: bool = False) -> None:
     """Replace `path` by `data` so that every reader sees the old or the new. Raises OSError.
 
-    `below` is the folder that must be there already. `durable` adds the fsyncs of file and folder: 12 ms, not 0.1 ms.
+    `root` is the folder that must be there already. `durable` adds the fsyncs of file and folder: 12 ms, not 0.1 ms.
     """
-    make_below(below, path.parent)
     # A name of its own, so that the longest sidecar name still has room for it.
-    part = path.parent / f".stemd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
+    part = f".stemd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
+    with below.reach(root, path.parent, make=root, follow=follow) as folder:
+        with os.fdopen(below.new_file(folder, part), "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                sync(file.fileno())
+            else:
+                _give_blocks(file.fileno())
+        os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         if durable:
-            sync(file.fileno())
-        else:
-            _give_blocks(file.fileno())
-    part.replace(path)
-    if durable:
-        sync_folder(path.parent)
+            sync_open(folder)
 
 
 def _give_blocks(handle: int) -> None:
@@ -230,30 +234,43 @@ def sync(handle: int) -> bool:
 
 def sync_folder(folder: Path) -> bool:
     """Make the names in `folder` durable; False where the filesystem cannot."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    return _synced(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+
+
+def sync_open(folder: int) -> bool:
+    """The same for a folder that has been reached (`below`)."""
+    return _synced(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder))
+
+
+def _synced(handle: int) -> bool:
     try:
         return sync(handle)
     finally:
         os.close(handle)
 
 
-def rename_new(source: Path, target: Path) -> None:
+def rename_new(source: Path | str, target: Path | str, *, within: int | None = None, into: int | None = None) -> None:
     """Rename without replacing: `FileExistsError` where `target` exists. Raises OSError.
 
-    renameat2(2) with RENAME_NOREPLACE; some FUSE mounts answer EINVAL to the flag. There an empty folder (or a link,
-    for a file) reserves the name first: rename(2) replaces an empty folder in one step.
+    `within` and `into` are open folders that the two are named from. renameat2(2) with RENAME_NOREPLACE; some FUSE mounts
+    answer EINVAL to the flag. There an empty folder (or a link, for a file) reserves the name first: rename(2) replaces an
+    empty folder in one step.
     """
     result = _libc.renameat2(
-        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_RENAME_NOREPLACE)
+        _AT_FDCWD if within is None else within,
+        os.fsencode(source),
+        _AT_FDCWD if into is None else into,
+        os.fsencode(target),
+        ctypes.c_uint(_RENAME_NOREPLACE),
     )
     if result == 0:
         return
     number = ctypes.get_errno()
     if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         raise OSError(number, os.strerror(number), str(source), None, str(target))
-    if source.is_dir():
-        target.mkdir()
-        source.rename(target)
+    if stat.S_ISDIR(os.stat(source, dir_fd=within, follow_symlinks=False).st_mode):
+        os.mkdir(target, dir_fd=into)
+        os.rename(source, target, src_dir_fd=within, dst_dir_fd=into)
     else:
-        os.link(source, target)
-        source.unlink()
+        os.link(source, target, src_dir_fd=within, dst_dir_fd=into, follow_symlinks=False)
+        os.unlink(source, dir_fd=within)

@@ -90,7 +90,8 @@ class SpoolWriter:
     """Appends blocks of `[T, C]` to a spool."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+        path.unlink(missing_ok=True)
+        self._file = path.open("xb")  # never what a link points to
         self.frames = 0
 
     def __enter__(self) -> "SpoolWriter":

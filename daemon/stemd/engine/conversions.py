@@ -24,8 +24,9 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
 from stemd.models.store import Where
-from stemd.spool import remove_tree, rename_new, sync, sync_folder, write_whole
+from stemd.spool import rename_new, sync, sync_folder, write_whole
 
 FORMAT = 1
 """Grows when what we convert, or how, changes."""
@@ -113,7 +114,7 @@ def making(root: Path, key: str) -> Iterator[Path]:
             rename_new(folder, root / key)
             sync_folder(root)
     finally:
-        remove_tree(folder)
+        below.remove_tree(folder.parent, folder, follow=True)
         os.close(handle)
 
 
@@ -121,7 +122,7 @@ def discard(folder: Path) -> None:
     """Remove a conversion; it is gone at once, whatever becomes of its bytes."""
     aside = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     folder.rename(aside)
-    remove_tree(aside)
+    below.remove_tree(aside.parent, aside, follow=True)
 
 
 def tidy(root: Path, now: float) -> None:
@@ -132,7 +133,7 @@ def tidy(root: Path, now: float) -> None:
                 if path.is_file():
                     path.unlink()
                 elif not _is_held(path):
-                    remove_tree(path)
+                    below.remove_tree(path.parent, path, follow=True)
             elif now - path.stat().st_mtime > KEEP_S:
                 path.unlink() if path.is_file() else discard(path)
 
@@ -152,7 +153,7 @@ def write_race(root: Path, key: str, runs: tuple[Run, ...], *, processor: str, t
     """Raises OSError."""
     root.mkdir(parents=True, exist_ok=True)
     race = _Race(processor=processor, threads=threads, runs=runs)
-    write_whole(root / f"{key}{RACE}", msgspec.json.encode(race) + b"\n", below=root, durable=False)
+    write_whole(root / f"{key}{RACE}", msgspec.json.encode(race) + b"\n", root=root, durable=False, follow=True)
 
 
 def _is_held(folder: Path) -> bool:

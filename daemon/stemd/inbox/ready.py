@@ -11,6 +11,7 @@ import signal
 import stat
 from pathlib import Path
 
+from stemd import below
 from stemd.identity import Identity
 from stemd.job import Reason
 from stemd.spool import LEASE, open_file
@@ -35,10 +36,10 @@ class Settling:
         self._since = {name: known for name, known in self._since.items() if name in names}
 
 
-def writer_has(path: Path, identity: Identity) -> Reason | None:
+def writer_has(inbox: Path, path: Path, identity: Identity) -> Reason | None:
     """Why the kernel or its permissions say that the file is not ready; None where it is, or where it cannot tell."""
     try:
-        handle = open_file(path)
+        handle = below.read_file(inbox, path)
     except PermissionError:
         return Reason.PERMISSION
     except OSError as error:

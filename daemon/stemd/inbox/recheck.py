@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from stemd import below
 from stemd.identity import Identity
-from stemd.spool import open_file
 
 CHUNK = 1 << 20
 
@@ -18,7 +18,8 @@ CHUNK = 1 << 20
 class Recheck:
     """`ring` is called, on the thread, when an answer is there."""
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, inbox: Path, ring: Callable[[], None]) -> None:
+        self._inbox = inbox
         self._ring = ring
         self._known: dict[Path, tuple[Identity, str]] = {}
         self._thread: threading.Thread | None = None
@@ -42,7 +43,7 @@ class Recheck:
     def _hash(self, song: Path, identity: Identity) -> None:
         digest = hashlib.sha256()
         try:
-            with os.fdopen(open_file(song), "rb", buffering=0) as file:
+            with os.fdopen(below.read_file(self._inbox, song), "rb", buffering=0) as file:
                 if Identity.of(os.fstat(file.fileno())) != identity:
                     return
                 while (chunk := file.read(CHUNK)) and not self._stop.is_set():

@@ -1,8 +1,10 @@
 """One look at the inbox. The listing is the truth; nothing is opened, followed or changed here."""
 
+import contextlib
 import operator
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,16 @@ import msgspec
 from stemd.identity import Identity
 from stemd.inbox.names import Kind, being_written, kind_of_file, kind_of_folder
 from stemd.spool import OPTIONS, companion
+
+DEEPEST = 200
+"""Folders within each other that are walked, ..."""
+
+LONGEST = 2000
+"""... and bytes of a folder's path below the inbox: with room for those of the other parts of the spool, where it is
+mirrored, and for what follows, in the 4,096 that the kernel takes."""
+
+_FOLLOWING = 0
+"""Flags of open(2) for the inbox itself, which may be a link: the user has said so."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -50,11 +62,11 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING) -> Listing:
     What is as it was in the listing `before` is that very object again, and so is the listing where nothing is new: of
     10,000 old files a look costs little then, and no memory.
     """
-    root = os.fspath(inbox)
-    if _is_same(root, before):
+    if _is_same(inbox, before):
         return before
-    walk = _Walk(root, before.files, recursive=recursive)
-    walk.folder("", os.O_DIRECTORY)
+    walk = _Walk(before.files, recursive=recursive)
+    with _open_folder(inbox, _FOLLOWING) as root:
+        walk.folder(root, "")
     unwalked, folders = tuple(walk.unwalked), frozenset(walk.folders)
     if (
         not walk.is_new
@@ -81,29 +93,41 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING) -> Listing:
     )
 
 
-def _is_same(root: str, before: Listing) -> bool:
+def _is_same(inbox: Path, before: Listing) -> bool:
     try:
-        return _same(root, "", before) == len(before.files) + len(before.folders)
+        with _open_folder(inbox, _FOLLOWING) as folder:
+            return _same(folder, "", before) == len(before.files) + len(before.folders)
     except OSError:
         return False  # a file went, or a folder cannot be read: the walk knows what to make of it
 
 
-def _same(root: str, below: str, before: Listing) -> int:
+def _same(folder: int, way: str, before: Listing) -> int:
     """How many entries are as they were; -1 where one is not. A folder counts as one more. Raises OSError."""
     count = 0
-    with os.scandir(f"{root}/{below}") as entries:
+    with os.scandir(folder) as entries:
         for entry in entries:
-            name = below + entry.name
+            name = way + entry.name
             known = before.files.get(name)
             if known is not None:
                 is_same = known.identity.matches(entry.stat(follow_symlinks=False))
             elif is_same := _was_walked(entry, before):
-                inner = _same(root, f"{name}/", before)
+                with _open_folder(entry.name, os.O_NOFOLLOW, folder) as inside:
+                    inner = _same(inside, f"{name}/", before)
                 is_same, count = inner >= 0, count + inner
             if not is_same:
                 return -1
             count += 1
     return count
+
+
+@contextlib.contextmanager
+def _open_folder(path: Path | str, flags: int, within: int | None = None) -> Iterator[int]:
+    """A folder to list. What is in it is named from there: whoever puts a link in its place leads nobody astray."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=within)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _was_walked(entry: os.DirEntry[str], before: Listing) -> bool:
@@ -114,33 +138,29 @@ def _was_walked(entry: os.DirEntry[str], before: Listing) -> bool:
 class _Walk:
     """One walk through the inbox: what was found, and in which folders, by inode."""
 
-    def __init__(self, root: str, known: dict[str, Seen], *, recursive: bool) -> None:
-        self._root, self._known, self._recursive = root, known, recursive
+    def __init__(self, known: dict[str, Seen], *, recursive: bool) -> None:
+        self._known, self._recursive = known, recursive
         self.files: dict[str, Seen] = {}
         self.unwalked: list[Seen] = []
         self.folders: set[int] = set()
         self.is_new = False
         """Whether a file is not as it was."""
 
-    def folder(self, below: str, flags: int) -> None:
-        """Each entry of a folder whose path below the root is `below` (with a slash at its end). Raises OSError."""
-        handle = os.open(f"{self._root}/{below}", os.O_RDONLY | os.O_CLOEXEC | flags)
-        try:
-            listed = self._listed(handle, below)
-        finally:
-            os.close(handle)
+    def folder(self, handle: int, way: str) -> None:
+        """Each entry of an open folder whose path below the root is `way` (with a slash at its end). Raises OSError."""
+        listed = self._listed(handle, way)
         unfinished = being_written(leaf for leaf, _ in listed)
         for leaf, seen in listed:
-            name = below + leaf
+            name = way + leaf
             if not isinstance(seen, Seen):
-                self._sub_folder(name, leaf, seen)
+                self._sub_folder(handle, name, leaf, seen)
                 continue
             if seen.companion is not (leaf in unfinished):
                 seen = msgspec.structs.replace(seen, companion=leaf in unfinished)
                 self.is_new = True
             self.files[name] = seen
 
-    def _listed(self, folder: int, below: str) -> list[tuple[str, Seen | Identity]]:
+    def _listed(self, folder: int, way: str) -> list[tuple[str, Seen | Identity]]:
         """What is in an open folder, by name: files, and the identities of folders.
 
         Asked for in the order in which the kernel lists it, and not through the path: with 10,000 files that is cheaper.
@@ -148,7 +168,7 @@ class _Walk:
         found: list[tuple[str, Seen | Identity]] = []
         with os.scandir(folder) as entries:
             for entry in entries:
-                name = below + entry.name
+                name = way + entry.name
                 known = self._known.get(name)
                 try:
                     status = entry.stat(follow_symlinks=False)
@@ -164,13 +184,16 @@ class _Walk:
         found.sort(key=operator.itemgetter(0))
         return found
 
-    def _sub_folder(self, name: str, leaf: str, identity: Identity) -> None:
+    def _sub_folder(self, within: int, name: str, leaf: str, identity: Identity) -> None:
         reason = kind_of_folder(leaf)
         if reason is None and not self._recursive:
             reason = Kind.NOT_WALKED
+        elif reason is None and (name.count("/") >= DEEPEST or len(os.fsencode(name)) > LONGEST):
+            reason = Kind.UNREADABLE_FOLDER
         if reason is None:
             try:
-                self.folder(f"{name}/", os.O_DIRECTORY | os.O_NOFOLLOW)
+                with _open_folder(leaf, os.O_NOFOLLOW, within) as handle:
+                    self.folder(handle, f"{name}/")
                 self.folders.add(identity.inode)
             except OSError:
                 reason = Kind.UNREADABLE_FOLDER

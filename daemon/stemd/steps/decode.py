@@ -142,11 +142,14 @@ def _blocks(sound: _Sound, view: View, container: Container, check: Callable[[],
     """The song's blocks in one or two channels, every sample a number, to the song's very end or an error."""
     channels = sound.channels
     down = downmix.matrix(container.layout(channels), channels) if channels > 2 else None
-    done = 0
+    done, size = (
+        0,
+        2 * BLOCK // max(channels, 2),
+    )  # memory does not grow with channels, of which a header can claim 1,024
     while True:
         check()
         try:
-            block = np.asarray(sound.read(BLOCK, dtype="float32", always_2d=True), np.float32)
+            block = np.asarray(sound.read(size, dtype="float32", always_2d=True), np.float32)
         except soundfile.SoundFileError as error:
             raise view.error or _stopped(done, sound, view, str(error)) from error
         if view.error:

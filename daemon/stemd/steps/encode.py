@@ -109,7 +109,8 @@ class Sink:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
+        path.unlink(missing_ok=True)
+        self._file = path.open("xb", buffering=0)  # never what a link points to
         self._error: OSError | None = None
         self.seek, self.tell = self._file.seek, self._file.tell
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from stemd.errors import Code, DeviceLostError, StopProcessingError
 from stemd.job import Error, Step, Tick
 from stemd.parent import end_with_parent
+from stemd.spool import pin
+from stemd.track import disk_error
 from stemd.worker.messages import (
     Began,
     Decoded,
@@ -38,6 +40,7 @@ from stemd.worker.voice import Voice, described
 if TYPE_CHECKING:
     # torch takes seconds to import: orders are heard first, and `_warm` brings it.
     from stemd import pipeline
+    from stemd.below import Pin
     from stemd.engine.engine import Engine
     from stemd.worker.idle import Idle
 
@@ -159,11 +162,24 @@ class _Song:
             decoded=lambda track: voice.say(Decoded(job_id=job_id, track=track)),
             progressed=_Teller(job_id, voice).progressed,
         )
-        self._order = pipeline.Order(
-            song=Path(order.song),
+        self._ordered = order
+        self._pins: tuple[Pin, ...] = ()
+
+    def _hold(self) -> "pipeline.Order":
+        """The order, with folders that stay what they are now while the song is in hand."""
+        from stemd import pipeline
+
+        order = self._ordered
+        try:
+            tmp, out = self._pins = pin(order.tmp), pin(order.out)
+        except OSError as error:
+            raise disk_error(error, "opening the work folder") from error
+        song = Path(order.song)
+        return pipeline.Order(
+            song=tmp.path / song.name if song.parent == Path(order.tmp) else song,
             name=order.name,
-            tmp=Path(order.tmp),
-            out=Path(order.out),
+            tmp=tmp.path,
+            out=out.path,
             options=order.options,
             max_duration_s=order.max_duration_s,
             seed=int(order.sha256[:15], 16),
@@ -187,6 +203,7 @@ class _Song:
         def progress(fraction: float) -> None:
             self._observer.progressed(pipeline.tick(Step.DECODE, fraction))
 
+        self._order = self._hold()
         self._observer.began(Step.DECODE)
         ahead = orders.ahead.take(self._job_id, self._observer.check, progress)
         if ahead is None:

@@ -15,7 +15,8 @@ import msgspec
 
 from stemd.errors import StopProcessingError
 from stemd.job import Error
-from stemd.track import SONG, Track
+from stemd.spool import pin
+from stemd.track import SONG, Track, disk_error
 from stemd.worker.messages import Prepare, Prepared
 from stemd.worker.voice import Voice, described
 
@@ -89,10 +90,14 @@ class Ahead:
         from stemd.steps.decode import decode
 
         began = time.monotonic()
-        spool = Path(order.tmp) / SONG
+        try:
+            tmp = pin(order.tmp)
+        except OSError as error:
+            return described(disk_error(error, "opening the work folder"))
+        spool, snapshot = tmp.path / SONG, Path(order.snapshot)
         try:
             track = decode(
-                Path(order.snapshot),
+                tmp.path / snapshot.name if snapshot.parent == Path(order.tmp) else snapshot,
                 spool,
                 max_duration_s=order.max_duration_s,
                 check=self._check,

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from stemd.worker.messages import FromWorker, ToWorker
+from stemd.worker.sense import doubt
 
 PROGRAM = [sys.executable, "-m", "stemd.worker"]
 
@@ -22,6 +23,15 @@ ENVIRONMENT = {
     "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={1 << 32}:glibc.malloc.trim_threshold={1 << 33}:glibc.malloc.hugetlb=1",
 }
 """Of a worker, where the daemon's own environment does not say otherwise."""
+
+LONGEST = 1 << 20
+"""Bytes of a line. One with 64 stems has 40,000; what is longer is no message, and must not be held in memory whole."""
+
+UNHEARD = 1000
+"""Lines that may wait for the main loop. After that the worker waits, for its pipe is full."""
+
+CLOSE_S = 5.0
+"""How long a worker may take to end once it has closed its line."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -50,6 +60,8 @@ class Handle:
         environment = ENVIRONMENT | os.environ
         self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.pid = self._process.pid
+        self._room = threading.Semaphore(UNHEARD)
+        self._closed = False
         self._thread = threading.Thread(target=self._listen, name="worker-listener", daemon=True)
         self._thread.start()
 
@@ -63,6 +75,10 @@ class Handle:
             return
         except OSError:
             self._process.kill()  # who has heard half a line understands nothing more
+
+    def heard(self) -> None:
+        """A line that was posted has been taken: there is room for another one."""
+        self._room.release()
 
     def resident_bytes(self) -> int | None:
         """The memory that the process has resident (proc(5), statm), where the system tells."""
@@ -79,6 +95,8 @@ class Handle:
     def close(self) -> None:
         """End the process and its listener."""
         self.kill()
+        self._closed = True
+        self._room.release()
         self._thread.join()
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdout.close()
@@ -88,18 +106,43 @@ class Handle:
             return
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None
-        line = b""
         try:
-            for line in self._process.stdout:
-                self._post(Said(self.pid, _decoder.decode(line)))
-        except msgspec.DecodeError as error:
-            self._process.kill()
-            self._post(Died(self.pid, f"it said what is not in the protocol ({error}): {line[:200]!r}"))
-            return
+            how = self._hear()
         except OSError as error:
             self._process.kill()
-            self._post(Died(self.pid, f"it cannot be heard: {error.strerror}"))
-            return
-        code = self._process.wait()
-        self._post(Died(self.pid, f"killed by signal {-code}" if code < 0 else f"it ended with status {code}"))
+            how = f"it cannot be heard: {error.strerror}"
+        if how is not None:
+            self._post(Died(self.pid, how))
+
+    def _hear(self) -> str | None:
+        """Post all that it says; how it died, or None where nobody wants to know any more. Raises OSError."""
+        assert self._process.stdout is not None
+        # A last line without an end is one that the worker died in: its death is what there is to tell.
+        while (line := self._process.stdout.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
+            message = _understood(line)
+            if isinstance(message, str):
+                self._process.kill()
+                return f"it said what is not in the protocol ({message}): {line[:200]!r}"
+            self._room.acquire()
+            if self._closed:
+                return None
+            self._post(Said(self.pid, message))
+        return self._ended()
+
+    def _ended(self) -> str:
+        """How it ended, which it does soon now or is made to."""
+        try:
+            code = self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return "it closed its line and did not end"
+        return f"killed by signal {-code}" if code < 0 else f"it ended with status {code}"
+
+
+def _understood(line: bytes) -> FromWorker | str:
+    """The message in a line, or why there is none."""
+    try:
+        message = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return str(error)
+    return doubt(message) or message

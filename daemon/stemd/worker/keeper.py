@@ -217,9 +217,10 @@ class Keeper:
         """Note what the worker says of itself; False where it is from a process that is no longer the worker."""
         if self.handle is None or said.pid != self.handle.pid:
             return False
+        self.handle.heard()
         self._heard = now
         match said.message:
-            case Fetching(message=message):
+            case Fetching(message=message) if self.state in ("starting", "fetching"):
                 self.state, self.message = "fetching", message
             case Ready() as ready:
                 self._on_ready(ready, now)
