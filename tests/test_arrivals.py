@@ -327,6 +327,23 @@ def test_a_song_with_a_hole_is_done_after_its_grace(hasty: Daemon) -> None:
     assert sidecar["job_id"] == waiting["job_id"]
 
 
+def test_what_was_allocated_and_never_written_is_a_hole(hasty: Daemon) -> None:
+    """Also after others have read the file, and the daemon itself has: the song is done after its grace, with a warning."""
+    name = "allocated.wav"
+    whole = song(name, frames=100_000, knows_its_length=True)
+    written = whole[: 1 << 16]
+    with (hasty.folder / name).open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, len(whole))
+        file.write(written)
+        if os.lseek(file.fileno(), 0, os.SEEK_HOLE) >= len(whole):
+            pytest.skip("the temporary folder's filesystem does not tell of blocks that were never written")
+    (hasty.folder / name).read_bytes()
+    (hasty.folder / name).rename(hasty.inbox / name)
+    hasty.until(lambda: hasty.song(name).get("reason") == TRUNCATED, "truncated")
+    sidecar = done_once(hasty, name, written + bytes(len(whole) - len(written)))
+    assert any("has-holes" in warning for warning in sidecar["warnings"])
+
+
 def test_a_hole_that_is_filled_in_is_forgotten(daemon: Daemon) -> None:
     """While a song with a hole waits, its missing part comes: it is done whole, without a warning."""
     name = "filled.wav"
