@@ -22,8 +22,8 @@ import msgspec
 from daemons import PATIENCE_S, Daemon
 from writers import COMPANION, EMPTY, Writer, song
 
-SETTLE_S = 2.0
-LONG_S, SHORT_S = 1.5 * SETTLE_S, 0.4 * SETTLE_S
+SETTLE_S = 1.5
+LONG_S, SHORT_S = 3 * SETTLE_S, 0.4 * SETTLE_S
 """The longest pause of writers that can be told not to be ready, and of those that cannot."""
 
 GRACE_S = 10.0
@@ -45,13 +45,15 @@ class Fate(StrEnum):
 class Way(msgspec.Struct, frozen=True, kw_only=True):
     """`in_parts`: a part lies there closed until the rest comes; the worker may have been asked whether it is whole.
 
-    `frames` are those of its songs, at least and at most.
+    `replaces`: the song takes the place of another file of its name, which had a job of its own. `frames` are those of its
+    songs, at least and at most.
     """
 
     write: Writer
     pause_s: float = LONG_S
     fate: Fate = Fate.WHOLE
     in_parts: bool = False
+    replaces: bool = False
     frames: tuple[int, int] = SHORT
 
 
@@ -109,10 +111,14 @@ def bring(daemon: Daemon, inbox: Path, name: str, way: Way, numbers: Iterable[in
 
 
 def written(steps: Iterator[object], drawn: random.Random, pause_s: float) -> float:
-    """Let a writer go on to its end; the longest time between two of its steps."""
+    """Let a writer go on to its end; the longest time between two of its steps.
+
+    One pause of two is longer than a song needs to settle, where the writer may.
+    """
     last, gap_s = time.monotonic(), 0.0
     for _ in steps:
-        time.sleep(drawn.uniform(0.05, pause_s))
+        is_long = pause_s > SETTLE_S and drawn.random() < 0.5
+        time.sleep(drawn.uniform(SETTLE_S, pause_s) if is_long else drawn.uniform(0.05, SHORT_S))
         # The next step ends when the writer pauses again; what it takes itself is part of the gap.
         gap_s, last = max(gap_s, time.monotonic() - last), time.monotonic()
     return max(gap_s, time.monotonic() - last)
@@ -171,8 +177,11 @@ Judgement = Iterator[tuple[str, str]]
 
 def _whole(daemon: Daemon, drop: Drop, results: list[dict[str, object]], asked: Counter[str]) -> Judgement:
     sidecar = daemon.song(drop.name)
-    if sidecar.get("state") != "done" or sidecar["input"]["sha256"] != drop.sha256:
-        yield "missed", f"not done whole: {sidecar}"
+    if sidecar.get("state") != "done":
+        yield "missed", f"not done: {sidecar}"
+        return
+    if sidecar["input"]["sha256"] != drop.sha256:
+        yield "begun early", f"a part of it is done: {sidecar}"
         return
     if any("has-holes" in warning for warning in sidecar["warnings"]):
         yield "begun early", f"{sidecar['warnings']}"
@@ -182,13 +191,22 @@ def _whole(daemon: Daemon, drop: Drop, results: list[dict[str, object]], asked: 
         yield "begun early", "there is a result of a part of it"
     elif len(results) != 1:
         yield "done twice", f"{len(results)} results"
-    if not drop.way.in_parts and asked != {sidecar["job_id"]: 1}:
-        yield "begun early", f"the worker was asked {dict(asked)}"
+    yield from _asked_once(drop, sidecar, asked)
     done = daemon.spool / "done" / drop.name
     if sha256(done.read_bytes()).hexdigest() != drop.sha256:
         yield "missed", "another original is in done/"
     if list(done.parent.glob(f"{done.stem} (*")):
         yield "done twice", "two originals are in done/"
+
+
+def _asked_once(drop: Drop, sidecar: dict[str, Any], asked: Counter[str]) -> Judgement:
+    """One job, for which the worker was asked once; a part that lies there closed may be asked for, and may be replaced."""
+    if drop.way.in_parts:
+        return
+    if sidecar["previous"] and not drop.way.replaces:
+        yield "begun early", f"it was ready before: {sidecar['previous']}"
+    if asked != {sidecar["job_id"]: 1}:
+        yield "begun early", f"the worker was asked {dict(asked)}"
 
 
 def _lost(daemon: Daemon, drop: Drop, results: list[dict[str, object]], asked: Counter[str]) -> Judgement:

@@ -103,13 +103,18 @@ DOWNLOADS: dict[str, Writer] = {
     "dot-renamed slowly": under(".{}.part"),
     "Chrome": under("{}.crdownload"),
     "Syncthing": under(".syncthing.{}.tmp"),
-    "Firefox": placeholder,
     "aria2": in_pieces,
     "promised": promised,
 }
 """Whatever the pause, it can be told that they are not whole."""
 
-HASTY: dict[str, Writer] = {"appended": again_and_again, "overwritten": overwritten, "replaced": replaced}
+PLACEHOLDER: dict[str, Writer] = {"Firefox": placeholder}
+"""Another file has the name until they are whole."""
+
+REPLACED: dict[str, Writer] = {"replaced": replaced}
+"""So it is with them, and they never pause for as long as a file needs to settle."""
+
+HASTY: dict[str, Writer] = {"appended": again_and_again, "overwritten": overwritten}
 """They never pause for as long as a file needs to settle."""
 
 
