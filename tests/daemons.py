@@ -175,7 +175,7 @@ class Daemon:
         def is_quiet() -> bool:
             told = self.read("_daemon.json")
             is_idle = told.get("state") == "ready" and not told["queue"] and not told["running"]
-            if not is_idle or self.works() or self._unfinished():
+            if not is_idle or self.works() or self.unfinished():
                 beats.clear()
             elif told["seq"] not in beats:
                 beats.append(told["seq"])
@@ -183,7 +183,7 @@ class Daemon:
 
         self.until(is_quiet, "nothing left to do")
 
-    def _unfinished(self) -> list[str]:
+    def unfinished(self) -> list[str]:
         """Sidecars of jobs that are not final."""
         files = (path for path in (self.spool / "status").rglob("*.json") if not path.name.startswith("_"))
         found = [json.loads(path.read_bytes()) for path in files]

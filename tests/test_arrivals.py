@@ -1,23 +1,17 @@
 """Every way in which a song can come: none is begun before it is whole, each is done exactly once.
 
-Most songs here are WAVs whose header does not know their length, as programs write them that cannot go back: any part
-of one would pass for a song, so that only readiness (1.1 of the protocol) can tell what is whole.
+The ways themselves are in tests/writers.py.
 """
 
 import contextlib
-import ctypes
 import hashlib
-import io
 import json
-import mmap
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,17 +19,12 @@ from typing import Any
 import pytest
 import soundfile
 
-from audio import tones
 from daemons import Daemon, running
+from writers import AT_ONCE, COMPANION, EMPTY, KEEPING, OPEN, TRUNCATED, frames_in, in_parts, song
 
 SETTLE_S = 0.3
 PAUSE_S = 2.5 * SETTLE_S
 """What slow writers wait between two parts: they look finished for longer than a file needs to settle."""
-
-OPEN, EMPTY, COMPANION, TRUNCATED = "open-for-writing", "empty", "companion-file", "truncated"
-
-Writer = Callable[[Path, bytes], Iterator[tuple[str, ...]]]
-"""Writes the bytes to the path. Wherever it pauses it yields the reasons for which the song may wait then."""
 
 needs_rsync = pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync: apt-get install rsync")
 
@@ -49,30 +38,6 @@ def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield one
         songs = [json.loads(manifest.read_bytes())["song"] for manifest in one.outbox.rglob("stems.json")]
         assert sorted(songs) == sorted(set(songs))
-
-
-def song(name: str, *, frames: int = 30_000, form: str = "WAV", knows_its_length: bool = False) -> bytes:
-    """A song like no other here; as a rule one whose header does not know its length."""
-    file = io.BytesIO()
-    soundfile.write(file, tones(frames, seed=zlib.crc32(name.encode())), 44100, format=form, subtype="PCM_16")
-    data = file.getvalue()
-    if knows_its_length:
-        return data
-    at = data.index(b"data") + 4
-    return data[:4] + b"\xff" * 4 + data[8:at] + b"\xff" * 4 + data[at + 4 :]
-
-
-def frames_in(data: bytes) -> int:
-    """What `song` was asked for."""
-    if data[:4] == b"fLaC":
-        return int(soundfile.info(io.BytesIO(data)).frames)
-    return (len(data) - data.index(b"data") - 8) // 4
-
-
-def parts(data: bytes) -> list[bytes]:
-    """The bytes in three parts; the last one is a single byte."""
-    half = len(data) // 2
-    return [data[:half], data[half:-1], data[-1:]]
 
 
 def orders(daemon: Daemon, name: str | None = None) -> list[dict[str, Any]]:
@@ -120,124 +85,11 @@ def done_once(daemon: Daemon, name: str, whole: bytes, orders_: int = 1) -> dict
     return sidecar
 
 
-def held_open(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """The descriptor stays open through every pause, as a recorder's does."""
-    with path.open("wb", buffering=0) as file:
-        for part in parts(whole):
-            file.write(part)
-            yield (OPEN,)
-
-
-def presized(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """The file has its full size before its first byte is written, as SMB clients do it."""
-    with path.open("wb", buffering=0) as file:
-        os.ftruncate(file.fileno(), len(whole))
-        yield (OPEN,)
-        for part in parts(whole):
-            file.write(part)
-            yield (OPEN,)
-
-
-def preallocated(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """Full size without a hole, as torrent clients do it."""
-    with path.open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, len(whole))
-        yield (OPEN,)
-        for part in parts(whole):
-            file.write(part)
-            yield (OPEN,)
-
-
-def backwards(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """The end is written first, and the header last."""
-    with path.open("wb", buffering=0) as file:
-        at = len(whole)
-        for part in reversed(parts(whole)):
-            at -= len(part)
-            os.pwrite(file.fileno(), part, at)
-            yield (OPEN,)
-
-
-def mapped(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """Written through memory; no descriptor is open. (Python's own mmap would keep one.)"""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    os.ftruncate(handle, len(whole))
-    size, access = ctypes.c_size_t(len(whole)), mmap.PROT_READ | mmap.PROT_WRITE
-    memory = libc.mmap(None, size, access, mmap.MAP_SHARED, handle, ctypes.c_long(0))
-    os.close(handle)
-    at = memory
-    for part in parts(whole):
-        ctypes.memmove(at, part, len(part))
-        at += len(part)
-        yield (OPEN,)
-    assert libc.munmap(memory, len(whole)) == 0
-
-
-def linked_while_open(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """Another name of a file that somebody is still writing under its first one."""
-    first = path.parents[2] / f"first name of {path.name}"
-    with first.open("wb", buffering=0) as file:
-        for number, part in enumerate(parts(whole)):
-            file.write(part)
-            if number == 0:
-                path.hardlink_to(first)
-            yield (OPEN,)
-
-
-def unnamed(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """O_TMPFILE, and a name before the end."""
-    handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o644)
-    try:
-        for number, part in enumerate(parts(whole)):
-            os.write(handle, part)
-            if number == 1:
-                name_it(handle, path)
-            if number >= 1:
-                yield (OPEN,)
-    finally:
-        os.close(handle)
-
-
-def empty_first(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-    """`touch`, and the content later."""
-    path.touch()
-    yield (EMPTY,)
-    path.write_bytes(whole)
-
-
-def companion(suffix: str) -> Writer:
-    def write(path: Path, whole: bytes) -> Iterator[tuple[str, ...]]:
-        """Complete by its looks, and said not to be by the file beside it."""
-        beside = path.with_name(path.name + suffix)
-        beside.write_text("where the rest is")
-        path.write_bytes(whole)
-        yield (COMPANION,)
-        beside.unlink()
-
-    return write
-
-
-KEEPING = {
-    "held open": held_open,
-    "pre-sized": presized,
-    "preallocated": preallocated,
-    "backwards": backwards,
-    "mapped": mapped,
-    "linked while open": linked_while_open,
-    "unnamed": unnamed,
-    "empty first": empty_first,
-    **{f"beside {suffix}": companion(suffix) for suffix in (".part", ".crdownload", ".aria2", ".!qB")},
-}
-
-
 def waited_for(daemon: Daemon, way: str) -> set[str]:
     """The jobs that one writer's song had from its first byte to its end."""
     name = f"{way}.wav"
     whole = song(name)
-    jobs = {waits(daemon, name, *reasons) for reasons in KEEPING[way](daemon.inbox / name, whole)}
+    jobs = {waits(daemon, name, *reasons) for reasons in KEEPING[way](daemon.inbox / name, in_parts(whole))}
     return jobs | {done_once(daemon, name, whole)["job_id"]}
 
 
@@ -259,7 +111,7 @@ def test_a_copy_that_was_interrupted_is_healed_by_the_rest(daemon: Daemon, suffi
     """A closed file that is shorter than its header says waits as `truncated`; the rest, added later, makes it whole."""
     name = f"resumed {form}{suffix}"
     whole = song(name, frames=200_000, form=form, knows_its_length=True)
-    first, *rest = parts(whole)
+    first, *rest = in_parts(whole)
     (daemon.inbox / name).write_bytes(first)
     job = waits(daemon, name, TRUNCATED)
     with (daemon.inbox / name).open("ab") as file:
@@ -287,85 +139,6 @@ def test_short_pauses_of_a_writer_that_closes_are_waited_for(tmp_path: Path) -> 
             last = time.monotonic()
         assert daemon.state(name, "waiting", "done")["reason"] in ("changing", OPEN)
         done_once(daemon, name, whole)
-
-
-def name_it(handle: int, path: Path) -> None:
-    """linkat(2) of an unnamed file. Only with a folder given does Python ask to follow the link in /proc."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=folder, follow_symlinks=True)
-    finally:
-        os.close(folder)
-
-
-def renamed(path: Path, whole: bytes) -> None:
-    aside = path.parents[2] / path.name
-    aside.write_bytes(whole)
-    aside.rename(path)
-
-
-def dot_renamed(path: Path, whole: bytes) -> None:
-    """The best way to drop."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(whole)
-    part.rename(path)
-
-
-def linked(path: Path, whole: bytes) -> None:
-    aside = path.parents[2] / f"kept {path.name}"
-    aside.write_bytes(whole)
-    path.hardlink_to(aside)
-
-
-def unnamed_until_whole(path: Path, whole: bytes) -> None:
-    handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o644)
-    os.write(handle, whole)
-    name_it(handle, path)
-    os.close(handle)
-
-
-def from_another_filesystem(path: Path, whole: bytes) -> None:
-    """mv(1) copies then, under the final name."""
-    shm = Path("/dev/shm")
-    if not os.access(shm, os.W_OK) or shm.stat().st_dev == path.parent.stat().st_dev:
-        pytest.skip("needs a second filesystem at /dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm) as other:
-        Path(other, path.name).write_bytes(whole)
-        subprocess.run(["mv", f"{other}/{path.name}", path.parent], check=True)
-
-
-def from_1970(path: Path, whole: bytes) -> None:
-    part = path.with_name(".1970.part")
-    part.write_bytes(whole)
-    os.utime(part, ns=(0, 0))
-    part.rename(path)
-
-
-def from_the_future(path: Path, whole: bytes) -> None:
-    part = path.with_name(".future.part")
-    part.write_bytes(whole)
-    os.utime(part, (time.time() + 3e8,) * 2)
-    part.rename(path)
-
-
-def read_only(path: Path, whole: bytes) -> None:
-    part = path.with_name(".read-only.part")
-    part.write_bytes(whole)
-    part.chmod(0o444)
-    part.rename(path)
-
-
-AT_ONCE = {
-    "copied": Path.write_bytes,
-    "renamed": renamed,
-    "dot-renamed": dot_renamed,
-    "linked": linked,
-    "unnamed until whole": unnamed_until_whole,
-    "from another filesystem": from_another_filesystem,
-    "from 1970": from_1970,
-    "from the future": from_the_future,
-    "read-only": read_only,
-}
 
 
 @pytest.mark.parametrize("way", AT_ONCE)
@@ -445,7 +218,7 @@ def test_a_download_of_firefox_is_done_once(daemon: Daemon) -> None:
     final.touch()
     waits(daemon, name, EMPTY)
     with part.open("wb", buffering=0) as file:
-        for each in parts(whole):
+        for each in in_parts(whole):
             file.write(each)
             waits(daemon, name, EMPTY, COMPANION)
     part.rename(final)
@@ -458,7 +231,7 @@ def test_a_download_of_chrome_is_done_once(daemon: Daemon) -> None:
     whole = song(name)
     part = daemon.inbox / f"{name}.crdownload"
     with part.open("wb", buffering=0) as file:
-        for each in parts(whole):
+        for each in in_parts(whole):
             file.write(each)
             (entry,) = daemon.until(lambda: entries(daemon, part.name), "an entry")
             assert entry["reason"] == "ignored-name"
@@ -554,6 +327,23 @@ def test_a_song_with_a_hole_is_done_after_its_grace(hasty: Daemon) -> None:
     assert sidecar["job_id"] == waiting["job_id"]
 
 
+def test_what_was_allocated_and_never_written_is_a_hole(hasty: Daemon) -> None:
+    """Also after others have read the file, and the daemon itself has: the song is done after its grace, with a warning."""
+    name = "allocated.wav"
+    whole = song(name, frames=100_000, knows_its_length=True)
+    written = whole[: 1 << 16]
+    with (hasty.folder / name).open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, len(whole))
+        file.write(written)
+        if os.lseek(file.fileno(), 0, os.SEEK_HOLE) >= len(whole):
+            pytest.skip("the temporary folder's filesystem does not tell of blocks that were never written")
+    (hasty.folder / name).read_bytes()
+    (hasty.folder / name).rename(hasty.inbox / name)
+    hasty.until(lambda: hasty.song(name).get("reason") == TRUNCATED, "truncated")
+    sidecar = done_once(hasty, name, written + bytes(len(whole) - len(written)))
+    assert any("has-holes" in warning for warning in sidecar["warnings"])
+
+
 def test_a_hole_that_is_filled_in_is_forgotten(daemon: Daemon) -> None:
     """While a song with a hole waits, its missing part comes: it is done whole, without a warning."""
     name = "filled.wav"
@@ -630,7 +420,7 @@ def test_a_copy_that_pauses_is_not_begun_before_its_hash_is_right(daemon: Daemon
     name = "promised.wav"
     whole = song(name)
     promise(daemon.inbox, name)
-    for part in parts(whole)[:-1]:
+    for part in in_parts(whole)[:-1]:
         with (daemon.inbox / name).open("ab", buffering=0) as file:
             file.write(part)
         waits(daemon, name, *AWAITED)

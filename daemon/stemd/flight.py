@@ -146,6 +146,8 @@ class Flight:
             )
             self._leave(landing.on_error, Error(code=Code.TRUNCATED, message=message, retryable=True))
             return
+        if not job.settled:
+            job = self.job = self._jobs.amend(msgspec.structs.replace(job, settled=True))  # by its hash
         if taken.has_hole:
             if landing.has_grace(job, self._ground):
                 message = "A part of the song was never written; waiting for it to come."

@@ -280,7 +280,7 @@ class Intake:
             State.WAITING,
             reason=Reason.QUEUED,
             message="",
-            settled=True,
+            settled=chosen.own.wait_for_sha256 is None,  # else once it has that hash: until then it grows
             ready_at=self._jobs.next_place(),
             options=effective,
             priority=chosen.own.priority,
