@@ -7,9 +7,11 @@
 What a daemon does is much the same each time, and not exactly: a point that is not reached is counted as such.
 """
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from daemons import PATIENCE_S, Daemon
+from daemons import LAUNCH, PATIENCE_S, Daemon
 from scenarios import Scenario, is_over
-from watching import traced
+from watching import lives, traced
 
 CALLS = (
     "write",
@@ -102,7 +104,8 @@ def play(
                 daemon.until(lambda: is_over(daemon, scenario) or time.monotonic() > limit, "it is over")
         assert daemon.process is not None
         daemon.hold.unlink(missing_ok=True)
-        if daemon.process.poll() is not None:
+        if daemon.process.poll() is not None or not lives(daemon.process.pid):
+            daemon.process.wait(timeout=PATIENCE_S)
             daemon.start().ready()
         daemon.quiet()
         assert daemon.stop() == 0
@@ -119,16 +122,32 @@ def _play_start(daemon: Daemon, log: Path, scenario: Scenario, *inject: str) -> 
     first = daemon.process.pid
     assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
     daemon.start(under=("strace", "-f", "-qq", *what(*inject), "-o", str(log)))
+    strace = daemon.process
+    second = daemon.until(lambda: _followed_by(strace.pid), "it is started")  # strace is our child
 
     def is_second_life_over() -> bool:
         told = daemon.read("_daemon.json")
         has_begun = told["pid"] != first and told["state"] == "ready"
-        return (has_begun or daemon.process.poll() is not None) and is_over(daemon, scenario)
+        return not lives(second) or (has_begun and is_over(daemon, scenario))
 
     daemon.until(is_second_life_over, "it is over, one way or another")
-    if daemon.process.poll() is None:
-        os.kill(daemon.read("_daemon.json")["pid"], signal.SIGTERM)  # not strace, which is our child
-        daemon.process.wait(timeout=PATIENCE_S)
+    if lives(second):
+        os.kill(second, signal.SIGTERM)
+    try:
+        strace.wait(timeout=PATIENCE_S if lives(second) else 10)
+    except subprocess.TimeoutExpired:
+        assert not lives(second)
+        strace.kill()  # see `traced`
+        strace.wait()
+
+
+def _followed_by(strace: int) -> int | None:
+    """The daemon that strace has started; it has other children at first, on which it tries what the kernel can do."""
+    for child in Path(f"/proc/{strace}/task/{strace}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if LAUNCH.name.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    return None
 
 
 def was_reached(log: Path) -> bool:

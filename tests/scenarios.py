@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from daemons import Daemon, make_song
-from watching import faults
+from watching import faults, lives
 
 FINAL = ("done", "failed", "cancelled")
 
@@ -106,7 +106,7 @@ SCENARIOS = (RUN, CANCEL, RETRY, DUPLICATE, FAIL, THREE, *STARTS)
 def is_over(daemon: Daemon, scenario: Scenario, tag: str = "") -> bool:
     """Whether every song has ended, or the daemon has."""
     assert daemon.process is not None
-    if daemon.process.poll() is not None:
+    if daemon.process.poll() is not None or not lives(daemon.process.pid):
         return True
     songs = [daemon.song(tag + name) for name in scenario.ends]
     return all(song.get("state") in FINAL for song in songs) and not daemon.works()

@@ -21,7 +21,7 @@ import pytest
 from daemons import Daemon
 from injection import CALLS, READING, Point, points, target, was_reached, what
 from scenarios import CANCEL, DUPLICATE, FAIL, RUN, Scenario, is_over, made, tidy, violations
-from watching import needs_strace, traced
+from watching import lives, needs_strace, traced
 
 pytestmark = needs_strace
 
@@ -75,7 +75,8 @@ class Patient:
                 time.sleep(0.02)
         wrong = []
         assert daemon.process is not None
-        if daemon.process.poll() is not None:
+        if not lives(daemon.process.pid):
+            daemon.process.wait()
             wrong.append(f"the daemon ended with status {daemon.process.poll()}: {daemon.log.read_text()[-1500:]}")
             daemon.start().ready()
         daemon.hold.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from daemons import PATIENCE_S, Daemon
 from injection import Point, points, target, was_reached, what
 from mounts import disk, disk_of, needs_mounts
 from scenarios import CANCEL, DUPLICATE, FAIL, FINAL, RUN, Scenario, is_over, made, tidy, violations
-from watching import again_and_again, faults, needs_strace, traced
+from watching import again_and_again, faults, lives, needs_strace, traced
 
 pytestmark = [needs_strace, needs_mounts]
 
@@ -71,7 +71,7 @@ class Machine:
             scenario.act(daemon, tag)
             _make_durable(daemon.inbox)
             limit = time.monotonic() + PATIENCE_S
-            while not is_over(daemon, scenario, tag) and _lives(pid) and time.monotonic() < limit:
+            while not is_over(daemon, scenario, tag) and lives(pid) and time.monotonic() < limit:
                 time.sleep(0.005)
         shown = {name: daemon.song(tag + name) for name in scenario.ends}
         self._cut()
@@ -89,7 +89,7 @@ class Machine:
         self.daemon.end()
         copy = self._folder / f"disk-{next(self._cuts)}"
         subprocess.run(["cp", "--sparse=always", self._image, copy], check=True)
-        while _lives(worker):
+        while lives(worker):
             time.sleep(0.005)  # it dies with its parent; until then it has files open there
         self._disk.off()
         self._image.unlink()
@@ -142,13 +142,6 @@ def _make_durable(inbox: Path) -> None:
             handle = os.open(path, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @contextlib.contextmanager

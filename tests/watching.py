@@ -90,6 +90,18 @@ def traced(log: Path, pids: Iterable[int], *what: str) -> Iterator[None]:
             yield
         finally:
             strace.send_signal(signal.SIGINT)  # it lets go of what it follows
+            try:
+                strace.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                strace.kill()  # one in a thousand times it waits for ever for a thread of a process that it has killed
+
+
+def lives(pid: int) -> bool:
+    """Whether a process does; a dead one whose parent, or who follows it, has not heard of it yet does not."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _is_followed(pid: int) -> bool:
