@@ -7,6 +7,7 @@ calendar that has jumped is believed again only when the daemon has seen it go o
 import contextlib
 import logging
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ EVERY_S = 3600.0
 DAY_S = 86400.0
 
 JUMP_S = 3600.0
-"""What may be between the clocks from one look to the next: they drift, and a machine sleeps."""
+"""What may be between the clocks from one look to the next, since they drift."""
 
 CALENDAR = "calendar"
 
@@ -33,6 +34,11 @@ class _Noted(msgspec.Struct, frozen=True, kw_only=True):
 
     seen: float
     believed: float
+
+
+def uptime() -> float:
+    """Seconds that nobody puts right, and that go on while the machine sleeps; where there is no such clock, they do not."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Calendar:
@@ -47,7 +53,7 @@ class Calendar:
     def before(self, wall: float, now: float, keep_s: float) -> float | None:
         """The UNIX time before which everything is older than `keep_s`; None where that cannot be said.
 
-        `wall` is the wall clock, `now` the monotonic one. A daemon that was down for longer than `keep_s` may have missed a
+        `wall` is the wall clock, `now` is `uptime()`. A daemon that was down for longer than `keep_s` may have missed a
         jump as well.
         """
         noted = self._noted or _Noted(seen=wall, believed=wall)

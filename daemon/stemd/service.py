@@ -319,7 +319,8 @@ class Service:
             self._serve(self._listing, now)
         if now >= self._due["sweep"]:
             self._due["sweep"] = now + retention.EVERY_S
-            older_than = self.calendar.before(time.time(), now, self.config.status.keep_days * retention.DAY_S)
+            keep_s = self.config.status.keep_days * retention.DAY_S
+            older_than = self.calendar.before(time.time(), retention.uptime(), keep_s)
             if older_than is not None:
                 retention.sweep(self.spool, self.jobs, older_than)
 
