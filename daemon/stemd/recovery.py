@@ -71,7 +71,6 @@ def _wait_again(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
         ending.end(job, State.FAILED, jobs, spool, after, error=error, message=message)
         return
     message = "The daemon was interrupted; trying again."
-    waiting = move(job, State.WAITING, at=jobs.now, reason=Reason.RETRY, message=message, output=None)
-    jobs.add(
-        [msgspec.structs.replace(waiting, stage=Stage.ACCEPTED)]
-    )  # at once: nobody is to see it run with no progress
+    told = {"reason": Reason.RETRY, "message": message, "output": None, "truncated_since": None}
+    waiting = move(job, State.WAITING, at=jobs.now, **told)
+    jobs.add([msgspec.structs.replace(waiting, stage=Stage.ACCEPTED)])  # nobody sees it run that does not
