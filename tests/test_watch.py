@@ -78,13 +78,17 @@ def short_queue(length: int) -> Iterator[None]:
 
 @needs_root
 def test_a_queue_that_overflows(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    """10,000 files come to a queue of 64: all are seen within one scan, also those in folders that came with them."""
+    """10,000 files come to a queue of 64: all are seen within one scan, also those in folders that came with them, and an
+    old song that was written anew in place."""
     scan_s, number = 3.0, 10_000
-    daemon = Daemon(tmp_path, fake=True, inbox={"settle": 0.1, "scan_interval": scan_s})
+    daemon = Daemon(tmp_path, fake=True, inbox={"settle": 0.1, "scan_interval": scan_s, "after": "keep"})
     try:
         with short_queue(64):
             daemon.start().ready()
         assert daemon.process is not None
+        old = make_song(daemon.inbox / "old.wav", 0.1)
+        first = daemon.final("old.wav")["job_id"]
+        daemon.quiet()
         songs = [f"album {each}/{leaf}" for each in range(3) for leaf in ("a.wav", "b.wav")]
         daemon.process.send_signal(signal.SIGSTOP)  # it is slow, and the queue must overflow
         for each in range(number):
@@ -92,6 +96,7 @@ def test_a_queue_that_overflows(tmp_path: Path, record_property: Callable[[str, 
         for name in songs:
             (daemon.inbox / name).parent.mkdir(exist_ok=True)
             make_song(daemon.inbox / name, 0.1)
+        old.write_bytes(make_song(tmp_path / "new.wav", 0.2).read_bytes())
         daemon.process.send_signal(signal.SIGCONT)
         within(
             daemon,
@@ -102,6 +107,7 @@ def test_a_queue_that_overflows(tmp_path: Path, record_property: Callable[[str, 
         assert "queue overflowed" in daemon.log.read_text()
         for name in songs:
             assert daemon.final(name)["state"] == "done"
+        assert daemon.until(lambda: (s := daemon.song("old.wav"))["job_id"] != first and s, "it is done anew")
         albums = {path.stat().st_ino for path in daemon.inbox.iterdir() if path.is_dir()}
         daemon.until(lambda: {daemon.inbox.stat().st_ino, *albums} <= watched(daemon), "all folders are watched")
         assert watch(daemon)["mode"] == "events"

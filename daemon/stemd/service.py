@@ -52,6 +52,10 @@ CANCEL_S = 0.5
 PLACES_S = 2.0
 """How often the folders are looked for."""
 
+FULL_S = 60.0
+"""While every folder is watched, no event was lost and nothing waits or runs, a look that the clock asks for goes by names
+and inodes; the kernel is asked for each of perhaps 10,000 old files once in this time."""
+
 DOUBT_S = 1.0
 """When to look again at a folder that is not watched: it may have come just now."""
 
@@ -87,7 +91,7 @@ class Service:
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
         self.state = "starting"
-        self._due = dict.fromkeys(("scan", "gap", "cancel", "places", "heartbeat", "alive", "sweep"), 0.0)
+        self._due = dict.fromkeys(("scan", "gap", "full", "cancel", "places", "heartbeat", "alive", "sweep"), 0.0)
         self._wanted = True
         self._missing: frozenset[str] = frozenset({"not looked"})
         self._root: Root | None = None
@@ -312,7 +316,7 @@ class Service:
         self._due["scan"] = now + self.config.inbox.scan_interval
         self._due["gap"] = now + WAKE_GAP_S
         before = self._listing
-        if not self._list(now):
+        if not self._list(now, by_name=self._is_settled and not wanted and now < self._due["full"]):
             self._is_settled = False
             return
         if not self._is_settled or self._listing is not before:
@@ -334,15 +338,20 @@ class Service:
         self.leftovers.look(listing, told)
         self._is_settled = not (self.jobs.active or self.jobs.behind or listing.cancels) and self.intake.is_settled
 
-    def _list(self, now: float) -> bool:
+    def _list(self, now: float, *, by_name: bool) -> bool:
         """See what lies in the inbox; False where it cannot be read, or became another folder meanwhile."""
         self.places.look()
         root = self.places.root
         self._watch()
         if "inbox" in self.places.missing:
             return False
+        by_name = by_name and self.waker.tells_all()
+        if not by_name:
+            self._due["full"] = now + FULL_S
         try:
-            listing = scan(self.spool.inbox, recursive=self.config.inbox.recursive, before=self._listing)
+            listing = scan(
+                self.spool.inbox, recursive=self.config.inbox.recursive, before=self._listing, by_name=by_name
+            )
         except OSError as error:
             self._warnings = (f"The inbox {self.spool.inbox} cannot be read: {error.strerror}.",)
             return False
@@ -422,7 +431,7 @@ class Service:
         self.keeper.close()
         self.runner.abandon()
         self.recheck.stop()
-        self.waker.stop()
+        self.waker.close()
 
     def shut_down(self) -> None:
         """Stop within seconds: the songs in flight wait again, the worker ends."""
@@ -431,7 +440,7 @@ class Service:
         self.keeper.close()
         self.runner.give_back()
         self.recheck.stop()
-        self.waker.stop()
+        self.waker.close()
         self.beat()
         self.ledger.close()
         self.locks.release()
