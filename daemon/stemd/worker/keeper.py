@@ -176,10 +176,24 @@ class Keeper:
         elif self.is_ready:
             self._rest(now)
         if self.handle is None and self.state != "asleep" and now >= self._retry_at:
-            self.handle = Handle(self._post)
-            self._load(self._demand, now)
+            self._start(now)
         elif self.state == "missing-model" and now >= self.missing[self._demand].ask_again:
             self._load(self._demand, now)
+
+    def _start(self, now: float) -> None:
+        """Start the process; where the machine has nothing left for it, later."""
+        try:
+            self.handle = Handle(self._post)
+        except OSError as error:
+            self._log_death(f"the worker cannot be started: {error}")
+            self._drop(f"The worker cannot be started: {error.strerror}")
+            self._put_off(now)
+        else:
+            self._load(self._demand, now)
+
+    def _put_off(self, now: float) -> None:
+        self._retry_at = now + _pause(self._deaths)
+        self._deaths += 1
 
     def _rest(self, now: float) -> None:
         """Nothing to do: an idle worker may have to end, or to make room for one that has the GPU again."""
@@ -265,8 +279,7 @@ class Keeper:
         if was_ready:
             self._retry_at = now
         else:
-            self._retry_at = now + _pause(self._deaths)
-            self._deaths += 1
+            self._put_off(now)
         return True
 
     def kill(self, now: float, why: str) -> None:
