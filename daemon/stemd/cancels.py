@@ -60,19 +60,19 @@ class Cancels:
             if seen.name == CANCEL:
                 told += self._cancel_all(seen, listing, fresh, now)
             else:
-                told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, fresh, now)
+                told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, now)
         listed = {seen.name for seen in listing.cancels}
         self._strangers = {name: count for name, count in self._strangers.items() if name in listed}
         self._first = False
         return told
 
-    def _cancel(self, seen: Seen, name: str, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
+    def _cancel(self, seen: Seen, name: str, listing: Listing, now: float) -> list[Seen]:
         job = self._jobs.newest(name)
         if job is None:
             return self._stranger(seen)
         running = self._runner.runs(job.name)
         if seen.identity == job.cancel_file:
-            return self._not_for(job, seen, running=running, is_new=job.job_id in fresh, now=now)
+            return self._not_for(job, seen, running=running, now=now)
         song = listing.songs.get(job.name)
         if self._first and song is not None and _is_expired(seen, song):
             self._forget(job, seen)
@@ -86,13 +86,12 @@ class Cancels:
             self._too_late(job, seen)
         return []
 
-    def _not_for(self, job: Job, seen: Seen, *, running: bool, is_new: bool, now: float) -> list[Seen]:
+    def _not_for(self, job: Job, seen: Seen, *, running: bool, now: float) -> list[Seen]:
         """A cancel that means nothing to the newest job: it was for the one before, or has been obeyed and stays."""
         if running:
             self._runner.cancel(job.name, now)  # its end takes the file away
             return []
-        if is_new or self._first:
-            self._forget(job, seen)
+        self._forget(job, seen)  # what could not be removed then, perhaps can be now
         return [_as(seen, Kind.ANSWERED)] if os.path.lexists(self._spool.inbox / seen.name) else []
 
     def _too_late(self, job: Job, seen: Seen) -> None:

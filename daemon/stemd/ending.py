@@ -112,7 +112,8 @@ def remove_cancel(job: Job, seen: Identity, path: Path, spool: Spool) -> Job:
     try:
         below.remove_file(spool.inbox, path, follow=True)
     except OSError as error:
-        log.warning("%s cannot be removed: %s", path, error)
+        is_news = job.cancel_file != seen
+        log.log(logging.WARNING if is_news else logging.DEBUG, "%s cannot be removed: %s", path, error)
         return msgspec.structs.replace(job, cancel_file=seen)
     return job
 
