@@ -144,7 +144,7 @@ def asked(daemon: Daemon, *what: str) -> Iterator[Path]:
 @needs_strace
 def test_a_durable_before_done_is_shown(daemon: Daemon) -> None:
     """Every file and folder of a result is on the disk before its rename, and the rename before the sidecar says `done`."""
-    with asked(daemon, "-e", "trace=fsync,rename,renameat2,write") as log:
+    with asked(daemon, "-e", "trace=fsync,renameat,renameat2,write") as log:
         drop(daemon, "new folder/newer/durable.wav")
         sidecar = daemon.final("new folder/newer/durable.wav")
         daemon.until((daemon.spool / "done" / "new folder/newer/durable.wav").exists, "put away")
@@ -152,7 +152,7 @@ def test_a_durable_before_done_is_shown(daemon: Daemon) -> None:
     calls = Calls(log)
     work = daemon.outbox / ".stemd" / sidecar["job_id"] / "out"
     place = daemon.outbox / "new folder/newer/durable"
-    renamed = calls.first("renameat2", str(work), str(place))
+    renamed = calls.first("renameat2", str(work.parent), str(place.parent), place.name)
     assert renamed > 0
     files = [path.relative_to(place) for path in place.rglob("*")]
     assert {path.name for path in files} == {"by stem", "vocals.wav", "instrumental.wav", "stems.json"}
@@ -161,7 +161,7 @@ def test_a_durable_before_done_is_shown(daemon: Daemon) -> None:
     assert shown > renamed
     for folder in (place.parent, place.parent.parent, daemon.outbox):
         assert renamed < calls.sync(folder, after=renamed) < shown, f"{folder} is not durable"
-    moved = calls.first("rename", str(daemon.inbox / "new folder/newer/durable.wav"))
+    moved = calls.first("renameat", str(daemon.inbox / "new folder/newer"), "durable.wav")
     assert moved > shown, "(e): the original is moved after (a)"
 
 

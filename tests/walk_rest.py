@@ -56,7 +56,7 @@ def what_is_to_do(walk: "Walk", told: dict[str, Any]) -> list[str]:
         return [f"{told['pid']} is {told['state']}"]
     found = [f"in the queue: {each}" for each in told["queue"]] + [f"in flight: {each}" for each in told["in_flight"]]
     found += [f"work folder {path.name}" for path in daemon.works()]
-    found += [f"not over: {each}" for each in daemon._unfinished()]
+    found += [f"not over: {each}" for each in daemon.unfinished()]
     return found + unexplained(daemon)
 
 

@@ -139,11 +139,11 @@ class Waker:
             observer = Observer()
             observer.schedule(_Ring(self._ring), str(self._inbox.resolve()), recursive=True)
             observer.start()
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # the library walks the folders by recursion
             # Some of it may have begun: its first thread comes with the object, and has a descriptor of the kernel's.
             if observer is not None:
                 _end(observer)
-            self._poll(f"the kernel refuses to watch: {error.strerror or error}")
+            self._poll(f"the kernel refuses to watch: {getattr(error, 'strerror', None) or error}")
             return
         self._threads = set(threading.enumerate()) - before
         self._observer, self._root, self._is_told = observer, root, root[1] in _watched()
