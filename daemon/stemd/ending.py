@@ -61,7 +61,12 @@ def conclude(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job:
         extra=jobs.fields(job),
     )
     trace.point("9-original")
-    left, warning = _put_away(job, spool, after)
+    try:
+        left, warning = _put_away(job, spool, after)
+    except OSError as error:
+        log.error("%s is between two names, and waits: %s", job.shown, error)
+        jobs.parked[job.job_id] = job
+        return job
     job = _answer_cancel(msgspec.structs.replace(job, left=left), jobs, spool)
     if warning:
         job = jobs.change(job, job.state, warnings=(*job.warnings, warning))
@@ -119,7 +124,10 @@ def remove_cancel(job: Job, seen: Identity, path: Path, spool: Spool) -> Job:
 
 
 def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str | None]:
-    """Move, keep or delete the original: what of it stays in the inbox, and a warning where that was not the plan."""
+    """Move, keep or delete the original: what of it stays in the inbox, and a warning where that was not the plan.
+
+    Raises OSError where it can neither be put away nor be given its name back.
+    """
     if after is After.KEEP:
         return job.identity, None
     song, taken = spool.song(job.name), spool.taken(job.name, job.job_id)
@@ -137,11 +145,7 @@ def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, st
     except OSError as error:
         reason = error.strerror
         log.warning("%s stays in the inbox: %s", job.shown, error)
-    try:
-        return publish.put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
-    except OSError as second:
-        log.error("%s cannot be named %s again: %s", taken, song.name, second)
-        return None, f"The original is left in the inbox as {taken.name}: {second.strerror}."
+    return publish.put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
 
 
 def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
