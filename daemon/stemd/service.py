@@ -272,7 +272,7 @@ class Service:
         self.spool.tidy(self.runner.at_work | self.jobs.parked.keys())
 
     def _watch(self) -> None:
-        """See whether events still come, and say at once where that has changed."""
+        """See whether events still come."""
         self.waker.check(self.config.inbox.watch, self.places.root, self.trust.mount)
 
     def _lock(self, before: frozenset[str], now: float) -> bool:

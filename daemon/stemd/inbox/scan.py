@@ -20,9 +20,6 @@ LONGEST = 2000
 """... and bytes of a folder's path below the inbox: with room for those of the other parts of the spool, where it is
 mirrored, and for what follows, in the 4,096 that the kernel takes."""
 
-_FOLLOWING = 0
-"""Flags of open(2) for the inbox itself, which may be a link: the user has said so."""
-
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry of the inbox; `name` is its path below it."""
@@ -66,7 +63,7 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bo
     if _is_same(inbox, before, by_name=by_name):
         return before
     walk = _Walk(before.files, recursive=recursive)
-    with _open_folder(inbox, _FOLLOWING) as root:
+    with _open_folder(inbox) as root:
         walk.folder(root, "")
     unwalked, folders = tuple(walk.unwalked), frozenset(walk.folders)
     if (
@@ -96,7 +93,7 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bo
 
 def _is_same(inbox: Path, before: Listing, *, by_name: bool) -> bool:
     try:
-        with _open_folder(inbox, _FOLLOWING) as folder:
+        with _open_folder(inbox) as folder:
             return _same(folder, "", before, by_name) == len(before.files) + len(before.folders)
     except OSError:
         return False  # a file went, or a folder cannot be read: the walk knows what to make of it
@@ -114,7 +111,7 @@ def _same(folder: int, way: str, before: Listing, by_name: bool) -> int:
             elif known is not None:
                 is_same = known.identity.matches(entry.stat(follow_symlinks=False))
             elif is_same := _was_walked(entry, before):
-                with _open_folder(entry.name, os.O_NOFOLLOW, folder) as inside:
+                with _open_folder(entry.name, folder) as inside:
                     inner = _same(inside, f"{name}/", before, by_name)
                 is_same, count = inner >= 0, count + inner
             if not is_same:
@@ -124,9 +121,11 @@ def _same(folder: int, way: str, before: Listing, by_name: bool) -> int:
 
 
 @contextlib.contextmanager
-def _open_folder(path: Path | str, flags: int, within: int | None = None) -> Iterator[int]:
-    """A folder to list. What is in it is named from there: whoever puts a link in its place leads nobody astray."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags, dir_fd=within)
+def _open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
+    """A folder to list: the inbox, which may be a link, or one `within` another, which may not. What is in it is named from
+    there, so that nobody who puts a link in its place leads us astray."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if within is not None else 0)
+    handle = os.open(path, flags, dir_fd=within)
     try:
         yield handle
     finally:
@@ -195,7 +194,7 @@ class _Walk:
             reason = Kind.UNREADABLE_FOLDER
         if reason is None:
             try:
-                with _open_folder(leaf, os.O_NOFOLLOW, within) as handle:
+                with _open_folder(leaf, within) as handle:
                     self.folder(handle, f"{name}/")
                 self.folders.add(identity.inode)
             except OSError:
