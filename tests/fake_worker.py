@@ -22,11 +22,12 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
 from stemd.errors import Code, StopProcessingError
 from stemd.formats import Target, choose_target
 from stemd.job import EngineFacts, Error, StemFile, Step, Tick
 from stemd.naming import file_name
-from stemd.spool import make_below, pin
+from stemd.spool import pin
 from stemd.steps import encode, mix
 from stemd.steps.decode import decode
 from stemd.track import SpoolReader, Track
@@ -226,11 +227,11 @@ def written(order: Separate, track: Track, facts: EngineFacts, target: Target, w
     for stem in options.stems:
         name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
         path = out / name
-        make_below(out, path.parent)
+        folder = below.Pin(out, path.parent, make=out, follow=True)
         with SpoolReader(tmp / "song.f32", track.channels) as reader:
             written = encode.write(
                 (block / 4 for block in reader.blocks()),
-                path,
+                folder.path / path.name,
                 target,
                 frames=track.frames,
                 check=lambda: check(order.job_id),

@@ -6,13 +6,14 @@ import random
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import daemons
 from daemons import Daemon, make_song
 from test_places import order_of_work, queue, running
 
@@ -32,14 +33,8 @@ CANCELLED_S = 1.5
 """A cancel file is looked for every 0.5 s, and the work stops within a second."""
 
 
-@contextmanager
-def usual(folder: Path, **sections: Any) -> Iterator[Daemon]:
-    daemon = Daemon(folder, fake=True, **{**USUAL, **sections})
-    try:
-        yield daemon.start().ready()
-        assert daemon.stop() == 0
-    finally:
-        daemon.end()
+def usual(folder: Path, **sections: Any) -> AbstractContextManager[Daemon]:
+    return daemons.running(folder, fake=True, **{**USUAL, **sections})
 
 
 def pid(daemon: Daemon) -> int:

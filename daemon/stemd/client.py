@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from stemd import documents
-from stemd.spool import DAEMON, Spool, make_below, rename_new, short
+from stemd import below, documents
+from stemd.spool import DAEMON, Spool, rename_new, short
 from stemd.status import Sidecar
 
 
@@ -46,7 +46,8 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
     for path in (target, told) if options is not None else (target,):
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    make_below(spool.inbox, target.parent)
+    with below.reach(spool.inbox, target.parent, make=spool.inbox, follow=True):
+        pass  # the folders are there now
     # A name of its own, so that two who drop the same song do not write into one file.
     part = target.parent / f".{short(target.name)}.{secrets.token_hex(4)}.part"
     part_told = part.with_suffix(".options.part")

@@ -174,23 +174,6 @@ def open_file(path: str | Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def make_below(root: Path, folder: Path) -> None:
-    """Make `folder` and what lies between it and `root`, which must be there: an unmounted share is not made anew."""
-    if folder == root:
-        root.stat()
-        return
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
-    except FileNotFoundError:
-        if not folder.is_relative_to(root):
-            raise
-        make_below(root, folder.parent)
-        folder.mkdir(exist_ok=True)
-
-
 def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: bool = False) -> None:
     """Replace `path` by `data` so that every reader sees the old or the new. Raises OSError.
 
