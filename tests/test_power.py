@@ -11,8 +11,10 @@ holds at that moment; it takes the place of the disk, and the daemon starts agai
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -35,6 +37,9 @@ LAZY = "commit=300,noauto_da_alloc"
 """The kernel writes nothing by itself as long as a test takes, and does not mend programs that forget fsync(2)."""
 
 MEGABYTES = 48
+
+SAID = ("job_id", "state")
+"""What of a final sidecar stays as it was."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -75,11 +80,13 @@ class Machine:
                 time.sleep(0.005)
         shown = {name: daemon.song(tag + name) for name in scenario.ends}
         self._cut()
-        wrong = self._before_the_start(tag, shown)
+        # Everybody sees a rename before fsync(2) of the folder returns: what is shown in between may be gone until the start.
+        wrong = [] if _was_at_fsync_of(daemon.spool / "status", log) else self._unsaid(tag, shown, "after the cut")
+        wrong += self._damage()
         daemon.hold.unlink(missing_ok=True)
         daemon.start().ready()
         daemon.quiet(1)
-        wrong += violations(daemon, scenario, tag)
+        wrong += self._unsaid(tag, shown, "after the start") + violations(daemon, scenario, tag)
         tidy(daemon)
         return log, wrong
 
@@ -96,15 +103,24 @@ class Machine:
         self._image = copy
         self._disk = disk_of(copy, self._disk.at, LAZY).on()
 
-    def _before_the_start(self, tag: str, shown: dict[str, dict[str, Any]]) -> list[str]:
-        """What a consumer would find wrong with what is there after the cut; `shown` is what it saw before."""
-        daemon, wrong = self.daemon, []
+    def _unsaid(self, tag: str, shown: dict[str, dict[str, Any]], when: str) -> list[str]:
+        """What a consumer was told for good before the cut, and is not told any more."""
+        wrong = []
         for name, before in shown.items():
-            if before.get("state") in FINAL:
-                after = daemon.song(tag + name)
-                if (before["job_id"], before["state"]) != (after.get("job_id"), after.get("state")):
-                    wrong.append(f"{name} was shown as {before['state']}, and is {after.get('state')} after the cut")
-        for path in daemon.outbox.rglob("stems.json"):
+            now = self.daemon.song(tag + name)
+            if before.get("state") in FINAL and [before[key] for key in SAID] != [now.get(key) for key in SAID]:
+                wrong.append(f"{name} was shown as {before['state']}, and is {now.get('state')} {when}")
+        return wrong
+
+    def _damage(self) -> list[str]:
+        """What cannot be read of what the cut has left: sidecars, results, the ledger."""
+        wrong = []
+        for path in (self.daemon.spool / "status").rglob("*.json"):
+            try:
+                json.loads(path.read_bytes())
+            except ValueError as error:
+                wrong.append(f"after the cut, {path.name}: {error}")
+        for path in self.daemon.outbox.rglob("stems.json"):
             if ".stemd" not in path.parts:
                 wrong += [f"after the cut, {path.parent.name}: {each}" for each in faults(path.parent)]
         return wrong + self._ledger_is_damaged()
@@ -124,6 +140,12 @@ class Machine:
         self.daemon.end()
         self._disk.off()
         self._image.unlink()
+
+
+def _was_at_fsync_of(folder: Path, log: Path) -> bool:
+    """Whether the call in which the daemon was killed was that."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "= ?" in line or "<unfinished" in line]
+    return any(re.search(rf"fsync\(\d+<{re.escape(str(folder))}>", line) for line in lines)
 
 
 def _sync(folder: Path) -> None:
