@@ -16,6 +16,7 @@ from stemd import below
 from stemd.identity import Identity
 from stemd.inbox.ready import writer_of
 from stemd.job import Reason
+from stemd.spool import write_all
 
 CHUNK = 1 << 20
 
@@ -156,11 +157,5 @@ def _copied(source: FileIO, target: FileIO | None, stopped: Callable[[], bool]) 
         digest.update(chunk)
         size += len(chunk)
         if target is not None:
-            _write(target, chunk)
+            write_all(target.fileno(), chunk)
     return digest.hexdigest(), size
-
-
-def _write(target: FileIO, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[target.write(left) :]

@@ -194,6 +194,13 @@ def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: b
             sync_open(folder)
 
 
+def write_all(handle: int, data: bytes) -> None:
+    """write(2) until all of it is written, which one call need not do. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
 def _give_blocks(handle: int) -> None:
     """Have the data begin its way to the disk, which costs microseconds: after a power cut it is old or new, not empty.
 

@@ -142,10 +142,8 @@ def _blocks(sound: _Sound, view: View, container: Container, check: Callable[[],
     """The song's blocks in one or two channels, every sample a number, to the song's very end or an error."""
     channels = sound.channels
     down = downmix.matrix(container.layout(channels), channels) if channels > 2 else None
-    done, size = (
-        0,
-        2 * BLOCK // max(channels, 2),
-    )  # memory does not grow with channels, of which a header can claim 1,024
+    done = 0
+    size = 2 * BLOCK // max(channels, 2)  # memory does not grow with channels, of which a header can claim 1,024
     while True:
         check()
         try:

@@ -17,7 +17,7 @@ from stemd import below, documents
 from stemd.identity import Identity
 from stemd.job import StemFile
 from stemd.naming import MANIFEST
-from stemd.spool import rename_new, sync, sync_folder, sync_open
+from stemd.spool import rename_new, sync, sync_folder, sync_open, write_all
 
 CHUNK = 1 << 20
 
@@ -250,16 +250,10 @@ def _copy_data(old: int, new: int) -> None:
         os.lseek(old, at, os.SEEK_SET)
         os.lseek(new, at, os.SEEK_SET)
         while at < end and (data := os.read(old, min(CHUNK, end - at))):
-            _write(new, data)
+            write_all(new, data)
             at += len(data)
         if at < end:
             return  # it was cut short meanwhile: the identity tells
-
-
-def _write(handle: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(handle, left) :]
 
 
 def _put(within: int, source: str, into: int, target: str) -> str:
