@@ -7,11 +7,9 @@
 What a daemon does is much the same each time, and not exactly: a point that is not reached is counted as such.
 """
 
-import contextlib
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from daemons import LAUNCH, PATIENCE_S, Daemon
+from daemons import PATIENCE_S, Daemon
 from scenarios import Scenario, is_over
 from watching import lives, traced
 
@@ -75,6 +73,9 @@ def points(log: Path, calls: tuple[str, ...] = CALLS) -> list[Point]:
     return [Point(call, k) for call in calls for k in range(1, most.get(call, 0) + 1)]
 
 
+HELD = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
+"""The start of a command that waits for a SIGCONT before it becomes what it is to be."""
+
 # ---- what happens
 
 
@@ -104,6 +105,9 @@ def play(
                 daemon.until(lambda: is_over(daemon, scenario) or time.monotonic() > limit, "it is over")
         assert daemon.process is not None
         daemon.hold.unlink(missing_ok=True)
+        limit = time.monotonic() + 0.5
+        while was_reached(log) and lives(daemon.process.pid) and time.monotonic() < limit:
+            time.sleep(0.01)  # if it was killed it may not have heard of it yet
         if daemon.process.poll() is not None or not lives(daemon.process.pid):
             daemon.process.wait(timeout=PATIENCE_S)
             daemon.start().ready()
@@ -121,33 +125,19 @@ def _play_start(daemon: Daemon, log: Path, scenario: Scenario, *inject: str) -> 
     assert daemon.process is not None
     first = daemon.process.pid
     assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
-    daemon.start(under=("strace", "-f", "-qq", *what(*inject), "-o", str(log)))
-    strace = daemon.process
-    second = daemon.until(lambda: _followed_by(strace.pid), "it is started")  # strace is our child
+    daemon.start(under=HELD)
+    pid = daemon.process.pid
 
     def is_second_life_over() -> bool:
         told = daemon.read("_daemon.json")
         has_begun = told["pid"] != first and told["state"] == "ready"
-        return not lives(second) or (has_begun and is_over(daemon, scenario))
+        # It happens once: strace counts each new process anew, and would kill the next worker at the same point.
+        return not lives(pid) or was_reached(log) or (has_begun and is_over(daemon, scenario))
 
-    daemon.until(is_second_life_over, "it is over, one way or another")
-    if lives(second):
-        os.kill(second, signal.SIGTERM)
-    try:
-        strace.wait(timeout=PATIENCE_S if lives(second) else 10)
-    except subprocess.TimeoutExpired:
-        assert not lives(second)
-        strace.kill()  # see `traced`
-        strace.wait()
-
-
-def _followed_by(strace: int) -> int | None:
-    """The daemon that strace has started; it has other children at first, on which it tries what the kernel can do."""
-    for child in Path(f"/proc/{strace}/task/{strace}/children").read_text().split():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if LAUNCH.name.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
-    return None
+    daemon.until(lambda: "State:\tT" in Path(f"/proc/{pid}/status").read_text(), "it is held")
+    with traced(log, [pid], *what(*inject)):
+        os.kill(pid, signal.SIGCONT)
+        daemon.until(is_second_life_over, "it is over, one way or another")
 
 
 def was_reached(log: Path) -> bool:
