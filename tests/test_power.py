@@ -94,10 +94,13 @@ class Machine:
         """The machine is dead; what its disk holds is all that there is when it comes back."""
         worker = self.daemon.read("_daemon.json")["worker"]["pid"]
         self.daemon.end()
-        copy = self._folder / f"disk-{next(self._cuts)}"
-        subprocess.run(["cp", "--sparse=always", self._image, copy], check=True)
         while lives(worker):
             time.sleep(0.005)  # it dies with its parent; until then it has files open there
+        copy = self._folder / f"disk-{next(self._cuts)}"
+        before = -1
+        while (now := _writes(self._image)) != before:  # of one moment: no write has ended during the copying
+            before = now
+            subprocess.run(["cp", "--sparse=always", self._image, copy], check=True)
         self._disk.off()
         self._image.unlink()
         self._image = copy
@@ -146,6 +149,15 @@ def _was_at_fsync_of(folder: Path, log: Path) -> bool:
     """Whether the call in which the daemon was killed was that."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if "= ?" in line or "<unfinished" in line]
     return any(re.search(rf"fsync\(\d+<{re.escape(str(folder))}>", line) for line in lines)
+
+
+def _writes(image: Path) -> int:
+    """How many writes the loop device on `image` has ended. Source: iostats.rst of Linux."""
+    for device in Path("/sys/block").glob("loop*"):
+        with contextlib.suppress(FileNotFoundError):
+            if (device / "loop/backing_file").read_text().rstrip("\n") == str(image):
+                return int((device / "stat").read_text().split()[4])
+    raise LookupError(f"no loop device has {image}")
 
 
 def _sync(folder: Path) -> None:

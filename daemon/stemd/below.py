@@ -33,11 +33,11 @@ def reach(root: Path, folder: Path, *, make: Path | None = None, follow: bool = 
             may_make = make is not None and place.is_relative_to(make)
             place /= part
             inner = _entered(handle, place, may_make=may_make)
-            os.close(handle)
+            close(handle)
             handle = inner
         yield handle
     finally:
-        os.close(handle)
+        close(handle)
 
 
 def _steps(root: Path, folder: Path) -> tuple[str, ...]:
@@ -65,6 +65,12 @@ def _opened(place: Path, within: int | None, *, follow: bool = False) -> int:
     except OSError as error:
         number = errno.ENOTDIR if error.errno == errno.ELOOP else error.errno
         raise OSError(number, os.strerror(number or 0), str(place)) from None
+
+
+def close(handle: int) -> None:
+    """close(2), which frees the descriptor whatever it says: what is written counts once fsync(2) has said so."""
+    with contextlib.suppress(OSError):
+        os.close(handle)
 
 
 def new_file(folder: int, leaf: str) -> int:
@@ -126,8 +132,19 @@ def folders_in(root: Path, folder: Path) -> set[str]:
             with os.scandir(listed) as entries:
                 return {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
         finally:
-            os.close(listed)
+            close(listed)
     return set()
+
+
+def is_there(path: Path, *, in_doubt: bool) -> bool:
+    """Whether anything has that name; `in_doubt` where the filesystem fails at it, which ends nothing."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return in_doubt
+    return True
 
 
 class Pin:
@@ -145,4 +162,4 @@ class Pin:
 
     def __del__(self) -> None:
         if hasattr(self, "_handle"):
-            os.close(self._handle)
+            close(self._handle)

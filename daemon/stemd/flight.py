@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd import landing, publishing, results, trace
+from stemd import below, landing, publishing, results, trace
 from stemd.ahead import Ahead
 from stemd.capture import Capture, ResultChecked, SnapshotTaken
 from stemd.errors import Code
@@ -356,7 +356,7 @@ class Flight:
     # ---- how it ends
 
     def _is_away(self) -> bool:
-        return not self._spool.out(self.job.job_id).exists()
+        return not below.is_there(self._spool.out(self.job.job_id), in_doubt=True)
 
     def _leave(self, how: Callable[..., None], *what: object, **more: object) -> None:
         """The flight is over: `how` is one of the ways in `landing`."""

@@ -63,7 +63,7 @@ class Locks:
             if part in self._held:
                 if _is_file_of(self._held[part], path):
                     continue
-                os.close(self._held.pop(part))
+                below.close(self._held.pop(part))
             self._held[part] = self._lock(part, path)
             are_new = True
         return are_new
@@ -74,20 +74,20 @@ class Locks:
             handle = os.open(path.name, flags, 0o666, dir_fd=folder)
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            os.close(handle)  # what is written into it would be written into somebody else's file
+            below.close(handle)  # what is written into it would be written into somebody else's file
             raise OSError(errno.EEXIST, "it is not a file of its own", str(path))
         owner = _owner(os.pread(handle, 4096, 0))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(handle)
+            below.close(handle)
             who = owner or "another process"
             raise ConfigError(
                 f"{path.parent} is used by another stemd ({who}); each daemon needs a {part} folder of its own."
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
-                os.close(handle)
+                below.close(handle)
                 raise
             # A filesystem without locks: the name in the file has to do.
         if owner is not None and owner.host != self._me.host:
@@ -131,7 +131,7 @@ class Locks:
         for handle in self._held.values():
             if self.rival is None:
                 os.ftruncate(handle, 0)
-            os.close(handle)
+            below.close(handle)
         self._held.clear()
 
 

@@ -108,7 +108,7 @@ class Places:
 
     def may_hold(self, name: str) -> bool:
         """Whether the song can be there: not where the inbox is another folder that does not show it."""
-        return not self.inbox_is_another or (self._inbox / name).exists()
+        return not self.inbox_is_another or below.is_there(self._inbox / name, in_doubt=False)
 
     @property
     def inbox_is_elsewhere(self) -> bool:

@@ -5,7 +5,7 @@ import time
 
 import msgspec
 
-from stemd import ending
+from stemd import below, ending
 from stemd.config import After
 from stemd.errors import Code
 from stemd.job import Error, Job, Reason, Stage, State, move
@@ -44,7 +44,8 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
 def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job | None:
     """Its files are complete and durable: it was published, or it will be now. None where it has to be done again."""
     assert job.output is not None
-    published = not spool.out(job.job_id).exists() or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
+    is_gone = not below.is_there(spool.out(job.job_id), in_doubt=True)
+    published = is_gone or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
     if not published:
         try:
             job = put_out(job, jobs, spool, cancelled=lambda: is_cancelled(job, jobs, spool))

@@ -100,8 +100,10 @@ def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
         return False
     try:
         return Identity.of(os.fstat(handle)) == identity and writer_of(handle) is not Reason.OPEN_FOR_WRITING
+    except OSError:
+        return False
     finally:
-        os.close(handle)
+        below.close(handle)
 
 
 def hole_in(handle: int, size: int) -> bool:

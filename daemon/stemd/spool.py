@@ -47,7 +47,7 @@ _ID = re.compile("[0-9a-f]{32}")
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
-_SYNC_FILE_RANGE_WRITE = 2
+_SYNC_FILE_RANGE_WRITE, _SYNC_FILE_RANGE_WAIT_AFTER = 2, 4
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -202,13 +202,15 @@ def write_all(handle: int, data: bytes) -> None:
 
 
 def _give_blocks(handle: int) -> None:
-    """Have the data begin its way to the disk, which costs microseconds: after a power cut it is old or new, not empty.
+    """Have the disk take the data, which costs less than 1 ms: after a power cut the file is old or new, not empty.
 
     A filesystem that puts off where data go can write a rename down before it has any to write for the new file (ext4 with
-    noauto_da_alloc). sync_file_range(2) makes it choose; where that is not to be had there is nothing better than fsync.
+    noauto_da_alloc), or before the disk has them: zeros. sync_file_range(2) makes it choose, and waits for the disk, but for
+    no journal; where that is not to be had there is nothing better than fsync.
     """
     if hasattr(_libc, "sync_file_range"):
-        _libc.sync_file_range(handle, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
+        flags = ctypes.c_uint(_SYNC_FILE_RANGE_WRITE | _SYNC_FILE_RANGE_WAIT_AFTER)
+        _libc.sync_file_range(handle, ctypes.c_int64(0), ctypes.c_int64(0), flags)
 
 
 def sync(handle: int) -> bool:
@@ -236,7 +238,7 @@ def _synced(handle: int) -> bool:
     try:
         return sync(handle)
     finally:
-        os.close(handle)
+        below.close(handle)
 
 
 def rename_new(source: Path | str, target: Path | str, *, within: int | None = None, into: int | None = None) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
+
 _REMOTE = re.compile(
     r"nfs\d?|cifs|smb\w*|smbfs|9p|virtiofs|vboxsf|prl_fs|vmhgfs|ceph|afs|coda|ncpfs|lustre|gpfs|glusterfs|davfs|fuse(\..*)?"
 )
@@ -44,7 +46,7 @@ def mount_of(folder: Path) -> Mount:
     except OSError:
         return UNKNOWN
     finally:
-        os.close(handle)
+        below.close(handle)
     found = re.search(r"^mnt_id:\s*(\d+)", facts, re.MULTILINE)
     return parse(table, int(found[1])) if found else UNKNOWN
 

@@ -50,8 +50,10 @@ def writer_has(inbox: Path, path: Path, identity: Identity) -> Reason | None:
         if not stat.S_ISREG(status.st_mode) or Identity.of(status) != identity:
             return Reason.CHANGING
         return writer_of(handle)
+    except OSError:
+        return Reason.CHANGING
     finally:
-        os.close(handle)
+        below.close(handle)
 
 
 def writer_of(handle: int) -> Reason | None:
@@ -77,16 +79,16 @@ def lease_fails(folder: Path) -> str | None:
         try:
             if writer_of(reader) is not Reason.OPEN_FOR_WRITING:
                 return "it does not notice a writer"
-            os.close(writer)
+            below.close(writer)
             writer = -1
             fcntl.fcntl(reader, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         finally:
-            os.close(reader)
+            below.close(reader)
     except OSError as error:
         return f"the kernel refuses it: {error.strerror}"
     finally:
         if writer >= 0:
-            os.close(writer)
+            below.close(writer)
         scratch.unlink(missing_ok=True)
     return None
 

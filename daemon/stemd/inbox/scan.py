@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from stemd import below
 from stemd.identity import Identity
 from stemd.inbox.names import Kind, being_written, kind_of_file, kind_of_folder
 from stemd.spool import OPTIONS, companion
@@ -129,7 +130,7 @@ def _open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
     try:
         yield handle
     finally:
-        os.close(handle)
+        below.close(handle)
 
 
 def _was_walked(entry: os.DirEntry[str], before: Listing) -> bool:

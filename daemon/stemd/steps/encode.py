@@ -112,7 +112,6 @@ class Sink:
         path.unlink(missing_ok=True)
         self._file = path.open("xb", buffering=0)  # never what a link points to
         self._error: OSError | None = None
-        self.seek, self.tell = self._file.seek, self._file.tell
 
     def __enter__(self) -> "Sink":
         return self
@@ -128,6 +127,19 @@ class Sink:
         except OSError as error:
             self._error = error
         return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._kept(lambda: self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._kept(self._file.tell)
+
+    def _kept(self, work: Callable[[], int]) -> int:
+        try:
+            return work()
+        except OSError as error:
+            self._error = self._error or error
+            return -1
 
     def complain(self) -> None:
         if self._error:
@@ -158,6 +170,7 @@ def _encode(
                 sink.complain()
                 written, peak = written + len(block), max(peak, highest)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
+        sink.complain()
         message = f"libsndfile cannot write {target.format} with {target.channels} channels at {target.rate} Hz."
         raise AudioProcessingError(Code.INTERNAL_ERROR, message, str(error)) from error
     sink.complain()
