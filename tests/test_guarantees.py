@@ -201,6 +201,16 @@ def test_c_every_read_parses(daemon: Daemon) -> None:
     assert sum(states[-1] == "done" for states in histories.of.values()) >= 8
 
 
+def test_c_a_sidecar_changes_by_rename_alone(daemon: Daemon) -> None:
+    """Nobody ever has one open that is being written: it is written under another name, and takes the place of the old."""
+    events = Events(daemon.spool / "status")
+    drop(daemon, "whole.wav", 1.0)
+    daemon.final("whole.wav")
+    done = [(name, what) for _, name, what in events.take() if not name.startswith(".")]
+    assert ("whole.wav.json", MOVED_TO) in done
+    assert {what for _, what in done} == {MOVED_TO}, done
+
+
 def test_d_final_states_are_final(tmp_path: Path) -> None:
     """A job that is done, failed or cancelled stays so: whatever is asked of it later, and across a kill."""
     daemon = Daemon(tmp_path, fake=True, **QUICK)
