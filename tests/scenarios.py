@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,14 +142,27 @@ def violations(daemon: Daemon, scenario: Scenario, tag: str = "", *, may_stay: b
         found.append(f"results {sorted(folder.name for folder in folders)}, and the sidecars know {sorted(expected)}")
     private = [path.name for path in (daemon.outbox / ".stemd").iterdir() if path.name != "lock"]
     found += [f"left in the work folder: {name}" for name in private]
-    left = [
-        path
-        for path in daemon.spool.rglob("*")
-        if path.name.startswith(".") and path.name not in (".stemd", ".stemd-lock")
-    ]
-    found += [f"left behind: {path.relative_to(daemon.spool)}" for path in left]
+    found += [f"left behind: {path.relative_to(daemon.spool)}" for path in _left_behind(daemon.spool)]
     found += [f"left in the inbox: {path.name}" for path in daemon.inbox.iterdir() if path.name not in staying]
     return found
+
+
+def _left_behind(spool: Path) -> list[Path]:
+    """Hidden files that nobody is writing just now: the heartbeat has one of its own whenever it beats."""
+
+    def hidden() -> dict[Path, int]:
+        found = {}
+        for path in spool.rglob(".*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.name not in (".stemd", ".stemd-lock"):
+                    found[path] = path.lstat().st_ino
+        return found
+
+    before = hidden()
+    if before:
+        time.sleep(0.5)
+    now = hidden() if before else {}
+    return [path for path, inode in before.items() if now.get(path) == inode]
 
 
 def tidy(daemon: Daemon) -> None:

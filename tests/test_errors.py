@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,31 @@ def test_a_failed_fsync_throws_the_work_away(
         assert there.leave() == []
     assert thrown > 0
     record_property("errors", len(syncs))
+
+
+def unlocks(log: Path) -> list[int]:
+    """Which of a thread's fcntl(2) calls give a lock on the ledger back."""
+    counts: Counter[str] = Counter()
+    found = []
+    for line in log.read_text(errors="replace").splitlines():
+        if " fcntl(" in line:
+            thread = line.split()[0]
+            counts[thread] += 1
+            if "F_UNLCK" in line and "ledger.sqlite3" in line:
+                found.append(counts[thread])
+    return found
+
+
+def test_a_lock_that_cannot_be_given_back(
+    tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    """SQLite's connection is in its own way from then on, and for ever: the ledger is opened anew."""
+    with patient(tmp_path) as there:
+        log, wrong = there.suffer(RUN, "supervisor")
+        assert wrong == []
+        for time_of_it in random.Random(seed).sample(unlocks(log), 6):
+            _, wrong = there.suffer(RUN, "supervisor", Injection(Point("fcntl", time_of_it), "ENOLCK"))
+            assert wrong == [], f"fcntl {time_of_it}"
+        assert there.leave() == []
+        assert "locking protocol" in there.daemon.log.read_text(), "none of them was of the kind"
+    record_property("errors", 6)

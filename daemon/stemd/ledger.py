@@ -8,7 +8,6 @@ says enough to go on from. WAL with synchronous=FULL: a commit is on the disk wh
     starts  a row a start
 """
 
-import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -54,7 +53,7 @@ class Ledger:
         self.in_trouble: Callable[[str], None] = self._give_up
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._connect()
             try:
                 self._open()
             except sqlite3.DatabaseError:
@@ -65,10 +64,17 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             raise UnreadableError(f"{path}: {error}") from error
 
+    def _connect(self) -> None:
+        self._db = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA cache_size=-512")  # KiB: the kernel has the file in its own cache
+        except sqlite3.Error:
+            self._db.close()
+            raise
+
     def _open(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA cache_size=-512")  # KiB: the kernel has the file in its own cache
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if tables and version != _VERSION:
@@ -87,10 +93,19 @@ class Ledger:
             try:
                 return work()
             except sqlite3.OperationalError as error:
-                if self._db.in_transaction:
-                    with contextlib.suppress(sqlite3.OperationalError):
-                        self._db.rollback()
-                self.in_trouble(str(error))
+                self._renew(str(error))
+
+    def _renew(self, reason: str) -> None:
+        """Wait, and connect anew: a lock that could not be given back would be in our own way for ever (SQLITE_PROTOCOL)."""
+        while True:
+            self.in_trouble(reason)
+            self._db.close()  # what was begun is rolled back
+            try:
+                self._connect()
+            except sqlite3.OperationalError as error:
+                reason = str(error)
+            else:
+                return
 
     def _start(self) -> int:
         return int(self._db.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)

@@ -49,7 +49,7 @@ def disk_error(error: OSError, doing: str) -> AudioProcessingError:
     """Ours for the operating system's: a full disk (or quota) is something to wait for, the rest is not."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}; free some.", str(error))
-    return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror}.", str(error))
+    return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror or error}.", str(error))
 
 
 def spool_bytes(frames: int, channels: int) -> int:

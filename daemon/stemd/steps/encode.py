@@ -169,6 +169,8 @@ def _encode(
                 sound.write(block)
                 sink.complain()
                 written, peak = written + len(block), max(peak, highest)
+    except OSError:
+        raise  # io.UnsupportedOperation is a ValueError as well
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         sink.complain()
         message = f"libsndfile cannot write {target.format} with {target.channels} channels at {target.rate} Hz."
