@@ -153,7 +153,11 @@ class Waker:
 
 
 def _end(observer: BaseObserver) -> None:
-    observer.stop()
+    try:
+        observer.stop()
+    except OSError as error:  # its thread hears of it through a pipe
+        log.warning("A watch that is over cannot be ended: %s", error)
+        return
     if observer.is_alive():
         observer.join()
 
