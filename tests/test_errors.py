@@ -68,7 +68,12 @@ class Patient:
     ) -> tuple[Path, list[str]]:
         """What strace has seen of it (`at` one file, where one is given), and what was wrong afterwards."""
         daemon, tag, log = self.daemon, next(self._tags), self.daemon.folder / "strace"
-        daemon.until(lambda: daemon.read("_daemon.json")["worker"]["state"] == "ready", "a warm worker")
+
+        def is_warm() -> bool:
+            worker = daemon.read("_daemon.json")["worker"]
+            return worker["state"] == "ready" and lives(worker["pid"])
+
+        daemon.until(is_warm, "a warm worker")
         scenario.prepare(daemon, tag)
         seconds = CAUSE_S if any(each.lasts for each in inject) else 10 * CAUSE_S
         only = ("-P", str(at)) if at else ()

@@ -71,7 +71,7 @@ class Machine:
         pid = target(daemon, who)
         with contextlib.ExitStack() as stack:
             if background:
-                stack.enter_context(again_and_again(lambda: _sync(self._disk.at)))
+                stack.enter_context(again_and_again(lambda: _sync(self._disk.at), at_least=1))
             stack.enter_context(traced(log, [pid], *what(*[inject] if inject else [])))
             scenario.act(daemon, tag)
             _make_durable(daemon.inbox)
