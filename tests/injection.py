@@ -2,23 +2,24 @@
 
     trace    a daemon, or its worker, is followed while a scenario goes on; the calls that it makes are counted
     points   (call, K): the K-th time that a thread of it makes this call
-    inject   the scenario once more, on a fresh spool, and at that point it happens
+    inject   the scenario once more, and at that point it happens
 
 What a daemon does is much the same each time, and not exactly: a point that is not reached is counted as such.
 """
 
+import contextlib
 import os
 import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from daemons import PATIENCE_S, Daemon
-from scenarios import Scenario, is_over
+from scenarios import Scenario, is_over, tidy, violations
 from watching import lives, traced
 
 CALLS = (
@@ -86,42 +87,45 @@ def target(daemon: Daemon, who: str) -> int:
 
 
 def play(
-    folder: Path, scenario: Scenario, who: str, *inject: str, seconds: float = PATIENCE_S, **sections: dict[str, Any]
-) -> tuple[Daemon, Path]:
-    """The scenario on a fresh spool, followed; then the daemon is started again if it died, and does what is left.
+    daemon: Daemon, scenario: Scenario, who: str, tag: str, *inject: str, seconds: float = PATIENCE_S
+) -> tuple[Path, list[str]]:
+    """The scenario, followed: what strace has seen, and what is wrong once all is over.
 
-    What is injected goes away when the scenario is over, or after so many `seconds`.
+    A daemon that is ready goes through it, is started again if it died, and is ready for the next one. What is injected
+    goes away when the scenario is over, or after so many `seconds`.
     """
-    daemon, log = Daemon(folder, fake=True, **sections), folder / "strace"
-    try:
-        if scenario.crash:
-            _play_start(daemon, log, scenario, *inject)
-        else:
-            daemon.start().ready()
-            scenario.prepare(daemon, "")
-            with traced(log, [target(daemon, who)], *what(*inject)):
-                scenario.act(daemon, "")
-                limit = time.monotonic() + seconds
-                daemon.until(lambda: is_over(daemon, scenario) or time.monotonic() > limit, "it is over")
-        assert daemon.process is not None
-        daemon.hold.unlink(missing_ok=True)
-        limit = time.monotonic() + 0.5
-        while was_reached(log) and lives(daemon.process.pid) and time.monotonic() < limit:
-            time.sleep(0.01)  # if it was killed it may not have heard of it yet
-        if daemon.process.poll() is not None or not lives(daemon.process.pid):
-            daemon.process.wait(timeout=PATIENCE_S)
-            daemon.start().ready()
-        daemon.quiet()
-        assert daemon.stop() == 0
-    finally:
-        daemon.end()
-    return daemon, log
+    log = daemon.folder / "strace"
+    if scenario.crash:
+        _play_start(daemon, log, scenario, tag, *inject)
+    else:
+        daemon.until(lambda: is_warm(daemon), "a warm worker")
+        scenario.prepare(daemon, tag)
+        with followed(daemon, who, log, *what(*inject)):
+            scenario.act(daemon, tag)
+            limit = time.monotonic() + seconds
+            daemon.until(lambda: is_over(daemon, scenario, tag) or time.monotonic() > limit, "it is over")
+    assert daemon.process is not None
+    daemon.hold.unlink(missing_ok=True)
+    limit = time.monotonic() + 0.5
+    while was_reached(log) and lives(daemon.process.pid) and time.monotonic() < limit:
+        time.sleep(0.01)  # if it was killed it may not have heard of it yet
+    if daemon.process.poll() is not None or not lives(daemon.process.pid):
+        daemon.process.wait(timeout=PATIENCE_S)
+        daemon.start().ready()
+    daemon.quiet(2)
+    wrong = violations(daemon, scenario, tag)
+    if not wrong:
+        tidy(daemon)
+    return log, wrong
 
 
-def _play_start(daemon: Daemon, log: Path, scenario: Scenario, *inject: str) -> None:
-    """A first life that ended at the scenario's trace point, and a second one that is followed from its start."""
+def _play_start(daemon: Daemon, log: Path, scenario: Scenario, tag: str, *inject: str) -> None:
+    """A first life that ends at the scenario's trace point, and a second one that is followed from its start."""
+    assert daemon.stop() == 0
+    for path in daemon.folder.glob("happened-*"):
+        path.unlink()
     daemon.start({scenario.crash: "kill"}).ready()
-    scenario.act(daemon, "")
+    scenario.act(daemon, tag)
     assert daemon.process is not None
     first = daemon.process.pid
     assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
@@ -132,12 +136,33 @@ def _play_start(daemon: Daemon, log: Path, scenario: Scenario, *inject: str) -> 
         told = daemon.read("_daemon.json")
         has_begun = told["pid"] != first and told["state"] == "ready"
         # It happens once: strace counts each new process anew, and would kill the next worker at the same point.
-        return not lives(pid) or was_reached(log) or (has_begun and is_over(daemon, scenario))
+        return not lives(pid) or was_reached(log) or (has_begun and is_over(daemon, scenario, tag))
 
     daemon.until(lambda: "State:\tT" in Path(f"/proc/{pid}/status").read_text(), "it is held")
     with traced(log, [pid], *what(*inject)):
         os.kill(pid, signal.SIGCONT)
         daemon.until(is_second_life_over, "it is over, one way or another")
+
+
+@contextlib.contextmanager
+def followed(daemon: Daemon, who: str, log: Path, *words: str) -> Iterator[int]:
+    """While strace follows it; which process it is. A worker that ends just now has a successor soon."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            pid = target(daemon, who)
+            try:
+                stack.enter_context(traced(log, [pid], *words))
+            except ProcessLookupError:
+                daemon.until(lambda: is_warm(daemon), "another worker")
+            else:
+                break
+        yield pid
+
+
+def is_warm(daemon: Daemon) -> bool:
+    """Whether its worker is, and lives: of one that has just died the daemon may not have said so yet."""
+    worker = daemon.read("_daemon.json")["worker"]
+    return worker["state"] == "ready" and lives(worker["pid"])
 
 
 def was_reached(log: Path) -> bool:

@@ -150,19 +150,19 @@ def violations(daemon: Daemon, scenario: Scenario, tag: str = "", *, may_stay: b
 def _left_behind(spool: Path) -> list[Path]:
     """Hidden files that nobody is writing just now: the heartbeat has one of its own whenever it beats."""
 
-    def hidden() -> dict[Path, int]:
+    def hidden() -> dict[Path, tuple[int, int]]:
         found = {}
         for path in spool.rglob(".*"):
             with contextlib.suppress(FileNotFoundError):
                 if path.name not in (".stemd", ".stemd-lock"):
-                    found[path] = path.lstat().st_ino
+                    found[path] = (path.lstat().st_ino, path.lstat().st_mtime_ns)  # inodes are used again
         return found
 
     before = hidden()
     if before:
         time.sleep(0.5)
     now = hidden() if before else {}
-    return [path for path, inode in before.items() if now.get(path) == inode]
+    return [path for path, which in before.items() if now.get(path) == which]
 
 
 def tidy(daemon: Daemon) -> None:

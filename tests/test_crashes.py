@@ -5,14 +5,14 @@ day a share of the points, drawn by the day's seed; `tests/run --full` walks the
 """
 
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from daemons import running
 from injection import Point, play, points, was_reached
-from scenarios import RUN, SCENARIOS, Scenario, violations
+from scenarios import RUN, SCENARIOS, Scenario, made
 from watching import needs_strace
 
 pytestmark = needs_strace
@@ -28,25 +28,25 @@ WALKS = [
 
 def known(folder: Path, scenario: Scenario, who: str) -> list[Point]:
     """The points of a scenario in which nothing happens; what it leaves is as it should be."""
-    daemon, log = play(folder, scenario, who)
-    assert violations(daemon, scenario) == []
-    found = points(log)
+    with running(made(folder, "known"), fake=True) as daemon:
+        log, wrong = play(daemon, scenario, who, "")
+        assert wrong == []
+        found = points(log)
     assert len(found) > (20 if who == "supervisor" else 1)
     return found
 
 
 def walk(folder: Path, scenario: Scenario, who: str, chosen: list[Point]) -> tuple[int, list[str]]:
-    """How many of the points were reached, and what was wrong after any of them."""
-    reached, wrong = 0, []
-    for point in chosen:
-        here = folder / str(point)
-        here.mkdir()
-        daemon, log = play(here, scenario, who, f"{point.call}:signal=KILL:when={point.time}")
-        reached += was_reached(log)
-        found = violations(daemon, scenario)
-        wrong += [f"{point}: {each}" for each in found]
-        if not found:
-            shutil.rmtree(here)
+    """How many of the points were reached, and what was wrong after any of them; after one that was, another spool goes on."""
+    left, reached, wrong = list(chosen), 0, []
+    while left:
+        with running(made(folder, str(len(left))), fake=True) as daemon:
+            found: list[str] = []
+            while left and not found:
+                point = left.pop()
+                log, found = play(daemon, scenario, who, f"{len(left)} ", f"{point.call}:signal=KILL:when={point.time}")
+                reached += was_reached(log)
+                wrong += [f"{point}: {each}" for each in found]
     return reached, wrong
 
 
@@ -56,8 +56,7 @@ def test_killed_at_some_points(
 ) -> None:
     """Two points of each of four walks, others every day."""
     scenario, who = random.Random(seed).sample(WALKS, 4)[number].values
-    (tmp_path / "known").mkdir()
-    drawn = random.Random(seed).sample(known(tmp_path / "known", scenario, who), 2)
+    drawn = random.Random(seed).sample(known(tmp_path, scenario, who), 2)
     reached, wrong = walk(tmp_path, scenario, who, drawn)
     assert wrong == [], f"seed {seed}"
     record_property("crash points", reached)
@@ -69,8 +68,7 @@ def test_killed_at_every_point(
     tmp_path: Path, scenario: Scenario, who: str, record_property: Callable[[str, object], None]
 ) -> None:
     """All of them; most must be reached, or the walk has lost its way: the shorter it is, the more it differs each time."""
-    (tmp_path / "known").mkdir()
-    every = known(tmp_path / "known", scenario, who)
+    every = known(tmp_path, scenario, who)
     reached, wrong = walk(tmp_path, scenario, who, every)
     assert wrong == []
     assert reached > 0.5 * len(every)
@@ -86,14 +84,15 @@ def test_a_ledger_that_cannot_be_written(
     tmp_path: Path, error: str, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
     """The daemon holds still until it can be, and does not end; nothing is done twice. Two calls a day, drawn by the seed."""
-    (tmp_path / "known").mkdir()
-    every = [point for point in known(tmp_path / "known", RUN, "supervisor") if point.call in LEDGER]
-    for point in random.Random(seed).sample(every, 2):
-        here = tmp_path / str(point)
-        here.mkdir()
-        daemon, log = play(here, RUN, "supervisor", f"{point.call}:error={error}:when={point.time}", seconds=10.0)
-        assert was_reached(log)
-        assert violations(daemon, RUN) == []
-        assert "cannot be written" in daemon.log.read_text() or point.call == "fdatasync"
-        assert daemon.read("_daemon.json")["daemon"] == daemon.song("song.wav")["daemon"], "one life did it all"
-        record_property("errors", 1)
+    every = [point for point in known(tmp_path, RUN, "supervisor") if point.call in LEDGER]
+    with running(made(tmp_path, "failing"), fake=True) as daemon:
+        for number, point in enumerate(random.Random(seed).sample(every, 2)):
+            inject = f"{point.call}:error={error}:when={point.time}"
+            log, wrong = play(daemon, RUN, "supervisor", f"{number} ", inject, seconds=10.0)
+            assert wrong == []
+            assert was_reached(log)
+            assert "cannot be written" in daemon.log.read_text() or point.call == "fdatasync"
+            assert daemon.read("_daemon.json")["daemon"] == daemon.song(f"{number} song.wav")["daemon"], (
+                "one life did it"
+            )
+            record_property("errors", 1)

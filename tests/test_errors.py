@@ -20,9 +20,9 @@ import msgspec
 import pytest
 
 from daemons import Daemon
-from injection import CALLS, READING, Point, points, target, was_reached, what
+from injection import CALLS, READING, Point, followed, is_warm, points, was_reached, what
 from scenarios import CANCEL, DUPLICATE, FAIL, RUN, Scenario, is_over, made, tidy, violations
-from watching import lives, needs_strace, traced
+from watching import lives, needs_strace
 
 pytestmark = needs_strace
 
@@ -68,16 +68,11 @@ class Patient:
     ) -> tuple[Path, list[str]]:
         """What strace has seen of it (`at` one file, where one is given), and what was wrong afterwards."""
         daemon, tag, log = self.daemon, next(self._tags), self.daemon.folder / "strace"
-
-        def is_warm() -> bool:
-            worker = daemon.read("_daemon.json")["worker"]
-            return worker["state"] == "ready" and lives(worker["pid"])
-
-        daemon.until(is_warm, "a warm worker")
+        daemon.until(lambda: is_warm(daemon), "a warm worker")
         scenario.prepare(daemon, tag)
         seconds = CAUSE_S if any(each.lasts for each in inject) else 10 * CAUSE_S
         only = ("-P", str(at)) if at else ()
-        with traced(log, [target(daemon, who)], *only, *what(*map(str, inject), calls=EVERY)):
+        with followed(daemon, who, log, *only, *what(*map(str, inject), calls=EVERY)):
             scenario.act(daemon, tag)
             limit = time.monotonic() + seconds
             while not is_over(daemon, scenario, tag) and time.monotonic() < limit:

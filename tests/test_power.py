@@ -26,10 +26,10 @@ from typing import Any
 import pytest
 
 from daemons import PATIENCE_S, Daemon
-from injection import Point, points, target, was_reached, what
+from injection import Point, followed, points, was_reached, what
 from mounts import disk, disk_of, needs_mounts
 from scenarios import CANCEL, DUPLICATE, FAIL, FINAL, RUN, Scenario, is_over, made, tidy, violations
-from watching import again_and_again, faults, lives, needs_strace, traced
+from watching import again_and_again, faults, lives, needs_strace
 
 pytestmark = [needs_strace, needs_mounts]
 
@@ -68,11 +68,10 @@ class Machine:
         daemon, tag, log = self.daemon, f"{next(self._cuts)} ", self._folder / "strace"
         scenario.prepare(daemon, tag)
         _sync(self._disk.at)
-        pid = target(daemon, who)
         with contextlib.ExitStack() as stack:
             if background:
                 stack.enter_context(again_and_again(lambda: _sync(self._disk.at), at_least=1))
-            stack.enter_context(traced(log, [pid], *what(*[inject] if inject else [])))
+            pid = stack.enter_context(followed(daemon, who, log, *what(*[inject] if inject else [])))
             scenario.act(daemon, tag)
             _make_durable(daemon.inbox)
             limit = time.monotonic() + PATIENCE_S

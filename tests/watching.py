@@ -73,7 +73,10 @@ needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs 
 
 @contextlib.contextmanager
 def traced(log: Path, pids: Iterable[int], *what: str) -> Iterator[None]:
-    """While strace, told `what` to trace, writes what processes with all their threads, and those to come, ask of the kernel."""
+    """While strace, told `what` to trace, writes what processes with all their threads, and those to come, ask of the kernel.
+
+    Raises ProcessLookupError where one of them has ended before it could be followed.
+    """
     pids = list(pids)
     words = ["strace", "-f", "-qq", *what, "-o", str(log), *(word for pid in pids for word in ("-p", str(pid)))]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as strace:
@@ -83,6 +86,8 @@ def traced(log: Path, pids: Iterable[int], *what: str) -> Iterator[None]:
                 if strace.poll() is not None:
                     assert strace.stderr is not None
                     said = strace.stderr.read().strip()
+                    if not all(map(lives, pids)):
+                        raise ProcessLookupError(f"one of {pids} has ended")
                     assert "not permitted" in said, f"strace has ended: {said}"
                     pytest.skip(f"this process may not trace another: {said}")
                 assert time.monotonic() < limit, f"strace does not follow {pids}"
