@@ -114,7 +114,7 @@ def _is_followed(pid: int) -> bool:
         return all(
             "TracerPid:\t0\n" not in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
