@@ -103,7 +103,10 @@ def play(
         with followed(daemon, who, log, *what(*inject)):
             scenario.act(daemon, tag)
             limit = time.monotonic() + seconds
-            daemon.until(lambda: is_over(daemon, scenario, tag) or time.monotonic() > limit, "it is over")
+            # It happens once: strace counts each new process anew, and would kill the next worker at the same point.
+            daemon.until(
+                lambda: is_over(daemon, scenario, tag) or was_reached(log) or time.monotonic() > limit, "it is over"
+            )
     assert daemon.process is not None
     daemon.hold.unlink(missing_ok=True)
     limit = time.monotonic() + 0.5
@@ -135,7 +138,6 @@ def _play_start(daemon: Daemon, log: Path, scenario: Scenario, tag: str, *inject
     def is_second_life_over() -> bool:
         told = daemon.read("_daemon.json")
         has_begun = told["pid"] != first and told["state"] == "ready"
-        # It happens once: strace counts each new process anew, and would kill the next worker at the same point.
         return not lives(pid) or was_reached(log) or (has_begun and is_over(daemon, scenario, tag))
 
     daemon.until(lambda: "State:\tT" in Path(f"/proc/{pid}/status").read_text(), "it is held")
