@@ -528,3 +528,20 @@ def test_a_hash_is_waited_for(tmp_path: Path) -> None:
         assert (never["state"], never["error"]["code"]) == ("failed", "truncated")
     orders = [json.loads(line) for line in (tmp_path / "orders").read_text().splitlines()]
     assert [order["name"] for order in orders if order.get("song")] == ["whole.wav"]
+
+
+def test_what_comes_after_a_hash_that_never_came(tmp_path: Path) -> None:
+    """Originals stay: a song that failed for want of its hash and is written again in place, meanwhile, is a new drop."""
+    song = make_song(tmp_path / "Song.wav", 0.3).read_bytes()
+    with running(tmp_path, fake=True, inbox={"after": "keep"}, limits={"truncated_grace_s": 0.5}) as daemon:
+        options = daemon.inbox / "song.wav.job.json"
+        options.write_bytes(as_bytes({"wait_for_sha256": HASH}))
+        (daemon.inbox / "song.wav").write_bytes(song)
+        failed = daemon.final("song.wav")
+        assert failed["error"]["code"] == "truncated"
+        assert daemon.stop() == 0
+        options.write_bytes(as_bytes({"wait_for_sha256": hashlib.sha256(song[::-1]).hexdigest()}))
+        (daemon.inbox / "song.wav").write_bytes(song[::-1])  # of the same size, and the same inode
+        daemon.start().ready()
+        daemon.until(lambda: daemon.song("song.wav")["job_id"] != failed["job_id"], "it is a new job")
+        assert daemon.final("song.wav")["previous"]["job_id"] == failed["job_id"]

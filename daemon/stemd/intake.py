@@ -126,10 +126,11 @@ class Intake:
         """Whether the song is the one that the job `last` is over for, left in the inbox since."""
         if last.left is None:
             return False
-        if last.settled and last.left.is_same_drop(seen.identity):
+        grows = last.state is State.CANCELLED and not last.settled
+        if not grows and last.left.is_same_drop(seen.identity):
             self._jobs.left[seen.name] = last
             return True
-        if not last.settled and last.left.inode == seen.identity.inode:
+        if grows and last.left.inode == seen.identity.inode:
             # It was cancelled while it was being written: what is written yet belongs to it.
             over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
             settled = over <= now and writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity) is None
