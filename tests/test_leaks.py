@@ -12,6 +12,7 @@ from daemons import Daemon, make_song
 from test_load import resident
 from test_places import running
 from test_watch import handles, watched
+from watching import holds
 
 QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.2}, "status": {"heartbeat_s": 0.2}}
 
@@ -55,8 +56,7 @@ def play(daemon: Daemon, number: int) -> None:
 
 def worker_holds(daemon: Daemon) -> tuple[int, int]:
     """Its descriptors and threads."""
-    home = Path(f"/proc/{daemon.read('_daemon.json')['worker']['pid']}")
-    return len(list((home / "fd").iterdir())), len(list((home / "task").iterdir()))
+    return holds(daemon.read("_daemon.json")["worker"]["pid"])
 
 
 def held(daemon: Daemon) -> tuple[object, ...]:

@@ -20,6 +20,7 @@ import pytest
 from daemons import Daemon, make_song
 from mounts import Mount, bind, mounts, needs_mounts, tmpfs
 from test_places import all_done_once, drop, looks, queued, running, started, warned
+from watching import holds
 
 NOTICED_S = 5.0
 SELDOM: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 60.0}, "status": {"heartbeat_s": 0.2}}
@@ -174,8 +175,7 @@ needs_limits = pytest.mark.skipif(not may_limit(), reason="needs user namespaces
 def handles(daemon: Daemon) -> tuple[int, int]:
     """How many descriptors and threads it has."""
     assert daemon.process is not None
-    home = Path(f"/proc/{daemon.process.pid}")
-    return len(list((home / "fd").iterdir())), len(list((home / "task").iterdir()))
+    return holds(daemon.process.pid)
 
 
 @needs_limits

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from daemons import PATIENCE_S, Daemon
 from stemd.spool import CANCEL, LEASE, LOCK, OPTIONS
 from walk_model import Drop, answer_violations, places
-from watching import sha256
+from watching import holds, sha256
 
 if TYPE_CHECKING:
     from walk import Walk
@@ -134,12 +134,8 @@ def left_behind(daemon: Daemon) -> list[str]:
 def leaked(walk: "Walk") -> list[str]:
     """Descriptors and threads, against those of the same process when it was first quiet."""
     assert walk.daemon.process is not None
-    proc = Path(f"/proc/{walk.daemon.process.pid}")
-    pid, handles, threads = (
-        walk.daemon.process.pid,
-        len(list((proc / "fd").iterdir())),
-        len(list((proc / "task").iterdir())),
-    )
+    pid = walk.daemon.process.pid
+    handles, threads = holds(pid)
     if walk.figures is None or walk.figures[0] != pid:
         walk.figures = pid, handles, threads
     if handles > walk.figures[1] or threads > walk.figures[2]:
