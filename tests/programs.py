@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from daemons import PATIENCE_S
 from writers import OPEN, TRUNCATED, Parts, Writer, length
 
 Words = Callable[[Path], list[str]]
@@ -33,7 +34,7 @@ def started(words: list[str], stdin: int = subprocess.DEVNULL) -> Iterator["subp
 
 
 def ended_well(process: "subprocess.Popen[bytes]") -> None:
-    assert process.wait(timeout=60) == 0, process.args
+    assert process.wait(timeout=PATIENCE_S) == 0, process.args
 
 
 def fed(words: Words) -> Writer:
@@ -64,7 +65,7 @@ def fed_and_killed(words: Words) -> Writer:
                 process.stdin.flush()
                 yield (OPEN,)
             # What it has read it has written, too, once the file has blocks up to there.
-            limit = time.monotonic() + 60
+            limit = time.monotonic() + PATIENCE_S
             while not path.exists() or path.stat().st_size < before:
                 assert time.monotonic() < limit, f"{path} is not written"
                 time.sleep(0.02)
@@ -142,13 +143,13 @@ def rsync_killed(first: str, then: str, *, is_resumed: bool = True) -> Writer:
         with aside(path, parts) as source:
             slowly = ["rsync", "--times", f"--bwlimit={SLOW_KB}", first, str(source), str(path)]
             with started(slowly) as process:
-                limit = time.monotonic() + 60
+                limit = time.monotonic() + PATIENCE_S
                 while not list(path.parent.glob(f"*{path.name}*")):
                     assert time.monotonic() < limit, f"{path} is not begun"
                     time.sleep(0.02)
                 time.sleep(half_s)
                 process.send_signal(signal.SIGINT)
-                process.wait(timeout=60)
+                process.wait(timeout=PATIENCE_S)
             yield (TRUNCATED,)
             if is_resumed:
                 with started(["rsync", "--times", then, str(source), str(path)]) as process:

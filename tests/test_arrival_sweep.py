@@ -41,7 +41,8 @@ BROKEN = {
 
 LOCAL: dict[str, Way] = {
     **ways({**KEEPING, **ONCE, **FED, **BROUGHT, **DOWNLOADS}),
-    **ways({"scp": secure_copy} if HAS_SCP else {}),
+    # It sets the time of a file that it has closed; where it is held up in between, that is another file.
+    **ways({"scp": secure_copy} if HAS_SCP else {}, replaces=True),
     **ways(RSYNC if HAS_RSYNC else {}),
     **ways(PLACEHOLDER, replaces=True),
     **ways(HASTY, pause_s=SHORT_S),
