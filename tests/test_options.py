@@ -530,18 +530,24 @@ def test_a_hash_is_waited_for(tmp_path: Path) -> None:
     assert [order["name"] for order in orders if order.get("song")] == ["whole.wav"]
 
 
-def test_what_comes_after_a_hash_that_never_came(tmp_path: Path) -> None:
-    """Originals stay: a song that failed for want of its hash and is written again in place, meanwhile, is a new drop."""
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_what_comes_after_a_hash_that_never_came(tmp_path: Path, end: str) -> None:
+    """Originals stay: a song that ended for want of its hash and is written again in place, meanwhile, is a new drop."""
     song = make_song(tmp_path / "Song.wav", 0.3).read_bytes()
-    with running(tmp_path, fake=True, inbox={"after": "keep"}, limits={"truncated_grace_s": 0.5}) as daemon:
+    grace_s = 0.5 if end == "failed" else 60.0
+    with running(tmp_path, fake=True, inbox={"after": "keep"}, limits={"truncated_grace_s": grace_s}) as daemon:
         options = daemon.inbox / "song.wav.job.json"
         options.write_bytes(as_bytes({"wait_for_sha256": HASH}))
         (daemon.inbox / "song.wav").write_bytes(song)
-        failed = daemon.final("song.wav")
-        assert failed["error"]["code"] == "truncated"
+        if end == "cancelled":
+            daemon.until(lambda: daemon.song("song.wav").get("reason") == "truncated", "it waits for its hash")
+            (daemon.inbox / "song.wav.cancel").touch()
+        first = daemon.final("song.wav")
+        assert first["state"] == end
+        daemon.quiet(8)  # and what is in the inbox has settled
         assert daemon.stop() == 0
         options.write_bytes(as_bytes({"wait_for_sha256": hashlib.sha256(song[::-1]).hexdigest()}))
         (daemon.inbox / "song.wav").write_bytes(song[::-1])  # of the same size, and the same inode
         daemon.start().ready()
-        daemon.until(lambda: daemon.song("song.wav")["job_id"] != failed["job_id"], "it is a new job")
-        assert daemon.final("song.wav")["previous"]["job_id"] == failed["job_id"]
+        daemon.until(lambda: daemon.song("song.wav")["job_id"] != first["job_id"], "it is a new job")
+        assert daemon.final("song.wav")["previous"]["job_id"] == first["job_id"]

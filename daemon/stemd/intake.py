@@ -134,7 +134,9 @@ class Intake:
             # It was cancelled while it was being written: what is written yet belongs to it.
             over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
             settled = over <= now and writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity) is None
-            self._jobs.left[seen.name] = msgspec.structs.replace(last, left=seen.identity, settled=settled)
+            last = msgspec.structs.replace(last, left=seen.identity, settled=settled)
+            # What comes once it has settled is a new drop, also for a daemon that is started in between.
+            self._jobs.left[seen.name] = self._jobs.amend(last) if settled else last
             if not settled:
                 self.again = min(self.again, max(over, now + RECHECK_S))
             return True
