@@ -166,6 +166,34 @@ def test_a_song_that_ran_when_the_daemon_died(tmp_path: Path) -> None:
     assert (raised, eyes.wrong) == ([], [])
 
 
+def test_a_new_drop_that_ended_first_when_the_daemon_died(tmp_path: Path) -> None:
+    """It was no song, and failed while the old one ran: at the next start the sidecar is its own, and stays so."""
+    daemon = Daemon(tmp_path, fake=True)
+    try:
+        daemon.start().ready()
+        daemon.hold.touch()
+        make_song(daemon.inbox / "song.wav", 0.3)
+        old = daemon.until(lambda: (s := daemon.song("song.wav")).get("step") == "separate" and s, "it runs")
+        (daemon.inbox / "song.wav.job.json").write_text('{"what": 1}')
+        make_song(tmp_path / "new.wav", 0.5).rename(daemon.inbox / "song.wav")
+        daemon.until(lambda: (daemon.spool / "failed" / "song.wav").exists(), "the new drop has failed")
+        beat = daemon.read("_daemon.json")["seq"]
+        daemon.until(lambda: daemon.read("_daemon.json")["seq"] > beat, "that is written down")
+        assert daemon.song("song.wav")["job_id"] == old["job_id"]
+        assert daemon.process is not None
+        daemon.process.kill()
+        daemon.process.wait()
+        daemon.hold.unlink()
+        daemon.start().ready().quiet()
+        sidecar = daemon.song("song.wav")
+        assert (sidecar["state"], sidecar["error"]["code"]) == ("failed", "bad-options")
+        assert sidecar["previous"] == {"job_id": old["job_id"], "state": "cancelled", "output": None}
+        assert daemon.works() == []
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 def test_stopped_as_it_begins(tmp_path: Path) -> None:
     """SIGTERM stops the daemon within 5 s also where it comes before the first look, as soon as there is a worker."""
     daemon = Daemon(tmp_path, fake=True)

@@ -117,6 +117,14 @@ class Jobs:
                 self._keep(job, self.behind)
                 self.change(older, older.state, reason=older.reason, step=older.step)
 
+    def is_outlived(self, job: Job) -> bool:
+        """Whether a newer drop of the name of a job of a former daemon has ended already. It is shown once that job has."""
+        newest = self._ledger.latest(job.name)
+        if newest is None or newest.job_id == job.job_id or newest.stage is not Stage.FINISHED:
+            return False
+        self._over_behind[job.name] = newest
+        return True
+
     def change(self, job: Job, state: State, **changes: object) -> Job:
         """Move a job along the table and show it. What only the sidecar tells needs no ledger."""
         newer = self.behind.get(job.name)

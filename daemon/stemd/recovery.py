@@ -29,11 +29,14 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
             over[job.name] = ending.vanish(older, jobs, spool, replaced=True)
         if job.name in over:
             job = msgspec.structs.replace(job, previous=previous(over[job.name]))
+        is_outlived = jobs.is_outlived(job)
         if job.stage is Stage.FINAL:
             over[job.name] = ending.conclude(job, jobs, spool, after)
         elif job.stage is Stage.PUBLISHING:
             if (ended := _publish(job, jobs, spool, after)) is not None:
                 over[job.name] = ended
+        elif is_outlived:
+            over[job.name] = ending.vanish(job, jobs, spool, replaced=True)
         elif job.state is State.RUNNING or job.stage is Stage.STARTED:
             _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
         else:
