@@ -4,14 +4,13 @@ import contextlib
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from daemons import Daemon, make_song
-from watching import faults, lives
+from watching import faults, lives, lying_about
 
 FINAL = ("done", "failed", "cancelled")
 
@@ -142,27 +141,9 @@ def violations(daemon: Daemon, scenario: Scenario, tag: str = "", *, may_stay: b
         found.append(f"results {sorted(folder.name for folder in folders)}, and the sidecars know {sorted(expected)}")
     private = [path.name for path in (daemon.outbox / ".stemd").iterdir() if path.name != "lock"]
     found += [f"left in the work folder: {name}" for name in private]
-    found += [f"left behind: {path.relative_to(daemon.spool)}" for path in _left_behind(daemon.spool)]
+    found += [f"left behind: {path.relative_to(daemon.spool)}" for path in lying_about(daemon.spool)]
     found += [f"left in the inbox: {path.name}" for path in daemon.inbox.iterdir() if path.name not in staying]
     return found
-
-
-def _left_behind(spool: Path) -> list[Path]:
-    """Hidden files that nobody is writing just now: the heartbeat has one of its own whenever it beats."""
-
-    def hidden() -> dict[Path, tuple[int, int]]:
-        found = {}
-        for path in spool.rglob(".*"):
-            with contextlib.suppress(FileNotFoundError):
-                if path.name not in (".stemd", ".stemd-lock"):
-                    found[path] = (path.lstat().st_ino, path.lstat().st_mtime_ns)  # inodes are used again
-        return found
-
-    before = hidden()
-    if before:
-        time.sleep(0.5)
-    now = hidden() if before else {}
-    return [path for path, which in before.items() if now.get(path) == which]
 
 
 def tidy(daemon: Daemon) -> None:

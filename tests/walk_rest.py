@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemons import PATIENCE_S, Daemon
-from stemd.spool import CANCEL, LEASE, LOCK, OPTIONS
+from stemd.spool import CANCEL, LEASE, OPTIONS
 from walk_model import Drop, answer_violations, places
-from watching import holds, sha256
+from watching import holds, lying_about, sha256
 
 if TYPE_CHECKING:
     from walk import Walk
@@ -127,7 +127,7 @@ def left_behind(daemon: Daemon) -> list[str]:
     """Private names that should be gone."""
     private = daemon.outbox / ".stemd"
     found = [path for path in private.iterdir() if path.name != "lock"]
-    found += [path for path in daemon.spool.rglob(".stemd-*") if path.name not in (LOCK, LEASE)]
+    found += [path for path in lying_about(daemon.spool) if path.name.startswith(".stemd-") and path.name != LEASE]
     return [f"left behind: {path.relative_to(daemon.folder)}" for path in found]
 
 
