@@ -4,6 +4,7 @@ One machine for all of it; every test leaves the service active and idle.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -526,7 +527,9 @@ def test_the_journal_has_fields(box: Box) -> None:
     cancelled = box.state("unwanted.flac", "cancelled")
 
     def states(job: dict[str, Any]) -> list[str]:
-        return [each["STATE"] for each in machine.journal("-t", "stemd", f"JOB_ID={job['job_id']}")]
+        """A song that is looked at while it is being copied waits for two reasons, one after the other."""
+        told = [each["STATE"] for each in machine.journal("-t", "stemd", f"JOB_ID={job['job_id']}")]
+        return [state for state, _ in itertools.groupby(told)]
 
     good = box.song("good.flac")
     assert states(good) == ["waiting", "running", "done"]
@@ -535,7 +538,7 @@ def test_the_journal_has_fields(box: Box) -> None:
     (found,) = machine.journal("-t", "stemd", "CODE=bad-audio")
     assert (found["JOB_ID"], found["SONG"], found["DEVICE"]) == (failed["job_id"], "bad.wav", "cpu")
     assert (found["PRIORITY"], found["MESSAGE_ID"]) == ("4", "e2f3a7c15d8b4d4c9e06b7a1c84d9f35")
-    started, done = machine.journal("-t", "stemd", f"JOB_ID={good['job_id']}")[1:]
+    started, done = machine.journal("-t", "stemd", f"JOB_ID={good['job_id']}")[-2:]
     assert (started["STEP"], started["MESSAGE_ID"]) == ("snapshot", "5b0ad2f0d7f94f5c8d1b3fca0f7d3e61")
     assert (done["DEVICE"], done["MESSAGE_ID"]) == ("cpu", "0c9d2a5ee2ab4b0fa1ac9d3b6e7f4a18")
     (end,) = machine.journal("-t", "stemd", "SONG=unwanted.flac", "STATE=cancelled")
