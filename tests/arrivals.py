@@ -45,12 +45,13 @@ class Fate(StrEnum):
 class Way(msgspec.Struct, frozen=True, kw_only=True):
     """`in_parts`: a part lies there closed until the rest comes; the worker may have been asked whether it is whole.
 
-    `replaces`: the song takes the place of another file of its name, which had a job of its own. `frames` are those of its
-    songs, at least and at most.
+    `settle_s`: how long songs settle where it writes. `replaces`: the song takes the place of another file of its name, which
+    had a job of its own. `frames` are those of its songs, at least and at most.
     """
 
     write: Writer
     pause_s: float = LONG_S
+    settle_s: float = SETTLE_S
     fate: Fate = Fate.WHOLE
     in_parts: bool = False
     replaces: bool = False
@@ -102,7 +103,7 @@ def bring(daemon: Daemon, inbox: Path, name: str, way: Way, numbers: Iterable[in
                 way=way,
                 size=len(whole),
                 sha256=sha256(whole).hexdigest(),
-                held_up=way.pause_s < SETTLE_S and gap_s > 0.75 * SETTLE_S,
+                held_up=way.pause_s < way.settle_s and gap_s > 0.75 * way.settle_s,
             )
         )
         if way.fate is not Fate.LEFT:

@@ -103,12 +103,16 @@ def brought(*words: str) -> Writer:
 
 
 def stopped_now_and_then(words: Callable[[Path, Path], list[str]]) -> Writer:
-    """A program that is stopped on its way, with its children, as often as the song has parts."""
+    """A program that is stopped on its way, with its children, as often as the song has parts.
+
+    Not once the song is whole: scp -p sets the time of a file that it has closed, and held up in between that is another drop.
+    """
 
     def write(path: Path, parts: Parts) -> Iterator[tuple[str, ...]]:
         with aside(path, parts) as source, started(words(source, path)) as process:
             for _ in parts:
-                if process.poll() is None:
+                is_whole = path.exists() and path.stat().st_size >= source.stat().st_size
+                if process.poll() is None and not is_whole:
                     os.killpg(process.pid, signal.SIGSTOP)
                     yield (OPEN,)
                     os.killpg(process.pid, signal.SIGCONT)

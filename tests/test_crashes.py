@@ -26,6 +26,10 @@ WALKS = [
 """What is killed during what. The worker has no part in a duplicate, and is killed anyway in a retry."""
 
 
+TURNS = 3
+"""How often a point is tried that is not reached: what a daemon does is not the same each time."""
+
+
 def known(folder: Path, scenario: Scenario, who: str) -> list[Point]:
     """The points of a scenario in which nothing happens; what it leaves is as it should be."""
     with running(made(folder, "known"), fake=True) as daemon:
@@ -44,9 +48,13 @@ def walk(folder: Path, scenario: Scenario, who: str, chosen: list[Point]) -> tup
             found: list[str] = []
             while left and not found:
                 point = left.pop()
-                log, found = play(daemon, scenario, who, f"{len(left)} ", f"{point.call}:signal=KILL:when={point.time}")
+                for turn in range(TURNS):
+                    inject = f"{point.call}:signal=KILL:when={point.time}"
+                    log, found = play(daemon, scenario, who, f"{len(left)}-{turn} ", inject)
+                    wrong += [f"{point}: {each}" for each in found]
+                    if found or was_reached(log):
+                        break
                 reached += was_reached(log)
-                wrong += [f"{point}: {each}" for each in found]
     return reached, wrong
 
 
@@ -67,11 +75,11 @@ def test_killed_at_some_points(
 def test_killed_at_every_point(
     tmp_path: Path, scenario: Scenario, who: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """All of them; most must be reached, or the walk has lost its way: the shorter it is, the more it differs each time."""
+    """All of them; nearly all must be reached, or the walk has lost its way."""
     every = known(tmp_path, scenario, who)
     reached, wrong = walk(tmp_path, scenario, who, every)
     assert wrong == []
-    assert reached > 0.5 * len(every)
+    assert reached > 0.8 * len(every)
     record_property("crash points", reached)
 
 

@@ -70,7 +70,10 @@ class Machine:
         _sync(self._disk.at)
         with contextlib.ExitStack() as stack:
             if background:
-                stack.enter_context(again_and_again(lambda: _sync(self._disk.at), at_least=1))
+                syncs: list[None] = []
+                stack.enter_context(again_and_again(lambda: syncs.append(_sync(self._disk.at))))
+                while len(syncs) <= 10:
+                    time.sleep(0.005)  # it goes on before anything happens
             pid = stack.enter_context(followed(daemon, who, log, *what(*[inject] if inject else [])))
             scenario.act(daemon, tag)
             _make_durable(daemon.inbox)
