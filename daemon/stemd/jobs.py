@@ -117,8 +117,8 @@ class Jobs:
                 self._keep(job, self.behind)
                 self.change(older, older.state, reason=older.reason, step=older.step)
 
-    def is_outlived(self, job: Job) -> bool:
-        """Whether a newer drop of the name of a job of a former daemon has ended already. It is shown once that job has."""
+    def recall_newer(self, job: Job) -> bool:
+        """Have a newer drop of the name of a former daemon's job, which ended first, shown once that job has; whether one did."""
         newest = self._ledger.latest(job.name)
         if newest is None or newest.job_id == job.job_id or newest.stage is not Stage.FINISHED:
             return False

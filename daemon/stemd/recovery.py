@@ -29,7 +29,8 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
             over[job.name] = ending.vanish(older, jobs, spool, replaced=True)
         if job.name in over:
             job = msgspec.structs.replace(job, previous=previous(over[job.name]))
-        is_outlived = jobs.is_outlived(job)
+        # Only behind one that had begun: ten thousand that wait are not looked up.
+        is_outlived = job.stage is not Stage.SEEN and jobs.recall_newer(job)
         if job.stage is Stage.FINAL:
             over[job.name] = ending.conclude(job, jobs, spool, after)
         elif job.stage is Stage.PUBLISHING:

@@ -177,7 +177,8 @@ def open_file(path: str | Path) -> int:
 def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: bool = False) -> None:
     """Replace `path` by `data` so that every reader sees the old or the new. Raises OSError.
 
-    `root` is the folder that must be there already. `durable` adds the fsyncs of file and folder: 12 ms, not 0.1 ms.
+    `root` is the folder that must be there already. `durable` adds the fsyncs of file and folder, which wait for a journal:
+    some 10 ms more.
     """
     # A name of its own, so that the longest sidecar name still has room for it.
     part = f".stemd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
