@@ -3,6 +3,7 @@
 The contract's limit for noticing is 5 s, or a scan where that is longer.
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -40,9 +41,10 @@ def watched(daemon: Daemon) -> set[int]:
     assert daemon.process is not None
     home, found = Path(f"/proc/{daemon.process.pid}"), set()
     for handle in (home / "fd").iterdir():
-        if str(handle.readlink()) == "anon_inode:inotify":
-            facts = (home / "fdinfo" / handle.name).read_text()
-            found |= {int(inode, 16) for inode in re.findall(r"^inotify wd:\w+ ino:(\w+)", facts, re.MULTILINE)}
+        with contextlib.suppress(FileNotFoundError):  # a file that was open for a moment
+            if str(handle.readlink()) == "anon_inode:inotify":
+                facts = (home / "fdinfo" / handle.name).read_text()
+                found |= {int(inode, 16) for inode in re.findall(r"^inotify wd:\w+ ino:(\w+)", facts, re.MULTILINE)}
     return found
 
 
