@@ -5,43 +5,15 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
-READABLE = frozenset({"wav", "wave", "flac", "mp3", "ogg", "oga", "opus"})
+READABLE = frozenset(
+    # What libsndfile reads, then what FFmpeg does; of a video its first audio stream.
+    "wav wave flac mp3 ogg oga opus aif aiff aifc"
+    " aac ac3 alac amr ape au caf dff dsf dts m4a m4b mka mkv mov mp2 mp4 mpc ra snd spx tak tta w64 webm wma wv".split()
+)
 """Extensions that a song may have."""
 
-UNREADABLE = frozenset(
-    [
-        "aac",
-        "ac3",
-        "aif",
-        "aiff",
-        "aifc",
-        "alac",
-        "amr",
-        "ape",
-        "au",
-        "caf",
-        "dff",
-        "dsf",
-        "dts",
-        "m4a",
-        "m4b",
-        "mka",
-        "mkv",
-        "webm",
-        "mp2",
-        "mp4",
-        "mpc",
-        "ra",
-        "snd",
-        "spx",
-        "tak",
-        "tta",
-        "w64",
-        "wma",
-        "wv",
-    ]
-)
-"""Extensions of audio that we cannot read yet."""
+UNREADABLE = frozenset("aa aax it kar m4p mid midi mod s3m shn vqf xm".split())
+"""Extensions of music that nothing here can decode: notes, trackers, and what is locked."""
 
 PARTS = ("part", "partial", "crdownload", "download", "filepart", "tmp", "aria2", "!qb", "ytdl")
 """Suffixes under which other programs keep what is not complete."""

@@ -1,0 +1,1 @@
+"""FFmpeg's libraries, through av: the one room that imports it."""
