@@ -24,6 +24,7 @@ import av.error
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.codec.context import Flags2
 
 from stemd.downmix import WEIGHTS
 from stemd.reading import DamagedError, Glance, NotReadableError
@@ -54,7 +55,7 @@ DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc",
 
 
 class Sound:
-    """The first audio stream of an open file. Its facts are those of its first decoded frame."""
+    """One audio stream of an open file. Its facts are those of its first decoded frame."""
 
     def __init__(self, container: Any, stream: AudioStream, demuxer: str) -> None:
         self._container, self._stream, self._demuxer = container, stream, demuxer
@@ -76,7 +77,7 @@ class Sound:
         self.codec = CODECS.get(name) or CODECS.get(name[:4], name)
         self.subtype = self._subtype()
         self.declared = self._declared()
-        self.slack = SLACK + self.rate // 500
+        self.slack = 1 if self.codec in ("pcm", *LOSSLESS) else SLACK + self.rate // 500
 
     def _subtype(self) -> str:
         if self.codec == "dsd":
@@ -108,7 +109,7 @@ class Sound:
     @property
     def noted(self) -> int | None:
         """The frames that iTunes noted: `iTunSMPB` is zeros, delay, filling and length, each in hexadecimal digits."""
-        found = {**self._container.metadata, **self._stream.metadata}.get("iTunSMPB", "").split()
+        found = self.metadata.get("iTunSMPB", "").split()
         try:
             return int(found[3], 16)
         except (IndexError, ValueError):
@@ -159,26 +160,38 @@ class Sound:
 
 
 @contextmanager
-def opened(file: BinaryIO, demuxer: str) -> Iterator[Sound]:
-    """The first audio stream of `file`, which is what FFmpeg calls `demuxer`. Raises `NotReadableError`."""
+def opened(file: BinaryIO, demuxer: str, number: int = 0) -> Iterator[Sound]:
+    """An audio stream of `file`, which is what FFmpeg calls `demuxer`. Raises `NotReadableError`."""
     options = {"format_whitelist": demuxer, "protocol_whitelist": "none", "enable_drefs": "0"}
     try:
         container = av.open(cast(Any, file), "r", format=demuxer, options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise NotReadableError(_words(error)) from error
     with container:
-        if not container.streams.audio:
+        if number >= len(container.streams.audio):
             raise NotReadableError("it has no audio stream")
-        stream = container.streams.audio[0]
+        stream = container.streams.audio[number]
         if stream.codec_context is None:
             raise NotReadableError("there is no decoder for its audio stream")
         stream.codec_context.thread_count = 1
+        if stream.codec_context.name == "alac":
+            # Its packets say themselves how long they are; from a CAF the last one would be shortened twice.
+            stream.codec_context.flags2 |= Flags2.skip_manual
         yield Sound(container, stream, demuxer)
 
 
-def glance(path: Path) -> Glance:
-    """An MP4 of ours, all of which is decoded. Raises `NotReadableError`, `DamagedError` and OSError."""
-    with path.open("rb") as file, opened(file, "mov") as sound:
+def metadata(song: Path, demuxer: str) -> dict[str, str]:
+    """What a file says of itself; nothing where it cannot be read. Raises OSError."""
+    try:
+        with song.open("rb") as file, opened(file, demuxer) as sound:
+            return sound.metadata
+    except NotReadableError:
+        return {}
+
+
+def glance(path: Path, number: int = 0) -> Glance:
+    """A stream of an MP4 of ours, all of which is decoded. Raises `NotReadableError`, `DamagedError` and OSError."""
+    with path.open("rb") as file, opened(file, "mov", number) as sound:
         frames = sum(len(block) for block in sound.blocks())
         return Glance(subtype=sound.subtype, rate=sound.rate, channels=sound.channels, frames=frames)
 

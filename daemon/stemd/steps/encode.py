@@ -108,6 +108,27 @@ def verify(path: Path, expected: StemFile, frames: int) -> None:
         raise _bad_output(path, "it is shorter than it says")
 
 
+def verify_streams(path: Path, expected: Iterable[Glance]) -> None:
+    """Sees that each stream of a file reads back as the file did that it was made of. Raises BAD_OUTPUT."""
+    for number, wanted in enumerate(expected):
+        try:
+            found = reader.glance(path, number)
+        except (OSError, NotReadableError, DamagedError) as error:
+            raise _bad_output(path, f"its stream {number} cannot be read back: {error}") from error
+        if found != wanted:
+            raise _bad_output(path, f"its stream {number} has {found} instead of {wanted}")
+
+
+def finish(path: Path, target: Target, make: Callable[[Path], None], dress: Callable[[Path], None]) -> tuple[int, str]:
+    """A file that `make` writes as a whole: tagged and durable. Its size and sha256. Raises NO_SPACE and IO_ERROR."""
+    try:
+        make(path)
+        dress(path)
+        return _settle(path, target)
+    except OSError as error:
+        raise disk_error(error, path.name) from error
+
+
 def _encode(
     samples: Iterator[tuple[NDArray[Any], float]], sink: Sink, target: Target, frames: int
 ) -> tuple[int, float]:
