@@ -10,6 +10,7 @@ PACKAGE = ROOT / "daemon" / "stemd"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 LIBRARIES = {
+    "av": ("ffmpeg/",),
     "watchdog": ("inbox/wake",),
     "soundfile": ("steps/decode", "steps/encode", "tour", "bench/songs"),
     "torchaudio": ("engine/resample",),
@@ -70,7 +71,7 @@ LAYERS = (
     ("pipeline", "jobs", "results"),
     ("ledger", "line", "steps/", "status", "notify", "journal"),
     ("documents",),
-    ("engine/", "models/", "spool", "trace", "parent"),
+    ("engine/", "models/", "ffmpeg/", "spool", "trace", "parent"),
     ("below",),
     ("options",),
     ("formats", "containers", "mpeg", "ogg", "downmix", "truepeak", "config"),
