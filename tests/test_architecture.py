@@ -10,6 +10,7 @@ PACKAGE = ROOT / "daemon" / "stemd"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 LIBRARIES = {
+    "av": ("ffmpeg/",),
     "watchdog": ("inbox/wake",),
     "soundfile": ("steps/decode", "steps/encode", "tour", "bench/songs"),
     "torchaudio": ("engine/resample",),
@@ -41,6 +42,7 @@ PURE = (
     "engine/segments",
     "formats",
     "downmix",
+    "truepeak",
     "errors",
     "worker/messages",
     "worker/sense",
@@ -69,10 +71,10 @@ LAYERS = (
     ("pipeline", "jobs", "results"),
     ("ledger", "line", "steps/", "status", "notify", "journal"),
     ("documents",),
-    ("engine/", "models/", "spool", "trace", "parent"),
+    ("engine/", "models/", "ffmpeg/", "spool", "trace", "parent"),
     ("below",),
     ("options",),
-    ("formats", "containers", "mpeg", "ogg", "downmix", "config"),
+    ("formats", "containers", "mpeg", "ogg", "downmix", "truepeak", "config"),
     ("obstacles",),
     ("job", "naming", "typed", "terminal"),
     ("track", "identity"),

@@ -1,1 +1,1 @@
-"""FFmpeg's libraries, through av: the one room that imports it."""
+"""FFmpeg's room: the one place in which av is imported."""
