@@ -167,7 +167,8 @@ class StemWriter:
         order, target = self._order, self._target
         one_file = order.options.naming == ONE_FILE
         name = f"{stem}.{target.suffix}" if one_file else self._name(stem)
-        path = order.tmp / name if one_file else self._place(name)
+        folder = None if one_file else self._folder(name)
+        path = (folder.path if folder else order.tmp) / name.rpartition("/")[2]
         levels, meter = Levels(target.rate), Meter(target.rate, target.channels)
 
         def hear(block: Frames) -> None:
@@ -200,18 +201,18 @@ class StemWriter:
             options.naming, stem=stem, ext=self._target.suffix, model=options.model, leaf=self._order.name
         )
 
-    def _place(self, name: str) -> Path:
-        """Where a file of that name in `out` is to be written, by a way on which no link is followed."""
+    def _folder(self, name: str) -> below.Pin:
+        """The folder of a file of that name in `out`, by a way on which no link is followed, for as long as it is held."""
         out = self._order.out
         # Never the outbox itself, which may have gone meanwhile.
-        folder = below.Pin(out, (out / name).parent, make=out, follow=True)
-        return folder.path / name.rpartition("/")[2]
+        return below.Pin(out, (out / name).parent, make=out, follow=True)
 
     def _joined(self, files: tuple[StemFile, ...]) -> StemFile:
         """One file whose streams are the song and its stems."""
         master, *_ = files
         name = self._name(ONE_FILE)
-        path = self._place(name)
+        folder = self._folder(name)
+        path = folder.path / name.rpartition("/")[2]
         paths = [self._order.tmp / file.name for file in files]
         size, digest = encode.finish(
             path,
