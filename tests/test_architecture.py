@@ -24,6 +24,7 @@ LIBRARIES = {
     "rich": ("cli", "commands/view", "bench/program"),
     "systemd": ("notify", "journal"),
     "tomli": ("config",),
+    "mutagen": ("tags/",),
 }
 """A library is imported only in these rooms."""
 
@@ -68,7 +69,7 @@ LAYERS = (
     ("ending", "places", "snapshot", "inbox/", "worker/"),
     ("pipeline", "jobs", "results"),
     ("ledger", "line", "steps/", "status", "notify", "journal"),
-    ("documents",),
+    ("documents", "tags/"),
     ("engine/", "models/", "spool", "trace", "parent"),
     ("below",),
     ("options",),
