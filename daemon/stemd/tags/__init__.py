@@ -8,9 +8,11 @@ apart       `read`: a child process with limits, since a song's tags are anybody
 reading     what the child does: by content, whatever the song is called                             [mutagen]
 riff        the chunks of a WAV that hold tags; `streams`: the comment of an Ogg; `splice`: another length for it
 frames      tags as an ID3v2.3                                                                   [mutagen]
+writing     `write`: into a finished stem, whose audio stays as it is                                [mutagen]
 """
 
 from stemd.tags.apart import read
 from stemd.tags.values import NOTHING, Cover, Tags, TagsError, for_stem
+from stemd.tags.writing import write
 
-__all__ = ["NOTHING", "Cover", "Tags", "TagsError", "for_stem", "read"]
+__all__ = ["NOTHING", "Cover", "Tags", "TagsError", "for_stem", "read", "write"]
