@@ -56,6 +56,7 @@ PURE = (
     "commands/finding",
     "bench/measure",
     "bench/report",
+    "bench/sdr",
     "bench/tables",
 )
 IMPURE = {"os", "time", "subprocess", "threading", "socket", "shutil", "tempfile"}

@@ -213,6 +213,12 @@ def _files() -> Iterator[None]:
 @click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Write everything into FILE.")
 @click.option("--skip-command", is_flag=True, help="Leave out the demucs command, which loads the model each time.")
 @click.option(
+    "--references",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Stems that were mixed into each SONG: FOLDER/SONG/vocals.flac, or SONG.vocals.flac, or for one vocals.flac; adds SDR.",
+)
+@click.option(
     "--show", "as_text", is_flag=True, help="Measure nothing: the arguments are such FILEs, shown in Markdown."
 )
 @click.pass_obj
@@ -227,6 +233,8 @@ def bench(
             for line in tables.markdown(program.read(each)).splitlines():
                 say(line)
         return
+    if wishes["references"] is not None and not songs:
+        raise click.UsageError("--references needs each SONG that they are of")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are stopped on the way out
     with _files(), _interruptible("Nothing was measured to its end."):
         found = program.bench(config, songs, program.Wishes(with_command=not skip_command, **wishes), say)
