@@ -317,7 +317,9 @@ def test_rounding(tmp_path: Path) -> None:
     assert error.std() == pytest.approx(0.5, abs=0.02)  # a quarter of a step squared: rounding 1/12, dither 1/6
 
 
-@pytest.mark.parametrize(("subtype", "expected"), [("PCM_16", 32766 / 32768), ("PCM_32", 1 - 2**-31), ("FLOAT", 1.0), ("AAC", 1.0)])
+@pytest.mark.parametrize(
+    ("subtype", "expected"), [("PCM_16", 32766 / 32768), ("PCM_32", 1 - 2**-31), ("FLOAT", 1.0), ("AAC", 1.0)]
+)
 def test_ceiling(subtype: str, expected: float) -> None:
     """The ceiling of integers is one step below full scale, and one more where dither comes on top."""
     assert ceiling(subtype) == expected
@@ -408,7 +410,9 @@ def test_rf64(tmp_path: Path) -> None:
     """An RF64 is written and read back like any WAV, and twice the same."""
     to = target("wav", "float")
     audio = tones(1000)
-    made = [write(blocks(audio), tmp_path / f"{n}.wav", to, frames=1 << 31, how=Manner(check=nothing)) for n in range(2)]
+    made = [
+        write(blocks(audio), tmp_path / f"{n}.wav", to, frames=1 << 31, how=Manner(check=nothing)) for n in range(2)
+    ]
     assert (tmp_path / "0.wav").read_bytes().startswith(b"RF64")
     assert made[0].sha256 == made[1].sha256
     verify(tmp_path / "0.wav", made[0], 1000)

@@ -727,7 +727,7 @@ def test_memory(tmp_path: Path) -> None:
     """Whoever reads them has so much memory and no more."""
     path = tmp_path / "snapshot"
     path.write_bytes(id3_bomb())
-    child = subprocess.Popen([*apart.PROGRAM, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(apart.PROGRAM, stdin=path.open("rb"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     assert used.ru_maxrss << 10 < apart.LARGEST

@@ -118,7 +118,9 @@ class Defaults(_Section, frozen=True):
             raise ValueError(f"stems has {twice!r} twice: name each stem once")
         if found := clash(self.naming, self.stems):
             one, other, name = found
-            raise ValueError(f'naming = "{self.naming}" calls both {one!r} and {other!r} {name!r}: leave one of them out')
+            raise ValueError(
+                f'naming = "{self.naming}" calls both {one!r} and {other!r} {name!r}: leave one of them out'
+            )
         if self.format not in (allowed := FORMATS_OF.get(self.naming, (self.format,))):
             raise ValueError(f'naming = "{self.naming}" goes with format = {" or ".join(map(shown, allowed))}')
         if self.clip == "none" and (self.format not in ("source", "wav") or self.bit_depth not in ("source", "float")):

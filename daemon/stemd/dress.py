@@ -39,7 +39,9 @@ class Dress:
         """Tags into the file at `path`, for `stem` or (None) all of them. Raises OSError."""
         if self._found is None:
             return
-        mine = tags.for_stem(self._found, stem=stem or "", comment=self._comment, suffix=self._suffix and stem is not None)
+        mine = tags.for_stem(
+            self._found, stem=stem or "", comment=self._comment, suffix=self._suffix and stem is not None
+        )
         try:
             tags.write(path, mine, format)
         except tags.TagsError as error:

@@ -63,9 +63,7 @@ FORMATS = {
         subtypes={"": "AAC"},
         rates=(7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
     ),
-    "alac": Format(
-        suffix="m4a", container="ipod", encoder="alac", subtypes={"16": "ALAC_16", "24": "ALAC_24"}
-    ),
+    "alac": Format(suffix="m4a", container="ipod", encoder="alac", subtypes={"16": "ALAC_16", "24": "ALAC_24"}),
 }
 
 OWN = {"flac": "flac", "mp3": "mp3", "vorbis": "ogg", "opus": "opus", "aac": "m4a", "alac": "alac"}
@@ -206,11 +204,8 @@ def compression_level(format: str, bitrate: int, channels: int) -> float:
     Vorbis: level = 1 - quality / 10; the quality comes from the table, where mono counts as half of stereo. Vorbis
     decides by what it hears: music measured 1.0 to 1.1 times the number for stereo at 44.1 kHz, half of it at 22 kHz.
     """
-    if format == "opus":
-        level = 1 - (bitrate / channels - 6) / 250
-    else:
-        level = 1 - _vorbis_quality(bitrate * 2 / channels) / 10
-    return min(max(level, 0.0), 1.0)
+    size = (bitrate / channels - 6) / 250 if format == "opus" else _vorbis_quality(bitrate * 2 / channels) / 10
+    return min(max(1 - size, 0.0), 1.0)
 
 
 def _vorbis_quality(kbit_s: float) -> float:

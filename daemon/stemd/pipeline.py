@@ -165,7 +165,9 @@ def _recipe(options: Options, engine: Engine) -> mix.Recipe:
     if options.naming == ONE_FILE:
         if sorted(engine.sources) != sorted(ONE_FILE_STEMS):
             offered = ", ".join(engine.sources)
-            message = f"A file of NI Stems holds {', '.join(ONE_FILE_STEMS)}, and this model has {offered}; take htdemucs."
+            message = (
+                f"A file of NI Stems holds {', '.join(ONE_FILE_STEMS)}, and this model has {offered}; take htdemucs."
+            )
             raise AudioProcessingError(Code.BAD_OPTIONS, message)
         stems = (mix.MASTER, *ONE_FILE_STEMS)
     return mix.recipe(

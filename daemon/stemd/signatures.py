@@ -3,7 +3,8 @@
     ....ftyp            MP4, M4A, MOV      boxes to the end, `moov` among them
     1A 45 DF A3         Matroska, WEBM     its segment's size against the file's
     30 26 B2 75 8E 66   ASF: WMA           the size that it gives of itself
-    wvpk, "MAC ", "DSD ", FRM8, TTA1, tBaK, MPCK, "MP+", caff, .snd, riff, #!AMR, .RMF and so on
+    .snd, riff          AU, W64            the size of their audio
+    wvpk, "MAC ", "DSD ", FRM8, TTA1, tBaK, MPCK, "MP+", caff, #!AMR, .RMF and so on
 
 FFmpeg is told which of its demuxers to take: what is not in here, playlists above all, it never gets to see. The headers of
 the others say how many frames there are, or nothing; the decoder notices (ffmpeg/reader.py).
@@ -48,8 +49,10 @@ SEGMENT = b"\x18\x53\x80\x67"
 FILE_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
 """The object of an ASF header that holds the file's size, 24 bytes behind its name."""
 
+W64_DATA = b"data" + bytes.fromhex("F3ACD3118CD100C04F8EDB8A")
+
 HEAD = 1 << 16
-"""Bytes of an ASF header, or of what stands before a Matroska segment, that are looked through."""
+"""Bytes of an ASF's or W64's header, or of what stands before a Matroska segment, that are looked through."""
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,15 +70,11 @@ def look(file: BinaryIO, size: int) -> Signature | None:
     magic = take(file, start, 16)
     for first, name, demuxer in FIRST:
         if magic.startswith(first):
-            cut = {"matroska": _segment, "asf": _asf}.get(demuxer, _unknown)(file, size)
-            return Signature(format=name, demuxer=demuxer, cut=cut)
+            judge = {"matroska": _segment, "asf": _asf, "w64": _w64, "au": _au}.get(demuxer)
+            return Signature(format=name, demuxer=demuxer, cut=judge(file, size) if judge else None)
     if len(magic) > 1 and magic[0] == 0xFF and magic[1] & 0xF6 == 0xF4:
         return Signature(format="mp2", demuxer="mp3")  # MPEG-1 and -2, layer II
     return Signature(format="aac", demuxer="aac") if _is_adts(file, start, size) else None
-
-
-def _unknown(file: BinaryIO, size: int) -> str | None:
-    return None
 
 
 def _boxes(file: BinaryIO, size: int) -> str | None:
@@ -121,6 +120,21 @@ def _asf(file: BinaryIO, size: int) -> str | None:
     at = take(file, 0, HEAD).find(FILE_PROPERTIES)
     declared = int.from_bytes(take(file, at + 40, 8), "little") if at >= 0 else 0
     return f"it holds {size:,} of {declared:,} bytes" if declared > size else None
+
+
+def _w64(file: BinaryIO, size: int) -> str | None:
+    """A chunk is a name of 16 bytes, eight of size, which count these as well, and content."""
+    at = take(file, 0, HEAD).find(W64_DATA)
+    end = at + int.from_bytes(take(file, at + 16, 8), "little") if at >= 0 else 0
+    return f"it holds {size:,} of {end:,} bytes" if end > size else None
+
+
+def _au(file: BinaryIO, size: int) -> str | None:
+    """Magic, where the audio begins, and its size: all ones where nobody knew."""
+    head = take(file, 4, 8)
+    first, length = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
+    end = 0 if length == 0xFFFFFFFF else first + length
+    return f"it holds {size:,} of {end:,} bytes" if end > size else None
 
 
 def _is_adts(file: BinaryIO, at: int, size: int) -> bool:

@@ -60,7 +60,9 @@ class Sound:
 
     def blocks(self) -> Iterator[Frames]:
         """See `Reader`."""
-        size = 2 * BLOCK // max(self.channels, 2)  # memory does not grow with channels, of which a header can claim 1,024
+        size = (
+            2 * BLOCK // max(self.channels, 2)
+        )  # memory does not grow with channels, of which a header can claim 1,024
         while True:
             try:
                 block = np.asarray(self._file.read(size, dtype="float32", always_2d=True), np.float32)
@@ -89,7 +91,10 @@ def glance(path: Path) -> Glance:
     try:
         with soundfile.SoundFile(path) as sound:
             found = Glance(
-                subtype=sound.subtype, rate=int(sound.samplerate), channels=int(sound.channels), frames=int(sound.frames)
+                subtype=sound.subtype,
+                rate=int(sound.samplerate),
+                channels=int(sound.channels),
+                frames=int(sound.frames),
             )
             first = sound.read(BLOCK, dtype="float32", always_2d=True)
             sound.seek(max(0, found.frames - BLOCK))

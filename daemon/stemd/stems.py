@@ -125,9 +125,7 @@ class Mixer:
 class StemWriter:
     """All stems of one song."""
 
-    def __init__(
-        self, order: Order, mixer: Mixer, target: Target, survey: Survey, gain: float, dress: Dress
-    ) -> None:
+    def __init__(self, order: Order, mixer: Mixer, target: Target, survey: Survey, gain: float, dress: Dress) -> None:
         self._order, self._mixer, self._target = order, mixer, target
         self._survey, self._gain, self._dress = survey, gain, dress
         self._failed = threading.Event()
@@ -197,9 +195,7 @@ class StemWriter:
 
     def _name(self, stem: str) -> str:
         options = self._order.options
-        return file_name(
-            options.naming, stem=stem, ext=self._target.suffix, model=options.model, leaf=self._order.name
-        )
+        return file_name(options.naming, stem=stem, ext=self._target.suffix, model=options.model, leaf=self._order.name)
 
     def _folder(self, name: str) -> below.Pin:
         """The folder of a file of that name in `out`, by a way on which no link is followed, for as long as it is held."""

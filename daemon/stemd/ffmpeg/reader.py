@@ -200,10 +200,10 @@ def _samples(frame: AudioFrame) -> Frames:
     """A frame as `[T, C]` float32, full scale 1."""
     found = _array(frame)
     if found.dtype.kind == "f":
-        return found.astype(np.float32)
+        return np.asarray(found, np.float32)
     half = HALF[found.dtype.str[1:]]
     # To float32 first, as libsndfile does it: the division is by a power of two.
-    return (found.astype(np.float32) - (half if found.dtype.kind == "u" else 0)) / np.float32(half)
+    return (np.asarray(found, np.float32) - (half if found.dtype.kind == "u" else 0)) / np.float32(half)
 
 
 def _array(frame: AudioFrame) -> Any:

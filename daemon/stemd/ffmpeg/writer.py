@@ -47,12 +47,12 @@ class Writer:
         if len(block):
             self._fifo.write(self._frame(block))
         while (frame := self._fifo.read(self._size)) is not None:
-            self._encode(cast(AudioFrame, frame))
+            self._encode(frame)
 
     def finish(self) -> None:
         """What is left, and the encoder's own rest."""
         while (frame := self._fifo.read(self._size, partial=True)) is not None:
-            self._encode(cast(AudioFrame, frame))
+            self._encode(frame)
         self._encode(None)
 
     def _frame(self, block: NDArray[Any]) -> AudioFrame:

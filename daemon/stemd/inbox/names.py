@@ -5,14 +5,15 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
-READABLE = frozenset(
-    # What libsndfile reads, then what FFmpeg does; of a video its first audio stream.
-    "wav wave flac mp3 ogg oga opus aif aiff aifc"
-    " aac ac3 alac amr ape au caf dff dsf dts m4a m4b mka mkv mov mp2 mp4 mpc ra snd spx tak tta w64 webm wma wv".split()
-)
+LIBSNDFILE = "wav wave flac mp3 ogg oga opus aif aiff aifc"
+FFMPEG = "aac ac3 alac amr ape au caf dff dsf dts m4a m4b mka mkv mov mp2 mp4 mpc ra snd spx tak tta w64 webm wma wv"
+NOBODY = "aa aax it kar m4p mid midi mod s3m shn vqf xm"
+"""Extensions by who reads them; of a video FFmpeg reads the first audio stream."""
+
+READABLE = frozenset(f"{LIBSNDFILE} {FFMPEG}".split())
 """Extensions that a song may have."""
 
-UNREADABLE = frozenset("aa aax it kar m4p mid midi mod s3m shn vqf xm".split())
+UNREADABLE = frozenset(NOBODY.split())
 """Extensions of music that nothing here can decode: notes, trackers, and what is locked."""
 
 PARTS = ("part", "partial", "crdownload", "download", "filepart", "tmp", "aria2", "!qb", "ytdl")

@@ -80,7 +80,9 @@ def _opened(view: View, container: Container) -> Iterator[Reader]:
         except NotReadableError as error:
             if view.error:
                 raise view.error from error
-            message = "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."
+            message = (
+                "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."
+            )
             raise AudioProcessingError(Code.BAD_AUDIO, message, str(error)) from error
         yield sound
 

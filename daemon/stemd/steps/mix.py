@@ -124,9 +124,7 @@ def _cheaper(omitted: Mapping[str, str | None], parts: Sequence[str], alone: fro
     return "minus" if left_out <= alone and 2 * len(asked | left_out) < len(added) else "add"
 
 
-def _row(
-    stem: str, without: str | None, parts: Sequence[str], instrumental: str, guide_db: float
-) -> dict[str, float]:
+def _row(stem: str, without: str | None, parts: Sequence[str], instrumental: str, guide_db: float) -> dict[str, float]:
     if stem == MASTER:
         return {SONG: 1.0}
     if without is None:

@@ -1,7 +1,6 @@
-"""`python -m stemd.tags SONG`: a song's tags as msgpack on standard output. `apart` runs it, and says why."""
+"""`python -m stemd.tags < SONG`: a song's tags as msgpack on standard output. `apart` runs it, and says why."""
 
 import sys
-from pathlib import Path
 
 import msgspec
 
@@ -14,8 +13,7 @@ def main() -> None:
     limit()
     if not end_with_parent():
         sys.exit(1)
-    with Path(sys.argv[1]).open("rb") as song:
-        sys.stdout.buffer.write(msgspec.msgpack.encode(look(song)))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(look(sys.stdin.buffer)))
 
 
 if __name__ == "__main__":

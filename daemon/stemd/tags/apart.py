@@ -42,9 +42,9 @@ def read(song: Path, *, fallback: Mapping[str, str] = {}) -> Tags:
 
 def _asked(song: Path) -> Tags:
     try:
-        done = subprocess.run(
-            [*PROGRAM, song], stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_S, check=False
-        )
+        # As a descriptor: the path may lead through one of this process's own.
+        with song.open("rb") as file:
+            done = subprocess.run(PROGRAM, stdin=file, capture_output=True, timeout=LONGEST_S, check=False)
         if done.returncode == 0:
             return msgspec.msgpack.decode(done.stdout, type=Tags)
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
