@@ -56,7 +56,7 @@ def through_ffmpeg(
 
 
 def _frames(audio: Frames, rate: int, stream: Any, layout: str) -> Any:
-    whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio.T), format="fltp", layout=layout)
+    whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio).reshape(1, -1), format="flt", layout=layout)
     whole.sample_rate = rate
     whole.pts = 0
     resampler = AudioResampler(format=stream.format.name, layout=layout, rate=rate)

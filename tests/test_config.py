@@ -58,7 +58,7 @@ BAD = [
     ('[log]\nlevel = "loud"', ('[log] level = "loud"', '"debug", "error", "info" or "warning"')),
     ("not toml", ("not TOML", "line 1")),
     ("a = " + "[" * 5000 + "]" * 5000, ("not TOML",)),
-    ('[defaults]\nformat = "aiff"', ('[defaults] format = "aiff"', '"flac", "mp3"')),
+    ('[defaults]\nformat = "aiff"', ('[defaults] format = "aiff"', '"flac", "m4a", "mp3"')),
     ('[defaults]\nnaming = "{stem}"', ("[defaults] naming", ".{ext}")),
     ('[defaults]\nclip = "none"\nbit_depth = 16', ("[defaults] clip", "bit_depth = 16")),
     ('[defaults]\nstems = ["bass", "bass"]', ("[defaults] stems", "twice")),

@@ -161,7 +161,7 @@ def _format(options: Options, track: Track) -> str:
 
 
 def _recipe(options: Options, engine: Engine) -> mix.Recipe:
-    stems = options.stems
+    one_file = options.naming == ONE_FILE
     if options.naming == ONE_FILE:
         if sorted(engine.sources) != sorted(ONE_FILE_STEMS):
             offered = ", ".join(engine.sources)
@@ -169,9 +169,13 @@ def _recipe(options: Options, engine: Engine) -> mix.Recipe:
                 f"A file of NI Stems holds {', '.join(ONE_FILE_STEMS)}, and this model has {offered}; take htdemucs."
             )
             raise AudioProcessingError(Code.BAD_OPTIONS, message)
-        stems = (mix.MASTER, *ONE_FILE_STEMS)
     return mix.recipe(
-        stems, engine.sources, instrumental=options.instrumental, alone=engine.alone, guide_db=options.guide_db
+        options.stems,
+        engine.sources,
+        instrumental=options.instrumental,
+        alone=engine.alone,
+        guide_db=options.guide_db,
+        master=one_file,
     )
 
 

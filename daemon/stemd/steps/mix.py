@@ -46,12 +46,13 @@ def recipe(
     instrumental: str = "auto",
     alone: Iterable[str] = (),
     guide_db: float = 0.0,
+    master: bool = False,
 ) -> Recipe:
     """How to make `stems` from a model's `parts`.
 
     `instrumental` says how everything-but-one is made: `add` the others, take the song `minus` the one, or `auto`:
     minus where the one is among `alone` (parts that can be computed without the rest) and that saves most of the work.
-    `guide_db` is the level of the vocals in `guide`.
+    `guide_db` is the level of the vocals in `guide`. With `master` the song itself comes first.
     """
     if not stems:
         raise AudioProcessingError(Code.BAD_OPTIONS, f"No stems are asked for; the model offers {_offer(parts)}.")
@@ -59,6 +60,8 @@ def recipe(
     if instrumental == "auto":
         instrumental = _cheaper(omitted, parts, frozenset(alone))
     rows = {stem: _row(stem, without, parts, instrumental, guide_db) for stem, without in omitted.items()}
+    if master:
+        rows = {MASTER: {SONG: 1.0}, **rows}
     needed = frozenset(part for row in rows.values() for part in row if part != SONG)
     return Recipe(stems=rows, needed=needed, cover=_cover(omitted, parts))
 
@@ -93,8 +96,8 @@ def joint_gain(peaks: Mapping[str, float], clip: str, ceiling: float = 1.0) -> f
 
 
 def _omits(stem: str, parts: Sequence[str]) -> str | None:
-    """The part that a stem leaves out, or has at another level; None if it is a part itself, or the song."""
-    if stem in parts or stem == MASTER:
+    """The part that a stem leaves out, or has at another level; None if it is a part itself."""
+    if stem in parts:
         return None
     without = VOCALS if stem in ("instrumental", GUIDE) else stem.removeprefix("no_")
     if without == stem or without not in parts:
@@ -125,8 +128,6 @@ def _cheaper(omitted: Mapping[str, str | None], parts: Sequence[str], alone: fro
 
 
 def _row(stem: str, without: str | None, parts: Sequence[str], instrumental: str, guide_db: float) -> dict[str, float]:
-    if stem == MASTER:
-        return {SONG: 1.0}
     if without is None:
         return {stem: 1.0}
     level = 10 ** (guide_db / 20) if stem == GUIDE else 0.0
