@@ -85,12 +85,14 @@ def status(config: Config, as_json: bool, live: bool) -> None:
 @commands.command()
 @click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", help="A name that `stemd models list` shows.")
-@click.option("--stems", help="The model's own, instrumental, or no_NAME for all but NAME; with commas between them.")
-@click.option("--format", help="source, wav, flac, mp3 or ogg.")
-@click.option("--bitrate", help="kbit/s of MP3 and Ogg.")
+@click.option(
+    "--stems", help="The model's own, instrumental, guide, or no_NAME for all but NAME; with commas between them."
+)
+@click.option("--format", help="source, wav, flac, mp3, ogg, opus, m4a or alac.")
+@click.option("--bitrate", help="kbit/s of the lossy formats, V0 to V9, or source.")
 @click.option("--bit-depth", help="source, 16, 24, 32 or float.")
 @click.option("--rate", help="source, or Hz.")
-@click.option("--naming", help="Names of the files, such as '{song}/{stem}.{ext}'.")
+@click.option("--naming", help="Names of the files, such as '{song}/{stem}.{ext}', or a preset.")
 @click.option("--profile", help="A profile of the configuration.")
 @click.option("--priority", help="Higher is earlier; 0 is usual.")
 @click.option("--tag", help="Any text; it comes back in the status.")

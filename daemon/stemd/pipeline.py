@@ -162,13 +162,10 @@ def _format(options: Options, track: Track) -> str:
 
 def _recipe(options: Options, engine: Engine) -> mix.Recipe:
     one_file = options.naming == ONE_FILE
-    if options.naming == ONE_FILE:
-        if sorted(engine.sources) != sorted(ONE_FILE_STEMS):
-            offered = ", ".join(engine.sources)
-            message = (
-                f"A file of NI Stems holds {', '.join(ONE_FILE_STEMS)}, and this model has {offered}; take htdemucs."
-            )
-            raise AudioProcessingError(Code.BAD_OPTIONS, message)
+    if one_file and sorted(engine.sources) != sorted(ONE_FILE_STEMS):
+        offered = ", ".join(engine.sources)
+        message = f"A file of NI Stems holds {', '.join(ONE_FILE_STEMS)}, and this model has {offered}; take htdemucs."
+        raise AudioProcessingError(Code.BAD_OPTIONS, message)
     return mix.recipe(
         options.stems,
         engine.sources,
