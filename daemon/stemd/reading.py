@@ -72,6 +72,8 @@ class View:
         return self._at
 
     def read(self, count: int) -> bytes:
+        if self._at >= self.size:
+            return b""  # a header can point to where no file can end, which the kernel calls an invalid argument
         data = self._head[self._at : self._at + count]
         try:
             if len(data) < count:

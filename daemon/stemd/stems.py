@@ -158,7 +158,7 @@ class StemWriter:
                 self._failed.set()  # the others end at their next block, and the pool with them
                 raise
         files = tuple(future.result() for future in written)
-        return (self._joined(files),) if self._order.options.naming == ONE_FILE else files
+        return (self._joined(files, check),) if self._order.options.naming == ONE_FILE else files
 
     def _write(self, stem: str, check: Check) -> StemFile:
         """One stem, read back and measured; one that is to be a part of a file lies in `tmp`."""
@@ -183,7 +183,7 @@ class StemWriter:
         )
         frames = self._mixer.frames(target)
         written = encode.write(self._mixer.stem(stem, target), path, target, frames=frames, how=how)
-        encode.verify(path, written, frames)
+        encode.verify(path, written, frames, check)
         loudness = meter.read()
         sound = Sound(
             loudness_lufs=loudness.lufs,
@@ -203,7 +203,7 @@ class StemWriter:
         # Never the outbox itself, which may have gone meanwhile.
         return below.Pin(out, (out / name).parent, make=out, follow=True)
 
-    def _joined(self, files: tuple[StemFile, ...]) -> StemFile:
+    def _joined(self, files: tuple[StemFile, ...], check: Check) -> StemFile:
         """One file whose streams are the song and its stems."""
         master, *_ = files
         name = self._name(ONE_FILE)
@@ -216,7 +216,7 @@ class StemWriter:
             lambda new: stemfile.write(new, paths),
             lambda written: self._dress.put_on(written, None, self._target.format),
         )
-        encode.verify_streams(path, [_glance(file) for file in files])
+        encode.verify_streams(path, [_glance(file) for file in files], check)
         for each in paths:
             each.unlink()
         return msgspec.structs.replace(

@@ -12,7 +12,7 @@ Rules:
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
@@ -189,10 +189,16 @@ def metadata(song: Path, demuxer: str) -> dict[str, str]:
         return {}
 
 
-def glance(path: Path, number: int = 0) -> Glance:
-    """A stream of an MP4 of ours, all of which is decoded. Raises `NotReadableError`, `DamagedError` and OSError."""
+def glance(path: Path, number: int = 0, check: Callable[[], None] = lambda: None) -> Glance:
+    """A stream of an MP4 of ours, all of which is decoded; `check` is called between blocks and stops by raising.
+
+    Raises `NotReadableError`, `DamagedError` and OSError.
+    """
     with path.open("rb") as file, opened(file, "mov", number) as sound:
-        frames = sum(len(block) for block in sound.blocks())
+        frames = 0
+        for block in sound.blocks():
+            check()
+            frames += len(block)
         return Glance(subtype=sound.subtype, rate=sound.rate, channels=sound.channels, frames=frames)
 
 
