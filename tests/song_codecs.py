@@ -13,7 +13,7 @@ from av.audio.resampler import AudioResampler
 
 from stemd.track import Frames
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}
 
 
 class Codec(msgspec.Struct, frozen=True, kw_only=True):

@@ -233,6 +233,17 @@ def test_surround(tmp_path: Path, muxer: str, encoder: str, channels: int) -> No
     assert np.abs(decoded - audio @ shares).max() < channels / 32768
 
 
+def test_more_than_eight_channels(tmp_path: Path) -> None:
+    """Sixteen channels, which av cannot read as the decoder gives them, become their mean."""
+    audio = original(44100).mean(axis=1, keepdims=True) * np.linspace(0.5, 1.5, 16, dtype=np.float32)
+    through_ffmpeg("ipod", "aac", b="1024k")(tmp_path / "song", audio, 44100)
+    track, decoded = heard(tmp_path / "song")
+    assert (track.channels, track.song_channels, track.frames) == (2, 16, FRAMES)
+    assert "unknown positions" in track.warnings[0]
+    assert lag(audio, decoded) == 0
+    assert np.abs(decoded).mean() == pytest.approx(np.abs(audio.mean(axis=1)).mean(), rel=0.1)
+
+
 # Cut short, and what is no song
 
 

@@ -23,6 +23,7 @@ import av
 import av.error
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
 
@@ -41,6 +42,9 @@ CODECS = {"pcm_": "pcm", "dsd_": "dsd", "mp3float": "mp3", "libopus": "opus", "l
 LOSSY = {"mp3": "MPEG_LAYER_III"}
 """Codecs that libsndfile calls by another name."""
 
+PLANES = 8
+"""Channels that av can read from a frame that has a buffer for each; of more it reads past the end of its table."""
+
 SLACK = 1 << 13
 """Frames that may be missing from what a header declares: two packets of the codecs with the longest, and rounding."""
 
@@ -55,7 +59,7 @@ DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc",
 
 
 class Sound:
-    """One audio stream of an open file. Its facts are those of its first decoded frame."""
+    """One audio stream of an open file. Its facts are those of its first decoded frame, which can be a damaged one."""
 
     def __init__(self, container: Any, stream: AudioStream, demuxer: str) -> None:
         self._container, self._stream, self._demuxer = container, stream, demuxer
@@ -63,10 +67,7 @@ class Sound:
         """Where the last packet ends, in seconds of the stream's own time."""
         self._bytes = self._frames = 0
         self._coming = self._decoded()
-        try:
-            first = next(self._coming, None)
-        except DamagedError as error:
-            raise NotReadableError(str(error)) from error
+        first = next(self._coming, None)
         if first is None:
             raise NotReadableError("its audio stream is empty")
         self._first = first
@@ -125,9 +126,9 @@ class Sound:
         held: deque[Frames] = deque()
         total = waiting = 0
         for frame in chain((self._first,), self._coming):
-            samples = _samples(frame)
-            if samples.shape[1] != self.channels or frame.sample_rate != self.rate:
+            if len(frame.layout.channels) != self.channels or frame.sample_rate != self.rate:
                 raise DamagedError("its rate or channels change in the middle")
+            samples = _samples(frame)
             held.append(samples)
             self._frames += len(samples)
             total, waiting = total + len(samples), waiting + len(samples)
@@ -177,7 +178,11 @@ def opened(file: BinaryIO, demuxer: str, number: int = 0) -> Iterator[Sound]:
         if stream.codec_context.name == "alac":
             # Its packets say themselves how long they are; from a CAF the last one would be shortened twice.
             stream.codec_context.flags2 |= Flags2.skip_manual
-        yield Sound(container, stream, demuxer)
+        try:
+            sound = Sound(container, stream, demuxer)
+        except DamagedError as error:
+            raise NotReadableError(str(error)) from error
+        yield sound
 
 
 def metadata(song: Path, demuxer: str) -> dict[str, str]:
@@ -213,9 +218,22 @@ def _samples(frame: AudioFrame) -> Frames:
 
 
 def _array(frame: AudioFrame) -> Any:
-    """A frame's samples as they are, `[T, C]`."""
+    """A frame's samples as they are, `[T, C]`. Raises `DamagedError`."""
+    channels = len(frame.layout.channels)
+    if frame.format.is_planar and channels > PLANES:
+        frame = _packed(frame)
     found = frame.to_ndarray()
-    return found.T if frame.format.is_planar else found.reshape(-1, len(frame.layout.channels))
+    return found.T if frame.format.is_planar else found.reshape(-1, channels)
+
+
+def _packed(frame: AudioFrame) -> AudioFrame:
+    """The same samples, interleaved."""
+    try:
+        resampler = AudioResampler(frame.format.packed, frame.layout, frame.sample_rate)
+        (packed,) = resampler.resample(frame)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise DamagedError(_words(error)) from error
+    return packed
 
 
 def _split(held: "deque[Frames]", count: int) -> "tuple[Frames, deque[Frames]]":
