@@ -741,10 +741,8 @@ def test_memory(tmp_path: Path) -> None:
     path = tmp_path / "snapshot"
     path.write_bytes(id3_bomb())
     with path.open("rb") as song:
-        child = subprocess.run(
-            [sys.executable, "-c", MEASURED], stdin=song, capture_output=True, text=True, check=False
-        )
-    highest = re.search(r"VmHWM:\s+(\d+) kB", child.stderr)
+        child = subprocess.run([sys.executable, "-c", MEASURED], stdin=song, capture_output=True, check=False)
+    highest = re.search(rb"VmHWM:\s+(\d+) kB", child.stderr)
     assert highest, child.stderr
     assert int(highest[1]) << 10 < apart.LARGEST
 

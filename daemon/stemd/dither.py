@@ -19,11 +19,13 @@ class Dither:
     def rounded(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
         """`steps` `[T, C]`, in units of the last bit, as whole numbers."""
         whole = np.rint(steps)
-        noisy = np.rint(steps + self._noise(steps.shape))
-        return np.where(whole == steps, whole, noisy)
+        noise = self._noise(steps.shape)
+        noise *= whole != steps
+        noise += steps
+        return np.rint(noise, out=noise)
 
     def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """64 random bits for each frame: two numbers of 16 for each of its channels."""
+        """64 random bits for each frame, 32 of them for a channel: the difference of their halves."""
         frames, channels = shape
-        numbers = self._bits.random_raw(frames).view(np.uint16).reshape(frames, 4).astype(np.float64)
-        return (numbers[:, :channels] - numbers[:, 2 : 2 + channels]) / 65536
+        numbers = self._bits.random_raw(frames).view(np.uint32).reshape(frames, 2)[:, :channels]
+        return ((numbers >> 16).astype(np.int32) - (numbers & 0xFFFF).astype(np.int32)) / 65536

@@ -5,7 +5,6 @@ below the song. So silence is a level here: that of a window of 0.1 s, and, for 
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stemd.track import Frames
 
@@ -22,35 +21,33 @@ WINDOWS_S = 10
 class Levels:
     """Takes a stem's blocks in order."""
 
-    def __init__(self, rate: int) -> None:
-        self._window = max(1, rate // WINDOWS_S)
-        self._rest: NDArray[np.float64] = np.zeros(0)
-        self._windows = self._quiet = self._frames = 0
-        self.energy = 0.0
-        """The sum of squares so far, over all channels, divided by their number."""
+    def __init__(self, rate: int, channels: int) -> None:
+        self._window = max(1, rate // WINDOWS_S) * channels
+        self._rest = np.zeros(0, dtype=np.float32)
+        self._windows = self._quiet = self._samples = 0
+        self._energy = 0.0
 
     def feed(self, block: Frames) -> None:
         """A block `[T, C]`."""
-        squares = np.mean(np.square(block, dtype=np.float64), axis=1)
-        self.energy += float(squares.sum())
-        self._frames += len(squares)
-        pending = np.concatenate((self._rest, squares))
-        whole = len(pending) // self._window * self._window
-        means = pending[:whole].reshape(-1, self._window).mean(axis=1)
-        self._count(means)
-        self._rest = pending[whole:]
+        samples = np.concatenate((self._rest, block.reshape(-1)))
+        whole = len(samples) // self._window * self._window
+        self._count(samples[:whole].reshape(-1, self._window))
+        self._rest = samples[whole:]
 
     def silence(self) -> float:
-        """The share of silent windows, 0 to 1; what is left at the end counts as one."""
+        """The share of silent windows, 0 to 1. What is left at the end counts as one: no more blocks can come."""
         if len(self._rest):
-            self._count(np.array([self._rest.mean()]))
+            self._count(self._rest.reshape(1, -1))
             self._rest = self._rest[:0]
         return round(self._quiet / self._windows, 4) if self._windows else 1.0
 
     def is_silent(self, song: float) -> bool:
-        """Whether the stem lies 50 dB or more below a song whose frames have a mean square of `song`."""
-        return not self._frames or self.energy / self._frames <= SILENT * song
+        """Whether the stem, once `silence` is known, lies 50 dB or more below a song whose mean square is `song`."""
+        return self._energy <= SILENT * song * self._samples
 
-    def _count(self, means: NDArray[np.float64]) -> None:
-        self._windows += len(means)
-        self._quiet += int((means < SILENCE).sum())
+    def _count(self, windows: Frames) -> None:
+        energies = np.einsum("ij,ij->i", windows, windows)
+        self._windows += len(energies)
+        self._quiet += int((energies < SILENCE * windows.shape[1]).sum())
+        self._energy += float(energies.sum(dtype=np.float64))
+        self._samples += windows.size

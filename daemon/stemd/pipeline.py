@@ -9,12 +9,13 @@ Three stages, so that three songs can be in them at once; only the middle one ne
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from stemd.dress import Dress
+from stemd import dress
 from stemd.engine.engine import Engine
 from stemd.errors import AudioProcessingError, Code
 from stemd.formats import Target, ceiling, choose_target
@@ -24,6 +25,7 @@ from stemd.stems import Mixer, Order, StemWriter
 from stemd.steps import mix
 from stemd.steps.decode import decode
 from stemd.steps.separate import SegmentProgress, separate
+from stemd.tags import Tags
 from stemd.track import SONG, Track, disk_error, spool_bytes
 
 __all__ = ["Observer", "Order", "Result", "Separated", "decode_song", "run", "separate_song", "tick", "write_stems"]
@@ -60,13 +62,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Separated(msgspec.Struct, frozen=True, kw_only=True):
-    """A song that the model is done with: `spools` holds its sources, `recipe` says what becomes of them."""
+    """A song that the model is done with: `spools` holds its sources, `recipe` says what becomes of them.
+
+    `tags` are those of the song, once they are read.
+    """
 
     track: Track
     spools: dict[str, Path]
     recipe: mix.Recipe
     target: Target
     engine: EngineFacts
+    tags: Future[Tags | None]
     warnings: tuple[str, ...]
 
 
@@ -109,6 +115,7 @@ def separate_song(
     )
     recipe = _recipe(options, engine)
     _need_room(order, track, engine, len(recipe.needed), len(recipe.stems))
+    tags = dress.begin(order.song, track, options)
     with _timed(Step.SEPARATE, observer, timing):
         spools, facts = separate(
             track,
@@ -128,6 +135,7 @@ def separate_song(
         recipe=recipe,
         target=target,
         engine=facts,
+        tags=tags,
         warnings=(*track.warnings, *warnings, *engine.warnings),
     )
 
@@ -140,8 +148,8 @@ def write_stems(order: Order, separated: Separated, observer: Observer, timing: 
         survey = mixer.survey(target, observer.check, lambda part: observer.progressed(tick(Step.MIX, part)))
         gain = mix.joint_gain(survey.peaks, options.clip, ceiling(target.subtype))
     with _timed(Step.ENCODE, observer, timing):
-        dress = Dress.of(order.song, separated.track, options, separated.engine)
-        writer = StemWriter(order, mixer, target, survey, gain, dress)
+        said = dress.Dress(separated.tags.result(), options, separated.engine)
+        writer = StemWriter(order, mixer, target, survey, gain, said)
         files = writer.write_all(observer.check, lambda part: observer.progressed(tick(Step.ENCODE, part)))
     return Result(
         track=separated.track,
@@ -150,7 +158,7 @@ def write_stems(order: Order, separated: Separated, observer: Observer, timing: 
         residual_db=survey.residual_db,
         engine=separated.engine,
         timing=timing,
-        warnings=(*separated.warnings, *dress.warnings),
+        warnings=(*separated.warnings, *said.warnings),
     )
 
 

@@ -22,10 +22,9 @@ from stemd.dress import Dress
 from stemd.engine.resample import resample_frames
 from stemd.errors import StopProcessingError
 from stemd.ffmpeg import stemfile
-from stemd.ffmpeg.meter import Meter
 from stemd.formats import Target
-from stemd.job import Options, Sound, StemFile
-from stemd.levels import Levels
+from stemd.job import Options, StemFile
+from stemd.listening import Listening
 from stemd.naming import ONE_FILE, file_name
 from stemd.reading import Glance
 from stemd.steps import encode, mix
@@ -167,30 +166,19 @@ class StemWriter:
         name = f"{stem}.{target.suffix}" if one_file else self._name(stem)
         folder = None if one_file else self._folder(name)
         path = (folder.path if folder else order.tmp) / name.rpartition("/")[2]
-        levels, meter = Levels(target.rate), Meter(target.rate, target.channels)
-
-        def hear(block: Frames) -> None:
-            levels.feed(block)
-            meter.feed(block)
-
-        how = encode.Manner(
-            check=check,
-            gain=self._gain,
-            clamp=order.options.clip == "clamp",
-            seed=order.seed ^ zlib.crc32(stem.encode()),
-            hear=hear,
-            dress=lambda written: None if one_file else self._dress.put_on(written, stem, target.format),
-        )
-        frames = self._mixer.frames(target)
-        written = encode.write(self._mixer.stem(stem, target), path, target, frames=frames, how=how)
-        encode.verify(path, written, frames, check)
-        loudness = meter.read()
-        sound = Sound(
-            loudness_lufs=loudness.lufs,
-            true_peak_dbtp=loudness.true_peak_dbtp,
-            silence=levels.silence(),
-            silent=levels.is_silent(self._survey.song * self._gain**2),
-        )
+        with Listening(target.rate, target.channels) as listening:
+            how = encode.Manner(
+                check=check,
+                gain=self._gain,
+                clamp=order.options.clip == "clamp",
+                seed=order.seed ^ zlib.crc32(stem.encode()),
+                hear=listening.hear,
+                dress=lambda written: None if one_file else self._dress.put_on(written, stem, target.format),
+            )
+            frames = self._mixer.frames(target)
+            written = encode.write(self._mixer.stem(stem, target), path, target, frames=frames, how=how)
+            encode.verify(path, written, frames, check)
+            sound = listening.sound(self._survey.song * self._gain**2)
         return StemFile(stem=stem, sound=sound, **{**msgspec.structs.asdict(written), "name": name})
 
     def _name(self, stem: str) -> str:
