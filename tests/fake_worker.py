@@ -234,7 +234,7 @@ def written(order: Separate, track: Track, facts: EngineFacts, target: Target, w
                 folder.path / path.name,
                 target,
                 frames=track.frames,
-                check=lambda: check(order.job_id),
+                how=encode.Manner(check=lambda: check(order.job_id)),
             )
         fields = {**msgspec.structs.asdict(written), "name": name}
         files.append(StemFile(stem=stem, **fields))

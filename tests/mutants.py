@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from audio import tones
+from song_codecs import CODECS, dsf
 from stemd import ogg
 
 FORMATS = {
@@ -30,7 +31,30 @@ FORMATS = {
     "opus.ogg": {"format": "OGG", "subtype": "OPUS"},
 }
 
+FFMPEG = (
+    "aac-m4a",
+    "alac-16",
+    "opus-webm",
+    "flac-mka",
+    "wma",
+    "wavpack",
+    "tta",
+    "alac-caf",
+    "w64",
+    "au",
+    "aac-adts",
+    "ac3",
+)
+"""And those of song_codecs.py that FFmpeg reads, one of each container."""
+
 NUMBERS = (0, 1, 2, 3, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 62)
+
+MARKS = (
+    *(ogg.MAGIC, b"fmt ", b"data", b"ds64", b"COMM", b"SSND", b"Info", b"Xing", b"\xff\xf8", b"\xff\xfb"),
+    *(b"mvhd", b"mdhd", b"elst", b"stsd", b"stts", b"stsz", b"stco", b"esds"),
+    *(bytes.fromhex("1549A966"), bytes.fromhex("1654AE6B"), bytes.fromhex("1F43B675"), b"wvpk", b"pakt", b"kuki"),
+)
+"""What heads begin with: of chunks, pages and frames, of an MP4's boxes, of a Matroska's elements, and of others' blocks."""
 
 HEAD = 160
 """Bytes in which a header's fields are."""
@@ -44,6 +68,13 @@ def originals(folder: Path) -> dict[str, bytes]:
         rate = 48000 if name == "opus.ogg" else 44100
         soundfile.write(folder / name, tones(9000, rate=rate, channels=channels), rate, **how)
         found[name] = (folder / name).read_bytes()
+    for name in FFMPEG:
+        codec = CODECS[name]
+        path = folder / f"{name}.{codec.suffix}"
+        codec.write(path, tones(9000, rate=codec.rate), codec.rate)
+        found[name] = path.read_bytes()
+    dsf(folder / "a.dsf", tones(500), 44100)
+    found["a.dsf"] = (folder / "a.dsf").read_bytes()
     return found
 
 
@@ -76,7 +107,7 @@ def _field(data: bytearray, _: bytes, rng: random.Random) -> None:
 def _starts(data: bytes) -> list[int]:
     """Where heads are: the file's, and those of its chunks, blocks, pages and frames."""
     found = [0, 0]
-    for mark in (ogg.MAGIC, b"fmt ", b"data", b"ds64", b"COMM", b"SSND", b"Info", b"Xing", b"\xff\xf8", b"\xff\xfb"):
+    for mark in MARKS:
         at = data.find(mark)
         while at >= 0 and len(found) < 200:
             found.append(at)

@@ -1,4 +1,7 @@
-"""`stemd bench`: it runs, what it says is there, and it leaves nothing. How fast anything is, no test judges."""
+"""`stemd bench`: it runs, what it says is there, and it leaves nothing. How fast anything is, no test judges.
+
+How near it comes to reference stems is in test_sdr.py.
+"""
 
 import json
 import os
@@ -14,10 +17,11 @@ import soundfile
 import torch
 from demucs.pretrained import get_model
 
+import stems
 from daemons import PATIENCE_S, ROOT
 from stemd.bench import measure, report, songs, tables, weights
 from stemd.bench.models import RANDOM, Where
-from stemd.bench.report import COMMAND, SEPARATOR, STEMD, Report, Run, Song
+from stemd.bench.report import COMMAND, MIXTURE, SEPARATOR, STEMD, Report, Run, Song
 from stemd.engine import model
 from stemd.job import EngineFacts
 
@@ -48,15 +52,23 @@ def bench(folder: Path, *words: str | Path) -> tuple[int, str]:
     return process.returncode, said
 
 
+SONG_S = 3.0
+
+
 def test_it_measures(tmp_path: Path) -> None:
-    """One run has all contenders, their ratios, memory and starts, stemd's steps and the machine, and cleans up."""
-    path = tmp_path / "found.json"
-    code, said = bench(tmp_path, "--device", "cpu", "--seconds", "2", "--repeat", "1", "--json", path)
+    """One run has all contenders, their ratios, memory and starts, stemd's steps and the machine, and cleans up.
+
+    With references there is the SDR of each, and they come equally near, since they have the same weights.
+    """
+    path, song = tmp_path / "found.json", stems.write(tmp_path, "Song.flac", SONG_S)
+    code, said = bench(
+        tmp_path, song, "--references", tmp_path, "--device", "cpu", "--repeat", "1", "--seconds", "2", "--json", path
+    )
     assert code == 0, said
     found = report.decode(path.read_bytes())
     assert list(found.contenders) == [STEMD, SEPARATOR, COMMAND]
     for name, each in found.contenders.items():
-        assert [run.song for run in each.runs] == [Song(name="synthetic.flac", seconds=2.0)]
+        assert [run.song for run in each.runs] == [Song(name="Song.flac", seconds=SONG_S)]
         assert each.medians.seconds > 0
         assert min(each.peak_bytes.values()) > 1e7
         assert each.gpu_peak_bytes is None
@@ -70,6 +82,14 @@ def test_it_measures(tmp_path: Path) -> None:
     assert (found.engine.model, found.engine.device, found.settings.device) == ("demo", "cpu", "cpu")
     assert {"stemd", "python", "torch", "demucs"} <= set(found.machine.versions)
     assert found.machine.processor in said
+    assert list(found.sdr) == [MIXTURE, STEMD, SEPARATOR, COMMAND]
+    assert found.notes == ()
+    assert found.contenders[STEMD].runs[0].gain_db == 0.0
+    for stem, of_song in found.sdr[MIXTURE].medians.items():
+        theirs = [found.sdr[name].medians[stem] for name in (STEMD, SEPARATOR, COMMAND)]
+        assert of_song is not None
+        assert min(each or 0.0 for each in theirs) > of_song + 3
+        assert theirs == pytest.approx([theirs[0]] * 3, abs=0.1)
     assert list((tmp_path / "tmp").iterdir()) == []
     assert not (tmp_path / "spool").exists()
     assert bench(tmp_path, "--show", path) == (0, tables.markdown(found))
@@ -108,11 +128,19 @@ def running(folder: Path) -> list[str]:
         (["--model", "htdemucs_ft"], "stemd models fetch htdemucs_ft"),
         (["README.md"], "cannot be read"),
         (["--show", "README.md"], "is no report"),
+        (["--references", "README.md", "SONG"], "is no folder of reference stems"),
+        (["--references", "TMP", "SONG"], "has no reference stem of Song.flac"),
+        (["--model", "htdemucs", "--references", "STEMS", "SONG"], "stemd models fetch htdemucs"),
     ],
 )
 def test_what_cannot_be_done_is_said(words: list[str], sentence: str, tmp_path: Path) -> None:
     """A model or song that is not there, and a file that is no report, are a sentence and exit status 1."""
-    code, said = bench(tmp_path, *(ROOT / word if word == "README.md" else word for word in words))
+    there = tmp_path / "there"
+    there.mkdir()
+    places = {"README.md": ROOT / "README.md", "TMP": tmp_path, "STEMS": there}
+    if "SONG" in words:
+        places["SONG"] = stems.write(there, "Song.flac", 1.0)
+    code, said = bench(tmp_path, *(places.get(word, word) for word in words))
     assert code == 1
     assert sentence in said
     assert "Traceback" not in said

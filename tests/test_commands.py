@@ -205,7 +205,7 @@ MISTAKES = {
     "FOLDER.wav": "FOLDER.wav",
     "PIPE.wav": "PIPE.wav",
     "notes.txt": "not-audio",
-    "film.mkv": "unsupported-format",
+    "film.mid": "unsupported-format",
 }
 
 
@@ -217,7 +217,7 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     songs = tmp_path / "songs"
     (songs / "FOLDER.wav").mkdir(parents=True)
     os.mkfifo(songs / "PIPE.wav")
-    for name in ("notes.txt", "film.mkv"):
+    for name in ("notes.txt", "film.mid"):
         (songs / name).touch()
     given = [songs / word if (songs / word).exists() or word.startswith("MISSING") else word for word in words.split()]
     done = daemon.command("submit", make_song(tmp_path / "good.wav", 0.1), *given)

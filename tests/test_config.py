@@ -4,15 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import tomli
 
-from stemd import config, status
+from stemd import config, options, status
 from stemd.errors import ConfigError
 from stemd.inbox.names import kind_of_folder
+from stemd.models.names import FOUR
+from stemd.steps.mix import recipe
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -54,7 +58,7 @@ BAD = [
     ('[log]\nlevel = "loud"', ('[log] level = "loud"', '"debug", "error", "info" or "warning"')),
     ("not toml", ("not TOML", "line 1")),
     ("a = " + "[" * 5000 + "]" * 5000, ("not TOML",)),
-    ('[defaults]\nformat = "aiff"', ('[defaults] format = "aiff"', '"flac", "mp3"')),
+    ('[defaults]\nformat = "aiff"', ('[defaults] format = "aiff"', '"flac", "m4a", "mp3"')),
     ('[defaults]\nnaming = "{stem}"', ("[defaults] naming", ".{ext}")),
     ('[defaults]\nclip = "none"\nbit_depth = 16', ("[defaults] clip", "bit_depth = 16")),
     ('[defaults]\nstems = ["bass", "bass"]', ("[defaults] stems", "twice")),
@@ -198,6 +202,49 @@ def test_the_command_ends_with_78(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.startswith(f"stemd: {path}: [inbox] settel: there is no such key; did you mean settle?")
     assert done.stderr.count("\n") == 1
+
+
+READY = ("karaoke", "nas", "dj")
+"""Configurations to begin with, for three kinds of users."""
+
+
+def plain(name: str) -> dict[str, Any]:
+    return tomli.loads((CONFIG / f"{name}.toml").read_text())
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_ready_configuration_loads(name: str) -> None:
+    """Each is taken as it is, and its stems, profiles included, are those of htdemucs."""
+    made = config.load(CONFIG / f"{name}.toml")
+    for profile in (None, *made.profiles):
+        song = f"{profile}/Song.flac" if profile else "Song.flac"
+        found = options.effective(made, song, options.NONE, lambda _: True)
+        assert found.profile == profile
+        assert set(recipe(found.stems, FOUR).stems) == set(found.stems)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_ready_configuration_says_only_what_differs(name: str) -> None:
+    """Every key has another value than it would have without, in a profile than in [defaults]; and says why."""
+    table, defaults = plain(name), msgspec.json.decode(msgspec.json.encode(config.Config()))
+    profiles = table.pop("profiles")
+    for section, keys in table.items():
+        assert [key for key, value in keys.items() if value == defaults[section][key]] == [], section
+    own = {**defaults["defaults"], **table.get("defaults", {}), "model": table["model"].get("name", "htdemucs")}
+    for profile, keys in profiles.items():
+        assert [key for key, value in keys.items() if value == own[key]] == [], profile
+    lines = (CONFIG / f"{name}.toml").read_text().partition("[profiles.")[0].splitlines()
+    assert [line for line in lines if "=" in line.partition("#")[0] and len(line.partition("#")[2]) < 15] == []
+    for line in lines:
+        assert len(line) <= 120, line
+
+
+def test_ready_configurations_differ() -> None:
+    """No two of them are the same, nor share a spool."""
+    tables = [plain(name) for name in READY]
+    assert all(one != other for one, other in combinations(tables, 2))
+    assert len({table["paths"]["spool"] for table in tables}) == len(READY)
+    assert {path.stem for path in CONFIG.glob("*.toml")} == {"stemd", *READY}
 
 
 def test_every_key_has_a_line_of_comment() -> None:

@@ -183,13 +183,13 @@ def test_odd_songs_are_done(daemon: Daemon, tmp_path: Path) -> None:
 def test_what_is_not_a_job_is_explained(daemon: Daemon) -> None:
     """Everything in the inbox that is no job is listed with its reason; an empty file waits."""
     (daemon.inbox / "notes.txt").write_text("hello")
-    (daemon.inbox / "film.mkv").write_text("hello")
+    (daemon.inbox / "film.mid").write_text("hello")
     (daemon.inbox / "Song.wav.part").write_text("hello")
     (daemon.inbox / "nobody.flac.cancel").touch()
     (daemon.inbox / "empty.wav").touch()
     wanted = {
         "notes.txt": "not-audio",
-        "film.mkv": "unsupported-format",
+        "film.mid": "unsupported-format",
         "Song.wav.part": "ignored-name",
         "nobody.flac.cancel": "no-such-job",
     }
@@ -199,7 +199,7 @@ def test_what_is_not_a_job_is_explained(daemon: Daemon) -> None:
     )
     daemon.until(lambda: not (daemon.inbox / "nobody.flac.cancel").exists(), "the stranger to be removed")
     assert daemon.song("empty.wav")["reason"] == "empty"
-    for name in ("notes.txt", "film.mkv", "Song.wav.part", "empty.wav"):
+    for name in ("notes.txt", "film.mid", "Song.wav.part", "empty.wav"):
         (daemon.inbox / name).unlink()
 
 

@@ -355,7 +355,7 @@ SCAN_S = 2.0
 
 ENTRIES = {
     "text.txt": "not-audio",
-    "video.mkv": "unsupported-format",
+    "notes.mid": "unsupported-format",
     "half.wav.part": "ignored-name",
     ".hidden.wav": "ignored-name",
     "link.wav": "not-a-regular-file",

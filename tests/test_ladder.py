@@ -86,6 +86,22 @@ def test_smaller_batches(expected: dict[str, torch.Tensor], tmp_path: Path) -> N
     assert facts.fallback is None
 
 
+def test_memory_that_does_not_even_hold_the_windows(
+    expected: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory while a batch is copied to the GPU: a smaller one is copied."""
+
+    def to_device(windows: torch.Tensor, _device: torch.device) -> torch.Tensor:
+        if len(windows) > 1:
+            raise out_of_memory()
+        return windows
+
+    monkeypatch.setattr(device, "to_device", to_device)
+    stems, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=accelerated(batch=4))
+    assert same(stems, expected)
+    assert facts.fallback == "out of memory with 2 segments at once; 1 from then on"
+
+
 def test_the_cache_is_emptied(
     expected: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ def test_own_name_wins() -> None:
 def test_unknown_stem(stems: list[str]) -> None:
     """A stem that the model does not offer is refused with the list of those that it does."""
     with pytest.raises(
-        AudioProcessingError, match="offers drums, bass, other, vocals, instrumental, no_drums"
+        AudioProcessingError, match="offers drums, bass, other, vocals, instrumental, guide, no_drums"
     ) as error:
         recipe(stems, FOUR)
     assert error.value.code is Code.BAD_OPTIONS

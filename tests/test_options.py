@@ -66,7 +66,29 @@ BAD: list[tuple[str, bytes | dict[str, Any], tuple[str, ...], bool]] = [
     ("stems are many", {"stems": [f"stem{n}" for n in range(65)]}, ("stems", "1 to 64 entries"), TOLD),
     ("a stem is a number", {"stems": ["vocals", 4]}, ("stems", "each a text"), TOLD),
     ("a stem twice", {"stems": ["vocals", "drums", "vocals"]}, ("stems", "'vocals' twice"), TOLD),
-    ("format unknown", {"format": "aiff"}, ('format = "aiff"', '"flac", "mp3", "ogg", "source" or "wav"'), TOLD),
+    (
+        "format unknown",
+        {"format": "aiff"},
+        ('format = "aiff"', '"alac", "flac", "m4a", "mp3", "ogg", "opus", "source" or "wav"'),
+        TOLD,
+    ),
+    ("bitrate is no quality of LAME's", {"bitrate": "V10"}, ('bitrate = "V10"', '"V9"'), TOLD),
+    ("quality is high", {"quality": 10}, ("quality = 10", "from 0 to 9"), TOLD),
+    ("the guide's vocals are loud", {"guide_db": 3}, ("guide_db = 3", "from -60 to 0"), TOLD),
+    ("tags is a text", {"tags": "no"}, ('tags = "no"', "true or false"), TOLD),
+    (
+        "two stems of one name",
+        {"naming": "yarg", "stems": ["other", "instrumental"]},
+        ("naming", "'other'", "'instrumental'", "'song'"),
+        UNTOLD,
+    ),
+    (
+        "a preset that cannot be WAV",
+        {"naming": "yarg", "format": "wav"},
+        ("naming", '"source" or "ogg" or "opus"'),
+        UNTOLD,
+    ),
+    ("NI Stems as FLAC", {"naming": "ni-stems", "format": "flac"}, ("naming", '"m4a" or "alac"'), UNTOLD),
     ("format in capitals", {"format": "MP3"}, ('format = "MP3"', '"mp3"'), TOLD),
     ("bitrate is a text", {"bitrate": "320"}, ('bitrate = "320"', "whole number from 8 to 512"), TOLD),
     ("bitrate is high", {"bitrate": 1e9}, ("bitrate = 1000000000", "512"), TOLD),
@@ -308,10 +330,10 @@ NASTY = (
 @pytest.mark.parametrize("text", NASTY)
 def test_no_part_of_a_name_leaves_the_folder(text: str) -> None:
     """Whatever a stem, a model or a song is called, a file stays where the template has it, with its extension."""
-    for template in ("d/{model} {song} {stem}.{ext}", "d/{stem}.{ext}", *naming.PRESETS.values()):
+    for template in ("d/{model} {song} {stem}.{ext}", "d/{stem}.{ext}", *naming.PRESETS):
         path = naming.file_name(template, stem=text, ext="flac", model=text, leaf=f"{text}.mp3")
-        assert path.count("/") == template.count("/")
-        assert path.endswith(".flac")
+        assert path.count("/") == naming.template_of(template).count("/")
+        assert path.endswith(".mp4" if template == naming.ONE_FILE else ".flac")
         for part in path.split("/"):
             assert part == naming.holdable(part, 255)
             assert part.isprintable()

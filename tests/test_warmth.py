@@ -303,11 +303,12 @@ def test_a_named_model_that_does_not_fit(gpu: set[str]) -> None:
 
 
 def test_no_model_fits(gpu: set[str]) -> None:
-    """The CPU has room: it does what was asked for."""
+    """The CPU has room: it does what was asked for, until the GPU has room again, for which the keeper looks."""
     gpu.update(("htdemucs_ft", "htdemucs", "htdemucs_6s"))
     engine = warming.warm(order("htdemucs_6s", wide=True), lambda _: None)
     assert (engine.facts.model, engine.facts.device) == ("htdemucs_6s", "cpu")
     assert engine.warnings == ("model-too-large: the GPU's memory does not hold htdemucs_6s; the CPU was used.",)
+    assert engine.on_stand_in
 
 
 def test_the_best_cannot_be_had(gpu: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

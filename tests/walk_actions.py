@@ -27,7 +27,7 @@ NAMES = (
     ),
 )
 
-OTHERS = ("notes.txt", "film.mkv", "half.wav.part", ".hidden.wav", "folder.json/", "@eaDir/", "lonely.wav.job.json")
+OTHERS = ("notes.txt", "film.mid", "half.wav.part", ".hidden.wav", "folder.json/", "@eaDir/", "lonely.wav.job.json")
 
 # ---- ways for a song to come: each gives what the file is in the end
 

@@ -10,7 +10,9 @@ runner      the jobs in flight, and what is done `ahead` for the next; `flight` 
             protocol: `capture`, the worker, `publishing`, `landing`, `ending`
 recovery    after a crash; `rebuild` after a lost ledger; `places` and `locks` say whether the folders are there and ours
 worker/     the child process with the warm model, and the supervisor's end of it
-pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`
+pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`; `stems` are written all at once
+formats     what stems can be; `containers` and `signatures` what a song is; `sndfile` and ffmpeg/ read and write them
+tags/       what a song says of itself, and `dress` has its stems say
 spool       the folders and names that other programs see; `status` what they read there; `documents` reads it safely
 commands/   what `cli` does by files alone
 bench/      stemd against Demucs, measured

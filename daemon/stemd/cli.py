@@ -85,12 +85,14 @@ def status(config: Config, as_json: bool, live: bool) -> None:
 @commands.command()
 @click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", help="A name that `stemd models list` shows.")
-@click.option("--stems", help="The model's own, instrumental, or no_NAME for all but NAME; with commas between them.")
-@click.option("--format", help="source, wav, flac, mp3 or ogg.")
-@click.option("--bitrate", help="kbit/s of MP3 and Ogg.")
+@click.option(
+    "--stems", help="The model's own, instrumental, guide, or no_NAME for all but NAME; with commas between them."
+)
+@click.option("--format", help="source, wav, flac, mp3, ogg, opus, m4a or alac.")
+@click.option("--bitrate", help="kbit/s of the lossy formats, V0 to V9, or source.")
 @click.option("--bit-depth", help="source, 16, 24, 32 or float.")
 @click.option("--rate", help="source, or Hz.")
-@click.option("--naming", help="Names of the files, such as '{song}/{stem}.{ext}'.")
+@click.option("--naming", help="Names of the files, such as '{song}/{stem}.{ext}', or a preset.")
 @click.option("--profile", help="A profile of the configuration.")
 @click.option("--priority", help="Higher is earlier; 0 is usual.")
 @click.option("--tag", help="Any text; it comes back in the status.")
@@ -213,6 +215,12 @@ def _files() -> Iterator[None]:
 @click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Write everything into FILE.")
 @click.option("--skip-command", is_flag=True, help="Leave out the demucs command, which loads the model each time.")
 @click.option(
+    "--references",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Stems that were mixed into each SONG: FOLDER/SONG/vocals.flac, or SONG.vocals.flac, or for one vocals.flac; adds SDR.",
+)
+@click.option(
     "--show", "as_text", is_flag=True, help="Measure nothing: the arguments are such FILEs, shown in Markdown."
 )
 @click.pass_obj
@@ -227,6 +235,8 @@ def bench(
             for line in tables.markdown(program.read(each)).splitlines():
                 say(line)
         return
+    if wishes["references"] is not None and not songs:
+        raise click.UsageError("--references needs each SONG that they are of")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are stopped on the way out
     with _files(), _interruptible("Nothing was measured to its end."):
         found = program.bench(config, songs, program.Wishes(with_command=not skip_command, **wishes), say)

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from stemd.errors import ConfigError
 from stemd.job import Options
-from stemd.naming import TEMPLATE_LONGEST, holdable, template_of
+from stemd.naming import FORMATS_OF, ONE_FILE, ONE_FILE_STEMS, TEMPLATE_LONGEST, clash, holdable, shortest
 from stemd.naming import check as check_naming
 from stemd.typed import no_such_key, shown, typed
 
@@ -94,21 +94,35 @@ class Defaults(_Section, frozen=True):
         tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...],
         Meta(min_length=1, max_length=64, extra_json_schema={"uniqueItems": True}),
     ] = ("vocals", "instrumental")
-    format: Literal["source", "wav", "flac", "mp3", "ogg"] = "source"
-    bitrate: Annotated[int, Meta(ge=8, le=512)] = 320
+    format: Literal["source", "wav", "flac", "mp3", "ogg", "opus", "m4a", "alac"] = "source"
+    bitrate: (
+        Annotated[int, Meta(ge=8, le=512)]
+        | Literal["source", "V0", "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", "V9"]
+    ) = 320
+    quality: Annotated[int, Meta(ge=0, le=9)] = 3
     bit_depth: Literal["source", "float", 16, 24, 32] = "source"
     rate: Annotated[int, Meta(ge=8000, le=192000)] | Literal["source"] = "source"
     clip: Literal["joint", "clamp", "none"] = "joint"
     instrumental: Literal["auto", "add", "minus"] = "auto"
+    guide_db: Annotated[float, Meta(ge=-60, le=0)] = -12.0
     shifts: Annotated[int, Meta(ge=0, le=20)] = 0
     overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
     naming: Annotated[str, Meta(min_length=1, max_length=TEMPLATE_LONGEST)] = "{stem}.{ext}"
+    tags: bool = True
+    title_suffix: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError, with the key first, where values that are right alone are wrong together."""
         check_naming(self.naming)
         if twice := next((stem for stem in self.stems if self.stems.count(stem) > 1), None):
             raise ValueError(f"stems has {twice!r} twice: name each stem once")
+        if found := clash(self.naming, self.stems):
+            one, other, name = found
+            raise ValueError(
+                f'naming = "{self.naming}" calls both {one!r} and {other!r} {name!r}: leave one of them out'
+            )
+        if self.format not in (allowed := FORMATS_OF.get(self.naming, (self.format,))):
+            raise ValueError(f'naming = "{self.naming}" goes with format = {" or ".join(map(shown, allowed))}')
         if self.clip == "none" and (self.format not in ("source", "wav") or self.bit_depth not in ("source", "float")):
             raise ValueError(
                 f'clip = "none" needs float samples, and format = "{self.format}" with bit_depth = '
@@ -116,8 +130,12 @@ class Defaults(_Section, frozen=True):
             )
 
     def of(self, model: str, profile: str | None) -> Options:
-        """These as the options of a song, with the template in place of its name."""
-        values = {**msgspec.structs.asdict(self), "naming": template_of(self.naming)}
+        """These as the options of a song, with the template in place of its name, and what a preset stands for."""
+        values = {**msgspec.structs.asdict(self), "naming": shortest(self.naming)}
+        if self.naming == "yarg" and self.format == "source":
+            values["format"] = "ogg"
+        if self.naming == ONE_FILE:
+            values["stems"] = ONE_FILE_STEMS
         return Options(model=model, profile=profile, **values)
 
 

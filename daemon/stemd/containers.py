@@ -7,6 +7,7 @@ the few numbers that tell are read here:
     RIFF, RF64, FORM    the size of the audio chunk against the size of the file
     OggS                intact pages to the end, one stream
     fLaC                nothing: the decoder notices
+    FFmpeg's            signatures.py
     anything else       MP3, if frames follow each other (mpeg.py)
 """
 
@@ -14,7 +15,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from stemd import mpeg, ogg
+from stemd import mpeg, ogg, signatures
 from stemd.downmix import OGG, WAVE, masked
 from stemd.mpeg import behind_tags, take
 
@@ -42,7 +43,9 @@ SAMPLES = (1, 3, 6, 7)
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     format: str
-    """`wav`, `aiff`, `flac`, `ogg` or `mp3`."""
+    """`wav`, `aiff`, `flac`, `ogg`, `mp3`, or one of those in signatures.py."""
+    demuxer: str = ""
+    """FFmpeg's name of what is to read it; empty where libsndfile does."""
     head: bytes = b""
     """What the decoder is to read instead of the first `start` bytes."""
     start: int = 0
@@ -77,6 +80,8 @@ def look(file: BinaryIO) -> Container | None:
         return _ogg(file)
     if take(file, behind_tags(file), 4) == b"fLaC":
         return Container(format="flac")
+    if found := signatures.look(file, size):
+        return Container(format=found.format, demuxer=found.demuxer, cut=found.cut)
     return _mp3(file, size)
 
 
@@ -188,7 +193,8 @@ def _mp3(file: BinaryIO, size: int) -> Container | None:
         elif walk.partial:
             warnings += ("The song ends in the middle of an MP3 frame; its end may be missing.",)
     first = walk.first + (walk.head.size if own and told is not None else 0)
-    mean = round(walk.size * 8 * walk.head.kind[1] / (walk.head.samples * walk.count) / 1000)
+    size = walk.size - (walk.head.size if told is not None else 0)
+    mean = round(size * 8 * walk.head.kind[1] / (walk.head.samples * max(held, 1)) / 1000)
     return Container(
         format="mp3",
         head=mpeg.info_frame(take(file, first, 4), held) if own else b"",

@@ -1,14 +1,17 @@
-"""The formats that stems are written in: what each one can carry, and how libsndfile wants to be told.
+"""The formats that stems are written in: what each one can carry, and who writes it.
 
-    name   suffix  libsndfile  samples                        rates            bitrate
-    wav    wav     WAV, RF64   16, 24, 32 bits, float         any              -
-    flac   flac    FLAC        16, 24 bits                    any              -
-    mp3    mp3     MP3         MPEG layer III                 the nine of MPEG constant, the standard steps
-    ogg    ogg     OGG         Vorbis                         any              by quality, roughly
-    opus   opus    OGG         Opus                           the five of Opus mean, 6 to 256 kbit/s a channel
+    name   suffix  written by        samples                  rates                    bitrate
+    wav    wav     libsndfile        16, 24, 32 bits, float   any                      -
+    flac   flac    libsndfile        16, 24 bits              any                      -
+    mp3    mp3     FFmpeg, LAME      MPEG layer III           the nine of MPEG         constant, or V0 to V9
+    ogg    ogg     libsndfile        Vorbis                   any                      by quality, roughly
+    opus   opus    libsndfile        Opus                     the five of Opus         mean, 6 to 256 kbit/s a channel
+    m4a    m4a     FFmpeg            AAC                      the thirteen of MPEG-4   mean
+    alac   m4a     FFmpeg            16, 24 bits              any                      -
 
 Eight-bit and mu-law songs get 16-bit stems: a stem is quieter than its song and would drown in the noise of eight bits.
-Double-precision songs get float stems: between the steps audio is float32, the other half would be zeros.
+Double-precision songs get float stems: between the steps audio is float32, the other half would be zeros. DSD has one bit
+at a rate that nothing else has: its stems have 24 bits at what is left of the rate when it is halved to 192 kHz or less.
 """
 
 from bisect import bisect_left
@@ -24,11 +27,13 @@ from stemd.track import Track
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str
     container: str
-    """libsndfile's major format."""
+    """libsndfile's major format; with an `encoder` FFmpeg's muxer."""
     subtypes: dict[str, str]
     """Depth as the options spell it -> libsndfile's subtype. A lossy format has one, under `""`."""
     rates: tuple[int, ...] = ()
     """All the rates that it carries, ascending; empty means any."""
+    encoder: str = ""
+    """FFmpeg's encoder; empty where libsndfile writes."""
 
     @property
     def lossy(self) -> bool:
@@ -44,24 +49,49 @@ FORMATS = {
     "flac": Format(suffix="flac", container="FLAC", subtypes={"16": "PCM_16", "24": "PCM_24"}),
     "mp3": Format(
         suffix="mp3",
-        container="MP3",
+        container="mp3",
+        encoder="libmp3lame",
         subtypes={"": "MPEG_LAYER_III"},
         rates=(8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
     ),
     "ogg": Format(suffix="ogg", container="OGG", subtypes={"": "VORBIS"}),
     "opus": Format(suffix="opus", container="OGG", subtypes={"": "OPUS"}, rates=(8000, 12000, 16000, 24000, 48000)),
+    "m4a": Format(
+        suffix="m4a",
+        container="ipod",
+        encoder="aac",
+        subtypes={"": "AAC"},
+        rates=(7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
+    ),
+    "alac": Format(suffix="m4a", container="ipod", encoder="alac", subtypes={"16": "ALAC_16", "24": "ALAC_24"}),
 }
 
-DEPTHS = {"PCM_24": "24", "PCM_32": "32", "FLOAT": "float", "DOUBLE": "float"}
+OWN = {"flac": "flac", "mp3": "mp3", "vorbis": "ogg", "opus": "opus", "aac": "m4a", "alac": "alac"}
+"""A song's codec -> the format that keeps it; whatever is not here becomes WAV."""
+
+DEPTHS = {
+    **dict.fromkeys(("PCM_24", "ALAC_24", "DSD"), "24"),
+    **dict.fromkeys(("PCM_32", "ALAC_32"), "32"),
+    **dict.fromkeys(("FLOAT", "DOUBLE"), "float"),
+}
 """A song's subtype -> the depth of its stems; whatever is not here gets 16 bits."""
 
-BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ALAC_16": 16, "ALAC_24": 24}
 """The integer subtypes."""
+
+DITHERED = 24
+"""Bits of the finest integers that get dither; a sample of 32-bit float is not finer than those above."""
+
+VBR = {"V0": 245, "V1": 225, "V2": 190, "V3": 175, "V4": 165, "V5": 130, "V6": 115, "V7": 100, "V8": 85, "V9": 65}
+"""LAME's qualities of variable bitrate, and what they come to in kbit/s of stereo, by its own documentation."""
+
+HIGHEST = 192_000
+"""Hz of stems whose song has no rate that could be theirs."""
 
 MPEG_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MPEG_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 MPEG_2_5 = (8, 16, 24, 32, 40, 48, 56, 64)
-"""kbit/s of layer III. MPEG-2.5 stops at 64 because libsndfile's scale for it does."""
+"""kbit/s of layer III. Of MPEG-2.5 LAME has those up to 64."""
 
 VORBIS = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 """Nominal kbit/s of stereo at 44.1 kHz for the qualities 0 to 10, from Xiph's table."""
@@ -80,6 +110,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     channels: int
     bitrate: int | None = None
     """kbit/s of a lossy format."""
+    vbr: int | None = None
+    """LAME's quality of variable bitrate, 0 to 9, instead of `bitrate`."""
+    quality: int | None = None
+    """LAME's effort, 0 to 9."""
 
     @property
     def suffix(self) -> str:
@@ -94,6 +128,7 @@ def choose_target(
     bit_depth: int | str = "source",
     rate: int | str = "source",
     clip: str = "joint",
+    quality: int = 3,
 ) -> tuple[Target, tuple[str, ...]]:
     """The files that a song's stems become, and warnings where the options cannot be had to the letter."""
     name = _source_format(track) if format == "source" else format
@@ -104,19 +139,37 @@ def choose_target(
     if clip == "none" and subtype != "FLOAT":
         message = "clip = none needs samples that can pass full scale; set format = wav and bit_depth = float."
         raise AudioProcessingError(Code.BAD_OPTIONS, message)
-    wanted = track.rate if rate == "source" else int(rate)
+    wanted = _rate(track) if rate == "source" else int(rate)
     carried = nearest(chosen.rates, wanted) if chosen.rates else wanted
-    if carried != wanted:
-        warnings += (f"{name} cannot carry {wanted} Hz; the stems have {carried} Hz.",)
-    kbit_s = (track.bitrate or 320) if bitrate == "source" else int(bitrate)
+    if carried != (track.rate if rate == "source" else wanted):
+        cannot = f"{name} cannot carry {wanted} Hz" if carried != wanted else "DSD has a rate that no stem can have"
+        warnings += (f"{cannot}; the stems have {carried} Hz.",)
     target = Target(
         format=name,
         subtype=subtype,
         rate=carried,
         channels=track.channels,
-        bitrate=bitrate_for(name, kbit_s, carried, track.channels),
+        bitrate=bitrate_for(name, _kbit_s(track, bitrate), carried, track.channels),
     )
+    if name == "mp3":
+        target = msgspec.structs.replace(target, quality=quality)
+        if bitrate in VBR:
+            target = msgspec.structs.replace(target, bitrate=None, vbr=int(str(bitrate)[1:]))
     return target, warnings
+
+
+def _rate(track: Track) -> int:
+    """Hz of the stems of a song under `source`: its own, unless they cannot be PCM's."""
+    rate = track.rate
+    while track.subtype == "DSD" and rate > HIGHEST:
+        rate //= 2
+    return rate
+
+
+def _kbit_s(track: Track, bitrate: int | str) -> int:
+    if bitrate == "source":
+        return track.bitrate or 320
+    return VBR[bitrate] if isinstance(bitrate, str) else bitrate
 
 
 def nearest(values: tuple[int, ...], wanted: float) -> int:
@@ -126,48 +179,33 @@ def nearest(values: tuple[int, ...], wanted: float) -> int:
 
 
 def mp3_bitrates(rate: int) -> tuple[int, ...]:
-    """All that MPEG has at a rate, which are the ends of libsndfile's scale."""
+    """All that MPEG has at a rate."""
     if rate >= 32000:
         return MPEG_1
     return MPEG_2 if rate >= 16000 else MPEG_2_5
 
 
-def mp3_offered(rate: int) -> tuple[int, ...]:
-    """The bitrates whose frames are large enough for LAME's Info tag: 156 bytes and up to 36, or 21, of header.
-
-    Below them LAME silently writes none, and the stem comes back with other than the song's number of frames.
-    """
-    samples, tag = (1152, 156 + 36) if rate >= 32000 else (576, 156 + 21)
-    return tuple(bitrate for bitrate in mp3_bitrates(rate) if samples * bitrate * 125 // rate >= tag)
-
-
 def bitrate_for(format: str, wanted: int, rate: int, channels: int) -> int | None:
     """The kbit/s that a file will be asked to have; None where a format has none."""
     if format == "mp3":
-        return nearest(mp3_offered(rate), wanted)
+        return nearest(mp3_bitrates(rate), wanted)
+    if format == "m4a":
+        # A frame of AAC has at most 6,144 bits a channel, for 1,024 frames of audio (ISO/IEC 14496-3, 4.5.1.1).
+        return min(max(wanted, 8 * channels), 6 * rate * channels // 1000)
     if format == "opus":
         return min(max(wanted, 6 * channels), 256 * channels)
     return wanted if format == "ogg" else None
 
 
-def compression_level(format: str, bitrate: int, rate: int, channels: int) -> float:
+def compression_level(format: str, bitrate: int, channels: int) -> float:
     """libsndfile's one knob, 0 (largest) to 1 (smallest), for a bitrate in kbit/s.
 
-    MP3: kbit/s = high - level x (high - low), cut to whole numbers before LAME sees it (mpeg_l3_encode.c,
-    mpeg_l3_encoder_set_quality). Half a step is added so that rounding cannot fall below the wanted number, and so that
-    the level stays below 1: soundfile sets it first and the mode afterwards, and LAME refuses it as a quality of 10.
     Opus: kbit/s of each channel = 6 + (1 - level) x 250 (ogg_opus.c, ogg_opus_command).
     Vorbis: level = 1 - quality / 10; the quality comes from the table, where mono counts as half of stereo. Vorbis
     decides by what it hears: music measured 1.0 to 1.1 times the number for stereo at 44.1 kHz, half of it at 22 kHz.
     """
-    if format == "mp3":
-        steps = mp3_bitrates(rate)
-        level = (steps[-1] - bitrate - 0.5) / (steps[-1] - steps[0])
-    elif format == "opus":
-        level = 1 - (bitrate / channels - 6) / 250
-    else:
-        level = 1 - _vorbis_quality(bitrate * 2 / channels) / 10
-    return min(max(level, 0.0), 1.0)
+    size = (bitrate / channels - 6) / 250 if format == "opus" else _vorbis_quality(bitrate * 2 / channels) / 10
+    return min(max(1 - size, 0.0), 1.0)
 
 
 def _vorbis_quality(kbit_s: float) -> float:
@@ -178,15 +216,18 @@ def _vorbis_quality(kbit_s: float) -> float:
 
 
 def ceiling(subtype: str) -> float:
-    """The highest sample that a format holds: of `b` bits one step below full scale, since 2^(b-1) is no value."""
+    """The highest sample that a stem may have: of `b` bits one step below full scale, since 2^(b-1) is no value.
+
+    One more where dither comes on top (dither.py), which is less than a step.
+    """
     bits = BITS.get(subtype)
-    return FULL_SCALE if bits is None else 1 - 2.0 ** (1 - bits)
+    if bits is None:
+        return FULL_SCALE
+    return 1 - (2 if bits <= DITHERED else 1) * 2.0 ** (1 - bits)
 
 
 def _source_format(track: Track) -> str:
-    if track.format == "ogg":
-        return "opus" if track.subtype == "OPUS" else "ogg"
-    return track.format if track.format in FORMATS else "wav"
+    return OWN.get(track.codec, "wav")
 
 
 def _subtype(track: Track, name: str, chosen: Format, bit_depth: str) -> tuple[str, tuple[str, ...]]:

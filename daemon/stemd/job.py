@@ -86,7 +86,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     model: str
     stems: tuple[str, ...]
     format: str
-    bitrate: int
+    bitrate: int | str
     bit_depth: int | str
     rate: int | str
     clip: str
@@ -95,6 +95,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     overlap: float
     naming: str
     profile: str | None
+    quality: int = 3
+    guide_db: float = -12.0
+    tags: bool = True
+    title_suffix: bool = True
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -133,8 +137,25 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     fallback: str | None = None
 
 
+class Sound(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stem is like. `loudness_lufs` is integrated (ITU-R BS.1770), null where it is too short or silent.
+
+    `true_peak_dbtp` is null where there is nothing but zeros. `silence` is the share of its time, from 0 to 1, in which
+    it is below -60 dB; `silent`: all of it lies 50 dB or more below the song.
+    """
+
+    loudness_lufs: float | None
+    true_peak_dbtp: float | None
+    silence: float
+    silent: bool
+
+
 class StemFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One published file. `peak` is linear, of what was written; `gain_db` is the gain that all stems share."""
+    """One published file. `peak` is linear, of what was written; `gain_db` is the gain that all stems share.
+
+    `sound` is null in results of older versions. A file of several stems says in `streams` what each of its streams is,
+    and has the song's own `sound`.
+    """
 
     stem: str
     name: str
@@ -147,6 +168,8 @@ class StemFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     peak: float
     gain_db: float
+    sound: Sound | None = None
+    streams: dict[str, Sound] = {}
 
 
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True):

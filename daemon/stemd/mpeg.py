@@ -35,6 +35,9 @@ MOST_JUNK = 4 << 20
 MOST_FRAMES = 20_000_000
 """Six days of music, counted in half a minute."""
 
+TAG = 156
+"""Bytes of a LAME tag."""
+
 TRAILERS = (b"TAG", b"APET", b"LYRI", b"ID3")
 
 
@@ -128,6 +131,35 @@ def info_frame(like: bytes, frames: int) -> bytes:
     assert head is not None
     tag = b"Info" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
     return (raw + bytes(head.info - 4) + tag).ljust(head.size, b"\0")
+
+
+def note_length(file: BinaryIO, frames: int) -> None:
+    """Tell, in the LAME tag of a written file, how much of its last two frames is filling.
+
+    FFmpeg says at most one frame of it, so that up to 46 samples would follow the song. The tag (LAME's "Info tag" rev 1)
+    has delay and filling at byte 141 of it, 12 bits each, and at byte 154 the CRC-16 of all that is before, header included.
+    """
+    head = header(take(file, 0, 4))
+    told = announced(file, 0, head) if head else None
+    if head is None or not told:
+        return
+    frame = bytearray(take(file, 0, head.info + TAG))
+    delay = int.from_bytes(frame[head.info + 141 : head.info + 144], "big") >> 12
+    filling = told * head.samples - delay - frames
+    frame[head.info + 141 : head.info + 144] = (delay << 12 | filling & 0xFFF).to_bytes(3, "big")
+    frame[-2:] = _crc16(frame[:-2]).to_bytes(2, "big")
+    file.seek(0)
+    file.write(frame)
+
+
+def _crc16(data: bytes | bytearray) -> int:
+    """CRC-16/ARC."""
+    found = 0
+    for byte in data:
+        found ^= byte
+        for _ in range(8):
+            found = found >> 1 ^ (0xA001 if found & 1 else 0)
+    return found
 
 
 def behind_tags(file: BinaryIO) -> int:

@@ -6,6 +6,7 @@ either end and no space, no device name of DOS, at most 120 bytes. Names come in
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from string import Formatter
 
 MANIFEST = "stems.json"
@@ -23,8 +24,31 @@ PRESETS = {
     "stem": "{stem}.{ext}",
     "song-stem": "{song} - {stem}.{ext}",
     "song-stem-model": "{song} - {stem} ({model}).{ext}",
+    "demucs": "{model}/{song}/{stem}.{ext}",
+    "ultrastar": "{song} [{stem}].{ext}",
+    "yarg": "{stem}.{ext}",
+    "ni-stems": "{song}.stem.mp4",
 }
-"""Templates that have a name; `naming` takes it in their place, and effective options show the template."""
+"""Templates that have a name; `naming` takes it in their place."""
+
+NAMES = {
+    "ultrastar": {"vocals": "VOC", "instrumental": "INSTR"},
+    "yarg": {"other": "song", "instrumental": "song", "no_vocals": "song", "piano": "keys"},
+    "ni-stems": {},
+}
+"""Presets that are more than a template, and what their consumers call the stems.
+
+ultrastar: the files that #VOCALS and #INSTRUMENTAL of an UltraStar song are set to, as its makers name them.
+yarg: the stems that YARG and Clone Hero look for beside a song's chart; what no instrument plays is `song`.
+ni-stems: one file for all (https://www.native-instruments.com/stems).
+"""
+
+FORMATS_OF = {"yarg": ("source", "ogg", "opus"), "ni-stems": ("source", "m4a", "alac")}
+"""What can be read by those that a preset is for. `source` is Ogg then, or the M4A that fits the song."""
+
+ONE_FILE = "ni-stems"
+ONE_FILE_STEMS = ("drums", "bass", "other", "vocals")
+"""In the order of the file's streams, behind the song itself."""
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069/<>:"\\|?*]')
 """Controls, what turns the direction of a line or breaks it, and what Windows forbids."""
@@ -49,9 +73,9 @@ def folder_name(leaf: str) -> str:
 
 
 def file_name(template: str, *, stem: str, ext: str, model: str, leaf: str) -> str:
-    """The path below the result folder of one stem of the song `leaf`, by a template that `check` has passed."""
-    path = template.format(
-        stem=holdable(stem, STEM_LONGEST),
+    """The path below the result folder of one stem of the song `leaf`, by a template or preset that `check` has passed."""
+    path = template_of(template).format(
+        stem=holdable(stem_name(template, stem), STEM_LONGEST),
         ext=ext,
         model=holdable(model, MODEL_LONGEST),
         song=holdable(leaf.rpartition(".")[0] or leaf, SONG_LONGEST),
@@ -62,6 +86,27 @@ def file_name(template: str, *, stem: str, ext: str, model: str, leaf: str) -> s
 def template_of(naming: str) -> str:
     """The template that `naming` is, or is the name of."""
     return PRESETS.get(naming, naming)
+
+
+def shortest(naming: str) -> str:
+    """`naming` as effective options show it: the template, or the name of a preset that is more than one."""
+    return naming if naming in NAMES else template_of(naming)
+
+
+def stem_name(naming: str, stem: str) -> str:
+    """What a stem is called in file names."""
+    return NAMES.get(naming, {}).get(stem, stem)
+
+
+def clash(naming: str, stems: Iterable[str]) -> tuple[str, str, str] | None:
+    """Two stems that would get one name, and that name."""
+    seen: dict[str, str] = {}
+    for stem in stems:
+        name = stem_name(naming, stem)
+        if name in seen:
+            return seen[name], stem, name
+        seen[name] = stem
+    return None
 
 
 def check(naming: str) -> None:
@@ -77,6 +122,8 @@ def check(naming: str) -> None:
             raise _bad(template, f"{', '.join(f'{{{each}}}' for each in FIELDS)} are all that can stand in braces")
     if len(template.encode()) > TEMPLATE_LONGEST:
         raise _bad(template, f"it may have {TEMPLATE_LONGEST} bytes")
+    if naming == ONE_FILE:
+        return
     if "stem" not in fields or len(set(fields)) < len(fields):
         raise _bad(template, f"it must have {{stem}}, and nothing twice, or be one of {', '.join(PRESETS)}")
     if not template.endswith(".{ext}"):

@@ -80,6 +80,7 @@ def manifest(job: Job, made: Finished) -> status.Manifest:
         rate=job.track.rate,
         channels=job.track.channels,
         gain_db=made.gain_db,
+        residual_db=made.residual_db,
         files=made.files,
         options=msgspec.to_builtins(job.options),
         engine=made.engine,

@@ -9,11 +9,11 @@ import msgspec
 
 from stemd import documents
 from stemd.job import Job
-from stemd.naming import MANIFEST, folder_name
+from stemd.naming import MANIFEST, folder_name, template_of
 from stemd.spool import open_file
 from stemd.status import Manifest
 
-ENGINE = 1
+ENGINE = 2
 """Goes up with every change of ours after which the same song would get other stems."""
 
 CHUNK = 1 << 20
@@ -23,7 +23,7 @@ def key(job: Job, model_sha256: str) -> str:
     """One sha256 of all that the result depends on; `job` has its song's sha256."""
     options = msgspec.structs.asdict(job.options)
     del options["profile"]  # what it says is in the others
-    leaf = folder_name(job.shown.rpartition("/")[2]) if "{song}" in job.options.naming else ""
+    leaf = folder_name(job.shown.rpartition("/")[2]) if "{song}" in template_of(job.options.naming) else ""
     facts = {"engine": ENGINE, "song": job.sha256, "model": model_sha256, "leaf": leaf, "options": options}
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 

@@ -149,7 +149,10 @@ class InboxStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a result folder holds. `outbox/SONG/stems.json`."""
+    """What a result folder holds. `outbox/SONG/stems.json`.
+
+    `residual_db`: how far below the song lies what its stems leave of it; null where they do not make up the song.
+    """
 
     schema: int
     job_id: str
@@ -159,6 +162,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rate: int
     channels: int
     gain_db: float
+    residual_db: float | None = None
     files: tuple[StemFile, ...]
     options: dict[str, Any]
     engine: EngineFacts

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from stemd import client
+from stemd import client, sndfile
 from stemd import config as configuration
 from stemd.commands.text import safe
 from stemd.commands.wait import POLL_S, Follower
+from stemd.ffmpeg import reader
 from stemd.inbox.names import Kind, kind_of_file
 from stemd.spool import Spool
 from stemd.status import Sidecar
@@ -114,15 +115,20 @@ def _list(spool: Spool, sidecar: Sidecar) -> bool:
     """Every stem with its format and frames, read from the files themselves; whether the frames are the song's."""
     assert sidecar.output is not None
     folder = spool.outbox / sidecar.output.dir
-    frames = sidecar.input.frames
-    print(safe(f"{sidecar.input.name}: {frames} frames, {sidecar.input.format}"))
+    song = sidecar.input
+    assert song.frames is not None
+    assert song.rate is not None
+    print(safe(f"{song.name}: {song.frames} frames, {song.format}"))
     right = True
     for file in sidecar.output.files:
-        info = soundfile.info(str(folder / file.name))
-        right = right and info.frames == frames
-        same = "the song's" if info.frames == frames else f"NOT the song's {frames}"
-        print(f"  {file.stem:14}{info.format} {info.subtype}, {info.samplerate} Hz, {info.frames} frames ({same})")
-        print(f"  {'':14}{folder / file.name}")
+        path = folder / file.name
+        found = reader.glance(path) if path.suffix in (".m4a", ".mp4") else sndfile.glance(path)
+        wanted = -(-song.frames * found.rate // song.rate)
+        right = right and found.frames == wanted
+        same = "the song's" if found.frames == wanted else f"NOT the song's {wanted}"
+        kind = path.suffix.removeprefix(".").upper()
+        print(f"  {file.stem:14}{kind} {found.subtype}, {found.rate} Hz, {found.frames} frames ({same})")
+        print(f"  {'':14}{path}")
     return right
 
 

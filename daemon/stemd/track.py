@@ -29,7 +29,9 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a decoded song. `channels` counts the spool's (1 or 2), `song_channels` the file's own."""
 
     format: str
-    """Container in lower case, as the sidecar shows it: `wav`, `flac`, `mp3`, `ogg`."""
+    """Container in lower case, as the sidecar shows it: `wav`, `flac`, `mp3`, `ogg`, `mp4`, `matroska` ..."""
+    codec: str = ""
+    """What the audio in it is coded with: `pcm`, `flac`, `mp3`, `vorbis`, `opus`, `aac`, `alac`, else FFmpeg's name."""
     subtype: str
     """libsndfile's name of the sample format: `PCM_16`, `PCM_24`, `FLOAT`, `VORBIS`, `OPUS`, `MPEG_LAYER_III` ..."""
     rate: int

@@ -4,7 +4,8 @@
     Separator   `demucs.api.Separator`, loaded once
     Command     the `demucs` command, which loads the model for each song
 
-All of them are processes, so that each has its own memory and none outlives its block. Results are removed between runs.
+All of them are processes, so that each has its own memory and none outlives its block. What they have separated is there
+for the length of a block too, and removed at its end.
 """
 
 import contextlib
@@ -18,22 +19,27 @@ from typing import Any
 
 import msgspec
 
-from stemd import client
+from stemd import client, documents
 from stemd import config as configuration
 from stemd.bench.messages import Done, Loaded, Setup, Task
 from stemd.bench.processes import child, last_line, peak_bytes
-from stemd.bench.report import Run, Song
+from stemd.bench.report import Run
+from stemd.bench.songs import Piece
 from stemd.commands.submit import RefusedError
 from stemd.commands.wait import Follower
 from stemd.job import EngineFacts, State
 from stemd.models.store import Where
+from stemd.naming import MANIFEST
 from stemd.spool import Spool
-from stemd.status import Sidecar
+from stemd.status import Manifest, Sidecar
 
 POLL_S = 0.01
 """No time is told more exactly than this."""
 
 STEMS = ("vocals", "instrumental")
+Stems = dict[str, Path]
+"""Where each of them lies."""
+
 FORMAT = "wav"
 """Demucs writes FLAC by a command of the system that may not be there, and MP3 by another encoder."""
 
@@ -97,7 +103,8 @@ class Stemd:
         if self._process.poll() is not None:
             raise RefusedError(f"the daemon has ended: {last_line(self._log)}")
 
-    def run(self, song: tuple[Path, Song]) -> Run:
+    @contextlib.contextmanager
+    def separated(self, song: Piece) -> Iterator[tuple[Run, Stems]]:
         path, facts = song
         self._count += 1
         follower = Follower(self._spool, f"{self._count} {path.name}")
@@ -110,10 +117,17 @@ class Stemd:
         sidecar = follower.song
         if sidecar is None or sidecar.state is not State.DONE or sidecar.output is None or sidecar.duplicate_of:
             raise RefusedError(follower.result(self._spool))
-        self._tidy(sidecar)
-        return Run(
-            song=facts, seconds=round(seconds, 3), separate_s=sidecar.timing.get("separate_s"), timing=sidecar.timing
+        folder = self._spool.outbox / sidecar.output.dir
+        manifest = documents.read(folder / MANIFEST, Manifest)
+        run = Run(
+            song=facts,
+            seconds=round(seconds, 3),
+            separate_s=sidecar.timing.get("separate_s"),
+            timing=sidecar.timing,
+            gain_db=None if manifest is None else round(manifest.gain_db, 3),
         )
+        yield run, {file.stem: folder / file.name for file in sidecar.output.files}
+        self._tidy(sidecar)
 
     def _tidy(self, sidecar: Sidecar) -> None:
         """Note what the processes took, and leave no result that could be found again."""
@@ -153,7 +167,8 @@ class Separator:
         with child(["stemd.bench.separator", setup], log, talks=True) as process:
             yield cls(process, folder, log)
 
-    def run(self, song: tuple[Path, Song]) -> Run:
+    @contextlib.contextmanager
+    def separated(self, song: Piece) -> Iterator[tuple[Run, Stems]]:
         path, facts = song
         assert self._process.stdin is not None
         began = time.monotonic()
@@ -163,7 +178,10 @@ class Separator:
         seconds = time.monotonic() - began
         self.peak_bytes = {"process": peak_bytes(self._process.pid)}
         self.gpu_peak_bytes = done.gpu_peak_bytes
-        return Run(song=facts, seconds=round(seconds, 3), separate_s=round(done.separate_s, 3))
+        stems = {stem: self._folder / f"{stem}.{FORMAT}" for stem in STEMS}
+        yield Run(song=facts, seconds=round(seconds, 3), separate_s=round(done.separate_s, 3)), stems
+        for path in stems.values():
+            path.unlink()
 
     def _hear(self) -> bytes:
         assert self._process.stdout is not None
@@ -180,11 +198,13 @@ class Command:
     def __init__(self, folder: Path, where: Where, device: str) -> None:
         folder.mkdir()
         self._folder, self._log = folder / "out", folder / "log"
+        self._results = self._folder / where.name
         self._words = ["demucs", "--repo", where.models, "-n", where.name, "-d", device, "--shifts", "0"]
         self.start_s: dict[str, float] = {}
         self.peak_bytes: dict[str, int] = {}
 
-    def run(self, song: tuple[Path, Song]) -> Run:
+    @contextlib.contextmanager
+    def separated(self, song: Piece) -> Iterator[tuple[Run, Stems]]:
         path, facts = song
         words = [*self._words, "--two-stems", "vocals", "-o", str(self._folder), str(path)]
         peak = self.peak_bytes.get("process", 0)
@@ -196,6 +216,8 @@ class Command:
             seconds = time.monotonic() - began
         if process.returncode:
             raise RefusedError(f"the demucs command has failed: {last_line(self._log)}")
-        shutil.rmtree(self._folder)
         self.peak_bytes = {"process": peak}
-        return Run(song=facts, seconds=round(seconds, 3))
+        named = self._results / path.name.rpartition(".")[0]
+        stems = {"vocals": named / f"vocals.{FORMAT}", "instrumental": named / f"no_vocals.{FORMAT}"}
+        yield Run(song=facts, seconds=round(seconds, 3)), stems
+        shutil.rmtree(self._folder)

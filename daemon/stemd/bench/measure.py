@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TypeVar
 
-from stemd.bench.report import Medians, Ratio, Run
+from stemd.bench.report import Medians, Ratio, Run, Sdr, SongSdr
 
 T = TypeVar("T")
 
@@ -46,6 +46,15 @@ def ratio(stemd: Sequence[Run], other: Sequence[Run]) -> Ratio:
             theirs.separate_s / ours.separate_s for ours, theirs in pairs if ours.separate_s and theirs.separate_s
         ),
     )
+
+
+def sdr(songs: Sequence[SongSdr]) -> Sdr:
+    """The median for each stem is of the songs that have a number for it."""
+    told: dict[str, list[float]] = {}
+    for song in songs:
+        for stem, value in song.stems.items():
+            told.setdefault(stem, []).extend([] if value is None else [value])
+    return Sdr(songs=tuple(songs), medians={stem: _median(values) for stem, values in told.items()})
 
 
 def _median(values: Iterable[float]) -> float | None:

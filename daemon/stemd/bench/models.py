@@ -17,7 +17,7 @@ STAND_IN = "htdemucs"
 RANDOM = "htdemucs-random"
 
 
-def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None]) -> Where:
+def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None], *, may_be_random: bool) -> Where:
     """Fill `folder` with the model `name`, or with the stand-in. Raises RefusedError, and what `Where.locate` raises."""
     folder.mkdir()
     there = Where(
@@ -31,7 +31,7 @@ def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None])
         there.locate()
         words.append(msgspec.json.encode(there).decode())
     except AudioProcessingError as error:
-        if name != STAND_IN or error.code is not Code.MODEL_MISSING:
+        if not may_be_random or name != STAND_IN or error.code is not Code.MODEL_MISSING:
             raise
         say(f"{error.message} Measured instead: random weights of the same architecture, which are as fast.")
         name = RANDOM

@@ -15,11 +15,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from stemd import __version__
-from stemd.bench import measure, report, songs, tables
+from stemd.bench import measure, references, report, songs, tables
 from stemd.bench.contenders import FORMAT, STEMS, Command, Separator, Stemd
 from stemd.bench.messages import Loaded
 from stemd.bench.models import RANDOM, prepare
+from stemd.bench.references import Judge
 from stemd.bench.report import COMMAND, SEPARATOR, STEMD, Report, Run
+from stemd.bench.songs import Piece
 from stemd.commands.submit import RefusedError
 from stemd.commands.text import safe
 from stemd.config import Config
@@ -43,6 +45,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     repeat: int
     with_command: bool
+    references: Path | None = None
 
 
 def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Report:
@@ -53,7 +56,9 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
         if load > BUSY * _cores():
             say(f"This machine is busy (load {load:.1f}): what is measured now says little.")
         playlist = songs.given(paths) or [songs.made(folder / "synthetic.flac", wishes.seconds)]
-        where = prepare(config, wishes.model or config.model.name, folder / "models", say)
+        judge = _judge(wishes.references, playlist, say)
+        name = wishes.model or config.model.name
+        where = prepare(config, name, folder / "models", say, may_be_random=wishes.references is None)
         stemd = Stemd(folder / "stemd", where, device=wishes.device, precision=wishes.precision)
         say("stemd starts, for the first time and once more.")
         with stemd.running("first"):
@@ -65,7 +70,7 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
         if wishes.with_command:
             field[COMMAND] = Command(folder / "command", where, separator.loaded.device)
         say("Each separates a short song that does not count.")
-        contenders = {name: each.run for name, each in field.items()}
+        contenders = {name: _judged(name, each, judge) for name, each in field.items()}
         warm_up = [songs.made(folder / "warm-up.flac", min(WARM_UP_S, wishes.seconds))]
         measure.alternate(contenders, warm_up, 1, lambda *_: None)
         runs = measure.alternate(contenders, playlist, wishes.repeat, lambda *told: say(_told(*told)))
@@ -87,7 +92,27 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
             engine=stemd.engine,
             contenders={name: _contender(each, runs[name]) for name, each in field.items()},
             ratios={name: measure.ratio(runs[STEMD], each) for name, each in runs.items() if name != STEMD},
+            sdr=judge.verdict(),
+            notes=tuple(judge.notes),
         )
+
+
+def _judge(folder: Path | None, playlist: Sequence[Piece], say: Say) -> Judge:
+    """One who has heard the songs themselves; without references he says nothing."""
+    judge = Judge({} if folder is None else references.find(folder, playlist, STEMS), say)
+    judge.hear_songs(playlist, STEMS)
+    return judge
+
+
+def _judged(name: str, each: Stemd | Separator | Command, judge: Judge) -> Callable[[Piece], Run]:
+    """Between two songs, when no clock runs, the stems are judged; then they go."""
+
+    def run(song: Piece) -> Run:
+        with each.separated(song) as (run, stems):
+            judge.hear(name, song, stems)
+        return run
+
+    return run
 
 
 def _told(name: str, number: int, run: Run) -> str:
@@ -132,10 +157,10 @@ def show(found: Report) -> None:
     console.print(Text(tables.machine(found), style="bold"))
     for fact in tables.facts(found):
         console.print(Text(safe(fact)))
-    for table in (tables.contenders(found), tables.steps(found)):
+    for table in tables.all_of(found):
         shown = RichTable(*(cell.replace("`", "") for cell in table.head))
         for row in table.rows:
-            shown.add_row(*row)
+            shown.add_row(*(Text(safe(cell)) for cell in row))
         console.print(shown)
 
 

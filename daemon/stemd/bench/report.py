@@ -13,6 +13,9 @@ SCHEMA = 1
 STEMD, SEPARATOR, COMMAND = "stemd", "separator", "command"
 """The contenders."""
 
+MIXTURE = "mixture"
+"""Among the SDRs, the songs themselves: what is to be beaten."""
+
 
 class Song(msgspec.Struct, frozen=True, kw_only=True):
     name: str
@@ -20,12 +23,16 @@ class Song(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One song through one contender. `separate_s` is the model's part, null where nobody tells."""
+    """One song through one contender. `separate_s` is the model's part, null where nobody tells.
+
+    `gain_db` is how far all stems were turned down so that none clips, null where nobody tells.
+    """
 
     song: Song
     seconds: float
     separate_s: float | None = None
     timing: dict[str, float] = {}
+    gain_db: float | None = None
 
 
 class Medians(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +65,20 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     separate: float | None
 
 
+class SongSdr(msgspec.Struct, frozen=True, kw_only=True):
+    """In dB by stem, of those that have a reference; null where there is no such number."""
+
+    song: Song
+    stems: dict[str, float | None]
+
+
+class Sdr(msgspec.Struct, frozen=True, kw_only=True):
+    """Of what came out of the first run of each song; a median is taken over songs."""
+
+    songs: tuple[SongSdr, ...]
+    medians: dict[str, float | None]
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """`load` is the average of the last minute before anything was measured: what else kept the cores busy."""
 
@@ -84,7 +105,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of `stemd bench`; `engine` is what stemd says that it separated with."""
+    """One run of `stemd bench`; `engine` is what stemd says that it separated with.
+
+    `sdr` is of the mixture and the contenders, where there were reference stems, and `notes` are what is to be known of
+    it; both came later than the other fields.
+    """
 
     schema: int
     date: str
@@ -94,6 +119,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineFacts
     contenders: dict[str, Contender]
     ratios: dict[str, Ratio]
+    sdr: dict[str, Sdr] = {}
+    notes: tuple[str, ...] = ()
 
 
 def encode(report: Report) -> bytes:

@@ -1,19 +1,22 @@
 """A report as tables: the cells, and Markdown for RESULTS.md. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from stemd.bench.report import COMMAND, SEPARATOR, STEMD, Report
+from stemd.bench.report import COMMAND, MIXTURE, SEPARATOR, STEMD, Report
 from stemd.commands import text
 
 NAMES = {
+    MIXTURE: "the song itself",
     STEMD: "stemd",
     SEPARATOR: "`Separator`, loaded once",
     COMMAND: "`demucs` command, cold",
 }
 UNKNOWN = "not measured"
+BAR = r"\|"
+"""In a cell of Markdown: a song may be called `A | B`."""
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +42,23 @@ def contenders(report: Report) -> Table:
     )
 
 
+def sdr(report: Report) -> Table:
+    """Over the songs, and where there are several, of each; no rows where there were no references."""
+    found = report.sdr.values()
+    rows = _by_stem("", [each.medians for each in found])
+    by_song = [[song.stems for song in each.songs] for each in found]
+    titles = [song.song.name for song in next(iter(found)).songs] if found else []
+    if len(titles) > 1:
+        for title, stems in zip(titles, zip(*by_song, strict=True), strict=True):
+            rows += _by_stem(f"{title}: ", stems)
+    return Table(head=("SDR in dB", *(NAMES[name] for name in report.sdr)), rows=tuple(rows))
+
+
+def _by_stem(title: str, columns: Sequence[Mapping[str, float | None]]) -> list[tuple[str, ...]]:
+    stems = columns[0] if columns else ()
+    return [(f"{title}{stem}", *(_number(each.get(stem)) for each in columns)) for stem in stems]
+
+
 def steps(report: Report) -> Table:
     """Where stemd's time goes, in seconds. Steps may run at the same time; `rest` is what none of them tells of."""
     found = report.contenders[STEMD].medians
@@ -61,22 +81,37 @@ def facts(report: Report) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in at.versions.items())
     songs = ", ".join(f"{song.name} ({text.clock(song.seconds)})" for song in report.songs)
     fallback = f"; {by.fallback}" if by.fallback else ""
-    return [
+    lines = [
         f"{report.date}; Linux {at.kernel}, files on {at.filesystem}, load {at.load:.1f} before; {versions}",
         f"{how.model}, {how.weights} weights; stemd on {by.device} in {by.precision}{fallback}; Demucs on {how.device}",
         f"{songs}, {text.some(how.repeat, 'time')} each in turn; medians; out come {' and '.join(how.stems)}, {how.format}",
     ]
+    if report.sdr:
+        lines.append("SDR against reference stems, of what came out the first time; higher is better, 0 is silence")
+        gains = {run.song.name: run.gain_db for run in report.contenders[STEMD].runs if run.gain_db}
+        lines += [
+            f"{song}: stemd has turned all stems down by {-gain:.1f} dB, so that none clips"
+            for song, gain in gains.items()
+        ]
+    return [*lines, *report.notes]
+
+
+def all_of(report: Report) -> list[Table]:
+    """Those that have something to tell."""
+    return [table for table in (contenders(report), sdr(report), steps(report)) if table.rows]
 
 
 def markdown(report: Report) -> str:
     """A section of RESULTS.md."""
     lines = [f"## {machine(report)}", "", *(f"- {fact}" for fact in facts(report)), ""]
-    return "\n".join([*lines, *_markdown(contenders(report)), "", *_markdown(steps(report)), ""])
+    for table in all_of(report):
+        lines += [*_markdown(table), ""]
+    return "\n".join(lines)
 
 
 def _markdown(table: Table) -> Iterable[str]:
     for cells in (table.head, ("---",) * len(table.head), *table.rows):
-        yield f"| {' | '.join(cells)} |".replace("|  |", "| |")
+        yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |".replace("|  |", "| |")
 
 
 def _number(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Where a model runs: the GPU if there is one and it works, else the CPU, and why. And how tensors get there and back."""
 
+import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -75,8 +76,9 @@ def free_mib(wanted: str) -> int | None:
 
 
 def give_back() -> None:
-    """Return the memory that is cached and not used."""
+    """Return the memory that is cached and not used. What an exception that is still there holds is in use."""
     if torch.cuda.is_available():
+        gc.collect()  # a network and its hooks hold each other
         torch.cuda.empty_cache()
 
 
@@ -86,14 +88,18 @@ def to_device(block: Tensor, device: torch.device) -> Tensor:
 
 
 def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same blocks in the machine's own memory, a few behind those of a GPU, which is not waited for until then."""
+    """The same blocks in the machine's own memory, a few behind those of a GPU, which is not waited for until then.
+
+    From a GPU they come frame by frame, as they will be written: it turns them in no time, and the processor does not.
+    """
     coming: deque[tuple[Tensor, torch.cuda.Event]] = deque()
     for block in blocks:
         if not block.is_cuda:
             yield block
             continue
-        host = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
-        host.copy_(block, non_blocking=True)
+        turned = block.mT.contiguous()
+        host = torch.empty(turned.shape, dtype=turned.dtype, pin_memory=True)
+        host.copy_(turned, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(torch.cuda.current_stream(block.device))
         coming.append((host, arrived))
@@ -106,4 +112,4 @@ def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
 def _arrived(coming: "deque[tuple[Tensor, torch.cuda.Event]]") -> Tensor:
     host, arrived = coming.popleft()
     arrived.synchronize()
-    return host
+    return host.mT

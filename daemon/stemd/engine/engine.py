@@ -192,7 +192,6 @@ class Engine:
         if self.networks != self.eager and not (out_of_memory and self.accelerated):
             return self.but(f"{why}; this song was done in float32").using(list(self.eager), device=str(self.device))
         if self.accelerated:
-            devices.give_back()
             return self.but(f"{why}; this song was done on the CPU")._on_cpu()
         raise error
 

@@ -133,19 +133,18 @@ class Separation:
 
     def _through(self, network: Network, windows: Tensor) -> Tensor:
         """Windows `[B, C, T]` through a network, in batches that the memory holds."""
-        heard = devices.to_device(windows, self._engine.device)
+        device, check = self._engine.device, self._plan.check
         emptied = False
         while True:
             try:
-                if len(heard) <= self._batch:
-                    return network(heard, self._plan.check)
-                parts = heard.split(self._batch)  # type: ignore[no-untyped-call]
-                return torch.cat([network(part, self._plan.check) for part in parts])
+                parts = windows.split(self._batch)  # type: ignore[no-untyped-call]
+                stems = [network(devices.to_device(part, device), check) for part in parts]
+                return stems[0] if len(stems) == 1 else torch.cat(stems)
             except torch.OutOfMemoryError:
                 if emptied:
                     raise
             # Here and not there: what the failed call held is only given up when its exception is.
-            size = min(self._batch, len(heard))
+            size = min(self._batch, len(windows))
             if size > 1:
                 self._batch = size // 2
                 self._note(f"out of memory with {size} segments at once; {self._batch} from then on")

@@ -5,43 +5,16 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
-READABLE = frozenset({"wav", "wave", "flac", "mp3", "ogg", "oga", "opus"})
+LIBSNDFILE = "wav wave flac mp3 ogg oga opus aif aiff aifc"
+FFMPEG = "aac ac3 alac amr ape au caf dff dsf dts m4a m4b mka mkv mov mp2 mp4 mpc ra snd spx tak tta w64 webm wma wv"
+NOBODY = "aa aax it kar m4p mid midi mod s3m shn vqf xm"
+"""Extensions by who reads them; of a video FFmpeg reads the first audio stream."""
+
+READABLE = frozenset(f"{LIBSNDFILE} {FFMPEG}".split())
 """Extensions that a song may have."""
 
-UNREADABLE = frozenset(
-    [
-        "aac",
-        "ac3",
-        "aif",
-        "aiff",
-        "aifc",
-        "alac",
-        "amr",
-        "ape",
-        "au",
-        "caf",
-        "dff",
-        "dsf",
-        "dts",
-        "m4a",
-        "m4b",
-        "mka",
-        "mkv",
-        "webm",
-        "mp2",
-        "mp4",
-        "mpc",
-        "ra",
-        "snd",
-        "spx",
-        "tak",
-        "tta",
-        "w64",
-        "wma",
-        "wv",
-    ]
-)
-"""Extensions of audio that we cannot read yet."""
+UNREADABLE = frozenset(NOBODY.split())
+"""Extensions of music that nothing here can decode: notes, trackers, and what is locked."""
 
 PARTS = ("part", "partial", "crdownload", "download", "filepart", "tmp", "aria2", "!qb", "ytdl")
 """Suffixes under which other programs keep what is not complete."""

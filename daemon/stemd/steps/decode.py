@@ -1,35 +1,32 @@
 """The song becomes a spool of float32 and the facts of a track.
 
-    song --View--> libsndfile --blocks--> two channels --> spool
+    song --View--> libsndfile or FFmpeg --blocks--> two channels --> spool
 
 Rules:
-- Content decides what a file is, never its name: libsndfile gets no name, so it cannot guess by the extension.
+- Content decides what a file is, never its name.
 - What the container declares is checked first (containers.py); a song that is cut short is never half of a track.
-- Blocks are read in order and never sought: soundfile seeks to where it already is after each read, which ends FLAC of
-  unknown length with an error and makes mpg123 start over without its bit reservoir.
+- libsndfile reads what it can, FFmpeg's libraries the rest.
 """
 
 from collections.abc import Callable, Iterator
-from io import SEEK_CUR, SEEK_END, SEEK_SET
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-import soundfile
 
-from stemd import containers, downmix
+from stemd import containers, downmix, sndfile
 from stemd.containers import Container
 from stemd.errors import AudioProcessingError, Code
-from stemd.track import BLOCK, Frames, SpoolWriter, Track, disk_error
+from stemd.ffmpeg import reader as ffmpeg
+from stemd.reading import DamagedError, NotReadableError, Reader, View
+from stemd.track import Frames, SpoolWriter, Track, disk_error
 
-ENDLESS = 1 << 62
-"""From here on a number of frames means that libsndfile does not know it (SF_COUNT_MAX)."""
+RATES = range(1_000, 6_000_000)
+"""Hz that can be meant, DSD's 2.8 to 5.6 million bits among them; the rest is a damaged header."""
 
-RATES = range(1_000, 1_000_001)
-"""Hz that can be meant; the rest is a damaged header."""
-
-SLACK = 2 * 1152
-"""Frames by which an MP3 may come out short: its first ones can lean on a bit reservoir that is not there."""
+SHARED = ("wav", "aiff", "ogg")
+"""Containers in which there can be codecs that libsndfile does not know; FFmpeg calls them the same."""
 
 
 def decode(
@@ -49,60 +46,21 @@ def decode(
         with song.open("rb") as file:
             container = _accepted(containers.look(file))
             view = View(file, container.head, container.start)
-            with _opened(view) as sound, SpoolWriter(spool) as writer:
+            with _opened(view, container) as sound, SpoolWriter(spool) as writer:
                 _refuse_early(sound, max_duration_s)
-                for block in _blocks(sound, view, container, check):
+                for block in _blocks(sound, view, check):
                     writer.write(block)
-                    if writer.frames > max_duration_s * sound.samplerate:
+                    if writer.frames > max_duration_s * sound.rate:
                         raise _too_long(None, max_duration_s)
                     progress(_fraction(writer.frames, sound, view))
-            return _track(sound, container, writer.frames, view)
+                return _track(sound, container, writer.frames)
     except OSError as error:
         raise disk_error(error, "decoding the song") from error
 
 
-class View:
-    """A file whose first `start` bytes are replaced by `head`; what libsndfile reads from.
-
-    soundfile loses exceptions raised under libsndfile, so an OSError is kept in `error` and looks like the file's end.
-    """
-
-    def __init__(self, file: BinaryIO, head: bytes, start: int) -> None:
-        self._file, self._head = file, head
-        self._shift = start - len(head)
-        self.size = file.seek(0, SEEK_END) - self._shift
-        self.furthest = 0
-        self.error: OSError | None = None
-        self._at = 0
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        self._at = max(0, offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self.size}[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, count: int) -> bytes:
-        data = self._head[self._at : self._at + count]
-        try:
-            if len(data) < count:
-                self._file.seek(self._at + len(data) + self._shift)
-                data += self._file.read(count - len(data))
-        except OSError as error:
-            self.error = error
-        self._at += len(data)
-        self.furthest = max(self.furthest, self._at)
-        return data
-
-
-class _Sound(soundfile.SoundFile):
-    def seekable(self) -> bool:
-        return False  # see the rules above: soundfile seeks only where this is true
-
-
 def _accepted(container: Container | None) -> Container:
     if container is None:
-        message = "The song is no audio that can be read here (WAV, AIFF, FLAC, MP3, Ogg); check the file."
+        message = "The song is no audio that can be read here (README, Formats); check the file, or convert it."
         raise AudioProcessingError(Code.BAD_AUDIO, message, "no known signature, no run of MP3 frames")
     if container.cut:
         raise AudioProcessingError(Code.TRUNCATED, f"The song is cut short, {container.cut}; copy it again.")
@@ -113,23 +71,47 @@ def _accepted(container: Container | None) -> Container:
     return container
 
 
-def _opened(view: View) -> _Sound:
-    try:
-        return _Sound(cast(BinaryIO, view))
-    except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        if view.error:
-            raise view.error from error
-        detail = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-        message = "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."
-        raise AudioProcessingError(Code.BAD_AUDIO, message, detail) from error
+@contextmanager
+def _opened(view: View, container: Container) -> Iterator[Reader]:
+    """The song, by the library that can read it."""
+    with ExitStack() as stack:
+        try:
+            sound = stack.enter_context(_reader(view, container))
+        except NotReadableError as error:
+            if view.error:
+                raise view.error from error
+            message = (
+                "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."
+            )
+            raise AudioProcessingError(Code.BAD_AUDIO, message, str(error)) from error
+        yield sound
 
 
-def _refuse_early(sound: _Sound, max_duration_s: float) -> None:
-    if sound.samplerate not in RATES:
-        message = f"The song claims {sound.samplerate} frames a second; its header is damaged."
+@contextmanager
+def _reader(view: View, container: Container) -> Iterator[Reader]:
+    with ExitStack() as stack:
+        if container.demuxer:
+            yield stack.enter_context(ffmpeg.opened(cast(BinaryIO, view), container.demuxer))
+            return
+        try:
+            sound: Reader = stack.enter_context(sndfile.opened(view, container))
+        except NotReadableError as first:
+            if container.format not in SHARED or view.error:
+                raise
+            try:
+                view.seek(0)
+                sound = stack.enter_context(ffmpeg.opened(cast(BinaryIO, view), container.format))
+            except NotReadableError:
+                raise first from None
+        yield sound
+
+
+def _refuse_early(sound: Reader, max_duration_s: float) -> None:
+    if sound.rate not in RATES:
+        message = f"The song claims {sound.rate} frames a second; its header is damaged."
         raise AudioProcessingError(Code.BAD_AUDIO, message)
-    if sound.frames < ENDLESS and sound.frames > max_duration_s * sound.samplerate:
-        raise _too_long(sound.frames / sound.samplerate, max_duration_s)
+    if sound.declared is not None and sound.declared > max_duration_s * sound.rate:
+        raise _too_long(sound.declared / sound.rate, max_duration_s)
 
 
 def _too_long(duration_s: float | None, limit_s: float) -> AudioProcessingError:
@@ -138,37 +120,35 @@ def _too_long(duration_s: float | None, limit_s: float) -> AudioProcessingError:
     return AudioProcessingError(Code.TOO_LONG, message)
 
 
-def _blocks(sound: _Sound, view: View, container: Container, check: Callable[[], None]) -> Iterator[Frames]:
+def _blocks(sound: Reader, view: View, check: Callable[[], None]) -> Iterator[Frames]:
     """The song's blocks in one or two channels, every sample a number, to the song's very end or an error."""
-    channels = sound.channels
-    down = downmix.matrix(container.layout(channels), channels) if channels > 2 else None
+    down = downmix.matrix(sound.layout, sound.channels) if sound.channels > 2 else None
     done = 0
-    size = 2 * BLOCK // max(channels, 2)  # memory does not grow with channels, of which a header can claim 1,024
+    blocks = sound.blocks()
     while True:
         check()
         try:
-            block = np.asarray(sound.read(size, dtype="float32", always_2d=True), np.float32)
-        except soundfile.SoundFileError as error:
+            block = next(blocks, None)
+        except DamagedError as error:
             raise view.error or _stopped(done, sound, view, str(error)) from error
         if view.error:
             raise view.error
-        if not len(block):
+        if block is None:
             break
-        _refuse_not_finite(block, done, sound.samplerate)
+        _refuse_not_finite(block, done, sound.rate)
         done += len(block)
         yield block if down is None else block @ down
-    slack = SLACK if sound.subtype == "MPEG_LAYER_III" else 0
-    if done + slack < sound.frames < ENDLESS:
+    if sound.declared is not None and done + sound.slack < sound.declared:
         raise _stopped(done, sound, view, None)
     if not done:
         raise AudioProcessingError(Code.BAD_AUDIO, "The song holds no audio: it is zero frames long.")
 
 
-def _stopped(done: int, sound: _Sound, view: View, detail: str | None) -> AudioProcessingError:
+def _stopped(done: int, sound: Reader, view: View, detail: str | None) -> AudioProcessingError:
     """Decoding ended too early: the song is cut short or has a hole, or, if nothing came out, it is no use at all."""
     if not done and view.furthest < view.size:
         return AudioProcessingError(Code.BAD_AUDIO, "The song cannot be decoded: it is damaged at its start.", detail)
-    whole = f" of {sound.frames:,}" if sound.frames < ENDLESS else ""
+    whole = f" of {sound.declared:,}" if sound.declared is not None else ""
     message = f"The song is cut short or damaged, {done:,}{whole} frames could be decoded; copy it again."
     return AudioProcessingError(Code.TRUNCATED, message, detail)
 
@@ -181,27 +161,24 @@ def _refuse_not_finite(block: Frames, before: int, rate: int) -> None:
         raise AudioProcessingError(Code.NOT_FINITE, message)
 
 
-def _fraction(done: int, sound: _Sound, view: View) -> float:
-    fraction = done / sound.frames if sound.frames < ENDLESS else view.tell() / view.size
+def _fraction(done: int, sound: Reader, view: View) -> float:
+    fraction = done / sound.declared if sound.declared else view.tell() / view.size
     return min(fraction, 1.0)
 
 
-def _track(sound: _Sound, container: Container, frames: int, view: View) -> Track:
+def _track(sound: Reader, container: Container, frames: int) -> Track:
     warnings = container.warnings
     if sound.channels > 2:
-        known = container.layout(sound.channels)
-        how = "mixed down to two" if known else "of unknown positions; their mean is on both sides"
+        how = "mixed down to two" if sound.layout else "of unknown positions; their mean is on both sides"
         warnings += (f"The song has {sound.channels} channels, {how}.",)
-    bitrate = container.bitrate
-    if container.format == "ogg":
-        bitrate = round(view.size * 8 * sound.samplerate / frames / 1000)
     return Track(
         format=container.format,
+        codec=sound.codec,
         subtype=sound.subtype,
-        rate=sound.samplerate,
+        rate=sound.rate,
         channels=min(sound.channels, 2),
         song_channels=sound.channels,
         frames=frames,
-        bitrate=bitrate,
+        bitrate=sound.bitrate,
         warnings=warnings,
     )

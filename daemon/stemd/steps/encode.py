@@ -1,10 +1,11 @@
 """Stems become files: writing them, and proving that they can be read.
 
-    blocks x gain --round, clamp--> libsndfile --Sink--> file --repeatable, fsync--> sha256
+    blocks x gain --dither, round--> libsndfile or FFmpeg --Sink--> file --tags, repeatable, fsync--> sha256
 
 Rules:
-- Integers are rounded here and given to libsndfile as integers: its own way from float cuts off instead of rounding.
-- The same stems give the same bytes: no dither, no time of day in float WAVs, no random numbers for Ogg's streams.
+- Integers are rounded here and given to the libraries as integers: libsndfile's own way from float cuts off instead.
+- Bits are dropped once, with dither. 32 bits are as many as a float has, and need none.
+- The same stems give the same bytes: no time of day in float WAVs, no random numbers that are not seeded.
 - Lossy codecs may overshoot full scale when they are decoded; they are left to it.
 """
 
@@ -12,22 +13,22 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import msgspec
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from stemd import ogg
+from stemd import mpeg, ogg, sndfile
+from stemd.dither import Dither
 from stemd.errors import AudioProcessingError, Code
-from stemd.formats import BITS, FORMATS, Target, compression_level
-from stemd.track import BLOCK, Frames, disk_error
-
-RF64_FROM = (1 << 32) - (1 << 16)
-"""Bytes of audio from which a WAV's 32-bit sizes may not do, header included; the file becomes an RF64."""
-
+from stemd.ffmpeg import reader, writer
+from stemd.formats import BITS, DITHERED, FORMATS, Target
+from stemd.reading import DamagedError, Glance, NotReadableError
+from stemd.sink import NotWritableError, Sink
+from stemd.track import Frames, disk_error
 
 SERIAL = 1
 """The number of the one stream in an Ogg; libsndfile draws a random one, which only chained streams need."""
@@ -49,24 +50,33 @@ class StemFile(msgspec.Struct, frozen=True, kw_only=True):
     gain_db: float
 
 
-def write(
-    blocks: Iterable[Frames],
-    path: Path,
-    target: Target,
-    *,
-    frames: int,
-    check: Callable[[], None],
-    gain: float = 1.0,
-    clamp: bool = False,
-) -> StemFile:
-    """Writes `blocks`, `[T, target.channels]` at `target.rate`, times `gain`, to a new file, durably.
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How a stem is written. `check` is called between blocks and stops by raising."""
 
-    `frames` is how many there will be; `clamp` limits float and lossy formats to full scale as well; `check` is called
-    between blocks and stops by raising. Raises `AudioProcessingError`: NO_SPACE, IO_ERROR, BAD_OUTPUT, INTERNAL_ERROR.
+    check: Callable[[], None]
+    gain: float = 1.0
+    clamp: bool = False
+    """Whether float and lossy formats are limited to full scale as well."""
+    seed: int = 0
+    """Of the dither."""
+    hear: Callable[[Frames], None] = lambda _: None
+    """Gets each block as it is written, `[T, C]`, before a lossy codec has it."""
+    dress: Callable[[Path], None] = lambda _: None
+    """Adds tags to the written file."""
+
+
+def write(blocks: Iterable[Frames], path: Path, target: Target, *, frames: int, how: Manner) -> StemFile:
+    """Writes `blocks`, `[T, target.channels]` at `target.rate`, to a new file, durably; `frames` of them will come.
+
+    Raises `AudioProcessingError`: NO_SPACE, IO_ERROR, BAD_OUTPUT, INTERNAL_ERROR; and what `how` raises.
     """
     try:
         with Sink(path) as sink:
-            written, peak = _encode(_samples(blocks, target.subtype, gain, clamp, check), sink, target, frames)
+            written, peak = _encode(_samples(blocks, target.subtype, how), sink, target, frames)
+        if target.format == "mp3":
+            with path.open("r+b") as file:
+                mpeg.note_length(file, written)
+        how.dress(path)
         size, digest = _settle(path, target)
     except OSError as error:
         raise disk_error(error, path.name) from error
@@ -80,82 +90,43 @@ def write(
         bytes=size,
         sha256=digest,
         peak=peak,
-        gain_db=20 * float(np.log10(gain)),
+        gain_db=20 * float(np.log10(how.gain)),
     )
 
 
-def verify(path: Path, expected: StemFile, frames: int) -> None:
-    """Opens a written file again: format, frames, rate and channels, and its first and last block can be read."""
+def verify(path: Path, expected: StemFile, frames: int, check: Callable[[], None] = lambda: None) -> None:
+    """Opens a written file again: format, frames, rate and channels, and its audio can be read. `check` stops it."""
     try:
-        with soundfile.SoundFile(path) as sound:
-            found = (sound.subtype, sound.samplerate, sound.channels, sound.frames)
-            first = sound.read(BLOCK, dtype="float32", always_2d=True)
-            sound.seek(max(0, frames - BLOCK))
-            last = sound.read(BLOCK, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
+        found = reader.glance(path, check=check) if FORMATS[expected.format].suffix == "m4a" else sndfile.glance(path)
+        size = path.stat().st_size
+    except (OSError, NotReadableError, DamagedError) as error:
         raise _bad_output(path, f"it cannot be read back: {error}") from error
-    wanted = (expected.subtype, expected.rate, expected.channels, frames)
+    wanted = Glance(subtype=expected.subtype, rate=expected.rate, channels=expected.channels, frames=frames)
     if found != wanted:
         raise _bad_output(path, f"it has {found} instead of {wanted}")
-    if not len(first) == len(last) == min(frames, BLOCK) or path.stat().st_size != expected.bytes:
+    if size != expected.bytes:
         raise _bad_output(path, "it is shorter than it says")
 
 
-class Sink:
-    """The file that libsndfile writes to.
-
-    soundfile loses exceptions raised under libsndfile, and libsndfile goes on after a short write. So the first OSError
-    is kept, everything after it is dropped, and `complain` raises it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self._file = path.open("xb", buffering=0)  # never what a link points to
-        self._error: OSError | None = None
-
-    def __enter__(self) -> "Sink":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, data: bytes) -> int:
-        left = memoryview(data)
+def verify_streams(path: Path, expected: Iterable[Glance], check: Callable[[], None]) -> None:
+    """Sees that each stream of a file reads back as the file did that it was made of. Raises BAD_OUTPUT."""
+    for number, wanted in enumerate(expected):
         try:
-            while left and self._error is None:
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            self._error = error
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._kept(lambda: self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return self._kept(self._file.tell)
-
-    def _kept(self, work: Callable[[], int]) -> int:
-        try:
-            return work()
-        except OSError as error:
-            self._error = self._error or error
-            return -1
-
-    def complain(self) -> None:
-        if self._error:
-            raise self._error
+            found = reader.glance(path, number, check)
+        except (OSError, NotReadableError, DamagedError) as error:
+            raise _bad_output(path, f"its stream {number} cannot be read back: {error}") from error
+        if found != wanted:
+            raise _bad_output(path, f"its stream {number} has {found} instead of {wanted}")
 
 
-class _Sound(soundfile.SoundFile):
-    def seekable(self) -> bool:
-        return False  # soundfile seeks to the end and back around each block where this is true
-
-
-def container(target: Target, frames: int) -> str:
-    """libsndfile's major format for that many frames."""
-    width = BITS.get(target.subtype, 32) // 8 * target.channels
-    huge = target.format == "wav" and frames * width >= RF64_FROM
-    return "RF64" if huge else FORMATS[target.format].container
+def finish(path: Path, target: Target, make: Callable[[Path], None], dress: Callable[[Path], None]) -> tuple[int, str]:
+    """A file that `make` writes as a whole: tagged and durable. Its size and sha256. Raises NO_SPACE and IO_ERROR."""
+    try:
+        make(path)
+        dress(path)
+        return _settle(path, target)
+    except OSError as error:
+        raise disk_error(error, path.name) from error
 
 
 def _encode(
@@ -164,52 +135,46 @@ def _encode(
     """How many frames were written, and their peak."""
     written, peak = 0, 0.0
     try:
-        with _Sound(cast(BinaryIO, sink), "w", format=container(target, frames), **_settings(target)) as sound:
+        with _created(sink, target, frames) as file:
             for block, highest in samples:
-                sound.write(block)
+                file.write(block)
                 sink.complain()
                 written, peak = written + len(block), max(peak, highest)
-    except OSError:
-        raise  # io.UnsupportedOperation is a ValueError as well
-    except (soundfile.SoundFileError, TypeError, ValueError) as error:
+    except NotWritableError as error:
         sink.complain()
-        message = f"libsndfile cannot write {target.format} with {target.channels} channels at {target.rate} Hz."
+        message = f"{target.format} cannot be written with {target.channels} channels at {target.rate} Hz."
         raise AudioProcessingError(Code.INTERNAL_ERROR, message, str(error)) from error
     sink.complain()
     return written, peak
 
 
-def _settings(target: Target) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "samplerate": target.rate,
-        "channels": target.channels,
-        "subtype": target.subtype,
-    }
-    if target.bitrate is not None:
-        settings["compression_level"] = compression_level(target.format, target.bitrate, target.rate, target.channels)
-    if target.format == "mp3":
-        settings["bitrate_mode"] = "CONSTANT"
-    return settings
+def _created(
+    sink: Sink, target: Target, frames: int
+) -> AbstractContextManager[sndfile.Writer] | AbstractContextManager[writer.Writer]:
+    if FORMATS[target.format].encoder:
+        return writer.created(cast(BinaryIO, sink), target)
+    return sndfile.created(sink, target, frames)
 
 
-def _samples(
-    blocks: Iterable[Frames], subtype: str, gain: float, clamp: bool, check: Callable[[], None]
-) -> Iterator[tuple[NDArray[Any], float]]:
-    """What libsndfile gets for each block, and its peak."""
-    bits = BITS.get(subtype)
+def _samples(blocks: Iterable[Frames], subtype: str, how: Manner) -> Iterator[tuple[NDArray[Any], float]]:
+    """What the library gets for each block, and its peak."""
+    bits, dither = BITS.get(subtype), Dither(how.seed)
     for block in blocks:
-        check()
-        scaled = block * np.float64(gain)
-        samples = np.clip(scaled, -1, 1) if clamp and bits is None else scaled
+        how.check()
+        scaled = block * np.float64(how.gain)
+        samples = np.clip(scaled, -1, 1) if how.clamp and bits is None else scaled
         if not np.isfinite(samples).all():
             raise AudioProcessingError(Code.BAD_OUTPUT, "A stem has samples that are not numbers; report this.")
-        yield _integers(samples, bits) if bits else (samples.astype(np.float32), _peak(samples))
+        floats = samples.astype(np.float32)
+        how.hear(floats)
+        yield _integers(samples, bits, dither) if bits else (floats, _peak(samples))
 
 
-def _integers(samples: NDArray[np.float64], bits: int) -> tuple[NDArray[np.int32], float]:
-    """Rounded to `bits`, as the upper bits of 32, which is where libsndfile takes them from."""
+def _integers(samples: NDArray[np.float64], bits: int, dither: Dither) -> tuple[NDArray[np.int32], float]:
+    """Rounded to `bits`, as the upper bits of 32, which is where the libraries take them from."""
     half = 2 ** (bits - 1)
-    steps = np.clip(np.rint(samples * half), -half, half - 1)
+    steps = dither.rounded(samples * half) if bits <= DITHERED else np.rint(samples * half)
+    steps = np.clip(steps, -half, half - 1)
     return (steps * 2 ** (32 - bits)).astype(np.int32), _peak(steps) / half
 
 

@@ -5,6 +5,8 @@ A stem is a weighted sum of the model's parts, and in one case of the song:
     vocals            1 x vocals
     instrumental      the other parts added up, or the song minus the vocals
     no_NAME           the same for NAME
+    guide             instrumental, and the vocals at a level for singers who want help
+    master            1 x the song, for files that hold it beside its stems
 
 The sum is float32 and in a fixed order, the song first, then the parts as the model lists them: same input, same bits.
 """
@@ -21,6 +23,11 @@ SONG = "(song)"
 """Stands for the song itself among the names of parts; no model can have a part of that name."""
 
 VOCALS = "vocals"
+GUIDE = "guide"
+MASTER = "master"
+
+FLOOR_DB = -200.0
+"""What a residual of nothing at all is given as: JSON has no infinity."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,23 +35,35 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """Stem, in the order asked for -> part or SONG, in the order of summation -> coefficient."""
     needed: frozenset[str]
     """The parts that have to be computed."""
+    cover: tuple[str, ...] = ()
+    """Those of the stems that together are the song; empty where none are."""
 
 
 def recipe(
-    stems: Sequence[str], parts: Sequence[str], *, instrumental: str = "auto", alone: Iterable[str] = ()
+    stems: Sequence[str],
+    parts: Sequence[str],
+    *,
+    instrumental: str = "auto",
+    alone: Iterable[str] = (),
+    guide_db: float = 0.0,
+    master: bool = False,
 ) -> Recipe:
     """How to make `stems` from a model's `parts`.
 
     `instrumental` says how everything-but-one is made: `add` the others, take the song `minus` the one, or `auto`:
     minus where the one is among `alone` (parts that can be computed without the rest) and that saves most of the work.
+    `guide_db` is the level of the vocals in `guide`. With `master` the song itself comes first.
     """
     if not stems:
         raise AudioProcessingError(Code.BAD_OPTIONS, f"No stems are asked for; the model offers {_offer(parts)}.")
     omitted = {stem: _omits(stem, parts) for stem in dict.fromkeys(stems)}
     if instrumental == "auto":
         instrumental = _cheaper(omitted, parts, frozenset(alone))
-    rows = {stem: _row(stem, without, parts, instrumental) for stem, without in omitted.items()}
-    return Recipe(stems=rows, needed=frozenset(part for row in rows.values() for part in row if part != SONG))
+    rows = {stem: _row(stem, without, parts, instrumental, guide_db) for stem, without in omitted.items()}
+    if master:
+        rows = {MASTER: {SONG: 1.0}, **rows}
+    needed = frozenset(part for row in rows.values() for part in row if part != SONG)
+    return Recipe(stems=rows, needed=needed, cover=_cover(omitted, parts))
 
 
 def blend(blocks: Mapping[str, Frames], song: Frames, coefficients: Mapping[str, float]) -> Frames:
@@ -60,6 +79,13 @@ def peak(block: Frames) -> float:
     return float(np.max(np.abs(block), initial=0.0))
 
 
+def residual_db(song: float, rest: float) -> float | None:
+    """How far below the song what its stems leave of it lies, from the energies of both; null for a silent song."""
+    if not song:
+        return None
+    return max(FLOOR_DB, 10 * float(np.log10(rest / song))) if rest else FLOOR_DB
+
+
 def joint_gain(peaks: Mapping[str, float], clip: str, ceiling: float = 1.0) -> float:
     """The gain, at most 1, for all stems of a song: under `joint`, what brings the loudest down to `ceiling`.
 
@@ -70,10 +96,10 @@ def joint_gain(peaks: Mapping[str, float], clip: str, ceiling: float = 1.0) -> f
 
 
 def _omits(stem: str, parts: Sequence[str]) -> str | None:
-    """The part that a stem leaves out, None if it is a part itself."""
+    """The part that a stem leaves out, or has at another level; None if it is a part itself."""
     if stem in parts:
         return None
-    without = VOCALS if stem == "instrumental" else stem.removeprefix("no_")
+    without = VOCALS if stem in ("instrumental", GUIDE) else stem.removeprefix("no_")
     if without == stem or without not in parts:
         message = f'The model has no stem "{stem}"; it offers {_offer(parts)}.'
         raise AudioProcessingError(Code.BAD_OPTIONS, message)
@@ -81,8 +107,16 @@ def _omits(stem: str, parts: Sequence[str]) -> str | None:
 
 
 def _offer(parts: Sequence[str]) -> str:
-    names = [*parts, *(["instrumental"] if VOCALS in parts else []), *(f"no_{part}" for part in parts)]
+    names = [*parts, *(["instrumental", GUIDE] if VOCALS in parts else []), *(f"no_{part}" for part in parts)]
     return ", ".join(names)
+
+
+def _cover(omitted: Mapping[str, str | None], parts: Sequence[str]) -> tuple[str, ...]:
+    """All parts, or one and what is left without it."""
+    if set(parts) <= omitted.keys():
+        return tuple(parts)
+    pairs = ((without, stem) for stem, without in omitted.items() if without in omitted and stem != GUIDE)
+    return next(((str(without), stem) for without, stem in pairs), ())
 
 
 def _cheaper(omitted: Mapping[str, str | None], parts: Sequence[str], alone: frozenset[str]) -> str:
@@ -93,9 +127,11 @@ def _cheaper(omitted: Mapping[str, str | None], parts: Sequence[str], alone: fro
     return "minus" if left_out <= alone and 2 * len(asked | left_out) < len(added) else "add"
 
 
-def _row(stem: str, without: str | None, parts: Sequence[str], instrumental: str) -> dict[str, float]:
+def _row(stem: str, without: str | None, parts: Sequence[str], instrumental: str, guide_db: float) -> dict[str, float]:
     if without is None:
         return {stem: 1.0}
+    level = 10 ** (guide_db / 20) if stem == GUIDE else 0.0
     if instrumental == "minus":
-        return {SONG: 1.0, without: -1.0}
-    return {part: 1.0 for part in parts if part != without}
+        return {SONG: 1.0, without: level - 1.0}
+    others = {part: 1.0 for part in parts if part != without}
+    return {**others, without: level} if level else others

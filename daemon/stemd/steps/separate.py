@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stemd.engine import device as devices
 from stemd.engine.engine import Engine, Plan, SegmentProgress, Song
 from stemd.engine.resample import model_ratio, resample
 from stemd.engine.segments import Read, measure, normalised
@@ -56,6 +57,8 @@ def separate(
                 except (RuntimeError, AudioProcessingError) as error:
                     engine = engine.instead(error)
                     log.warning("%s: %s", engine.facts.fallback, error)
+                # Here and not there: what the failed engine held is only given up when its exception is.
+                devices.give_back()
     finally:
         heard.unlink(missing_ok=True)
 

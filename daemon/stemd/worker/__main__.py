@@ -224,6 +224,7 @@ class _Song:
                 job_id=self._job_id,
                 files=result.files,
                 gain_db=result.gain_db,
+                residual_db=result.residual_db,
                 engine=result.engine,
                 timing=result.timing,
                 warnings=result.warnings,

@@ -132,6 +132,7 @@ class Finished(_Message, frozen=True):
     engine: EngineFacts
     timing: dict[str, float]
     warnings: tuple[str, ...]
+    residual_db: float | None = None
     gpu_peak_bytes: int | None = None
 
 

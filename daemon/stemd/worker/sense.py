@@ -5,7 +5,7 @@ says is believed that would not be possible: a rate of 0 is divided by, a name w
 """
 
 from stemd.job import Job, StemFile, Tick
-from stemd.naming import MANIFEST
+from stemd.naming import MANIFEST, ONE_FILE
 from stemd.track import Track
 from stemd.worker.messages import Decoded, Finished, FromWorker, Progressed, Stopped
 
@@ -40,11 +40,16 @@ def doubt_of(message: FromWorker, job: Job, *, is_stopped: bool) -> str | None:
             return "it stopped a song that nobody stopped"
         case Finished() if job.track is None:
             return "it finished a song that it had not decoded"
-        case Finished(files=files) if sorted(file.stem for file in files) != sorted(job.options.stems):
+        case Finished(files=files) if sorted(file.stem for file in files) != _ordered(job):
             return "it finished other stems than it was asked for"
         case Finished(files=files) if len({file.name for file in files}) < len(files):
             return "it gave two stems one name"
     return None
+
+
+def _ordered(job: Job) -> list[str]:
+    """What its files are stems of."""
+    return [ONE_FILE] if job.options.naming == ONE_FILE else sorted(job.options.stems)
 
 
 def _is_track(track: Track) -> bool:

@@ -32,9 +32,11 @@ def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
             return _noted(_engine(loaded, name, order, order.device), too_large, name)
         except ModelTooLargeError:
             too_large.append(name)
-    # Not even the last one fits: the CPU has room for the first.
-    engine = _engine(_load(names[0], order, tell), names[0], order, "cpu")
-    return _noted(engine, too_large, names[0])
+    # Not even the last one fits: the CPU has room for the first, and stands in while others have the GPU's memory.
+    devices.give_back()
+    engine = _noted(_engine(_load(names[0], order, tell), names[0], order, "cpu"), too_large, names[0])
+    engine.on_stand_in = True
+    return engine
 
 
 def _load(name: str, order: Warm, tell: Callable[[str], None]) -> LoadedModel:

@@ -1,0 +1,1 @@
+"""FFmpeg's room: the one place in which av is imported."""

@@ -1,0 +1,189 @@
+"""Stem files: one `.stem.mp4` with a song and its four stems, which DJ programs play apart (Native Instruments Stems).
+
+    ftyp  free  mdat                         the five streams' packets in turn, exactly as they were encoded
+    moov
+      mvhd                                   the movie's clock ticks once a frame, so that edit lists stay exact
+      trak x 5  edts/elst  mdia              master (enabled), drums, bass, other, vocals (disabled)
+      udta
+        meta/ilst                            tags, for whoever writes them later
+        stem                                 JSON: names and colors of the four, what to do on the master bus
+
+- Nothing is encoded anew: each stream decodes to exactly what its own file does. Where a player starts and ends in it is
+  its edit list; at FFmpeg's usual 1000 ticks a second, the end would be a millisecond too early or too late.
+- An ordinary player plays the one enabled track. All five are in one alternate group: never two at once.
+- FFmpeg writes `moov` last and `udta` last in it, so the atom is appended and the two sizes above it grow; nothing
+  moves, and no chunk offset changes. The same input gives the same bytes.
+
+The atom's shape is as NI's Stem Creator writes it and Mixxx reads it (src/track/steminfoimporter.cpp); its colors are
+Okabe and Ito's, which color-blind people can tell apart. Compressor and limiter are there, and off.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import msgspec
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
+
+NAMES = ("Drums", "Bass", "Other", "Vocals")
+
+COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+
+MASTERING = {
+    "compressor": {
+        "enabled": False,
+        "input_gain": 0.5,
+        "output_gain": 0.5,
+        "threshold": 0,
+        "dry_wet": 50,
+        "attack": 0.003,
+        "release": 0.3,
+        "ratio": 3,
+        "hp_cutoff": 300,
+    },
+    "limiter": {"enabled": False, "threshold": 0, "ceiling": -0.35, "release": 0.05},
+}
+
+CODECS = ("aac", "alac")
+
+MOOV, UDTA, STEM = b"moov", b"udta", b"stem"
+
+LARGEST = 1 << 16
+"""Bytes of JSON that are read; real atoms have some 500."""
+
+BOXES = 10_000
+"""Boxes that are looked at on one level; a file of ours has four, and five or six in `moov`."""
+
+BUFFER = 1 << 18
+"""Bytes that FFmpeg reads or writes at a time through Python."""
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True):
+    """A box (atom) of an MP4: positions of its header, its content and its end."""
+
+    kind: bytes
+    start: int
+    content: int
+    stop: int
+
+
+def write(path: Path, streams: Sequence[Path], *, names: Sequence[str] = NAMES) -> None:
+    """Makes a new file at `path` of five finished `.m4a` files: the master, then what `names` names.
+
+    All five have the same codec (AAC or ALAC), rate and channels, else `ValueError`. `OSError` passes as it is. What is
+    at `path` after an error is not to be used; nothing is synced.
+    """
+    if len(streams) != 1 + len(COLORS) or len(names) != len(COLORS):
+        raise ValueError(f"A stem file has 5 streams and 4 names, not {len(streams)} and {len(names)}")
+    stems = [{"name": name, "color": color} for name, color in zip(names, COLORS, strict=True)]
+    path.unlink(missing_ok=True)
+    with path.open("xb+") as file:  # never what a link points to
+        _remux(file, streams)
+        _append(file, msgspec.json.encode({"mastering_dsp": MASTERING, "stems": stems, "version": 1}))
+
+
+def atom(path: Path) -> dict[str, Any] | None:
+    """The stem atom of any file, parsed; None where there is none, or none that can be understood. `OSError` passes."""
+    with path.open("rb") as file:
+        box = _find(file, MOOV, UDTA, STEM)
+        if box is None or box.stop - box.content > LARGEST:
+            return None
+        file.seek(box.content)
+        data = file.read(box.stop - box.content)
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _remux(file: BinaryIO, paths: Sequence[Path]) -> None:
+    """Copies the packets of one audio stream a file. Files are Python's, so that their errors arrive as they are."""
+    try:
+        with ExitStack() as stack:
+            inputs = [_audio(stack, path) for path in paths]
+            kinds = {(each.codec_context.name, each.rate, each.channels) for _, each in inputs}
+            if len(kinds) != 1:
+                raise ValueError(f"The streams of a stem file must be alike: {sorted(kinds)}")
+            options = {"fflags": "+bitexact", "movie_timescale": str(inputs[0][1].rate)}
+            output = stack.enter_context(av.open(file, "w", format="mp4", options=options, buffer_size=BUFFER))
+            tracks = [output.add_stream_from_template(each) for _, each in inputs]
+            tracks[0].disposition = Disposition.default
+            for packets in zip_longest(*(container.demux(each) for container, each in inputs)):
+                for packet, track in zip(packets, tracks, strict=True):
+                    if packet is not None and packet.dts is not None:  # the last of each is empty, a flush
+                        packet.stream = track
+                        output.mux(packet)
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(f"The streams cannot be put into one file: {error}") from error
+
+
+def _audio(stack: ExitStack, path: Path) -> tuple[InputContainer, AudioStream]:
+    """A file and the audio stream in it; a cover, which FFmpeg shows as video, is left behind."""
+    file = stack.enter_context(path.open("rb"))
+    container = stack.enter_context(av.open(file, "r", format="mp4", buffer_size=BUFFER))
+    if len(container.streams.audio) != 1:
+        raise ValueError(f"{path.name} has {len(container.streams.audio)} audio streams, not one")
+    stream = container.streams.audio[0]
+    if stream.codec_context.name not in CODECS:
+        raise ValueError(f"{path.name} is {stream.codec_context.name}, not one of {', '.join(CODECS)}")
+    return container, stream
+
+
+def _append(file: BinaryIO, content: bytes) -> None:
+    """Puts the stem atom at the end of `udta`, which is the end of `moov` and of the file."""
+    file.flush()
+    size = file.seek(0, os.SEEK_END)
+    parents = [_find(file, MOOV), _find(file, MOOV, UDTA)]
+    new = _box(STEM, content)
+    if parents[1] is None:
+        parents.pop()
+        new = _box(UDTA, new)
+    if any(each is None or each.stop != size for each in parents):
+        raise ValueError("The streams hold no audio, or FFmpeg wrote its boxes in another order")
+    file.seek(size)
+    file.write(new)
+    for each in filter(None, parents):
+        file.seek(each.start)
+        file.write((each.stop + len(new) - each.start).to_bytes(4, "big"))
+    file.flush()
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def _find(file: BinaryIO, *kinds: bytes) -> Box | None:
+    """The first box of the first kind, in it the first of the next, and so on."""
+    found, start, stop = None, 0, file.seek(0, os.SEEK_END)
+    for kind in kinds:
+        found = next((box for box in _boxes(file, start, stop) if box.kind == kind), None)
+        if found is None:
+            return None
+        start, stop = found.content, found.stop
+    return found
+
+
+def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[Box]:
+    """The boxes side by side from `start` to `stop`, up to the first that does not fit; at most `BOXES`.
+
+    A box is size (32 bits), kind, content. Size 1: 64 bits of size follow the kind. Size 0: up to the end.
+    """
+    for _ in range(BOXES):
+        file.seek(start)
+        head = file.read(16)
+        size, content = int.from_bytes(head[:4], "big"), start + 8
+        if size == 1:
+            size, content = int.from_bytes(head[8:16], "big"), start + 16
+        end = start + size if size else stop
+        if not content <= end <= stop:
+            return
+        yield Box(kind=head[4:8], start=start, content=content, stop=end)
+        start = end

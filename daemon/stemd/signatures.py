@@ -1,0 +1,152 @@
+"""What FFmpeg is to read: told by a file's first bytes, and whether the file is whole, as far as its header tells.
+
+    ....ftyp            MP4, M4A, MOV      boxes to the end, `moov` among them
+    1A 45 DF A3         Matroska, WEBM     its segment's size against the file's
+    30 26 B2 75 8E 66   ASF: WMA           the size that it gives of itself
+    .snd, riff          AU, W64            the size of their audio
+    wvpk, "MAC ", "DSD ", FRM8, TTA1, tBaK, MPCK, "MP+", caff, #!AMR, .RMF and so on
+
+FFmpeg is told which of its demuxers to take: what is not in here, playlists above all, it never gets to see. The headers of
+the others say how many frames there are, or nothing; the decoder notices (ffmpeg/reader.py).
+"""
+
+from typing import BinaryIO
+
+import msgspec
+
+from stemd.mpeg import behind_tags, take
+
+FIRST = (
+    (b"\x1a\x45\xdf\xa3", "matroska", "matroska"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "wma", "asf"),
+    (b"wvpk", "wavpack", "wv"),
+    (b"MAC ", "ape", "ape"),
+    (b"DSD ", "dsf", "dsf"),
+    (b"FRM8", "dff", "iff"),
+    (b"TTA1", "tta", "tta"),
+    (b"tBaK", "tak", "tak"),
+    (b"MPCK", "musepack", "mpc8"),
+    (b"MP+", "musepack", "mpc"),
+    (b"caff", "caf", "caf"),
+    (b".snd", "au", "au"),
+    (b"riff\x2e\x91\xcf\x11", "w64", "w64"),
+    (b"#!AMR", "amr", "amr"),
+    (b"ADIF", "aac", "aac"),
+    (b".RMF", "real", "rm"),
+    (b".ra\xfd", "real", "rm"),
+    (b"\x0b\x77", "ac3", "ac3"),
+    (b"\x7f\xfe\x80\x01", "dts", "dts"),
+)
+"""First bytes, behind any ID3 tags -> our name of the format, FFmpeg's of the demuxer."""
+
+BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+"""What an MP4 or MOV can begin with."""
+
+MOST_BOXES = 100_000
+"""At the top of an MP4; one in fragments of a second has 30,000 in four hours."""
+
+SEGMENT = b"\x18\x53\x80\x67"
+FILE_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
+"""The object of an ASF header that holds the file's size, 24 bytes behind its name."""
+
+W64_DATA = b"data" + bytes.fromhex("F3ACD3118CD100C04F8EDB8A")
+
+HEAD = 1 << 16
+"""Bytes of an ASF's or W64's header, or of what stands before a Matroska segment, that are looked through."""
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    format: str
+    demuxer: str
+    cut: str | None = None
+    """How one can tell that the file is cut short, as the end of a sentence."""
+
+
+def look(file: BinaryIO, size: int) -> Signature | None:
+    """What FFmpeg is to read `file` as; None if it is nothing of the above. Its position is lost."""
+    if take(file, 4, 4) in BOXES:
+        return Signature(format="mp4", demuxer="mov", cut=_boxes(file, size))
+    start = behind_tags(file)
+    magic = take(file, start, 16)
+    for first, name, demuxer in FIRST:
+        if magic.startswith(first):
+            judge = {"matroska": _segment, "asf": _asf, "w64": _w64, "au": _au}.get(demuxer)
+            return Signature(format=name, demuxer=demuxer, cut=judge(file, size) if judge else None)
+    if len(magic) > 1 and magic[0] == 0xFF and magic[1] & 0xF6 == 0xF4:
+        return Signature(format="mp2", demuxer="mp3")  # MPEG-1 and -2, layer II
+    return Signature(format="aac", demuxer="aac") if _is_adts(file, start, size) else None
+
+
+def _boxes(file: BinaryIO, size: int) -> str | None:
+    """ISO/IEC 14496-12, 4.2: size (1: eight bytes behind the name, 0: to the end), name, content."""
+    at, names = 0, set()
+    for _ in range(MOST_BOXES):
+        if at + 8 > size:
+            break
+        head = take(file, at, 16)
+        length, name = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        names.add(name)
+        if length == 0:
+            at = size
+        elif length < 8:
+            break
+        else:
+            at += length
+    if at > size:
+        return f"it holds {size:,} of {at:,} bytes"
+    return None if b"moov" in names else "its index (moov) is missing"
+
+
+def _segment(file: BinaryIO, size: int) -> str | None:
+    """RFC 8794: each element is a name, a size of as many bytes as its first one has leading zeros + 1, and content."""
+    head = take(file, 0, HEAD)
+    at = head.find(SEGMENT)
+    if at < 0:
+        return "its segment is missing"
+    first = head[at + 4 : at + 12]
+    width = 9 - first[0].bit_length() if first else 9
+    if width > 8 or len(first) < width:
+        return None
+    length = int.from_bytes(first[:width], "big") & (1 << 7 * width) - 1
+    if length == (1 << 7 * width) - 1:
+        return None  # written as it came: nobody knows
+    end = at + 4 + width + length
+    return f"it holds {size:,} of {end:,} bytes" if end > size else None
+
+
+def _asf(file: BinaryIO, size: int) -> str | None:
+    at = take(file, 0, HEAD).find(FILE_PROPERTIES)
+    declared = int.from_bytes(take(file, at + 40, 8), "little") if at >= 0 else 0
+    return f"it holds {size:,} of {declared:,} bytes" if declared > size else None
+
+
+def _w64(file: BinaryIO, size: int) -> str | None:
+    """A chunk is a name of 16 bytes, eight of size, which count these as well, and content."""
+    at = take(file, 0, HEAD).find(W64_DATA)
+    end = at + int.from_bytes(take(file, at + 16, 8), "little") if at >= 0 else 0
+    return f"it holds {size:,} of {end:,} bytes" if end > size else None
+
+
+def _au(file: BinaryIO, size: int) -> str | None:
+    """Magic, where the audio begins, and its size: all ones where nobody knew."""
+    head = take(file, 4, 8)
+    first, length = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
+    end = 0 if length == 0xFFFFFFFF else first + length
+    return f"it holds {size:,} of {end:,} bytes" if end > size else None
+
+
+def _is_adts(file: BinaryIO, at: int, size: int) -> bool:
+    """Whether three frames of AAC follow each other: twelve ones, two zeros for the layer, 13 bits of length at bit 30."""
+    for _ in range(3):
+        head = take(file, at, 7)
+        if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
+            return False
+        length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+        if length < 7:
+            return False
+        at += length
+        if at >= size:
+            return at == size
+    return True

@@ -1,0 +1,146 @@
+"""libsndfile: it reads WAV, AIFF, FLAC, MP3 and Ogg, and writes WAV, FLAC and Ogg.
+
+Rules:
+- libsndfile gets no name, so it cannot guess by the extension.
+- Blocks are read in order and never sought: soundfile seeks to where it already is after each read, which ends FLAC of
+  unknown length with an error and makes mpg123 start over without its bit reservoir.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from stemd.containers import Container
+from stemd.formats import BITS, FORMATS, Target, compression_level
+from stemd.reading import DamagedError, Glance, NotReadableError, View
+from stemd.sink import NotWritableError, Sink
+from stemd.track import BLOCK, Frames
+
+ENDLESS = 1 << 62
+"""From here on a number of frames means that libsndfile does not know it (SF_COUNT_MAX)."""
+
+CODECS = {"MPEG_LAYER_III": "mp3", "VORBIS": "vorbis", "OPUS": "opus"}
+"""Subtypes that are codecs; the others are samples as they are, or packed by FLAC."""
+
+RF64_FROM = (1 << 32) - (1 << 16)
+"""Bytes of audio from which a WAV's 32-bit sizes may not do, header included; the file becomes an RF64."""
+
+SLACK = 2 * 1152
+"""Frames by which an MP3 may come out short: its first ones can lean on a bit reservoir that is not there."""
+
+
+class _File(soundfile.SoundFile):
+    def seekable(self) -> bool:
+        return False  # see the rules above: soundfile seeks only where this is true
+
+
+class Sound:
+    """An open song."""
+
+    def __init__(self, file: soundfile.SoundFile, view: View, container: Container) -> None:
+        self._file, self._view, self._container = file, view, container
+        self.rate, self.channels, self.subtype = int(file.samplerate), int(file.channels), str(file.subtype)
+        self.codec = CODECS.get(self.subtype) or ("flac" if container.format in ("flac", "ogg") else "pcm")
+        self.layout = container.layout(self.channels)
+        self.declared = int(file.frames) if file.frames < ENDLESS else None
+        self.slack = SLACK if self.subtype == "MPEG_LAYER_III" else 0
+        self._read = 0
+
+    @property
+    def bitrate(self) -> int | None:
+        """Mean kbit/s, where the container tells, or as an Ogg's size and length give it."""
+        if self._container.format == "ogg" and self._read:
+            return round(self._view.size * 8 * self.rate / self._read / 1000)
+        return self._container.bitrate
+
+    def blocks(self) -> Iterator[Frames]:
+        """See `Reader`."""
+        size = (
+            2 * BLOCK // max(self.channels, 2)
+        )  # memory does not grow with channels, of which a header can claim 1,024
+        while True:
+            try:
+                block = np.asarray(self._file.read(size, dtype="float32", always_2d=True), np.float32)
+            except soundfile.SoundFileError as error:
+                raise DamagedError(str(error)) from error
+            if not len(block):
+                return
+            self._read += len(block)
+            yield block
+
+
+@contextmanager
+def opened(view: View, container: Container) -> Iterator[Sound]:
+    """The song that `view` shows. Raises `NotReadableError`."""
+    try:
+        file = _File(cast(BinaryIO, view))
+    except (soundfile.SoundFileError, TypeError, ValueError) as error:
+        detail = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+        raise NotReadableError(detail) from error
+    with file:
+        yield Sound(file, view, container)
+
+
+def glance(path: Path) -> Glance:
+    """A finished file, of which the first and last block are read. Raises `NotReadableError`, `DamagedError`."""
+    try:
+        with soundfile.SoundFile(path) as sound:
+            found = Glance(
+                subtype=sound.subtype,
+                rate=int(sound.samplerate),
+                channels=int(sound.channels),
+                frames=int(sound.frames),
+            )
+            first = sound.read(BLOCK, dtype="float32", always_2d=True)
+            sound.seek(max(0, found.frames - BLOCK))
+            last = sound.read(BLOCK, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise NotReadableError(str(error)) from error
+    if not len(first) == len(last) == min(found.frames, BLOCK):
+        raise DamagedError("it is shorter than it says")
+    return found
+
+
+class _New(soundfile.SoundFile):
+    def seekable(self) -> bool:
+        return False  # soundfile seeks to the end and back around each block where this is true
+
+
+class Writer:
+    """A file that is being written."""
+
+    def __init__(self, file: soundfile.SoundFile) -> None:
+        self._file = file
+
+    def write(self, block: NDArray[Any]) -> None:
+        """Append `[T, C]`: float32, or integers in the upper bits of 32. Raises `NotWritableError`."""
+        try:
+            self._file.write(block)
+        except soundfile.SoundFileError as error:
+            raise NotWritableError(str(error)) from error
+
+
+@contextmanager
+def created(sink: Sink, target: Target, frames: int) -> Iterator[Writer]:
+    """A new file of that many frames; it is complete when the block ends. Raises `NotWritableError`."""
+    settings: dict[str, Any] = {"samplerate": target.rate, "channels": target.channels, "subtype": target.subtype}
+    if target.bitrate is not None:
+        settings["compression_level"] = compression_level(target.format, target.bitrate, target.channels)
+    try:
+        file = _New(cast(BinaryIO, sink), "w", format=container(target, frames), **settings)
+    except (soundfile.SoundFileError, TypeError, ValueError) as error:
+        raise NotWritableError(str(error)) from error
+    with file:
+        yield Writer(file)
+
+
+def container(target: Target, frames: int) -> str:
+    """libsndfile's major format for that many frames."""
+    width = BITS.get(target.subtype, 32) // 8 * target.channels
+    huge = target.format == "wav" and frames * width >= RF64_FROM
+    return "RF64" if huge else FORMATS[target.format].container

@@ -1,0 +1,222 @@
+"""The stems of a song become files: mixed, written, measured, tagged, and read back.
+
+    spools --Mixer--> blocks [T, C] at the target's rate --encode--> file
+                                       |--> loudness, silence
+
+All stems at once, as many as there are cores: libsndfile and FFmpeg work without Python's lock.
+"""
+
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from stemd import below
+from stemd.dress import Dress
+from stemd.engine.resample import resample_frames
+from stemd.errors import StopProcessingError
+from stemd.ffmpeg import stemfile
+from stemd.formats import Target
+from stemd.job import Options, StemFile
+from stemd.listening import Listening
+from stemd.naming import ONE_FILE, file_name
+from stemd.reading import Glance
+from stemd.steps import encode, mix
+from stemd.track import BLOCK, Frames, SpoolReader, Track
+
+LOOK_S = 0.2
+"""How often whoever waits for the stems says how far they are."""
+
+Check = Callable[[], None]
+Progress = Callable[[float], None]
+"""Gets the part that is done, 0 to 1."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do: `song` is read, `tmp` takes the spools, `out` the stems. `seed` fixes what is random.
+
+    `name` is the song's name, for the names of its stems.
+    """
+
+    song: Path
+    name: str
+    tmp: Path
+    out: Path
+    options: Options
+    max_duration_s: float
+    seed: int
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to be known of all stems before the first is written."""
+
+    peaks: dict[str, float]
+    song: float
+    """The mean square of the song's frames."""
+    residual_db: float | None
+
+
+class Mixer:
+    """Stems block by block out of the spools of the song and its sources."""
+
+    def __init__(self, spools: Mapping[str, Path], track: Track, recipe: mix.Recipe) -> None:
+        self._spools, self._track, self._recipe = spools, track, recipe
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        return tuple(self._recipe.stems)
+
+    def frames(self, target: Target) -> int:
+        """The frames that every stem has at the target's rate: the song's own where that is its rate."""
+        return -(-self._track.frames * target.rate // self._track.rate)
+
+    def stem(self, stem: str, target: Target) -> Iterator[Frames]:
+        """One stem's blocks `[T, C]` at the target's rate."""
+        row = self._recipe.stems[stem]
+        blocks = (mix.blend(each, each[mix.SONG], row) for each in self._read({*row, mix.SONG}))
+        return resample_frames(blocks, self._track.rate, target.rate)
+
+    def survey(self, target: Target, check: Check, progress: Progress) -> Survey:
+        """One pass over everything; where stems are resampled, another over each of them, since that moves their peaks."""
+        peaks = dict.fromkeys(self._recipe.stems, 0.0)
+        song = rest = 0.0
+        for number, blocks in enumerate(self._read({*self._recipe.needed, mix.SONG})):
+            check()
+            whole = blocks[mix.SONG]
+            made = {stem: mix.blend(blocks, whole, row) for stem, row in self._recipe.stems.items()}
+            peaks = {stem: max(peaks[stem], mix.peak(block)) for stem, block in made.items()}
+            song += float(np.square(whole, dtype=np.float64).sum())
+            if self._recipe.cover:
+                left = sum((made[stem] for stem in self._recipe.cover), start=-whole)
+                rest += float(np.square(left, dtype=np.float64).sum())
+            progress(min(1.0, (number + 1) * BLOCK / self._track.frames))
+        if target.rate != self._track.rate:
+            peaks = {stem: self._peak(stem, target, check) for stem in peaks}
+        return Survey(
+            peaks=peaks,
+            song=song / (self._track.frames * self._track.channels),
+            residual_db=mix.residual_db(song, rest) if self._recipe.cover else None,
+        )
+
+    def _peak(self, stem: str, target: Target, check: Check) -> float:
+        highest = 0.0
+        for block in self.stem(stem, target):
+            check()
+            highest = max(highest, mix.peak(block))
+        return highest
+
+    def _read(self, names: set[str]) -> Iterator[dict[str, Frames]]:
+        with ExitStack() as stack:
+            readers = {
+                name: stack.enter_context(SpoolReader(self._spools[name], self._track.channels)) for name in names
+            }
+            for start in range(0, self._track.frames, BLOCK):
+                stop = min(start + BLOCK, self._track.frames)
+                yield {name: reader.read(start, stop) for name, reader in readers.items()}
+
+
+class StemWriter:
+    """All stems of one song."""
+
+    def __init__(self, order: Order, mixer: Mixer, target: Target, survey: Survey, gain: float, dress: Dress) -> None:
+        self._order, self._mixer, self._target = order, mixer, target
+        self._survey, self._gain, self._dress = survey, gain, dress
+        self._failed = threading.Event()
+
+    def write_all(self, check: Check, progress: Progress) -> tuple[StemFile, ...]:
+        """In the order asked for. Raises `AudioProcessingError`, and what `check` raises."""
+        stems = self._mixer.stems
+        blocks = [0] * len(stems)
+        total = len(stems) * -(-self._mixer.frames(self._target) // BLOCK)
+
+        def write(number: int) -> StemFile:
+            def count() -> None:
+                check()
+                if self._failed.is_set():
+                    raise StopProcessingError("another stem of the song could not be written")
+                blocks[number] += 1
+
+            return self._write(stems[number], count)
+
+        with ThreadPoolExecutor(min(len(stems), os.cpu_count() or 1), "encode") as pool:
+            written = [pool.submit(write, number) for number in range(len(stems))]
+            try:
+                left = set(written)
+                while left:
+                    progress(min(1.0, sum(blocks) / total))
+                    ended, left = wait(left, LOOK_S, FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
+            except BaseException:
+                self._failed.set()  # the others end at their next block, and the pool with them
+                raise
+        files = tuple(future.result() for future in written)
+        return (self._joined(files, check),) if self._order.options.naming == ONE_FILE else files
+
+    def _write(self, stem: str, check: Check) -> StemFile:
+        """One stem, read back and measured; one that is to be a part of a file lies in `tmp`."""
+        order, target = self._order, self._target
+        one_file = order.options.naming == ONE_FILE
+        name = f"{stem}.{target.suffix}" if one_file else self._name(stem)
+        folder = None if one_file else self._folder(name)
+        path = (folder.path if folder else order.tmp) / name.rpartition("/")[2]
+        with Listening(target.rate, target.channels) as listening:
+            how = encode.Manner(
+                check=check,
+                gain=self._gain,
+                clamp=order.options.clip == "clamp",
+                seed=order.seed ^ zlib.crc32(stem.encode()),
+                hear=listening.hear,
+                dress=lambda written: None if one_file else self._dress.put_on(written, stem, target.format),
+            )
+            frames = self._mixer.frames(target)
+            written = encode.write(self._mixer.stem(stem, target), path, target, frames=frames, how=how)
+            encode.verify(path, written, frames, check)
+            sound = listening.sound(self._survey.song * self._gain**2)
+        return StemFile(stem=stem, sound=sound, **{**msgspec.structs.asdict(written), "name": name})
+
+    def _name(self, stem: str) -> str:
+        options = self._order.options
+        return file_name(options.naming, stem=stem, ext=self._target.suffix, model=options.model, leaf=self._order.name)
+
+    def _folder(self, name: str) -> below.Pin:
+        """The folder of a file of that name in `out`, by a way on which no link is followed, for as long as it is held."""
+        out = self._order.out
+        # Never the outbox itself, which may have gone meanwhile.
+        return below.Pin(out, (out / name).parent, make=out, follow=True)
+
+    def _joined(self, files: tuple[StemFile, ...], check: Check) -> StemFile:
+        """One file whose streams are the song and its stems."""
+        master, *_ = files
+        name = self._name(ONE_FILE)
+        folder = self._folder(name)
+        path = folder.path / name.rpartition("/")[2]
+        paths = [self._order.tmp / file.name for file in files]
+        size, digest = encode.finish(
+            path,
+            self._target,
+            lambda new: stemfile.write(new, paths),
+            lambda written: self._dress.put_on(written, None, self._target.format),
+        )
+        encode.verify_streams(path, [_glance(file) for file in files], check)
+        for each in paths:
+            each.unlink()
+        return msgspec.structs.replace(
+            master,
+            stem=ONE_FILE,
+            name=name,
+            bytes=size,
+            sha256=digest,
+            peak=max(file.peak for file in files),
+            streams={file.stem: file.sound for file in files if file.sound},
+        )
+
+
+def _glance(file: StemFile) -> Glance:
+    return Glance(subtype=file.subtype, rate=file.rate, channels=file.channels, frames=file.frames)

@@ -1,0 +1,170 @@
+"""One name for a thing that every format names otherwise: that of a Vorbis comment, in lower case.
+
+A format is read and written by the same table. What has no name in it goes as a text with a free name: ID3's TXXX, MP4's
+`----:com.apple.iTunes:`, and any name at all in Vorbis comments, APEv2 and ASF.
+"""
+
+import re
+from collections.abc import Iterator
+
+ID3 = {
+    "title": "TIT2",
+    "artist": "TPE1",
+    "album": "TALB",
+    "albumartist": "TPE2",
+    "genre": "TCON",
+    "composer": "TCOM",
+    "lyricist": "TEXT",
+    "bpm": "TBPM",
+    "initialkey": "TKEY",
+    "isrc": "TSRC",
+    "copyright": "TCOP",
+    "language": "TLAN",
+    "label": "TPUB",
+    "conductor": "TPE3",
+    "remixer": "TPE4",
+    "grouping": "TIT1",
+    "subtitle": "TIT3",
+    "media": "TMED",
+    "mood": "TMOO",
+    "compilation": "TCMP",
+    "discsubtitle": "TSST",
+    "originaldate": "TDOR",
+    "originalartist": "TOPE",
+    "originalalbum": "TOAL",
+    "titlesort": "TSOT",
+    "artistsort": "TSOP",
+    "albumsort": "TSOA",
+    "albumartistsort": "TSO2",
+    "composersort": "TSOC",
+}
+
+MP4 = {
+    "title": "\xa9nam",
+    "artist": "\xa9ART",
+    "album": "\xa9alb",
+    "albumartist": "aART",
+    "date": "\xa9day",
+    "genre": "\xa9gen",
+    "composer": "\xa9wrt",
+    "comment": "\xa9cmt",
+    "lyrics": "\xa9lyr",
+    "copyright": "cprt",
+    "grouping": "\xa9grp",
+    "work": "\xa9wrk",
+    "movementname": "\xa9mvn",
+    "titlesort": "sonm",
+    "artistsort": "soar",
+    "albumsort": "soal",
+    "albumartistsort": "soaa",
+    "composersort": "soco",
+}
+
+INFO = {
+    "title": "INAM",
+    "artist": "IART",
+    "album": "IPRD",
+    "date": "ICRD",
+    "genre": "IGNR",
+    "comment": "ICMT",
+    "copyright": "ICOP",
+    "tracknumber": "ITRK",
+}
+"""A WAV's own texts, those that Windows and DAWs show. FFmpeg writes the track as IPRT."""
+
+ASF = {
+    "title": "Title",
+    "artist": "Author",
+    "copyright": "Copyright",
+    "comment": "Description",
+    "album": "WM/AlbumTitle",
+    "albumartist": "WM/AlbumArtist",
+    "date": "WM/Year",
+    "tracknumber": "WM/TrackNumber",
+    "discnumber": "WM/PartOfSet",
+    "genre": "WM/Genre",
+    "composer": "WM/Composer",
+    "lyricist": "WM/Writer",
+    "lyrics": "WM/Lyrics",
+    "bpm": "WM/BeatsPerMinute",
+    "initialkey": "WM/InitialKey",
+    "isrc": "WM/ISRC",
+    "language": "WM/Language",
+    "label": "WM/Publisher",
+    "conductor": "WM/Conductor",
+    "remixer": "WM/ModifiedBy",
+    "grouping": "WM/ContentGroupDescription",
+    "subtitle": "WM/SubTitle",
+    "mood": "WM/Mood",
+    "compilation": "WM/IsCompilation",
+    "originaldate": "WM/OriginalReleaseYear",
+    "titlesort": "WM/TitleSortOrder",
+    "artistsort": "WM/ArtistSortOrder",
+    "albumsort": "WM/AlbumSortOrder",
+}
+
+FREE = {
+    "musicbrainz_trackid": "MusicBrainz Track Id",
+    "musicbrainz_artistid": "MusicBrainz Artist Id",
+    "musicbrainz_albumid": "MusicBrainz Album Id",
+    "musicbrainz_albumartistid": "MusicBrainz Album Artist Id",
+    "musicbrainz_releasegroupid": "MusicBrainz Release Group Id",
+    "musicbrainz_releasetrackid": "MusicBrainz Release Track Id",
+    "musicbrainz_workid": "MusicBrainz Work Id",
+    "releasetype": "MusicBrainz Album Type",
+    "releasestatus": "MusicBrainz Album Status",
+    "releasecountry": "MusicBrainz Album Release Country",
+    "acoustid_id": "Acoustid Id",
+}
+"""Free names that MP3 and MP4 spell otherwise; that is how music servers look for them."""
+
+ALIASES = {name.lower(): key for key, name in FREE.items()} | {
+    "album artist": "albumartist",
+    "album_artist": "albumartist",
+    "description": "comment",
+    "disc": "discnumber",
+    "iprt": "tracknumber",
+    "key": "initialkey",
+    "publisher": "label",
+    "tempo": "bpm",
+    "totaldiscs": "disctotal",
+    "totaltracks": "tracktotal",
+    "track": "tracknumber",
+    "unsynced lyrics": "lyrics",
+    "unsyncedlyrics": "lyrics",
+    "year": "date",
+}
+
+TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}
+
+LEFT_OUT = re.compile(
+    r"replaygain_|r128_|mp3gain_|accuraterip"  # how loud the song is, and whether it was ripped well: not the stem
+    r"|encod|itun|lame_|lame$|tool$|length$|tlen$|wmfsdk|deviceconformance"  # who encoded it, and its gaps
+    r"|acoustid_fingerprint|acoustid fingerprint|fingerprint|musicip"  # what it sounds like
+    r"|cuesheet|cue_|chapter|serato|traktor"  # where in it is what
+    r"|metadata_block_picture|coverart|cover art|waveformatextensible"  # read as what they are
+    r"|_statistics|duration|bps$|number_of_|creation_time|major_brand|minor_version|compatible_brands|handler_name"
+    r"|vendor_id"  # FFmpeg's and Matroska's own
+)
+
+LONGEST = 100
+"""Letters of a key."""
+
+
+def canonical(name: str) -> str:
+    """Our key for what some format calls `name`; empty for what is left out."""
+    key = name.strip().lower().replace("musicbrainz/", "musicbrainz ")
+    key = ALIASES.get(key, key)
+    if key.startswith("lyrics-"):
+        key = "lyrics"  # FFmpeg adds the language
+    valid = len(key) <= LONGEST and all(" " <= letter <= "}" and letter != "=" for letter in key)
+    return key if valid and not LEFT_OUT.match(key) else ""
+
+
+def parted(key: str, text: str) -> Iterator[tuple[str, str]]:
+    """The texts in a text: a number and its total are two. None where there is nothing to say."""
+    number, slash, total = text.partition("/")
+    if key in TOTALS and slash:
+        yield from ((each, part.strip()) for each, part in ((key, number), (TOTALS[key], total)) if part.strip(" 0"))
+    elif key and text:
+        yield key, text

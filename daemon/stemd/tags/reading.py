@@ -1,0 +1,248 @@
+# mypy: disallow-untyped-calls=False
+# mutagen says that it is typed, and most of its functions are not.
+"""A song's tags, by mutagen. It runs under limits: `apart` says why.
+
+The first bytes tell where to look: FLAC, Ogg, WAV, AIFF, MP4, ASF, DSF and DSDIFF have a place for tags. In anything else
+(MP3, AAC, TTA, WavPack, Monkey's Audio, Musepack) it is an ID3v2 in front, then an APEv2 or an ID3v1 at the end.
+"""
+
+import base64
+import binascii
+import io
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
+from typing import Any, BinaryIO
+
+from mutagen.aiff import AIFF
+from mutagen.apev2 import APEBinaryValue, APENoHeaderError, APETextValue, APEv2
+from mutagen.asf import ASF, BYTEARRAY, DWORD, UNICODE
+from mutagen.dsdiff import DSDIFF
+from mutagen.dsf import DSF
+from mutagen.flac import FLAC, Picture
+from mutagen.id3 import ID3, ID3NoHeaderError, ParseID3v1
+from mutagen.mp4 import MP4, AtomDataType, MP4FreeForm
+from mutagen.oggflac import OggFLAC
+from mutagen.oggopus import OggOpus
+from mutagen.oggspeex import OggSpeex
+from mutagen.oggvorbis import OggVorbis
+
+from stemd.tags import frames, keys, riff
+from stemd.tags.values import FRONT, Cover, Found, Tags, picture, together
+
+Place = Callable[[BinaryIO], Found]
+
+OGG = {b"\x01vorbis": OggVorbis, b"OpusHead": OggOpus, b"\x7fFLAC": OggFLAC, b"Speex   ": OggSpeex}
+
+ID3_KEYS = {frame: key for key, frame in keys.ID3.items()} | {
+    "TDRC": "date",
+    "TRCK": "tracknumber",
+    "TPOS": "discnumber",
+}
+MP4_KEYS = {atom: key for key, atom in keys.MP4.items()} | {"desc": "comment"}
+INFO_KEYS = {name: key for key, name in keys.INFO.items()} | {"IPRT": "tracknumber"}
+ASF_KEYS = {name: key for key, name in keys.ASF.items()}
+
+APE_COVERS = {"cover art (front)": 3, "cover art (back)": 4}
+"""ID3's types of them. The value is a file's name, a zero, and the picture."""
+
+NOT_COMMENTS = ("iTun", "ID3v1 Comment", "MusicMatch", "Songs-DB")
+"""Descriptions of comments that programs leave for themselves."""
+
+MOST_SAID = 200
+"""Letters of mutagen's reason in a warning."""
+
+FREEFORM = "----:com.apple.iTunes:"
+
+
+def look(song: BinaryIO) -> Tags:
+    """All that `song` says of itself, whatever harm its tags came to."""
+    return together([_found(place, song) for place in _places(song)])
+
+
+def _places(song: BinaryIO) -> tuple[Place, ...]:
+    head = song.read(64)
+    song.seek(frames.length(head))
+    if song.read(4) == b"fLaC":
+        return _flac, _id3
+    for at, magic, place in PLACES:
+        if head[at:].startswith(magic):
+            return (place,)
+    return _id3, _ape, _id3v1
+
+
+def _found(place: Place, song: BinaryIO) -> Found:
+    song.seek(0)
+    try:
+        return place(song)
+    except (ID3NoHeaderError, APENoHeaderError):
+        return Found()
+    except Exception as error:  # noqa: BLE001 - of damage mutagen raises whatever it stumbles over
+        return Found(problem=_damage(error))
+
+
+def _damage(error: Exception) -> str:
+    """mutagen may put the whole damaged frame into words."""
+    return f"they are damaged ({(str(error) or type(error).__name__)[:MOST_SAID]})"
+
+
+def _half(kind: Any, song: BinaryIO) -> tuple[Any, str | None]:
+    """A file as mutagen has it, also where it gave up on the way, and then why."""
+    found = kind.__new__(kind)
+    try:
+        found.load(song)
+    except Exception as error:
+        if found.tags is None:
+            raise
+        return found, _damage(error)
+    return found, None
+
+
+def _flac(song: BinaryIO) -> Found:
+    flac, problem = _half(FLAC, song)
+    covers = [cover for each in flac.pictures for cover in _picture(each)]
+    return Found(texts=list(flac.tags or ()), covers=covers, problem=problem)
+
+
+def _ogg(song: BinaryIO) -> Found:
+    head = song.read(64)[28:]
+    song.seek(0)
+    kind = next((kind for magic, kind in OGG.items() if head.startswith(magic)), None)
+    if kind is None:
+        return Found()
+    texts = list(_half(kind, song)[0].tags)  # it looks for the stream's end after the tags, which are whole
+    return Found(texts=texts, covers=list(_vorbis_covers(texts)))
+
+
+def _vorbis_covers(texts: Iterable[tuple[str, str]]) -> Iterator[Cover]:
+    """Pictures among Vorbis comments, where they are base64."""
+    for key, text in texts:
+        try:
+            if key.lower() == "metadata_block_picture":
+                yield from _picture(Picture(base64.b64decode(text)))
+            elif key.lower() == "coverart":
+                yield from picture(base64.b64decode(text))
+        except (binascii.Error, ValueError, OSError):
+            continue
+        except Exception:  # noqa: BLE001 - as in `_found`, but the others may be sound
+            continue
+
+
+def _picture(found: Picture) -> list[Cover]:
+    return picture(found.data, found.mime, found.type, found.desc)
+
+
+def _id3(song: BinaryIO) -> Found:
+    return _frames(ID3(song, load_v1=False))
+
+
+def _id3v1(song: BinaryIO) -> Found:
+    song.seek(max(0, song.seek(0, 2) - 128))
+    found: Any = ParseID3v1(song.read()) or {}
+    for frame in found.values():
+        if frame.FrameID == "COMM":
+            frame.desc = ""
+    return _frames(found)
+
+
+def _frames(tag: Any) -> Found:
+    """ID3's frames, in ID3v2.4's names. Of several comments the one without a description is the first."""
+    found = Found()
+    for frame in sorted(tag.values(), key=lambda each: each.desc if each.FrameID in ("COMM", "USLT") else ""):
+        name = frame.FrameID
+        if name == "TCON":
+            found.texts += [("genre", text) for text in frame.genres]
+        elif name in ID3_KEYS:
+            found.texts += [(ID3_KEYS[name], str(text)) for text in frame.text]
+        elif name == "TXXX":
+            found.texts += [(frame.desc, text) for text in frame.text]
+        elif name == "COMM" and not frame.desc.startswith(NOT_COMMENTS):
+            found.texts += [("comment", text) for text in frame.text]
+        elif name == "USLT":
+            found.texts.append(("lyrics", frame.text))
+        elif name == "APIC":
+            found.covers += picture(frame.data, frame.mime, int(frame.type), frame.desc)
+    return found
+
+
+def _ape(song: BinaryIO) -> Found:
+    found = Found()
+    for name, value in APEv2(song).items():
+        if isinstance(value, APETextValue):
+            found.texts += [(name, text) for text in value]
+        elif isinstance(value, APEBinaryValue) and name.lower() in APE_COVERS:
+            found.covers += picture(bytes(value).partition(b"\0")[2], kind=APE_COVERS[name.lower()])
+    return found
+
+
+def _mp4(song: BinaryIO) -> Found:
+    found = Found()
+    tags: Any = MP4(song).tags or {}
+    for atom, value in tags.items():
+        if atom in MP4_KEYS:
+            found.texts += [(MP4_KEYS[atom], text) for text in value]
+        elif atom in ("trkn", "disk"):
+            key = "tracknumber" if atom == "trkn" else "discnumber"
+            found.texts += [(key, f"{number}/{total}") for number, total in value]
+        elif atom == "tmpo":
+            found.texts += [("bpm", str(each)) for each in value]
+        elif atom == "cpil":
+            found.texts += [("compilation", "1")] if value else []
+        elif atom == "covr":
+            kinds = chain([FRONT], repeat(0))
+            found.covers += [cover for each in value for cover in picture(each, kind=next(kinds))]
+        elif atom.startswith(FREEFORM):
+            found.texts += [(atom.removeprefix(FREEFORM), text) for text in _freeform(value)]
+    return found
+
+
+def _freeform(values: Iterable[MP4FreeForm]) -> Iterator[str]:
+    for value in values:
+        if value.dataformat in (AtomDataType.UTF8, AtomDataType.IMPLICIT):
+            yield bytes(value).decode(errors="replace")
+
+
+def _asf(song: BinaryIO) -> Found:
+    found = Found()
+    for name, value in ASF(song).tags or ():
+        if name == "WM/Picture" and value.TYPE == BYTEARRAY:
+            found.covers += _asf_picture(value.value)
+        elif name in ASF_KEYS and value.TYPE in (UNICODE, DWORD):
+            found.texts.append((ASF_KEYS[name], str(value)))
+        elif value.TYPE == UNICODE and not name.startswith("WM/"):
+            found.texts.append((name, str(value)))
+    return found
+
+
+def _asf_picture(raw: bytes) -> list[Cover]:
+    """kind, size(4), mime, description, data; the words in UTF-16, each with its end."""
+    words, at = [], 5
+    for _ in range(2):
+        end = next((end for end in range(at, len(raw) - 1, 2) if raw[end : end + 2] == b"\0\0"), len(raw))
+        words.append(raw[at:end].decode("utf-16-le", "replace"))
+        at = end + 2
+    return picture(raw[at : at + int.from_bytes(raw[1:5], "little")], words[0], raw[0], words[1]) if raw else []
+
+
+def _wav(song: BinaryIO) -> Found:
+    info, id3 = riff.tag_chunks(song)
+    texts = [(INFO_KEYS[name], text) for name, text in riff.texts(info) if name in INFO_KEYS]
+    found = _found(_id3, io.BytesIO(id3))
+    return Found(texts=found.texts or texts, covers=found.covers, problem=found.problem)
+
+
+def _inside(kind: Any) -> Place:
+    """An ID3 in a chunk."""
+    return lambda song: _frames(kind(song).tags or {})
+
+
+PLACES: tuple[tuple[int, bytes, Place], ...] = (
+    (0, b"OggS", _ogg),
+    (0, b"RIFF", _wav),
+    (0, b"RF64", _wav),
+    (0, b"FORM", _inside(AIFF)),
+    (0, b"DSD ", _inside(DSF)),
+    (0, b"FRM8", _inside(DSDIFF)),
+    (0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), _asf),
+    *((4, atom, _mp4) for atom in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")),
+)
+"""Where in a file, what, and so who reads it."""

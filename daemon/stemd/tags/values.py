@@ -1,0 +1,145 @@
+"""What a song says of itself, whatever its format.
+
+Rules:
+- A text's key is lower case and could be one of a Vorbis comment: ASCII without `=`. Values are in the song's order.
+- "3/12" is two texts, `tracknumber` and `tracktotal`; so for discs.
+- A picture's type is read from its first bytes, not from what the tag says.
+- What passes the bounds is left out, and `Tags.warning` says so: nobody's song has it, and each stem would carry it.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from stemd.tags import keys
+
+FRONT = 3
+"""ID3's number for a front cover, in FLAC and WMA as well."""
+
+LAST_KIND = 20
+
+MOST_KEYS = 200
+MOST_VALUES = 100
+"""Values of one key."""
+
+LARGEST_TEXT = 64 << 10
+"""Bytes in UTF-8 of all the values of one key."""
+
+LARGEST_COVERS = (16 << 20) - (64 << 10)
+"""Bytes of all pictures. One block of a FLAC, which holds a picture and what is said of it, ends at 16 MiB."""
+
+LONGEST_DESCRIPTION = 200
+
+PICTURES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF8": "image/gif",
+    b"BM": "image/bmp",
+}
+
+
+Texts = dict[str, tuple[str, ...]]
+
+
+class TagsError(ValueError):
+    """A stem could not be given its tags; it is as it was. The message is a sentence that names it."""
+
+
+class Cover(msgspec.Struct, frozen=True, kw_only=True):
+    mime: str
+    data: bytes
+    kind: int = FRONT
+    """ID3's picture type."""
+    description: str = ""
+
+
+class Tags(msgspec.Struct, frozen=True, kw_only=True):
+    texts: Texts = {}
+    covers: tuple[Cover, ...] = ()
+    warning: str | None = None
+    """Why this is not all that the song has."""
+
+
+NOTHING = Tags()
+
+
+class Found(msgspec.Struct, kw_only=True):
+    """What one place in a song holds, as it is spelled there. Its keys need not be ours yet."""
+
+    texts: list[tuple[str, str]] = []
+    covers: list[Cover] = []
+    problem: str | None = None
+
+
+def together(places: Iterable[Found]) -> Tags:
+    """What all places say: where two name the same key the first is right, and its pictures are."""
+    texts: Texts = {}
+    covers: tuple[Cover, ...] = ()
+    problems: list[str] = []
+    for place in places:
+        own, over = _texts(place.texts)
+        texts |= {key: said for key, said in own.items() if key not in texts}
+        if not covers:
+            covers, many = _covers(place.covers)
+            over |= many
+        problems += [place.problem] if place.problem else []
+        problems += ["there is more than a stem takes"] if over else []
+    reasons = ", ".join(dict.fromkeys(problems))
+    warning = f"Not all of the song's tags are in its stems: {reasons}." if reasons else None
+    return Tags(texts=dict(list(texts.items())[:MOST_KEYS]), covers=covers, warning=warning)
+
+
+def for_stem(tags: Tags, *, stem: str, comment: str, suffix: bool) -> Tags:
+    """The tags of one stem: the song's, with the stem behind the title if `suffix`, and one more comment."""
+    texts = dict(tags.texts)
+    if suffix and "title" in texts:
+        texts["title"] = tuple(f"{title} ({stem.replace('_', ' ')})" for title in texts["title"])
+    texts["comment"] = tuple(dict.fromkeys((*texts.get("comment", ()), comment)))
+    return Tags(texts=texts, covers=tags.covers)
+
+
+def picture(data: bytes, mime: str = "", kind: int = FRONT, description: str = "") -> list[Cover]:
+    """One cover, or none: of what is no picture, a link for example."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    found = "image/webp" if webp else next((name for magic, name in PICTURES.items() if data.startswith(magic)), mime)
+    if not data or not found.isascii() or not found.startswith("image/"):
+        return []
+    words = _plain(description)[:LONGEST_DESCRIPTION].strip()
+    return [Cover(mime=found, data=bytes(data), kind=kind if 0 <= kind <= LAST_KIND else 0, description=words)]
+
+
+def _texts(pairs: Iterable[tuple[str, str]]) -> tuple[Texts, bool]:
+    """The texts by our keys, and whether some were too much."""
+    found: dict[str, dict[str, None]] = {}
+    room: dict[str, int] = {}
+    over = False
+    for name, raw in pairs:
+        for key, text in keys.parted(keys.canonical(name), _plain(raw).strip()):
+            size = len(text.encode())
+            values = found.get(key, {})
+            if text in values:
+                continue
+            full = len(values) == MOST_VALUES or (not values and len(found) == MOST_KEYS)
+            if full or size > room.get(key, LARGEST_TEXT):
+                over = True
+                continue
+            found.setdefault(key, {})[text] = None
+            room[key] = room.get(key, LARGEST_TEXT) - size
+    return {key: tuple(values) for key, values in found.items()}, over
+
+
+def _covers(covers: Iterable[Cover]) -> tuple[tuple[Cover, ...], bool]:
+    """The pictures there is room for, a front cover before all others, and whether some were too much."""
+    kept: list[Cover] = []
+    over = False
+    for cover in sorted(dict.fromkeys(covers), key=lambda each: each.kind != FRONT):
+        if sum(len(each.data) for each in kept) + len(cover.data) > LARGEST_COVERS:
+            over = True
+        else:
+            kept.append(cover)
+    return tuple(kept), over
+
+
+def _plain(text: str) -> str:
+    """Without zeros, of which some formats make an end, and halves of characters, which no file can hold."""
+    return text.replace("\0", "").encode(errors="ignore").decode()
