@@ -278,6 +278,12 @@ def test_playlists_lead_nowhere(tmp_path: Path, text: str) -> None:
     assert error.value.code is Code.BAD_AUDIO
 
 
+def test_a_tag_behind_an_mp4(songs: Mapping[str, Path], tmp_path: Path) -> None:
+    """What stands behind the last box is no box that is cut short."""
+    (tmp_path / "song").write_bytes(songs["aac-m4a"].read_bytes() + b"TAG" + b"Song".ljust(125, b"\0"))
+    assert heard(tmp_path / "song")[0].frames == FRAMES
+
+
 def test_video_without_sound(tmp_path: Path) -> None:
     """A film without an audio stream is refused with the reason."""
     head = bytes.fromhex("1a45dfa3") + bytes([0x84]) + b"\x42\x82\x81\x77" + bytes.fromhex("18538067") + bytes([0x80])

@@ -42,6 +42,23 @@ FIRST = (
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """What an MP4 or MOV can begin with."""
 
+ON_TOP = {
+    *BOXES,
+    b"moof",
+    b"mfra",
+    b"sidx",
+    b"ssix",
+    b"styp",
+    b"prft",
+    b"emsg",
+    b"pdin",
+    b"meta",
+    b"udta",
+    b"uuid",
+    b"junk",
+}
+"""What else can follow. Anything else is no box: some programs put an ID3v1 behind the last one."""
+
 MOST_BOXES = 100_000
 """At the top of an MP4; one in fragments of a second has 30,000 in four hours."""
 
@@ -85,6 +102,8 @@ def _boxes(file: BinaryIO, size: int) -> str | None:
             break
         head = take(file, at, 16)
         length, name = int.from_bytes(head[:4], "big"), head[4:8]
+        if name not in ON_TOP:
+            break
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
         names.add(name)
