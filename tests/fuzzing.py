@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd import config, containers, mpeg, naming, ogg, options, status
+from stemd import config, containers, mpeg, naming, ogg, options, signatures, status
 from stemd.config import Config
 from stemd.errors import AudioProcessingError, Code, ConfigError
 from stemd.identity import Identity
@@ -44,11 +44,14 @@ def fuzz_config(data: bytes) -> None:
         assert str(error).startswith("WHERE")
 
 
+FORMATS = {"wav", "aiff", "flac", "ogg", "mp3", "mp4", "mp2", *(name for _, name, _ in signatures.FIRST)}
+
+
 def fuzz_containers(data: bytes) -> None:
     """Every file is a container of a known format, or none."""
     found = containers.look(io.BytesIO(data))
     if found is not None:
-        assert found.format in ("wav", "aiff", "flac", "ogg", "mp3")
+        assert found.format in FORMATS
         assert found.start <= len(data) + 4
         for channels in range(1, 10):
             found.layout(channels)

@@ -358,9 +358,11 @@ def test_cancel_says_what_it_did(held: Daemon, tmp_path: Path) -> None:
     assert "box/one.wav: asked to stop (running, " in done.stdout
     assert "box/two.wav: asked to stop (waiting, queued)" in done.stdout
     assert {held.song(f"box/{name}.wav")["state"] for name in ("one", "two")} == {"cancelled"}
+    cancel = held.inbox / "box" / "one.wav.cancel"
+    held.until(lambda: not cancel.exists(), "the first cancel is answered")
     done = held.command("cancel", "box/one.wav")
     assert (done.returncode, "cancelled already" in done.stdout) == (0, True)
-    assert not (held.inbox / "box" / "one.wav.cancel").exists()
+    assert not cancel.exists()
 
 
 def test_cancel_all(held: Daemon, tmp_path: Path) -> None:

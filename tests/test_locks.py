@@ -128,8 +128,11 @@ def sign(daemon: Daemon, part: str) -> Path:
     """The lock that a daemon on another machine has left, or holds where our kernel does not see it."""
     path = daemon.spool / LOCKS[part]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"host": "elsewhere", "boot": "another", "pid": 4711, "instance": "other"}))
+    path.write_text(OTHERS)
     return path
+
+
+OTHERS = json.dumps({"host": "elsewhere", "boot": "another", "pid": 4711, "instance": "other"})
 
 
 def beat(daemon: Daemon, seq: int) -> None:
@@ -224,8 +227,9 @@ def test_a_folder_that_comes_back_with_another_machine_s_lock(tmp_path: Path) ->
         daemon.until(lambda: any("outbox" in text for text in daemon.read("_daemon.json")["warnings"]), "it is said")
         shutil.rmtree(tmp_path / "away" / ".stemd")
         (tmp_path / "away" / ".stemd").mkdir()
+        lock = daemon.spool / LOCKS["outbox"]
+        (tmp_path / "away" / lock.relative_to(daemon.outbox)).write_text(OTHERS)
         (tmp_path / "away").rename(daemon.outbox)
-        lock = sign(daemon, "outbox")
         make_song(daemon.inbox / "song.wav", 0.3)
         assert daemon.final("song.wav")["state"] == "done"
         assert json.loads(lock.read_bytes())["host"] == socket.gethostname()
