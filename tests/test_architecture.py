@@ -86,6 +86,7 @@ LAYERS = (
         "formats",
         "containers",
         "signatures",
+        "boxes",
         "mpeg",
         "ogg",
         "downmix",

@@ -1,9 +1,11 @@
 """One song through every codec that it can come in and every format that its stems can have: aligned to the sample."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import av
 import msgspec
 import numpy as np
 import pytest
@@ -286,11 +288,16 @@ def test_a_tag_behind_an_mp4(songs: Mapping[str, Path], tmp_path: Path) -> None:
 
 def test_video_without_sound(tmp_path: Path) -> None:
     """A film without an audio stream is refused with the reason."""
-    head = bytes.fromhex("1a45dfa3") + bytes([0x84]) + b"\x42\x82\x81\x77" + bytes.fromhex("18538067") + bytes([0x80])
-    (tmp_path / "song").write_bytes(head)
+    with av.open(str(tmp_path / "song"), "w", format="matroska") as container:
+        stream: Any = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        container.mux(stream.encode(None))
     with pytest.raises(AudioProcessingError) as error:
         heard(tmp_path / "song")
-    assert error.value.code is Code.BAD_AUDIO
+    assert (error.value.code, error.value.detail) == (Code.BAD_AUDIO, "it has no audio stream")
 
 
 def test_itunes_note(tmp_path: Path) -> None:
@@ -485,10 +492,13 @@ def test_tags_only_if_wanted(songs: Mapping[str, Path], tmp_path: Path) -> None:
 def test_broken_tags_are_a_warning(tmp_path: Path) -> None:
     """A song whose tags cannot be read is separated all the same, and says so."""
     path = song(tmp_path / "song.mp3", original(44100))
-    head = b"ID3\x03\x00\x00" + bytes([0, 0, 2, 0]) + b"APIC" + bytes([0x7F, 0xFF, 0xFF, 0xFF, 0, 0])
-    path.write_bytes(head + bytes(256 + 10 - len(head) + 10 - 10) + path.read_bytes())
+    bomb = zlib.compress(bytes(600 << 20))  # a text that is larger than who reads tags may be
+    frame = b"TIT2" + (len(bomb) + 4).to_bytes(4, "big") + b"\x00\x80" + (600 << 20).to_bytes(4, "big") + bomb
+    size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\x03\x00\x00" + size + frame + path.read_bytes())
     result, out = separated(path, tmp_path / "work", stems=("vocals",))
     assert (out / result.files[0].name).exists()
+    assert [warning for warning in result.warnings if "tags" in warning] != []
 
 
 def test_same_song_same_bytes(songs: Mapping[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from audio import bytes_at, small_disk
-from stemd.ffmpeg.stemfile import BOXES, LARGEST, NAMES, atom, write
+from stemd.boxes import MOST
+from stemd.ffmpeg.stemfile import LARGEST, NAMES, atom, write
 from stemd.track import Frames
 
 CONTAINERS = (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"udta")
@@ -269,7 +270,7 @@ def nested(content: bytes, size: int | None = None) -> bytes:
         box(b"moov", b"", 1),
         struct.pack(">I4sQ", 1, b"moov", 1 << 63) + bytes(50),
         struct.pack(">I4sQ", 1, b"free", 8) * 50,
-        box(b"free", b"") * (BOXES + 10) + nested(b"{}"),
+        box(b"free", b"") * (MOST + 10) + nested(b"{}"),
         box(b"udta", box(b"stem", b"{}")),
     ],
 )

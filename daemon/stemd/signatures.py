@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from stemd import boxes
 from stemd.mpeg import behind_tags, take
 
 FIRST = (
@@ -59,9 +60,6 @@ ON_TOP = {
 }
 """What else can follow. Anything else is no box: some programs put an ID3v1 behind the last one."""
 
-MOST_BOXES = 100_000
-"""At the top of an MP4; one in fragments of a second has 30,000 in four hours."""
-
 SEGMENT = b"\x18\x53\x80\x67"
 FILE_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
 """The object of an ASF header that holds the file's size, 24 bytes behind its name."""
@@ -95,27 +93,15 @@ def look(file: BinaryIO, size: int) -> Signature | None:
 
 
 def _boxes(file: BinaryIO, size: int) -> str | None:
-    """ISO/IEC 14496-12, 4.2: size (1: eight bytes behind the name, 0: to the end), name, content."""
-    at, names = 0, set()
-    for _ in range(MOST_BOXES):
-        if at + 8 > size:
+    end, kinds = 0, set()
+    for box in boxes.walk(file, 0, size):
+        if box.kind not in ON_TOP:
             break
-        head = take(file, at, 16)
-        length, name = int.from_bytes(head[:4], "big"), head[4:8]
-        if name not in ON_TOP:
-            break
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        names.add(name)
-        if length == 0:
-            at = size
-        elif length < 8:
-            break
-        else:
-            at += length
-    if at > size:
-        return f"it holds {size:,} of {at:,} bytes"
-    return None if b"moov" in names else "its index (moov) is missing"
+        kinds.add(box.kind)
+        end = box.stop
+    if end > size:
+        return f"it holds {size:,} of {end:,} bytes"
+    return None if b"moov" in kinds else "its index (moov) is missing"
 
 
 def _segment(file: BinaryIO, size: int) -> str | None:

@@ -21,6 +21,9 @@ BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
 
 
+RATES = range(1_000, 3_000_000)
+"""Hz that a song can have; the rest is a damaged header. The highest is DSD512's, eight of its bits to a frame."""
+
 SONG = "song.f32"
 """The spool of the decoded song, in the job's `tmp`."""
 

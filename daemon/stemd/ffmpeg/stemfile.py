@@ -19,7 +19,7 @@ Okabe and Ito's, which color-blind people can tell apart. Compressor and limiter
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
@@ -30,6 +30,8 @@ import msgspec
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
+
+from stemd.boxes import Box, walk
 
 NAMES = ("Drums", "Bass", "Other", "Vocals")
 
@@ -57,20 +59,8 @@ MOOV, UDTA, STEM = b"moov", b"udta", b"stem"
 LARGEST = 1 << 16
 """Bytes of JSON that are read; real atoms have some 500."""
 
-BOXES = 10_000
-"""Boxes that are looked at on one level; a file of ours has four, and five or six in `moov`."""
-
 BUFFER = 1 << 18
 """Bytes that FFmpeg reads or writes at a time through Python."""
-
-
-class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """A box (atom) of an MP4: positions of its header, its content and its end."""
-
-    kind: bytes
-    start: int
-    content: int
-    stop: int
 
 
 def write(path: Path, streams: Sequence[Path], *, names: Sequence[str] = NAMES) -> None:
@@ -161,29 +151,11 @@ def _box(kind: bytes, content: bytes) -> bytes:
 
 
 def _find(file: BinaryIO, *kinds: bytes) -> Box | None:
-    """The first box of the first kind, in it the first of the next, and so on."""
+    """The first box of the first kind, in it the first of the next, and so on; each as long as what it is in at most."""
     found, start, stop = None, 0, file.seek(0, os.SEEK_END)
     for kind in kinds:
-        found = next((box for box in _boxes(file, start, stop) if box.kind == kind), None)
-        if found is None:
+        found = next((box for box in walk(file, start, stop) if box.kind == kind), None)
+        if found is None or found.stop > stop:
             return None
         start, stop = found.content, found.stop
     return found
-
-
-def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[Box]:
-    """The boxes side by side from `start` to `stop`, up to the first that does not fit; at most `BOXES`.
-
-    A box is size (32 bits), kind, content. Size 1: 64 bits of size follow the kind. Size 0: up to the end.
-    """
-    for _ in range(BOXES):
-        file.seek(start)
-        head = file.read(16)
-        size, content = int.from_bytes(head[:4], "big"), start + 8
-        if size == 1:
-            size, content = int.from_bytes(head[8:16], "big"), start + 16
-        end = start + size if size else stop
-        if not content <= end <= stop:
-            return
-        yield Box(kind=head[4:8], start=start, content=content, stop=end)
-        start = end

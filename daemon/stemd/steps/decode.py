@@ -20,10 +20,7 @@ from stemd.containers import Container
 from stemd.errors import AudioProcessingError, Code
 from stemd.ffmpeg import reader as ffmpeg
 from stemd.reading import DamagedError, NotReadableError, Reader, View
-from stemd.track import Frames, SpoolWriter, Track, disk_error
-
-RATES = range(1_000, 6_000_000)
-"""Hz that can be meant, DSD's 2.8 to 5.6 million bits among them; the rest is a damaged header."""
+from stemd.track import RATES, Frames, SpoolWriter, Track, disk_error
 
 SHARED = ("wav", "aiff", "ogg")
 """Containers in which there can be codecs that libsndfile does not know; FFmpeg calls them the same."""

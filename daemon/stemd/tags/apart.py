@@ -17,7 +17,7 @@ import msgspec
 
 from stemd.tags.values import NOTHING, Found, Tags, together
 
-PROGRAM = [sys.executable, "-m", "stemd.tags"]
+PROGRAM = [sys.executable, "-P", "-m", "stemd.tags"]
 
 LARGEST = 512 << 20
 """Bytes of memory, of which Python and mutagen take 60 MiB, and large tags four times their size."""

@@ -6,7 +6,7 @@ says is believed that would not be possible: a rate of 0 is divided by, a name w
 
 from stemd.job import Job, StemFile, Tick
 from stemd.naming import MANIFEST, ONE_FILE
-from stemd.track import Track
+from stemd.track import RATES, Track
 from stemd.worker.messages import Decoded, Finished, FromWorker, Progressed, Stopped
 
 LARGEST = 1 << 53
@@ -14,8 +14,6 @@ LARGEST = 1 << 53
 
 LONGEST_S = 86_400.0
 """No segment takes a day; and how long the next one may take is 20 times that of the others."""
-
-RATE = 1_000_000
 
 CHANNELS = 1024
 """As many as libsndfile knows."""
@@ -54,7 +52,7 @@ def _ordered(job: Job) -> list[str]:
 
 def _is_track(track: Track) -> bool:
     return (
-        1 <= track.rate <= RATE
+        track.rate in RATES
         and 1 <= track.frames <= LARGEST
         and track.channels in (1, 2)
         and 1 <= track.song_channels <= CHANNELS
@@ -78,7 +76,7 @@ def _is_file(file: StemFile) -> bool:
         not {"", ".", "..", MANIFEST} & set(parts)
         and "\0" not in file.name
         and 1 <= file.frames <= LARGEST
-        and 1 <= file.rate <= RATE
+        and file.rate in RATES
         and file.channels in (1, 2)
         and 1 <= file.bytes <= LARGEST
     )

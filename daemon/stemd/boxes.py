@@ -1,0 +1,39 @@
+"""Boxes (atoms) of an MP4 or MOV, side by side: ISO/IEC 14496-12, 4.2.
+
+A box is size (32 bits), kind, content. Size 1: 64 bits of size follow the kind. Size 0: up to the end.
+"""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from stemd.mpeg import take
+
+MOST = 100_000
+"""On one level; a film in fragments of a second has 30,000 of them in four hours."""
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True):
+    """Positions of its header, its content and its end, which may lie beyond that of the file."""
+
+    kind: bytes
+    start: int
+    content: int
+    stop: int
+
+
+def walk(file: BinaryIO, start: int, stop: int) -> Iterator[Box]:
+    """The boxes that begin between `start` and `stop`, up to one that ends before its own content."""
+    for _ in range(MOST):
+        head = take(file, start, 16)
+        if start + 8 > stop or len(head) < 8:
+            return
+        size, content = int.from_bytes(head[:4], "big"), start + 8
+        if size == 1:
+            size, content = int.from_bytes(head[8:16], "big"), start + 16
+        end = start + size if size else stop
+        if end < content:
+            return
+        yield Box(kind=head[4:8], start=start, content=content, stop=end)
+        start = end
