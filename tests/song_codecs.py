@@ -16,11 +16,15 @@ from stemd.track import Frames
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}
 
 
+Writer = Callable[[Path, Frames, int], None]
+"""Writes audio `[T, C]` at a rate."""
+
+
 class Codec(msgspec.Struct, frozen=True, kw_only=True):
     """How to write a song, and what is to be read of it."""
 
     suffix: str
-    write: Callable[[Path, Frames, int], None]
+    write: Writer
     format: str
     subtype: str
     rate: int = 44100
@@ -30,13 +34,11 @@ class Codec(msgspec.Struct, frozen=True, kw_only=True):
     extra: int = 0
 
 
-def through_soundfile(**how: Any) -> Callable[[Path, Frames, int], None]:
+def through_soundfile(**how: Any) -> Writer:
     return lambda path, audio, rate: soundfile.write(path, audio, rate, **how)
 
 
-def through_ffmpeg(
-    muxer: str, encoder: str, *, samples: str | None = None, **options: str
-) -> Callable[[Path, Frames, int], None]:
+def through_ffmpeg(muxer: str, encoder: str, *, samples: str | None = None, **options: str) -> Writer:
     """`options` are the encoder's; `b` is the bitrate."""
 
     def write(path: Path, audio: Frames, rate: int) -> None:
@@ -95,146 +97,42 @@ def dsf(path: Path, audio: Frames, rate: int) -> None:
     path.write_bytes(head + fmt + b"data" + number(12 + len(data), 8) + data)
 
 
+def _codec(suffix: str, format: str, subtype: str, write: Writer, **facts: Any) -> Codec:
+    return Codec(suffix=suffix, format=format, subtype=subtype, write=write, **facts)
+
+
 CODECS = {
-    "wav-16": Codec(
-        suffix="wav", write=through_soundfile(subtype="PCM_16"), format="wav", subtype="PCM_16", lossless=True
+    "wav-16": _codec("wav", "wav", "PCM_16", through_soundfile(subtype="PCM_16"), lossless=True),
+    "wav-24": _codec("wav", "wav", "PCM_24", through_soundfile(subtype="PCM_24"), lossless=True),
+    "wav-float": _codec("wav", "wav", "FLOAT", through_soundfile(subtype="FLOAT"), lossless=True),
+    "wav-adpcm": _codec("wav", "wav", "ADPCM_YAMAHA", through_ffmpeg("wav", "adpcm_yamaha"), extra=477),
+    "aiff": _codec("aif", "aiff", "PCM_24", through_soundfile(format="AIFF", subtype="PCM_24"), lossless=True),
+    "flac": _codec("flac", "flac", "PCM_16", through_soundfile(subtype="PCM_16"), lossless=True),
+    "mp3": _codec("mp3", "mp3", "MPEG_LAYER_III", through_ffmpeg("mp3", "libmp3lame", b="256k")),
+    "mp3-vbr": _codec(
+        "mp3", "mp3", "MPEG_LAYER_III", through_soundfile(subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE")
     ),
-    "wav-24": Codec(
-        suffix="wav", write=through_soundfile(subtype="PCM_24"), format="wav", subtype="PCM_24", lossless=True
+    "vorbis": _codec("ogg", "ogg", "VORBIS", through_soundfile(format="OGG", subtype="VORBIS")),
+    "opus": _codec("opus", "ogg", "OPUS", through_ffmpeg("ogg", "libopus", samples="s16", b="256k"), rate=48000),
+    "aac-m4a": _codec("m4a", "mp4", "AAC", through_ffmpeg("ipod", "aac", b="256k")),
+    "aac-mp4": _codec("mp4", "mp4", "AAC", through_ffmpeg("mp4", "aac", b="256k")),
+    "alac-16": _codec("m4a", "mp4", "ALAC_16", through_ffmpeg("ipod", "alac", samples="s16p"), lossless=True),
+    "alac-24": _codec("m4a", "mp4", "ALAC_24", through_ffmpeg("ipod", "alac", samples="s32p"), lossless=True),
+    "alac-caf": _codec("caf", "caf", "ALAC_16", through_ffmpeg("caf", "alac", samples="s16p"), lossless=True),
+    "opus-mp4": _codec("mp4", "mp4", "OPUS", through_ffmpeg("mp4", "libopus", samples="s16", b="256k"), rate=48000),
+    "opus-webm": _codec(
+        "webm", "matroska", "OPUS", through_ffmpeg("webm", "libopus", samples="s16", b="256k"), rate=48000
     ),
-    "wav-float": Codec(
-        suffix="wav", write=through_soundfile(subtype="FLOAT"), format="wav", subtype="FLOAT", lossless=True
-    ),
-    "wav-adpcm": Codec(
-        suffix="wav", write=through_ffmpeg("wav", "adpcm_yamaha"), format="wav", subtype="ADPCM_YAMAHA", extra=477
-    ),
-    "aiff": Codec(
-        suffix="aif",
-        write=through_soundfile(format="AIFF", subtype="PCM_24"),
-        format="aiff",
-        subtype="PCM_24",
-        lossless=True,
-    ),
-    "flac": Codec(
-        suffix="flac", write=through_soundfile(subtype="PCM_16"), format="flac", subtype="PCM_16", lossless=True
-    ),
-    "mp3": Codec(
-        suffix="mp3", write=through_ffmpeg("mp3", "libmp3lame", b="256k"), format="mp3", subtype="MPEG_LAYER_III"
-    ),
-    "mp3-vbr": Codec(
-        suffix="mp3",
-        write=through_soundfile(subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE"),
-        format="mp3",
-        subtype="MPEG_LAYER_III",
-    ),
-    "vorbis": Codec(
-        suffix="ogg", write=through_soundfile(format="OGG", subtype="VORBIS"), format="ogg", subtype="VORBIS"
-    ),
-    "opus": Codec(
-        suffix="opus",
-        write=through_ffmpeg("ogg", "libopus", samples="s16", b="256k"),
-        format="ogg",
-        subtype="OPUS",
-        rate=48000,
-    ),
-    "aac-m4a": Codec(suffix="m4a", write=through_ffmpeg("ipod", "aac", b="256k"), format="mp4", subtype="AAC"),
-    "aac-mp4": Codec(suffix="mp4", write=through_ffmpeg("mp4", "aac", b="256k"), format="mp4", subtype="AAC"),
-    "alac-16": Codec(
-        suffix="m4a",
-        write=through_ffmpeg("ipod", "alac", samples="s16p"),
-        format="mp4",
-        subtype="ALAC_16",
-        lossless=True,
-    ),
-    "alac-24": Codec(
-        suffix="m4a",
-        write=through_ffmpeg("ipod", "alac", samples="s32p"),
-        format="mp4",
-        subtype="ALAC_24",
-        lossless=True,
-    ),
-    "alac-caf": Codec(
-        suffix="caf",
-        write=through_ffmpeg("caf", "alac", samples="s16p"),
-        format="caf",
-        subtype="ALAC_16",
-        lossless=True,
-    ),
-    "opus-mp4": Codec(
-        suffix="mp4",
-        write=through_ffmpeg("mp4", "libopus", samples="s16", b="256k"),
-        format="mp4",
-        subtype="OPUS",
-        rate=48000,
-    ),
-    "opus-webm": Codec(
-        suffix="webm",
-        write=through_ffmpeg("webm", "libopus", samples="s16", b="256k"),
-        format="matroska",
-        subtype="OPUS",
-        rate=48000,
-    ),
-    "flac-mka": Codec(
-        suffix="mka",
-        write=through_ffmpeg("matroska", "flac", samples="s16"),
-        format="matroska",
-        subtype="PCM_16",
-        lossless=True,
-    ),
-    "mp3-mkv": Codec(
-        suffix="mkv",
-        write=through_ffmpeg("matroska", "libmp3lame", b="256k"),
-        format="matroska",
-        subtype="MPEG_LAYER_III",
-    ),
-    "wavpack": Codec(
-        suffix="wv",
-        write=through_ffmpeg("wv", "wavpack", samples="s32p"),
-        format="wavpack",
-        subtype="PCM_32",
-        lossless=True,
-    ),
-    "tta": Codec(
-        suffix="tta", write=through_ffmpeg("tta", "tta", samples="s16"), format="tta", subtype="PCM_16", lossless=True
-    ),
-    "au": Codec(
-        suffix="au",
-        write=through_soundfile(format="AU", subtype="PCM_16"),
-        format="au",
-        subtype="PCM_16",
-        lossless=True,
-    ),
-    "w64": Codec(
-        suffix="w64",
-        write=through_soundfile(format="W64", subtype="PCM_24"),
-        format="w64",
-        subtype="PCM_24",
-        lossless=True,
-    ),
-    "aac-mka": Codec(
-        suffix="mka", write=through_ffmpeg("matroska", "aac", b="256k"), format="matroska", subtype="AAC", extra=1024
-    ),
-    "aac-adts": Codec(
-        suffix="aac",
-        write=through_ffmpeg("adts", "aac", b="256k"),
-        format="aac",
-        subtype="AAC",
-        offset=1024,
-        extra=2048,
-    ),
-    "ac3": Codec(
-        suffix="ac3", write=through_ffmpeg("ac3", "ac3", b="448k"), format="ac3", subtype="AC3", offset=256, extra=1536
-    ),
-    "mp2": Codec(
-        suffix="mp2", write=through_ffmpeg("mp2", "mp2", b="384k"), format="mp2", subtype="MP2", offset=481, extra=2304
-    ),
-    "wma": Codec(
-        suffix="wma",
-        write=through_ffmpeg("asf", "wmav2", b="192k"),
-        format="wma",
-        subtype="WMAV2",
-        offset=-2048,
-        extra=2048,
-    ),
+    "flac-mka": _codec("mka", "matroska", "PCM_16", through_ffmpeg("matroska", "flac", samples="s16"), lossless=True),
+    "mp3-mkv": _codec("mkv", "matroska", "MPEG_LAYER_III", through_ffmpeg("matroska", "libmp3lame", b="256k")),
+    "wavpack": _codec("wv", "wavpack", "PCM_32", through_ffmpeg("wv", "wavpack", samples="s32p"), lossless=True),
+    "tta": _codec("tta", "tta", "PCM_16", through_ffmpeg("tta", "tta", samples="s16"), lossless=True),
+    "au": _codec("au", "au", "PCM_16", through_soundfile(format="AU", subtype="PCM_16"), lossless=True),
+    "w64": _codec("w64", "w64", "PCM_24", through_soundfile(format="W64", subtype="PCM_24"), lossless=True),
+    "aac-mka": _codec("mka", "matroska", "AAC", through_ffmpeg("matroska", "aac", b="256k"), extra=1024),
+    "aac-adts": _codec("aac", "aac", "AAC", through_ffmpeg("adts", "aac", b="256k"), offset=1024, extra=2048),
+    "ac3": _codec("ac3", "ac3", "AC3", through_ffmpeg("ac3", "ac3", b="448k"), offset=256, extra=1536),
+    "mp2": _codec("mp2", "mp2", "MP2", through_ffmpeg("mp2", "mp2", b="384k"), offset=481, extra=2304),
+    "wma": _codec("wma", "wma", "WMAV2", through_ffmpeg("asf", "wmav2", b="192k"), offset=-2048, extra=2048),
 }
 """What a song can come as. Of the last ones the file does not tell how much of it the encoder has put before or behind."""

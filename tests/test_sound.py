@@ -135,7 +135,7 @@ def separated(path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, **
 
 def holds(codec: Codec, frames: int, audio: Frames, decoded: Frames) -> None:
     """What a song's codec promises: its frames, and where they are."""
-    assert 0 <= frames - FRAMES <= codec.extra or codec.offset < 0
+    assert (0 if codec.offset >= 0 else -codec.extra) <= frames - FRAMES <= codec.extra
     assert lag(audio, decoded) == codec.offset
 
 

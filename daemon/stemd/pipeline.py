@@ -190,6 +190,8 @@ def _need_room(order: Order, track: Track, engine: Engine, sources: int, stems: 
     if (track.rate, track.channels) != (engine.rate, engine.channels):
         spools += spool_bytes(int(track.duration_s * engine.rate), engine.channels)
     written = stems * spool_bytes(track.frames, track.channels)
+    if order.options.naming == ONE_FILE:
+        spools += written  # its streams, until they are one file
     needs = {order.tmp: spools, order.out: written}
     if order.tmp.stat().st_dev == order.out.stat().st_dev:
         needs = {order.tmp: spools + written}
