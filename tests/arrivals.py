@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from daemons import PATIENCE_S, Daemon
+from daemons import PATIENCE_S, Daemon, below
 from writers import COMPANION, EMPTY, Writer, song
 
 SETTLE_S = 1.5
@@ -157,7 +157,7 @@ Faults = dict[str, list[str]]
 def verdict(daemon: Daemon, drops: list[Drop]) -> Faults:
     """What went wrong, in sentences, by kind; nothing is not there."""
     faults: Faults = defaultdict(list)
-    manifests = [json.loads(path.read_bytes()) for path in daemon.outbox.rglob("stems.json")]
+    manifests = [json.loads(path.read_bytes()) for path in below(daemon.outbox) if path.name == "stems.json"]
     results = defaultdict(list)
     for manifest in manifests:
         results[manifest["song"]].append(manifest)

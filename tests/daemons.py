@@ -35,6 +35,12 @@ def make_song(path: Path, seconds: float = 1.0, rate: int = 44100, channels: int
     return path
 
 
+def below(folder: Path) -> Iterator[Path]:
+    """Everything in it, at any depth, while a daemon works there: what goes away meanwhile is left out. No link is followed."""
+    for root, folders, files in os.walk(folder):
+        yield from (Path(root, name) for name in (*folders, *files))
+
+
 class Daemon:
     """`stemd run` on `folder`/spool; start and stop it as often as you like."""
 
@@ -159,9 +165,7 @@ class Daemon:
 
     def results(self) -> set[str]:
         """What is in the outbox for everyone to see."""
-        return {
-            path.relative_to(self.outbox).as_posix() for path in self.outbox.rglob("*") if ".stemd" not in path.parts
-        }
+        return {path.relative_to(self.outbox).as_posix() for path in below(self.outbox) if ".stemd" not in path.parts}
 
     def works(self) -> list[Path]:
         """Work folders."""
@@ -185,7 +189,7 @@ class Daemon:
 
     def unfinished(self) -> list[str]:
         """Sidecars of jobs that are not final."""
-        files = (path for path in (self.spool / "status").rglob("*.json") if not path.name.startswith("_"))
+        files = (path for path in below(self.spool / "status") if path.suffix == ".json" and path.name[0] not in "._")
         found = [json.loads(path.read_bytes()) for path in files]
         return [each["input"]["name"] for each in found if each["state"] in ("waiting", "running")]
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from daemons import Daemon, running
+from daemons import Daemon, below, running
 from writers import AT_ONCE, COMPANION, EMPTY, KEEPING, OPEN, TRUNCATED, frames_in, in_parts, song
 
 SETTLE_S = 0.3
@@ -36,7 +36,9 @@ def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with running(tmp_path_factory.mktemp(request.param), fake=True, inbox=inbox) as one:
         assert one.read("_daemon.json")["watch"]["mode"] == request.param
         yield one
-        songs = [json.loads(manifest.read_bytes())["song"] for manifest in one.outbox.rglob("stems.json")]
+        songs = [
+            json.loads(manifest.read_bytes())["song"] for manifest in below(one.outbox) if manifest.name == "stems.json"
+        ]
         assert sorted(songs) == sorted(set(songs))
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from daemons import below
+
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -114,9 +116,9 @@ def lying_about(spool: Path) -> list[Path]:
 
     def hidden() -> dict[Path, tuple[int, int]]:
         found = {}
-        for path in spool.rglob(".*"):
+        for path in below(spool):
             with contextlib.suppress(FileNotFoundError):
-                if path.name not in (".stemd", ".stemd-lock"):
+                if path.name[0] == "." and path.name not in (".stemd", ".stemd-lock"):
                     found[path] = (path.lstat().st_ino, path.lstat().st_mtime_ns)  # inodes are used again
         return found
 
