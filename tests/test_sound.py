@@ -207,13 +207,15 @@ def test_dsd(tmp_path: Path) -> None:
         ("w64", "pcm_s16le", "s16", "PCM_16"),
         ("w64", "pcm_s24le", "s32", "PCM_24"),
         ("caf", "pcm_s32be", "s32", "PCM_32"),
+        ("w64", "pcm_s64le", "s64", "PCM_32"),
+        ("wav", "pcm_s64le", "s64", "PCM_32"),
         ("au", "pcm_f32be", "flt", "FLOAT"),
         ("au", "pcm_f64be", "dbl", "DOUBLE"),
     ],
 )
 @pytest.mark.parametrize("rate", [8000, 192_000])
 def test_depths_and_rates(tmp_path: Path, muxer: str, encoder: str, samples: str, subtype: str, rate: int) -> None:
-    """From 8 bits to 64 of float, from 8 to 192 kHz: FFmpeg's samples are what libsndfile's would be."""
+    """From 8 bits to 64, from 8 to 192 kHz: FFmpeg's samples are what libsndfile's would be."""
     audio = tones(3000, rate=rate)
     through_ffmpeg(muxer, encoder, samples=samples)(tmp_path / "song", audio, rate)
     track, decoded = heard(tmp_path / "song")
@@ -284,6 +286,17 @@ def test_a_tag_behind_an_mp4(songs: Mapping[str, Path], tmp_path: Path) -> None:
     """What stands behind the last box is no box that is cut short."""
     (tmp_path / "song").write_bytes(songs["aac-m4a"].read_bytes() + b"TAG" + b"Song".ljust(125, b"\0"))
     assert heard(tmp_path / "song")[0].frames == FRAMES
+
+
+@pytest.mark.parametrize("size", [1 << 46, (1 << 63) - 1, (1 << 64) - 1])
+def test_a_box_beyond_all_files(songs: Mapping[str, Path], tmp_path: Path, size: int) -> None:
+    """A box as long as no file can be is one that is cut short, and no fault of the disk."""
+    data = bytearray(songs["aac-m4a"].read_bytes())
+    data[:24] = b"\0\0\0\1ftyp" + size.to_bytes(8, "big") + b"M4A isom"
+    (tmp_path / "song").write_bytes(data)
+    with pytest.raises(AudioProcessingError, match=f"of {size:,} bytes") as error:
+        heard(tmp_path / "song")
+    assert error.value.code is Code.TRUNCATED
 
 
 def test_video_without_sound(tmp_path: Path) -> None:

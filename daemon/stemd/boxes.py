@@ -26,8 +26,10 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 def walk(file: BinaryIO, start: int, stop: int) -> Iterator[Box]:
     """The boxes that begin between `start` and `stop`, up to one that ends before its own content."""
     for _ in range(MOST):
+        if start + 8 > stop:
+            return  # before anything is sought there: a size of 64 bits leads to where no file can be
         head = take(file, start, 16)
-        if start + 8 > stop or len(head) < 8:
+        if len(head) < 8:
             return
         size, content = int.from_bytes(head[:4], "big"), start + 8
         if size == 1:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 import av
 import av.error
 import numpy as np
+from av.audio.format import AudioFormat
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
@@ -42,6 +43,9 @@ CODECS = {"pcm_": "pcm", "dsd_": "dsd", "mp3float": "mp3", "libopus": "opus", "l
 LOSSY = {"mp3": "MPEG_LAYER_III"}
 """Codecs that libsndfile calls by another name."""
 
+UNREADABLE = ("s64", "s64p")
+"""Sample formats that av has no numpy type for."""
+
 PLANES = 8
 """Channels that av can read from a frame that has a buffer for each; of more it reads past the end of its table."""
 
@@ -51,7 +55,7 @@ SLACK = 1 << 13
 DEPTHS = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "s64": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"}
 """FFmpeg's sample formats -> libsndfile's names."""
 
-HALF = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31, "i8": 1 << 63}
+HALF = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31}
 """Full scale of the integers that decoders give, by numpy's name."""
 
 DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc", "mpc8", "iff")
@@ -86,7 +90,7 @@ class Sound:
         if self.codec != "pcm" and self.codec not in LOSSLESS:
             return LOSSY.get(self.codec, self.codec.upper())
         depth = DEPTHS.get(self._first.format.name.removesuffix("p"), "PCM_16")
-        if depth == "PCM_32" and self._is_24():
+        if self._first.format.name in ("s32", "s32p") and self._is_24():
             depth = "PCM_24"
         return depth.replace("PCM", "ALAC") if self.codec == "alac" else depth
 
@@ -220,16 +224,18 @@ def _samples(frame: AudioFrame) -> Frames:
 def _array(frame: AudioFrame) -> Any:
     """A frame's samples as they are, `[T, C]`. Raises `DamagedError`."""
     channels = len(frame.layout.channels)
-    if frame.format.is_planar and channels > PLANES:
-        frame = _packed(frame)
+    if frame.format.name in UNREADABLE:
+        frame = _packed(frame, "dbl")
+    elif frame.format.is_planar and channels > PLANES:
+        frame = _packed(frame, frame.format.packed)
     found = frame.to_ndarray()
     return found.T if frame.format.is_planar else found.reshape(-1, channels)
 
 
-def _packed(frame: AudioFrame) -> AudioFrame:
-    """The same samples, interleaved."""
+def _packed(frame: AudioFrame, wanted: AudioFormat | str) -> AudioFrame:
+    """The same samples, interleaved, in a format that holds them."""
     try:
-        resampler = AudioResampler(frame.format.packed, frame.layout, frame.sample_rate)
+        resampler = AudioResampler(wanted, frame.layout, frame.sample_rate)
         (packed,) = resampler.resample(frame)
     except (av.error.FFmpegError, ValueError) as error:
         raise DamagedError(_words(error)) from error
