@@ -49,3 +49,12 @@ def test_numbers_fit_into_a_name(tmp_path: Path) -> None:
     assert stored.name.endswith(" (2).wav")
     assert len(stored.name.encode()) <= 255
     assert (tmp_path / name).read_text() == "first"
+
+
+def test_numbers_fit_behind_a_dot_that_begins_no_extension() -> None:
+    """Where hardly anything stands before the last dot, the name is shortened at its end, and still numbered."""
+    for name in ("a." + "x" * 253, "." + "é" * 127, "x" * 222 + "." + "y" * 32):
+        leaf = publish.numbered(name, 10**6)
+        assert " (1000000)" in leaf
+        assert len(leaf.encode()) == 255
+    assert publish.numbered("x" * 10 + "." + "y" * 33, 2).endswith("y (2)")

@@ -21,6 +21,9 @@ from stemd.spool import rename_new, sync, sync_folder, sync_open, write_all
 
 CHUNK = 1 << 20
 
+LONGEST_EXTENSION = 32
+"""Bytes. What stands behind the last dot of a name and is longer belongs to the name, and the number goes behind it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -74,8 +77,8 @@ def numbered(leaf: str, number: int, *, dot: str = ".") -> str:
     if number == 1:
         return leaf
     stem, found, extension = leaf.rpartition(dot) if dot else (leaf, "", "")
-    if not found:
-        stem, extension = leaf, ""
+    if not found or len(os.fsencode(extension)) > LONGEST_EXTENSION:
+        stem, found, extension = leaf, "", ""
     tail = f" ({number}){found}{extension}"
     room = 255 - len(os.fsencode(tail))
     while len(os.fsencode(stem)) > room:
