@@ -224,6 +224,27 @@ def test_an_outbox_that_goes_away(tmp_path: Path, when: str) -> None:
         assert daemon.song(name)["attempt"] == 1
 
 
+def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> None:
+    """The work folder of a song that was prepared, and replaced while its outbox was away, goes when that is back."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "running.wav")
+        running(daemon, "running.wav")
+        drop(daemon, "next.wav")
+        daemon.until(lambda: len(daemon.works()) == 2, "the next one is prepared")
+        first = daemon.song("next.wav")["job_id"]
+        daemon.outbox.rename(tmp_path / "away")
+        drop(daemon, "next.wav")
+        daemon.until(lambda: daemon.song("next.wav")["job_id"] != first, "it is replaced")
+        assert (tmp_path / "away" / ".stemd" / first).exists()
+        (tmp_path / "away").rename(daemon.outbox)
+        daemon.until(lambda: first not in {path.name for path in daemon.works()}, "its work folder goes")
+        daemon.hold.unlink()
+        for name in ("running.wav", "next.wav"):
+            assert daemon.final(name)["state"] == "done"
+        daemon.until(lambda: not daemon.works(), "no work folder")
+
+
 @pytest.mark.slow
 def test_an_outbox_that_goes_away_under_the_real_worker(tmp_path: Path) -> None:
     """The worker makes no folder where the outbox was, and what it falls over is not held against the song."""

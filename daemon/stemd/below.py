@@ -101,8 +101,8 @@ def remove_folder(root: Path, path: Path) -> None:
         os.rmdir(path.name, dir_fd=folder)
 
 
-def remove_tree(root: Path, path: Path, *, follow: bool = False) -> None:
-    """Remove `path` below `root` with all that is in it; a link goes alone. Raises OSError.
+def remove_tree(root: Path, path: Path, *, follow: bool = False) -> bool:
+    """Remove `path` below `root` with all that is in it; a link goes alone. Whether it was there. Raises OSError.
 
     Also where somebody who has not heard yet that it is over makes or removes a last file in it.
     """
@@ -110,7 +110,7 @@ def remove_tree(root: Path, path: Path, *, follow: bool = False) -> None:
         for _ in range(REMOVALS):
             if not stat.S_ISDIR(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
                 os.unlink(path.name, dir_fd=folder)
-                return
+                return True
             try:
                 shutil.rmtree(path.name, dir_fd=folder)
             except FileNotFoundError:
@@ -121,7 +121,8 @@ def remove_tree(root: Path, path: Path, *, follow: bool = False) -> None:
                 if error.errno != errno.ENOTEMPTY:
                     raise
             else:
-                return
+                return True
+    return False
 
 
 def folders_in(root: Path, folder: Path) -> set[str]:

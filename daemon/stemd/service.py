@@ -301,6 +301,7 @@ class Service:
         """What was away is there again: what could not be shown or finished is."""
         self.jobs.show_all()
         self.leftovers.forget()
+        self.spool.doubt()
         self._wanted, self._is_settled = True, False
 
     def look(self, now: float) -> None:

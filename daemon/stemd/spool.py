@@ -122,18 +122,24 @@ class Spool:
         with below.reach(self.scratch_root, self.tmp(job_id), make=self.scratch):
             pass
 
-    def _remove_tmp(self, job_id: str) -> None:
-        below.remove_tree(self.scratch_root, self.tmp(job_id))
+    def _remove_tmp(self, job_id: str) -> bool:
+        was_there = below.remove_tree(self.scratch_root, self.tmp(job_id))
         if self.own_work:
             below.remove_tree(self.scratch, self.scratch / job_id)
+        return was_there
 
     def remove_work(self, job_id: str) -> None:
-        """The work area goes; one that cannot go now goes later, by `tidy`."""
+        """The work area goes; one that cannot go now, or is away with the disk it lies on, goes later, by `tidy`."""
         try:
-            self._remove_work(job_id)
+            if not self._remove_work(job_id):
+                self._is_tidy = False
         except OSError as error:
             log.warning("%s cannot be removed yet: %s", self.job(job_id), error)
             self._is_tidy = False
+
+    def doubt(self) -> None:
+        """A disk has come back, and with it what could not be removed meanwhile."""
+        self._is_tidy = False
 
     def tidy(self, keep: set[str]) -> None:
         """Remove the work areas that are left of other lives, or could not be removed before: all but those in `keep`."""
@@ -147,9 +153,10 @@ class Spool:
         else:
             self._is_tidy = True
 
-    def _remove_work(self, job_id: str) -> None:
-        self._remove_tmp(job_id)
-        below.remove_tree(self.outbox, self.job(job_id))
+    def _remove_work(self, job_id: str) -> bool:
+        """Whether all of it was there."""
+        tmp_was_there = self._remove_tmp(job_id)
+        return below.remove_tree(self.outbox, self.job(job_id)) and tmp_was_there
 
     def work_folders(self) -> set[str]:
         """The jobs that have a work folder. What else lies there is not ours to remove."""
