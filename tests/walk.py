@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from daemons import Daemon, make_song
 from mounts import may_mount, mounts, tmpfs
 from stemd.spool import CANCEL, OPTIONS, companion
-from walk_actions import ACTIONS, IN_PLACE, WAYS
+from walk_actions import ACTIONS, IN_PLACE, WAYS, take
 from walk_model import Drop, Model
 from walk_rest import rest
 from walk_watch import Eyes
@@ -112,6 +113,8 @@ class Walk:
             self.daemon.start()
         self.eyes.wrong += rest(self)
         self._judge()
+        while may_mount() and shutil.disk_usage(self.disk).free < DISK // 2 and (taken := take(self)):
+            self.story.append(f"{self.steps}: {taken}")  # a long walk would fill the disk for good
 
     def _judge(self) -> None:
         if self.eyes.wrong:
