@@ -470,6 +470,29 @@ def test_no_space(tmp_path: Path, part: str, step: str) -> None:
 
 
 @needs_mounts
+def test_no_space_at_the_start(tmp_path: Path) -> None:
+    """On a disk without room for a lock's few bytes the daemon says so and waits, and goes on when there is room."""
+    small = tmpfs(tmp_path / "small", 1 << 20)
+    with mounts(small):
+        with started(tmp_path, paths={"outbox": str(small.at / "outbox")}) as daemon:
+            daemon.outbox = small.at / "outbox"
+        with (small.at / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+        daemon.start()
+        try:
+            warned(daemon, f"{daemon.outbox}/.stemd/lock cannot be locked", "No space left")
+            make_song(daemon.inbox / "song.wav", 0.1)
+            looks(daemon)
+            (small.at / "filler").unlink()
+            all_done_once(daemon, "song.wav")
+            assert daemon.read("_daemon.json")["warnings"] == []
+            assert daemon.stop() == 0
+        finally:
+            daemon.end()
+
+
+@needs_mounts
 def test_no_space_for_the_status(tmp_path: Path) -> None:
     """A full disk under status/ stops no work; sidecars are right when there is room again."""
     small = tmpfs(tmp_path / "spool" / "status", 1 << 20)

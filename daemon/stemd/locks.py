@@ -72,34 +72,41 @@ class Locks:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with below.reach(self._roots[part], path.parent, follow=part == "state") as folder:
             handle = os.open(path.name, flags, 0o666, dir_fd=folder)
+        try:
+            self._claim(part, path, handle)
+        except (OSError, ConfigError):
+            below.close(handle)  # or the next try would find it locked, by ourselves
+            raise
+        return handle
+
+    def _claim(self, part: str, path: Path, handle: int) -> None:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            below.close(handle)  # what is written into it would be written into somebody else's file
+            # What is written into it would be written into somebody else's file.
             raise OSError(errno.EEXIST, "it is not a file of its own", str(path))
         owner = _owner(os.pread(handle, 4096, 0))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            below.close(handle)
             who = owner or "another process"
             raise ConfigError(
                 f"{path.parent} is used by another stemd ({who}); each daemon needs a {part} folder of its own."
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
-                below.close(handle)
                 raise
             # A filesystem without locks: the name in the file has to do.
         if owner is not None and owner.host != self._me.host:
             self.rival = owner
-            return handle
-        self._sign(handle)
-        return handle
+        else:
+            self._sign(path, handle)
 
-    def _sign(self, handle: int) -> None:
-        data = msgspec.json.encode(self._me)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, data, 0)
+    def _sign(self, path: Path, handle: int) -> None:
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, msgspec.json.encode(self._me), 0)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
     def holds(self, part: str) -> bool:
         return part in self._held
@@ -108,6 +115,7 @@ class Locks:
         """Whether the folders are ours: True once there is no rival. Raises ConfigError where it proves to be alive.
 
         It is if its heartbeat goes on; it is not if that stands still for three of its intervals. `now` is monotonic.
+        Raises OSError where our name cannot be written yet.
         """
         if self.rival is None:
             return True
@@ -119,9 +127,9 @@ class Locks:
             )
         if now < since + 3 * first.interval_s:
             return False
+        for part, handle in self._held.items():
+            self._sign(self._files[part], handle)
         self.rival = None
-        for handle in self._held.values():
-            self._sign(handle)
         return True
 
     def _beat(self) -> _Heartbeat:

@@ -102,6 +102,7 @@ class Service:
         self._announced = False
         self._warnings: tuple[str, ...] = ()
         self._trouble: tuple[str, ...] = ()
+        self._unlocked: tuple[str, ...] = ()
         self._is_asked_to_stop = False
 
     def run(self) -> None:
@@ -277,14 +278,18 @@ class Service:
 
     def _lock(self, before: frozenset[str], now: float) -> bool:
         """Lock what is there; whether it is another folder than before. `locks` are missing where that cannot be."""
-        are_new = False
+        are_new = are_ours = False
+        self._unlocked = ()
         try:
             are_new = self.locks.take(*self.places.lockable)
+            are_ours = self.locks.judge_rival(now)
         except OSError as error:
+            self._unlocked = (
+                f"{error.filename} cannot be locked: {error.strerror}; stemd goes on by itself once it can.",
+            )
             if "locks" not in before:
-                log.error("%s cannot be locked: %s", error.filename, error.strerror)
-            self._missing |= {"locks"}
-        if not self.locks.judge_rival(now):
+                log.error("%s", *self._unlocked)
+        if not are_ours:
             self._missing |= {"locks"}
         return are_new
 
@@ -404,7 +409,7 @@ class Service:
             queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queued),
             watch=self.waker.status,
             counts=self.jobs.counts,
-            warnings=(*self._trouble, *self.places.warnings, *self._warnings, *self.trust.warnings),
+            warnings=(*self._trouble, *self._unlocked, *self.places.warnings, *self._warnings, *self.trust.warnings),
             version=__version__,
             daemon=self.facts,
             updated_at=self.jobs.now,
@@ -414,8 +419,8 @@ class Service:
         notify.send(f"STATUS={self._doing()}; {len(queued)} waiting")
 
     def _doing(self) -> str:
-        if self._trouble:
-            return self._trouble[0]
+        if self._trouble or self._unlocked:
+            return (*self._trouble, *self._unlocked)[0]
         if self.locks.rival is not None:
             return f"waiting to see whether {self.locks.rival} still uses {self.spool.status}"
         if self.places.missing:
