@@ -191,7 +191,7 @@ class Service:
         self.find_places(now)
         if self._open:
             self.look(now)
-            if "locks" not in self._missing:
+            if self._missing == self.places.missing.keys():  # what has come back since is not locked yet
                 self.turns.begin(now)
         self.tell(now)
 
