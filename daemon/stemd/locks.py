@@ -9,6 +9,8 @@ import fcntl
 import os
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -73,7 +75,8 @@ class Locks:
         with below.reach(self._roots[part], path.parent, follow=part == "state") as folder:
             handle = os.open(path.name, flags, 0o666, dir_fd=folder)
         try:
-            self._claim(part, path, handle)
+            with _named(path):
+                self._claim(part, path, handle)
         except (OSError, ConfigError):
             below.close(handle)  # or the next try would find it locked, by ourselves
             raise
@@ -83,7 +86,7 @@ class Locks:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             # What is written into it would be written into somebody else's file.
-            raise OSError(errno.EEXIST, "it is not a file of its own", str(path))
+            raise OSError(errno.EEXIST, "it is not a file of its own")
         owner = _owner(os.pread(handle, 4096, 0))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,14 +102,11 @@ class Locks:
         if owner is not None and owner.host != self._me.host:
             self.rival = owner
         else:
-            self._sign(path, handle)
+            self._sign(handle)
 
-    def _sign(self, path: Path, handle: int) -> None:
-        try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, msgspec.json.encode(self._me), 0)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
+    def _sign(self, handle: int) -> None:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, msgspec.json.encode(self._me), 0)
 
     def holds(self, part: str) -> bool:
         return part in self._held
@@ -128,7 +128,8 @@ class Locks:
         if now < since + 3 * first.interval_s:
             return False
         for part, handle in self._held.items():
-            self._sign(self._files[part], handle)
+            with _named(self._files[part]):
+                self._sign(handle)
         self.rival = None
         return True
 
@@ -141,6 +142,15 @@ class Locks:
                 os.ftruncate(handle, 0)
             below.close(handle)
         self._held.clear()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An error at a descriptor is told with the name of its file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _owner(data: bytes) -> Owner | None:
