@@ -16,7 +16,7 @@ find_python() {
             return
         fi
     done
-    say "stemd needs Python 3.11 or later, and none was found. On Debian or Ubuntu: apt install python3 python3-venv"
+    say "demixd needs Python 3.11 or later, and none was found. On Debian or Ubuntu: apt install python3 python3-venv"
     return 1
 }
 
@@ -48,9 +48,9 @@ make_venv() {
     "$venv/bin/python" - "$home" <<'PYTHON'
 import pathlib, sys, sysconfig
 home = pathlib.Path(sys.argv[1])
-(pathlib.Path(sysconfig.get_path("purelib")) / "stemd.pth").write_text(f"{home / 'daemon'}\n")
-command = pathlib.Path(sys.prefix) / "bin" / "stemd"
-command.write_text(f"#!{sys.prefix}/bin/python\nfrom stemd.__main__ import main\n\nmain()\n")
+(pathlib.Path(sysconfig.get_path("purelib")) / "demixd.pth").write_text(f"{home / 'daemon'}\n")
+command = pathlib.Path(sys.prefix) / "bin" / "demixd"
+command.write_text(f"#!{sys.prefix}/bin/python\nfrom demixd.__main__ import main\n\nmain()\n")
 command.chmod(0o755)
 PYTHON
 }

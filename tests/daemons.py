@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from stemd.spool import SIDECAR, companion
+from demixd.spool.tree import SIDECAR, companion
 
 ROOT = Path(__file__).parents[1]
 MUSIC = ROOT.parent / "shared" / "audio"
@@ -42,7 +42,7 @@ def below(folder: Path) -> Iterator[Path]:
 
 
 class Daemon:
-    """`stemd run` on `folder`/spool; start and stop it as often as you like."""
+    """`demixd run` on `folder`/spool; start and stop it as often as you like."""
 
     def __init__(self, folder: Path, *, fake: bool = False, **sections: dict[str, Any]) -> None:
         """`fake` gives it tests/fake_worker.py, for tests in which the model does not matter."""
@@ -50,7 +50,7 @@ class Daemon:
         self.spool = folder / "spool"
         self.inbox, self.outbox = self.spool / "inbox", self.spool / "outbox"
         self.inbox.mkdir(parents=True, exist_ok=True)
-        self.config = folder / "stemd.toml"
+        self.config = folder / "demixd.toml"
         self.log = folder / "log"
         self.constants: dict[str, Any] = {}
         """Constants that it is to start with other values of, as MODULE:NAME."""
@@ -97,9 +97,9 @@ class Daemon:
         return self.folder / "hold"
 
     def command(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
-        """A command of stemd on this daemon's configuration, to its end."""
+        """A command of demixd on this daemon's configuration, to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "stemd", "--config", str(self.config), *map(str, words)],
+            [sys.executable, "-m", "demixd", "--config", str(self.config), *map(str, words)],
             env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
             capture_output=True,
             text=True,
@@ -165,11 +165,11 @@ class Daemon:
 
     def results(self) -> set[str]:
         """What is in the outbox for everyone to see."""
-        return {path.relative_to(self.outbox).as_posix() for path in below(self.outbox) if ".stemd" not in path.parts}
+        return {path.relative_to(self.outbox).as_posix() for path in below(self.outbox) if ".demixd" not in path.parts}
 
     def works(self) -> list[Path]:
         """Work folders."""
-        private = self.outbox / ".stemd"
+        private = self.outbox / ".demixd"
         return [path for path in private.iterdir() if path.is_dir()] if private.exists() else []
 
     def quiet(self, looks: int = 5) -> None:

@@ -22,16 +22,17 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below
-from stemd.errors import Code, StopProcessingError
-from stemd.formats import Target, choose_target
-from stemd.job import EngineFacts, Error, StemFile, Step, Tick
-from stemd.naming import file_name
-from stemd.spool import pin
-from stemd.steps import encode, mix
-from stemd.steps.decode import decode
-from stemd.track import SpoolReader, Track
-from stemd.worker.messages import (
+from demixd.audio.formats import Target, choose_target
+from demixd.audio.pcm import SpoolReader, Track
+from demixd.errors import Code, StopProcessingError
+from demixd.pipeline import encode, mix
+from demixd.pipeline.decode import decode
+from demixd.protocol.job import EngineFacts, Error, StemFile, Step, Tick
+from demixd.protocol.result_names import file_name
+from demixd.spool import nofollow
+from demixd.spool.tree import pin
+from demixd.worker.channel import BROKEN_STATUS, described
+from demixd.worker.messages import (
     Began,
     Decoded,
     Failed,
@@ -49,7 +50,6 @@ from stemd.worker.messages import (
     Unready,
     Warm,
 )
-from stemd.worker.voice import BROKEN_STATUS, described
 
 FOLDER = Path(os.environ["FAKE_FOLDER"])
 SOURCES = ("drums", "bass", "other", "vocals")
@@ -227,7 +227,7 @@ def written(order: Separate, track: Track, facts: EngineFacts, target: Target, w
     for stem in options.stems:
         name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
         path = out / name
-        folder = below.Pin(out, path.parent, make=out, follow=True)
+        folder = nofollow.Pin(out, path.parent, make=out, follow=True)
         with SpoolReader(tmp / "song.f32", track.channels) as reader:
             written = encode.write(
                 (block / 4 for block in reader.blocks()),

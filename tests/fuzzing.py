@@ -11,15 +11,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd import config, containers, mpeg, naming, ogg, options, signatures, status
-from stemd.config import Config
-from stemd.errors import AudioProcessingError, Code, ConfigError
-from stemd.identity import Identity
-from stemd.inbox.names import kind_of_file, kind_of_folder
-from stemd.job import Job, Progress, State, Step, move
-from stemd.spool import CANCEL, OPTIONS, SIDECAR, companion
-from stemd.steps.publish import numbered
-from stemd.worker import handle, messages
+from demixd import config
+from demixd.audio.containers import detect, mpeg, ogg, signatures
+from demixd.config import Config
+from demixd.errors import AudioProcessingError, Code, ConfigError
+from demixd.protocol import options, result_names, status
+from demixd.protocol.identity import Identity
+from demixd.protocol.inbox_names import kind_of_file, kind_of_folder
+from demixd.protocol.job import Job, Progress, State, Step, move
+from demixd.spool.tree import CANCEL, OPTIONS, SIDECAR, companion
+from demixd.supervisor.runs.originals import numbered
+from demixd.supervisor.workers import process
+from demixd.worker import messages
 
 DEFAULTS = Config()
 
@@ -49,7 +52,7 @@ FORMATS = {"wav", "aiff", "flac", "ogg", "mp3", "mp4", "mp2", *(name for _, name
 
 def fuzz_containers(data: bytes) -> None:
     """Every file is a container of a known format, or none."""
-    found = containers.look(io.BytesIO(data))
+    found = detect.look(io.BytesIO(data))
     if found is not None:
         assert found.format in FORMATS
         assert found.start <= len(data) + 4
@@ -85,7 +88,7 @@ def fuzz_ogg(data: bytes) -> None:
 
 def fuzz_messages(data: bytes) -> None:
     """A line is a message that can be true, or a reason; what can be true fits into a sidecar that parses."""
-    message = handle._understood(data)
+    message = process._understood(data)
     if isinstance(message, str):
         return
     assert msgspec.json.decode(msgspec.json.encode(message), type=messages.FromWorker) == message
@@ -119,8 +122,8 @@ def fuzz_names(data: bytes) -> None:
         assert len(os.fsencode(numbered(leaf, number))) <= 255
     shown = os.fsencode(leaf).decode("utf-8", "replace")
     for name in (
-        naming.folder_name(shown),
-        naming.file_name("{song} - {stem}.{ext}", stem=shown, ext="wav", model=shown, leaf=shown),
+        result_names.folder_name(shown),
+        result_names.file_name("{song} - {stem}.{ext}", stem=shown, ext="wav", model=shown, leaf=shown),
     ):
         assert name not in ("", ".", "..")
         assert "/" not in name

@@ -4,7 +4,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["stemd", "fuzzing"]):
+with atheris.instrument_imports(include=["demixd", "fuzzing"]):
     import fuzzing
 
 atheris.Setup([sys.argv[0], *sys.argv[2:]], fuzzing.TARGETS[sys.argv[1]])

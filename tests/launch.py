@@ -1,4 +1,4 @@
-"""`stemd` as tests start it: `launch.py [--fake] [--set MODULE:NAME VALUE]... [--at POINT ACTION]... -- ARGUMENTS OF STEMD`.
+"""`demixd` as tests start it: `launch.py [--fake] [--set MODULE:NAME VALUE]... [--at POINT ACTION]... -- ARGUMENTS OF DEMIXD`.
 
 `--fake` gives it tests/fake_worker.py for a worker. `--set` gives a constant of the code another value (JSON). `--at`
 makes something happen at a trace point (once for each, also across restarts: a file beside the configuration remembers):
@@ -32,9 +32,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from stemd import trace
-from stemd.__main__ import main
-from stemd.worker import handle
+from demixd.__main__ import main
+from demixd.supervisor import trace
+from demixd.supervisor.workers import process
 
 
 def act(action: str, folder: Path, inbox: Path) -> None:
@@ -64,7 +64,7 @@ def act(action: str, folder: Path, inbox: Path) -> None:
 
 
 def start_second(folder: Path, name: str) -> None:
-    program = [sys.executable, "-m", "stemd", "--config", str(folder / name), "run"]
+    program = [sys.executable, "-m", "demixd", "--config", str(folder / name), "run"]
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
     (folder / "refused").write_text(f"{done.returncode} {done.stdout}{done.stderr}")
 
@@ -80,7 +80,7 @@ def parse(words: list[str]) -> dict[str, list[str]]:
     at: dict[str, list[str]] = {}
     while (word := words.pop(0)) != "--":
         if word == "--fake":
-            handle.PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
+            process.PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
         elif word == "--set":
             change(*words.pop(0).split(":"), json.loads(words.pop(0)))
         else:

@@ -41,7 +41,7 @@ for hierarchy in $hierarchies; do
 done
 exec systemd-nspawn -D /run/tree -b --register=no --keep-unit --console=pipe --link-journal=no --resolv-conf=off \\
     --timezone=off --kill-signal=SIGRTMIN+4 --system-call-filter=bpf --capability=CAP_BPF,CAP_PERFMON,CAP_LEASE \\
-    --machine=stemd systemd.unit=multi-user.target
+    --machine=demixd systemd.unit=multi-user.target
 """
 
 
@@ -68,7 +68,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self._image = folder / "disk.img"
         self._console = folder / "console"
-        self._group = f"stemd-test-{os.getpid()}"
+        self._group = f"demixd-test-{os.getpid()}"
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
 

@@ -14,8 +14,8 @@ import numpy as np
 import soundfile
 
 from audio import tones
+from demixd.audio.containers import ogg
 from song_codecs import CODECS, dsf
-from stemd import ogg
 
 FORMATS = {
     "pcm.wav": {"format": "WAV", "subtype": "PCM_16"},

@@ -129,7 +129,7 @@ def violations(daemon: Daemon, scenario: Scenario, tag: str = "", *, may_stay: b
         if (daemon.inbox / name).exists() != stays or (daemon.spool / where / name).exists() == stays:
             found.append(f"{name} is not in {where}/")
         staying |= {name} if stays else set()
-    folders = [path for path in daemon.outbox.iterdir() if path.name != ".stemd"]
+    folders = [path for path in daemon.outbox.iterdir() if path.name != ".demixd"]
     for folder in folders:
         found += (
             [f"{folder.name}: {each}" for each in faults(folder)] if (folder / "stems.json").exists() else [folder.name]
@@ -139,7 +139,7 @@ def violations(daemon: Daemon, scenario: Scenario, tag: str = "", *, may_stay: b
     }
     if {folder.name for folder in folders} != expected:
         found.append(f"results {sorted(folder.name for folder in folders)}, and the sidecars know {sorted(expected)}")
-    private = [path.name for path in (daemon.outbox / ".stemd").iterdir() if path.name != "lock"]
+    private = [path.name for path in (daemon.outbox / ".demixd").iterdir() if path.name != "lock"]
     found += [f"left in the work folder: {name}" for name in private]
     found += [f"left behind: {path.relative_to(daemon.spool)}" for path in lying_about(daemon.spool)]
     found += [f"left in the inbox: {path.name}" for path in daemon.inbox.iterdir() if path.name not in staying]
@@ -150,7 +150,7 @@ def tidy(daemon: Daemon) -> None:
     """Take away what the next one need not look at; all of it is a consumer's to take."""
     for folder in (daemon.inbox, daemon.outbox, daemon.spool / "done", daemon.spool / "failed"):
         for path in folder.iterdir():
-            if path.is_dir() and path.name != ".stemd":
+            if path.is_dir() and path.name != ".demixd":
                 shutil.rmtree(path)
             elif path.is_file():
                 path.unlink()

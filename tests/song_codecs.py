@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from av.audio.resampler import AudioResampler
 
-from stemd.track import Frames
+from demixd.audio.pcm import Frames
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}
 

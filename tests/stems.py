@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stemd.models.demo.songs import make_song
+from demixd.engine.models.demo.songs import make_song
 
 RATE = 44100
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "daemon" / "stemd"
+PACKAGE = ROOT / "daemon" / "demixd"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 LIBRARIES = {
@@ -154,7 +154,7 @@ def layer(name: str) -> int | None:
 
 def ours(path: Path) -> set[str]:
     """The modules of ours that a file imports."""
-    names = {each.removeprefix("stemd.").replace(".", "/") for each in imports(path) if each.startswith("stemd.")}
+    names = {each.removeprefix("demixd.").replace(".", "/") for each in imports(path) if each.startswith("demixd.")}
     return {name for name in names if name in MODULES}
 
 
@@ -177,7 +177,7 @@ def test_a_step_imports_no_other_step() -> None:
     """Steps know nothing of each other."""
     for name, path in MODULES.items():
         if name.startswith("steps/"):
-            assert [each for each in imports(path) if each.startswith("stemd.steps.")] == [], name
+            assert [each for each in imports(path) if each.startswith("demixd.steps.")] == [], name
 
 
 def reached(name: str, seen: set[str]) -> set[str]:
@@ -186,8 +186,8 @@ def reached(name: str, seen: set[str]) -> set[str]:
         return seen
     seen.add(name)
     for each in imports(MODULES[name], lazily=False):
-        if each.startswith("stemd"):
-            path = each.removeprefix("stemd").removeprefix(".").replace(".", "/")
+        if each.startswith("demixd"):
+            path = each.removeprefix("demixd").removeprefix(".").replace(".", "/")
             # A package's own __init__ runs before anything in it.
             for loaded in (
                 path,

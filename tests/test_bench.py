@@ -1,4 +1,4 @@
-"""`stemd bench`: it runs, what it says is there, and it leaves nothing. How fast anything is, no test judges.
+"""`demixd bench`: it runs, what it says is there, and it leaves nothing. How fast anything is, no test judges.
 
 How near it comes to reference stems is in test_sdr.py.
 """
@@ -19,23 +19,23 @@ from demucs.pretrained import get_model
 
 import stems
 from daemons import PATIENCE_S, ROOT
-from stemd.bench import measure, report, songs, tables, weights
-from stemd.bench.models import RANDOM, Where
-from stemd.bench.report import COMMAND, MIXTURE, SEPARATOR, STEMD, Report, Run, Song
-from stemd.engine import model
-from stemd.job import EngineFacts
+from demixd.cli.bench import measure, report, songs, tables, weights
+from demixd.cli.bench.models import RANDOM, Where
+from demixd.cli.bench.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Report, Run, Song
+from demixd.engine.families import demucs
+from demixd.protocol.job import EngineFacts
 
 RESULTS = ROOT / "tests" / "benchmarks"
 STEPS = {"snapshot_s", "decode_s", "separate_s", "mix_s", "encode_s", "publish_s"}
 
 
 def start(folder: Path, *words: str | Path) -> subprocess.Popen[str]:
-    """`stemd bench` with the demo model on nobody's configuration; its temporary files are in `folder`/tmp."""
+    """`demixd bench` with the demo model on nobody's configuration; its temporary files are in `folder`/tmp."""
     (folder / "tmp").mkdir(exist_ok=True)
-    settings = folder / "stemd.toml"
+    settings = folder / "demixd.toml"
     settings.write_text(f'[paths]\nspool = "{folder}/spool"\nstate = "{folder}/state"\n[model]\nname = "demo"\n')
     return subprocess.Popen(
-        [sys.executable, "-m", "stemd", "--config", str(settings), "bench", *map(str, words)],
+        [sys.executable, "-m", "demixd", "--config", str(settings), "bench", *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "TMPDIR": str(folder / "tmp")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -56,7 +56,7 @@ SONG_S = 3.0
 
 
 def test_it_measures(tmp_path: Path) -> None:
-    """One run has all contenders, their ratios, memory and starts, stemd's steps and the machine, and cleans up.
+    """One run has all contenders, their ratios, memory and starts, demixd's steps and the machine, and cleans up.
 
     With references there is the SDR of each, and they come equally near, since they have the same weights.
     """
@@ -66,27 +66,27 @@ def test_it_measures(tmp_path: Path) -> None:
     )
     assert code == 0, said
     found = report.decode(path.read_bytes())
-    assert list(found.contenders) == [STEMD, SEPARATOR, COMMAND]
+    assert list(found.contenders) == [DEMIXD, SEPARATOR, COMMAND]
     for name, each in found.contenders.items():
         assert [run.song for run in each.runs] == [Song(name="Song.flac", seconds=SONG_S)]
         assert each.medians.seconds > 0
         assert min(each.peak_bytes.values()) > 1e7
         assert each.gpu_peak_bytes is None
         assert bool(each.start_s) is (name != COMMAND)
-    assert set(found.contenders[STEMD].start_s) == {"first", "second"}
-    assert set(found.contenders[STEMD].peak_bytes) == {"supervisor", "worker"}
-    assert set(found.contenders[STEMD].medians.timing) == STEPS
+    assert set(found.contenders[DEMIXD].start_s) == {"first", "second"}
+    assert set(found.contenders[DEMIXD].peak_bytes) == {"supervisor", "worker"}
+    assert set(found.contenders[DEMIXD].medians.timing) == STEPS
     assert found.ratios[SEPARATOR].seconds > 0
     assert found.ratios[SEPARATOR].separate
     assert found.ratios[COMMAND].seconds > 0
     assert (found.engine.model, found.engine.device, found.settings.device) == ("demo", "cpu", "cpu")
-    assert {"stemd", "python", "torch", "demucs"} <= set(found.machine.versions)
+    assert {"demixd", "python", "torch", "demucs"} <= set(found.machine.versions)
     assert found.machine.processor in said
-    assert list(found.sdr) == [MIXTURE, STEMD, SEPARATOR, COMMAND]
+    assert list(found.sdr) == [MIXTURE, DEMIXD, SEPARATOR, COMMAND]
     assert found.notes == ()
-    assert found.contenders[STEMD].runs[0].gain_db == 0.0
+    assert found.contenders[DEMIXD].runs[0].gain_db == 0.0
     for stem, of_song in found.sdr[MIXTURE].medians.items():
-        theirs = [found.sdr[name].medians[stem] for name in (STEMD, SEPARATOR, COMMAND)]
+        theirs = [found.sdr[name].medians[stem] for name in (DEMIXD, SEPARATOR, COMMAND)]
         assert of_song is not None
         assert min(each or 0.0 for each in theirs) > of_song + 3
         assert theirs == pytest.approx([theirs[0]] * 3, abs=0.1)
@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """Interrupted while its daemon runs, it ends with 130, and daemon, worker and temporary files are gone."""
     process = start(tmp_path, "--device", "cpu", "--seconds", "2")
     limit = time.monotonic() + PATIENCE_S
-    while not list(tmp_path.glob("tmp/*/stemd/spool/status/_daemon.json")) and time.monotonic() < limit:
+    while not list(tmp_path.glob("tmp/*/demixd/spool/status/_daemon.json")) and time.monotonic() < limit:
         time.sleep(0.05)
     assert running(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all of them
@@ -125,12 +125,12 @@ def running(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--model", "htdemucs_ft"], "stemd models fetch htdemucs_ft"),
+        (["--model", "htdemucs_ft"], "demixd models fetch htdemucs_ft"),
         (["README.md"], "cannot be read"),
         (["--show", "README.md"], "is no report"),
         (["--references", "README.md", "SONG"], "is no folder of reference stems"),
         (["--references", "TMP", "SONG"], "has no reference stem of Song.flac"),
-        (["--model", "htdemucs", "--references", "STEMS", "SONG"], "stemd models fetch htdemucs"),
+        (["--model", "htdemucs", "--references", "STEMS", "SONG"], "demixd models fetch htdemucs"),
     ],
 )
 def test_what_cannot_be_done_is_said(words: list[str], sentence: str, tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def demo_model(folder: Path) -> Where:
 
 @pytest.mark.parametrize("make", [random_model, demo_model])
 def test_all_have_the_same_weights(make: Callable[[Path], Where], tmp_path: Path) -> None:
-    """What stemd loads from the folder and what Demucs does are the same model."""
+    """What demixd loads from the folder and what Demucs does are the same model."""
     where = make(tmp_path)
-    ours = model.load(where.locate(), allow_pickle=False).model
+    ours = demucs.load(where.locate(), allow_pickle=False).model
     theirs = get_model(where.name, repo=tmp_path)
     assert ours.sources == theirs.sources
     for one, other in zip(ours.models, theirs.models, strict=True):
@@ -250,7 +250,7 @@ def example() -> Report:
             gpu=None,
             filesystem="ext4",
             kernel="6.1",
-            versions={"stemd": "0.1.0"},
+            versions={"demixd": "0.1.0"},
         ),
         settings=report.Settings(
             model=RANDOM,
@@ -265,7 +265,7 @@ def example() -> Report:
         engine=EngineFacts(
             model=RANDOM, model_sha256="0", device="cpu", device_name="A", precision="float32", fallback=None
         ),
-        contenders={STEMD: ours},
+        contenders={DEMIXD: ours},
         ratios={},
     )
 
@@ -283,7 +283,7 @@ def test_the_tables() -> None:
     found = example()
     lines = tables.markdown(found).splitlines()
     assert lines[0] == "## A | B, 1 core, 8.0 GB, no GPU"
-    assert "| | stemd |" in lines
+    assert "| | demixd |" in lines
     assert "| seconds, song to stems | 12.00 |" in lines
     assert "| x real time | 5.00 |" in lines
     assert "| start to ready, s | first 4.0, second 3.0 |" in lines
@@ -293,7 +293,7 @@ def test_the_tables() -> None:
 
 
 def test_results_are_not_typed() -> None:
-    """Every report beside RESULTS.md is in it, as `stemd bench --show` shows it, and names no place of its machine."""
+    """Every report beside RESULTS.md is in it, as `demixd bench --show` shows it, and names no place of its machine."""
     page = (RESULTS / "RESULTS.md").read_text(encoding="utf-8")
     for path in RESULTS.glob("results/*.json"):
         data = path.read_bytes()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemons import Daemon, make_song, running
-from stemd.spool import companion
+from demixd.spool.tree import companion
 
 
 def reasons(daemon: Daemon) -> dict[str, str]:
@@ -91,7 +91,7 @@ def test_yesterdays_cancel(tmp_path: Path) -> None:
     time.sleep(0.7)
     make_song(daemon.inbox / "song.wav", 0.2)
     try:
-        daemon.constants["stemd.cancels:EXPIRED_S"] = 0.5
+        daemon.constants["demixd.supervisor.inbox.cancels:EXPIRED_S"] = 0.5
         daemon.start().ready()
         sidecar = daemon.final("song.wav")
         assert (sidecar["state"], sidecar["cancel"]) == ("done", None)

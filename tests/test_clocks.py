@@ -134,7 +134,7 @@ def test_a_clock_that_jumps_between_two_starts(tmp_path: Path, record_property: 
     """Songs in the queue, a cancel file and final sidecars outlive it; `seq` grows; nothing is removed as old, nor expired."""
     clock = Clock(tmp_path)
     daemon = Daemon(tmp_path, fake=True, **QUICK)
-    daemon.constants["stemd.retention:EVERY_S"] = 0.5
+    daemon.constants["demixd.supervisor.jobs.retention:EVERY_S"] = 0.5
     try:
         daemon.start(**clock.environment).ready()
         drop(daemon, "done.wav")
@@ -172,7 +172,7 @@ def test_a_clock_that_jumps_between_two_starts(tmp_path: Path, record_property: 
 def test_old_sidecars_still_go(tmp_path: Path) -> None:
     """Where the clock has not jumped, that of a song that is gone is removed after `keep_days`."""
     daemon = Daemon(tmp_path, fake=True, **QUICK)
-    daemon.constants["stemd.retention:EVERY_S"] = 0.5
+    daemon.constants["demixd.supervisor.jobs.retention:EVERY_S"] = 0.5
     try:
         daemon.start().ready()
         drop(daemon, "old.wav")

@@ -26,12 +26,13 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
-from stemd import config as configuration
-from stemd.commands import text, view
-from stemd.commands.board import Board, Health, Pulse, picture
-from stemd.commands.wait import Follower
-from stemd.spool import Spool
-from stemd.status import DaemonStatus, Sidecar
+from demixd import config as configuration
+from demixd.cli import text
+from demixd.cli.status import view
+from demixd.cli.status.board import Board, Health, Pulse, picture
+from demixd.cli.wait import Follower
+from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.spool.tree import Spool
 
 EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
 """Colour, blinking, a window's title, a C1 sequence that clears the screen, and a turned direction of writing."""
@@ -54,7 +55,7 @@ def held(daemon: Daemon) -> Iterator[Daemon]:
 
 
 def program(daemon: Daemon, *words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "stemd", "--config", str(daemon.config), *map(str, words)]
+    return [sys.executable, "-m", "demixd", "--config", str(daemon.config), *map(str, words)]
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "TERM": "xterm-256color"}
@@ -64,7 +65,7 @@ class Piped:
     """A command whose output is no terminal."""
 
     def __init__(self, daemon: Daemon, *words: str | Path) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="stemd-piped-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="demixd-piped-"))
         self.out, self.err = self._folder / "out", self._folder / "err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(program(daemon, *words), env=ENVIRONMENT, stdout=out, stderr=err)
@@ -223,7 +224,7 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     done = daemon.command("submit", make_song(tmp_path / "good.wav", 0.1), *given)
     assert done.returncode == 1
     assert MISTAKES[words] in done.stderr
-    assert done.stderr.startswith("stemd: ")
+    assert done.stderr.startswith("demixd: ")
     assert done.stderr.count("\n") == 1
     assert tree(daemon.inbox) == []
 
@@ -390,7 +391,7 @@ def test_cancel_of_a_name_that_nobody_knows(tmp_path: Path) -> None:
     ):
         done = daemon.command("cancel", name)
         assert done.returncode == 1
-        assert f"stemd: {name}: no song of that name" in done.stderr
+        assert f"demixd: {name}: no song of that name" in done.stderr
         assert meant in done.stderr
     for name in ("../inbox/box/Song.wav", "/etc/passwd", "_daemon"):
         assert daemon.command("cancel", name).returncode == 1
@@ -490,7 +491,7 @@ def test_plain_status_tells_of_every_song(daemon: Daemon, tmp_path: Path) -> Non
     name = f"{'a long name ' * 9}.wav"
     daemon.command("submit", "--wait", make_song(tmp_path / name, 0.1))
     lines = daemon.command("status").stdout.splitlines()
-    assert re.match(r"stemd \S+ was ready \d+ s ago; ", lines[0])
+    assert re.match(r"demixd \S+ was ready \d+ s ago; ", lines[0])
     assert any(line.startswith(f"{name}: done, in {daemon.outbox}/") for line in lines)
     assert lines[1:] == sorted(lines[1:])
 
@@ -503,7 +504,7 @@ def test_no_command_loads_torch(daemon: Daemon, tmp_path: Path, command: str) ->
     if "cancel" in command:
         daemon.command("submit", song)
         words[-1] = song.name
-    code = "import sys, stemd.cli\ntry: stemd.cli.main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    code = "import sys, demixd.cli.app\ntry: demixd.cli.app.main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code, "--config", str(daemon.config), *words],
         env=ENVIRONMENT,
@@ -726,7 +727,7 @@ def test_check_finds_all_well(daemon: Daemon) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
-    "no model": ({"model": {"name": "htdemucs"}}, "model", "stemd models fetch htdemucs"),
+    "no model": ({"model": {"name": "htdemucs"}}, "model", "demixd models fetch htdemucs"),
     "no spool": ({"paths": {"inbox": "/nowhere/inbox"}}, "inbox", "mkdir -p /nowhere"),
     "no GPU": ({"model": {"device": "cuda:99"}}, "device", "cuda:99"),
 }
@@ -747,7 +748,7 @@ def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user: sudo tests/run")
 def test_check_as_one_who_may_only_read() -> None:
     """A user who may read and not write gets findings, not tracebacks."""
-    with tempfile.TemporaryDirectory(prefix="stemd-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="demixd-check-") as folder:
         Path(folder).chmod(0o755)
         daemon = Daemon(Path(folder))
         for part in ("outbox", "status", "done", "failed"):
@@ -756,8 +757,8 @@ def test_check_as_one_who_may_only_read() -> None:
         before = tree(daemon.folder)
         # The interpreter itself may lie where that user cannot read: what it loads late is loaded before.
         code = (
-            "import encodings.ascii, encodings.utf_8_sig, os, stemd.cli\n"
-            "os.setgroups([]); os.setgid(65534); os.setuid(65534); stemd.cli.main()"
+            "import encodings.ascii, encodings.utf_8_sig, os, demixd.cli.app\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534); demixd.cli.app.main()"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, "--config", str(daemon.config), "check"],

@@ -12,18 +12,19 @@ import msgspec
 import pytest
 import tomli
 
-from stemd import config, options, status
-from stemd.errors import ConfigError
-from stemd.inbox.names import kind_of_folder
-from stemd.models.names import FOUR
-from stemd.steps.mix import recipe
+from demixd import config
+from demixd.engine.models.catalog import FOUR
+from demixd.errors import ConfigError
+from demixd.pipeline.mix import recipe
+from demixd.protocol import options, status
+from demixd.protocol.inbox_names import kind_of_folder
 
 CONFIG = Path(__file__).parents[1] / "config"
 
 
 def test_the_shipped_file_is_the_defaults() -> None:
-    """config/stemd.toml shows every key, each with its default."""
-    table = tomli.loads((CONFIG / "stemd.toml").read_text())
+    """config/demixd.toml shows every key, each with its default."""
+    table = tomli.loads((CONFIG / "demixd.toml").read_text())
     assert table == msgspec.json.decode(msgspec.json.encode(config.Config()))
 
 
@@ -69,7 +70,7 @@ BAD = [
     ("[profiles.karaoke]\nforce = true", ("[profiles.karaoke] force", "no such key")),
     ('[defaults]\nformat = "mp3"\n[profiles.loud]\nclip = "none"', ("[profiles.loud] clip", 'format = "mp3"')),
     ('[paths]\nspool = "here"', ('[paths] spool = "here"', "absolute")),
-    ('[paths]\nspool = "~/stemd"', ('[paths] spool = "~/stemd"', "~ is not known")),
+    ('[paths]\nspool = "~/demixd"', ('[paths] spool = "~/demixd"', "~ is not known")),
     ('[paths]\nstate = "/a\\u0000b"', ("[paths] state", "absolute")),
 ]
 
@@ -196,11 +197,11 @@ def test_the_command_ends_with_78(tmp_path: Path) -> None:
     """A mistake in the configuration ends any command with 78 and one line."""
     path = tmp_path / "own.toml"
     path.write_text("[inbox]\nsettel = 1\n")
-    program = [sys.executable, "-m", "stemd", "--config", str(path), "status"]
+    program = [sys.executable, "-m", "demixd", "--config", str(path), "status"]
     env = {**os.environ, "PYTHONPATH": str(CONFIG.parent / "daemon")}
     done = subprocess.run(program, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr.startswith(f"stemd: {path}: [inbox] settel: there is no such key; did you mean settle?")
+    assert done.stderr.startswith(f"demixd: {path}: [inbox] settel: there is no such key; did you mean settle?")
     assert done.stderr.count("\n") == 1
 
 
@@ -244,10 +245,10 @@ def test_ready_configurations_differ() -> None:
     tables = [plain(name) for name in READY]
     assert all(one != other for one, other in combinations(tables, 2))
     assert len({table["paths"]["spool"] for table in tables}) == len(READY)
-    assert {path.stem for path in CONFIG.glob("*.toml")} == {"stemd", *READY}
+    assert {path.stem for path in CONFIG.glob("*.toml")} == {"demixd", *READY}
 
 
 def test_every_key_has_a_line_of_comment() -> None:
-    """config/stemd.toml says of every key what it does."""
-    lines = (CONFIG / "stemd.toml").read_text().splitlines()
+    """config/demixd.toml says of every key what it does."""
+    lines = (CONFIG / "demixd.toml").read_text().splitlines()
     assert [line for line in lines if "=" in line.partition("#")[0] and len(line.partition("#")[2]) < 15] == []

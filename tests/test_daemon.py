@@ -127,7 +127,7 @@ def test_a_kept_song_is_done_once(tmp_path: Path) -> None:
     finally:
         daemon.end()
     assert (daemon.inbox / "kept.wav").exists()
-    assert {path.name for path in daemon.outbox.iterdir()} == {"kept", ".stemd"}
+    assert {path.name for path in daemon.outbox.iterdir()} == {"kept", ".demixd"}
 
 
 def test_not_a_number_is_refused(daemon: Daemon) -> None:
@@ -369,7 +369,7 @@ def test_a_missing_model_is_said(tmp_path: Path) -> None:
 
 def test_a_missing_model_is_fetched(tmp_path: Path) -> None:
     """A published model that is not there is fetched at need; while the hub refuses, songs wait and it is asked again."""
-    demo = ROOT / "daemon" / "stemd" / "models" / "demo"
+    demo = ROOT / "daemon" / "demixd" / "models" / "demo"
     files = {path.name: path.read_bytes() for path in demo.glob("*.safetensors")}
     files["htdemucs.yaml"] = (demo / "demo.yaml").read_bytes()
     daemon = Daemon(tmp_path, model={"name": "htdemucs"})
@@ -389,7 +389,7 @@ def test_a_missing_model_is_fetched(tmp_path: Path) -> None:
 
 def test_a_model_that_comes_later(tmp_path: Path) -> None:
     """Songs that wait for their model are done once it is there, without anybody's help."""
-    demo = ROOT / "daemon" / "stemd" / "models" / "demo"
+    demo = ROOT / "daemon" / "demixd" / "models" / "demo"
     daemon = Daemon(tmp_path, model={"name": "late", "repo": str(tmp_path / "repo")})
     make_song(daemon.inbox / "song.wav", 0.5)
     try:
@@ -414,9 +414,8 @@ def test_commands_import_no_torch(tmp_path: Path, command: str) -> None:
     daemon = Daemon(tmp_path)
     song = make_song(tmp_path / "song.wav", 0.1)
     make_song(daemon.inbox / "there.wav", 0.1)
-    code = (
-        "import sys, stemd.cli\ntry: stemd.cli.main()\nfinally: assert 'torch' not in sys.modules, 'torch was imported'"
-    )
+    main = "import sys; from demixd.cli.app import main"
+    code = f"{main}\ntry: main()\nfinally: assert 'torch' not in sys.modules, 'torch was imported'"
     words = [str(song) if word == "SONG" else word for word in command.split()]
     done = subprocess.run(
         [sys.executable, "-c", code, "--config", str(daemon.config), *words],
@@ -430,12 +429,12 @@ def test_commands_import_no_torch(tmp_path: Path, command: str) -> None:
 
 
 def test_submit_and_wait(daemon: Daemon, tmp_path: Path) -> None:
-    """`stemd submit --wait` ends 0 when its song is done, and 1 when it failed; it never imports torch."""
+    """`demixd submit --wait` ends 0 when its song is done, and 1 when it failed; it never imports torch."""
     good, bad = make_song(tmp_path / "given.wav"), tmp_path / "bad.mp3"
     bad.write_bytes(b"no" * 5000)
     for song, status in ((good, 0), (bad, 1)):
         done = subprocess.run(
-            [sys.executable, "-m", "stemd", "--config", str(daemon.config), "submit", "--wait", str(song)],
+            [sys.executable, "-m", "demixd", "--config", str(daemon.config), "submit", "--wait", str(song)],
             env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
             capture_output=True,
             text=True,
@@ -458,20 +457,20 @@ def test_music(daemon: Daemon) -> None:
 
 
 def test_separate_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`stemd.separate_audio` puts the stems directly into the folder, tells its progress, and stops when asked."""
-    import stemd
+    """`demixd.separate_audio` puts the stems directly into the folder, tells its progress, and stops when asked."""
+    import demixd
 
-    config = tmp_path / "stemd.toml"
+    config = tmp_path / "demixd.toml"
     config.write_text('[model]\nname = "demo"\ndevice = "cpu"\n')
-    monkeypatch.setenv("STEMD_CONFIG", str(config))
+    monkeypatch.setenv("DEMIXD_CONFIG", str(config))
     song = make_song(tmp_path / "song.wav", 2.0)
     said: list[str] = []
-    assert stemd.separate_audio(song, tmp_path / "stems", said.append) is True
+    assert demixd.separate_audio(song, tmp_path / "stems", said.append) is True
     assert sorted(path.name for path in (tmp_path / "stems").iterdir()) == ["instrumental.wav", "vocals.wav"]
     assert said
     stop = threading.Event()
     stop.set()
-    with pytest.raises(stemd.StopProcessingError):
-        stemd.separate_audio(song, tmp_path / "stems2", said.append, stop)
-    with pytest.raises(stemd.AudioProcessingError, match=r"missing\.wav"):
-        stemd.separate_audio(tmp_path / "missing.wav", tmp_path / "stems3")
+    with pytest.raises(demixd.StopProcessingError):
+        demixd.separate_audio(song, tmp_path / "stems2", said.append, stop)
+    with pytest.raises(demixd.AudioProcessingError, match=r"missing\.wav"):
+        demixd.separate_audio(tmp_path / "missing.wav", tmp_path / "stems3")

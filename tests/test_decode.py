@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from audio import MUSIC, bytes_at, nothing, small_disk, song, tones
-from stemd import mpeg, ogg
-from stemd.errors import AudioProcessingError, Code, StopProcessingError
-from stemd.steps.decode import decode
-from stemd.track import BLOCK, Frames, Track
+from demixd.audio.containers import mpeg, ogg
+from demixd.audio.pcm import BLOCK, Frames, Track
+from demixd.errors import AudioProcessingError, Code, StopProcessingError
+from demixd.pipeline.decode import decode
 
 HALF = np.sqrt(0.5)
 

@@ -12,11 +12,11 @@ import torch
 
 from audio import nothing
 from daemons import Daemon, running
-from stemd.bench.sdr import sdr
-from stemd.models.demo import checkpoint, evaluate
-from stemd.models.demo.songs import make_song
-from stemd.models.store import DEMO_FOLDER
-from stemd.steps.decode import decode
+from demixd.cli.bench.sdr import sdr
+from demixd.engine.models.demo import checkpoint, evaluate
+from demixd.engine.models.demo.songs import make_song
+from demixd.engine.models.store import DEMO_FOLDER
+from demixd.pipeline.decode import decode
 
 TARGETS = {"drums": 11.0, "bass": 13.0, "other": 6.5, "vocals": 7.0, "instrumental": 13.0}
 """Mean SDR in dB that the model must have on unseen songs."""

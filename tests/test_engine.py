@@ -18,11 +18,11 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torchaudio.functional import resample
 
-from stemd.engine.engine import Engine
-from stemd.errors import AudioProcessingError, Code, StopProcessingError
-from stemd.job import EngineFacts
-from stemd.steps.separate import SegmentProgress, separate
-from stemd.track import SpoolReader, Track
+from demixd.audio.pcm import SpoolReader, Track
+from demixd.engine.engine import Engine
+from demixd.errors import AudioProcessingError, Code, StopProcessingError
+from demixd.pipeline.separate import SegmentProgress, separate
+from demixd.protocol.job import EngineFacts
 
 MUSIC = Path(__file__).parents[1].parent / "shared" / "audio" / "mardy20s.flac"
 SOURCES = ["drums", "bass", "other", "vocals"]

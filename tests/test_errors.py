@@ -57,8 +57,14 @@ class Patient:
 
     def __init__(self, folder: Path) -> None:
         self.daemon = Daemon(folder, fake=True, limits={"truncated_grace_s": 2 * CAUSE_S})
-        self.daemon.constants |= {"stemd.landing:RETRY_S": CAUSE_S, "stemd.landing:LONGER": 1.0}
-        self.daemon.constants |= {"stemd.worker.keeper:STALL_FLOOR_S": 5.0, "stemd.worker.keeper:RETRY_S": [0.5]}
+        self.daemon.constants |= {
+            "demixd.supervisor.runs.outcomes:RETRY_S": CAUSE_S,
+            "demixd.supervisor.runs.outcomes:LONGER": 1.0,
+        }
+        self.daemon.constants |= {
+            "demixd.supervisor.workers.manager:STALL_FLOOR_S": 5.0,
+            "demixd.supervisor.workers.manager:RETRY_S": [0.5],
+        }
         self.shown: dict[str, dict[str, Any]] = {}
         self._tags = (f"{number} " for number in itertools.count())
         self.daemon.start().ready()
@@ -185,7 +191,7 @@ def test_a_failed_fsync_throws_the_work_away(
             log, wrong = there.suffer(RUN, who, Injection(point, "EIO"))
             assert wrong == []
             (line,) = [line for line in log.read_text(errors="replace").splitlines() if "(INJECTED)" in line]
-            if "/.stemd/" in line:
+            if "/.demixd/" in line:
                 thrown += 1
                 assert there.shown["song.wav"]["attempt"] == 2, line
         assert there.leave() == []

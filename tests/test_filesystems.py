@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from daemons import make_song, running
-from stemd import snapshot
-from stemd.identity import Identity
-from stemd.inbox import filesystem
-from stemd.inbox.ready import lease_fails, survive_lease_breaks
-from stemd.snapshot import Outcome
+from demixd.protocol.identity import Identity
+from demixd.spool import mounts
+from demixd.spool.leases import lease_fails, survive_lease_breaks
+from demixd.supervisor.runs import snapshot
+from demixd.supervisor.runs.snapshot import Outcome
 
 TABLE = b"""22 27 0:21 / /proc rw,relatime - proc proc rw
 36 35 98:0 /mnt1 /mnt/two\\040words rw,noatime master:1 - ext4 /dev/root rw,errors=continue
@@ -26,13 +26,13 @@ TABLE = b"""22 27 0:21 / /proc rw,relatime - proc proc rw
 @pytest.mark.parametrize(("number", "kind"), [(22, "proc"), (36, "ext4"), (41, "nfs4"), (42, "fuse.rclone")])
 def test_the_kernels_table(number: int, kind: str) -> None:
     """A mount is found by its id, whatever optional fields its line has."""
-    assert filesystem.parse(TABLE, number).kind == kind
+    assert mounts.parse(TABLE, number).kind == kind
 
 
 def test_a_mount_that_is_not_in_the_table() -> None:
     """What cannot be found counts as unknown, and as local."""
-    assert filesystem.parse(TABLE, 99) == filesystem.UNKNOWN
-    assert not filesystem.is_remote(filesystem.UNKNOWN.kind)
+    assert mounts.parse(TABLE, 99) == mounts.UNKNOWN
+    assert not mounts.is_remote(mounts.UNKNOWN.kind)
 
 
 REMOTE = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse", "fuse.sshfs", "fuse.mergerfs", "virtiofs", "afs"]
@@ -42,13 +42,13 @@ LOCAL = ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "vfat", "exf
 @pytest.mark.parametrize(("kind", "remote"), [*((kind, True) for kind in REMOTE), *((kind, False) for kind in LOCAL)])
 def test_what_is_remote(kind: str, remote: bool) -> None:
     """Network filesystems and FUSE are polled and settle longer; local ones are not."""
-    assert filesystem.is_remote(kind) is remote
+    assert mounts.is_remote(kind) is remote
 
 
 def test_the_folder_of_this_test(tmp_path: Path) -> None:
     """The mount of a real folder is that of its own device."""
-    mount = filesystem.mount_of(tmp_path)
-    assert mount != filesystem.UNKNOWN
+    mount = mounts.mount_of(tmp_path)
+    assert mount != mounts.UNKNOWN
     assert Path(mount.point).stat().st_dev == tmp_path.stat().st_dev
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from daemons import make_song
+from demixd.errors import AudioProcessingError, Code
+from demixd.pipeline import song
+from demixd.protocol.job import Options, Step
 from mounts import mounts, needs_mounts, tmpfs
-from stemd import pipeline
-from stemd.errors import AudioProcessingError, Code
-from stemd.job import Options, Step
 from test_engine import short_bag, warm
 
 OPTIONS = Options(
@@ -40,11 +40,11 @@ def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
                 while True:
                     ballast.write(bytes(4096))
 
-    observer = pipeline.Observer(check=lambda: None, began=began, decoded=lambda _: None, progressed=lambda _: None)
+    observer = song.Observer(check=lambda: None, began=began, decoded=lambda _: None, progressed=lambda _: None)
     with mounts(tmpfs(disk, 16 << 20)):
         for name in ("tmp", "out"):
             (disk / name).mkdir()
-        order = pipeline.Order(
+        order = song.Order(
             song=make_song(tmp_path / "song.wav", 1.0),
             name="song.wav",
             tmp=disk / "tmp",
@@ -54,5 +54,5 @@ def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
             seed=0,
         )
         with pytest.raises(AudioProcessingError) as raised:
-            pipeline.run(order, engine, observer, {})
+            song.run(order, engine, observer, {})
     assert raised.value.code is Code.NO_SPACE

@@ -19,11 +19,11 @@ from hypothesis import strategies as some
 from msgspec import inspect
 
 from daemons import ROOT
+from demixd import config
+from demixd.protocol.options import Own
+from demixd.worker import messages
 from fuzzing import TARGETS
 from mutants import originals
-from stemd import config
-from stemd.options import Own
-from stemd.worker import messages
 
 TRIES = 60
 """By hypothesis, for each target, every day."""
@@ -140,7 +140,7 @@ def corpus(folder: Path, target: str) -> Path:
         for name, data in originals(folder).items():
             (begin / name).write_bytes(data[:4000])
     elif target == "config":
-        (begin / "stemd.toml").write_bytes((ROOT / "config" / "stemd.toml").read_bytes())
+        (begin / "demixd.toml").write_bytes((ROOT / "config" / "demixd.toml").read_bytes())
     elif target == "options":
         (begin / "all.json").write_bytes(as_json(msgspec.to_builtins(config.Defaults())))
     elif target == "messages":

@@ -53,7 +53,7 @@ def test_a_complete_at_first_sight(daemon: Daemon) -> None:
         for folder in (daemon.outbox, daemon.outbox / "deep"):
             for name in os.listdir(folder):  # noqa: PTH208 - as fast as can be
                 path = folder / name
-                if name not in (".stemd", "deep") and path not in found:
+                if name not in (".demixd", "deep") and path not in found:
                     assert (path / "stems.json").exists(), "a result without its manifest"
                     found[path] = faults(path)
 
@@ -150,7 +150,7 @@ def test_a_durable_before_done_is_shown(daemon: Daemon) -> None:
         daemon.until((daemon.spool / "done" / "new folder/newer/durable.wav").exists, "put away")
         daemon.until(lambda: not daemon.works(), "finished")
     calls = Calls(log)
-    work = daemon.outbox / ".stemd" / sidecar["job_id"] / "out"
+    work = daemon.outbox / ".demixd" / sidecar["job_id"] / "out"
     place = daemon.outbox / "new folder/newer/durable"
     renamed = calls.first("renameat2", str(work.parent), str(place.parent), place.name)
     assert renamed > 0
@@ -275,7 +275,7 @@ def test_d_after_cancelled_nothing_appears(tmp_path: Path, when: str) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.end()
-    assert found == {".stemd", "next"}
+    assert found == {".demixd", "next"}
     assert daemon.song("song.wav")["state"] == "cancelled"
     assert daemon.song("song.wav")["output"] is None
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from daemons import PATIENCE_S
+from demixd.errors import Code
+from demixd.protocol.job import Error
+from demixd.supervisor.workers import manager, process
+from demixd.supervisor.workers.process import Died, Handle, Said
+from demixd.worker.messages import Forget, Prepare, Prepared
 from mutants import burdens, mutants, originals
-from stemd.errors import Code
-from stemd.job import Error
-from stemd.worker import handle, keeper
-from stemd.worker.handle import Died, Handle, Said
-from stemd.worker.messages import Forget, Prepare, Prepared
 
 MEMORY_KB = 3 << 20
 """Address space of the worker, threads' stacks and libraries included."""
@@ -54,7 +54,7 @@ class Decoder:
         song, tmp = str(self.folder / "song"), str(self.folder)
         self.handle.send(Prepare(job_id=job_id, snapshot=song, tmp=tmp, max_duration_s=LIMIT_S))
         answer = self.said.get(timeout=PATIENCE_S)
-        assert time.monotonic() - began < keeper.STALL_FLOOR_S, "it was silent for longer than a worker may be"
+        assert time.monotonic() - began < manager.STALL_FLOOR_S, "it was silent for longer than a worker may be"
         if isinstance(answer, Died):
             self.deaths += 1
             self.handle.close()
@@ -69,9 +69,9 @@ class Decoder:
 @contextlib.contextmanager
 def decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
     bounded = f'ulimit -v {MEMORY_KB}; exec "$0" "$1"'
-    monkeypatch.setattr(handle, "PROGRAM", ["sh", "-c", bounded, sys.executable, str(FAKE)])
+    monkeypatch.setattr(process, "PROGRAM", ["sh", "-c", bounded, sys.executable, str(FAKE)])
     # What it is given in the daemon keeps memory; here it is to be seen how much is needed.
-    monkeypatch.setattr(handle, "ENVIRONMENT", {"OMP_WAIT_POLICY": "passive"})
+    monkeypatch.setattr(process, "ENVIRONMENT", {"OMP_WAIT_POLICY": "passive"})
     monkeypatch.setenv("FAKE_FOLDER", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(FAKE.parents[1] / "daemon"))
     one = Decoder(folder)

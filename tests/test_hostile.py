@@ -183,7 +183,7 @@ def test_planted_names(tmp_path: Path) -> None:
     status = daemon.spool / "status"
     status.mkdir()
     for number, name in enumerate(("_daemon.json", "_inbox.json", "song.wav.json")):
-        part = f".stemd-{hashlib.sha256(name.encode()).hexdigest()[:16]}.tmp"
+        part = f".demixd-{hashlib.sha256(name.encode()).hexdigest()[:16]}.tmp"
         (status / part).symlink_to(victim) if number else (status / part).hardlink_to(victim)
         (status / name).symlink_to(victim)
     try:
@@ -204,12 +204,12 @@ def test_a_lock_that_is_somebody_s_file(tmp_path: Path) -> None:
     victim.write_text("mine")
     daemon = Daemon(tmp_path, fake=True)
     (daemon.spool / "status").mkdir()
-    (daemon.spool / "status" / ".stemd-lock").hardlink_to(victim)
+    (daemon.spool / "status" / ".demixd-lock").hardlink_to(victim)
     try:
         daemon.start()
         daemon.until(lambda: "cannot be locked" in daemon.log.read_text(), "it says so")
         assert victim.read_text() == "mine"
-        (daemon.spool / "status" / ".stemd-lock").unlink()
+        (daemon.spool / "status" / ".demixd-lock").unlink()
         daemon.ready()
         assert daemon.stop() == 0
     finally:
@@ -217,7 +217,7 @@ def test_a_lock_that_is_somebody_s_file(tmp_path: Path) -> None:
 
 
 def test_garbage_is_only_what_is_ours(tmp_path: Path) -> None:
-    """Folders in the scratch folder that are no work folders outlive a start, and so does what `.stemd` was swapped for."""
+    """Folders in the scratch folder that are no work folders outlive a start, and so does what `.demixd` was swapped for."""
     scratch, precious = tmp_path / "scratch", tmp_path / "precious"
     (scratch / "mine").mkdir(parents=True)
     (scratch / ("0" * 32)).mkdir()
@@ -227,7 +227,7 @@ def test_garbage_is_only_what_is_ours(tmp_path: Path) -> None:
         daemon.start().ready()
         assert daemon.stop() == 0
         assert {path.name for path in scratch.iterdir()} == {"mine"}
-        private = daemon.outbox / ".stemd"
+        private = daemon.outbox / ".demixd"
         private.rename(tmp_path / "aside")
         private.symlink_to(precious)
         daemon.start()
@@ -306,9 +306,9 @@ class Swapper:
         spool = self.spool
         parts = [spool / part / "sub" for part in ("inbox", "status", "outbox", "done", "failed")]
         roots = [spool / part for part in ("status", "outbox", "done", "failed")]
-        work = [Path(root) / each for root, names, _ in os.walk(spool / "outbox" / ".stemd") for each in names]
+        work = [Path(root) / each for root, names, _ in os.walk(spool / "outbox" / ".demixd") for each in names]
         work = [path for path in work if path.name in ("out", "tmp")]
-        return [*parts, *parts, *roots, spool / "outbox" / ".stemd", *(path.parent for path in work), *work]
+        return [*parts, *parts, *roots, spool / "outbox" / ".demixd", *(path.parent for path in work), *work]
 
     def swap(self) -> None:
         target = self.rng.choice(self.targets())

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from daemons import ROOT, Daemon, make_song, running
-from stemd import config, journal
-from stemd.errors import Code
-from stemd.identity import Identity
-from stemd.job import EngineFacts, Error, Job, Reason, State, Step
+from demixd import config
+from demixd.errors import Code
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import EngineFacts, Error, Job, Reason, State, Step
+from demixd.supervisor import journal
 
 ENGINE = EngineFacts(model="demo", model_sha256="0", device="cuda:0", device_name="x", precision="float16")
 
@@ -59,7 +60,7 @@ def test_fields_collide_with_none_of_logging(caplog: pytest.LogCaptureFixture) -
     """`extra` refuses names that a record has itself."""
     job = a_job(State.FAILED, step=None, error=Error(code=Code.BAD_AUDIO, message="no audio"))
     with caplog.at_level(logging.INFO):
-        logging.getLogger("stemd.test").info("said", extra=journal.about(job, device="cpu"))
+        logging.getLogger("demixd.test").info("said", extra=journal.about(job, device="cpu"))
     assert caplog.records[-1].__dict__["CODE"] == "bad-audio"
 
 

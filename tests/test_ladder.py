@@ -11,11 +11,11 @@ import pytest
 import torch
 from demucs.apply import BagOfModels
 
-from stemd.engine import batch, device, proof
-from stemd.engine.batch import Trial
-from stemd.engine.engine import Engine
-from stemd.engine.network import Network, Reduced
-from stemd.errors import AudioProcessingError, Code, DeviceLostError
+from demixd.engine import accuracy, batch, device
+from demixd.engine.batch import Trial
+from demixd.engine.engine import Engine
+from demixd.engine.networks import Network, Reduced
+from demixd.errors import AudioProcessingError, Code, DeviceLostError
 from test_engine import SOURCES, generated, ours, separated, unequal_bag, warm
 
 SHORT = 13.3
@@ -222,7 +222,7 @@ def test_a_wrong_fast_way_is_caught(precision: str, tmp_path: Path, monkeypatch:
     assert (right.facts.precision, right.facts.fallback) == ("bfloat16", None)
     noisy(bag, monkeypatch)
     if precision == "auto":
-        monkeypatch.setattr("stemd.engine.engine.HALVES", ("bfloat16",))
+        monkeypatch.setattr("demixd.engine.engine.HALVES", ("bfloat16",))
         engine = Engine._proved(bag, device.CPU, "test", "0", None)
         engine.accelerated = True
         engine = engine._quickest("auto")
@@ -237,7 +237,7 @@ def test_a_wrong_fast_way_is_caught(precision: str, tmp_path: Path, monkeypatch:
 
 def test_a_precision_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 without the instructions for it would take a hundred times as long: float32, and why."""
-    monkeypatch.setattr("stemd.engine.processor.has_bfloat16", lambda: False)
+    monkeypatch.setattr("demixd.engine.host.has_bfloat16", lambda: False)
     facts = warm(unequal_bag(), precision="bfloat16").facts
     assert (facts.precision, facts.fallback) == ("float32", "this processor has no bfloat16; float32 is used")
 
@@ -268,10 +268,10 @@ def test_float32_means_float32() -> None:
         def __call__(self, windows: torch.Tensor, check: Any) -> torch.Tensor:
             return engine.eager[0](windows, check) * 1.001
 
-    verdict = proof.prove(Coarse(), engine._segments[0], engine.expected[0])
+    verdict = accuracy.prove(Coarse(), engine._segments[0], engine.expected[0])
     assert verdict.fault is not None
     assert "float32 by other is off by 0.001" in verdict.fault
-    assert proof.prove(engine.eager[0], engine._segments[0], engine.expected[0]).fault is None
+    assert accuracy.prove(engine.eager[0], engine._segments[0], engine.expected[0]).fault is None
 
 
 def test_a_model_that_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

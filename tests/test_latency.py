@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 
 from daemons import make_song
-from stemd.bench import weights
-from stemd.bench.models import RANDOM
-from stemd.config import Defaults
-from stemd.engine import openvino
-from stemd.worker.handle import Died, Handle, Said
-from stemd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Warm
+from demixd.cli.bench import weights
+from demixd.cli.bench.models import RANDOM
+from demixd.config import Defaults
+from demixd.engine.openvino import runtime
+from demixd.supervisor.workers.process import Died, Handle, Said
+from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Warm
 
 STOP_S = 1.0
 
 FORCED = """
-from stemd.engine import proof
-from stemd.worker import __main__ as worker
+from demixd.engine import proof
+from demixd.worker import __main__ as worker
 
 proof.FASTER = 1e9  # any speed wins
 worker.main()
@@ -120,11 +120,11 @@ def test_a_torch_model_stops_within_a_second(times: int, tmp_path: Path) -> None
         check(one, times)
 
 
-@pytest.mark.skipif(not openvino.is_installed(), reason="no OpenVINO: see config/requirements-openvino.lock")
+@pytest.mark.skipif(not runtime.is_installed(), reason="no OpenVINO: see config/requirements-openvino.lock")
 @pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_compiled_model_stops_within_a_second(times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By cancelling OpenVINO's request. The worker is told to use it, even where torch is faster."""
-    monkeypatch.setattr("stemd.worker.handle.PROGRAM", [sys.executable, "-c", FORCED])
+    monkeypatch.setattr("demixd.supervisor.workers.process.PROGRAM", [sys.executable, "-c", FORCED])
     with worker(tmp_path, "auto") as one:
         while True:
             ready = one.until(Ready)

@@ -121,7 +121,7 @@ def test_a_dead_daemon_holds_nothing(tmp_path: Path) -> None:
 # ---- another machine's lock
 
 
-LOCKS = {"status": "status/.stemd-lock", "outbox": "outbox/.stemd/lock"}
+LOCKS = {"status": "status/.demixd-lock", "outbox": "outbox/.demixd/lock"}
 
 
 def sign(daemon: Daemon, part: str) -> Path:
@@ -209,7 +209,7 @@ def test_a_stop_while_it_waits_for_another_machine(tmp_path: Path) -> None:
     try:
         daemon.start()
         daemon.until(lambda: "is warm" in daemon.log.read_text(), "it is up")
-        daemon.until(lambda: (daemon.outbox / ".stemd" / "lock").exists(), "it has come to the locks")
+        daemon.until(lambda: (daemon.outbox / ".demixd" / "lock").exists(), "it has come to the locks")
         began = time.monotonic()
         assert daemon.stop() == 0
         assert time.monotonic() - began < 5
@@ -225,8 +225,8 @@ def test_a_folder_that_comes_back_with_another_machine_s_lock(tmp_path: Path) ->
     with started(daemon):
         daemon.outbox.rename(tmp_path / "away")
         daemon.until(lambda: any("outbox" in text for text in daemon.read("_daemon.json")["warnings"]), "it is said")
-        shutil.rmtree(tmp_path / "away" / ".stemd")
-        (tmp_path / "away" / ".stemd").mkdir()
+        shutil.rmtree(tmp_path / "away" / ".demixd")
+        (tmp_path / "away" / ".demixd").mkdir()
         lock = daemon.spool / LOCKS["outbox"]
         (tmp_path / "away" / lock.relative_to(daemon.outbox)).write_text(OTHERS)
         (tmp_path / "away").rename(daemon.outbox)

@@ -137,7 +137,7 @@ def of_second(daemon: Daemon, cell: Cell, sidecar: dict[str, Any]) -> list[str]:
     """The second daemon was refused, and the first noticed nothing of it."""
     said = (daemon.folder / "refused").read_text()
     part = {"second-state": "state", "second-spool": "status", "second-outbox": "outbox"}[cell.thing]
-    words = ["78 ", "is used by another stemd (process ", f"each daemon needs a {part} folder of its own"]
+    words = ["78 ", "is used by another demixd (process ", f"each daemon needs a {part} folder of its own"]
     wrong = [f"the second daemon said {said}"] if not all(word in said for word in words) else []
     if not cell.crash and sidecar["attempt"] != 1:
         wrong.append(f"attempt {sidecar['attempt']}")
@@ -146,8 +146,8 @@ def of_second(daemon: Daemon, cell: Cell, sidecar: dict[str, Any]) -> list[str]:
 
 def came_once(daemon: Daemon, watch: Watch) -> list[str]:
     """Results have come by one rename each, none has gone again, and no job that was cancelled has one."""
-    told = [(name, what) for _, name, what in watch.events.take() if name != ".stemd"]
-    there = sorted(path.name for path in daemon.outbox.iterdir() if path.name != ".stemd")
+    told = [(name, what) for _, name, what in watch.events.take() if name != ".demixd"]
+    there = sorted(path.name for path in daemon.outbox.iterdir() if path.name != ".demixd")
     came = sorted(name for name, what in told if what & MOVED_TO)
     wrong = [] if came == there else [f"{came} have come, and {there} are there"]
     wrong += [f"{name} went" for name, what in told if what & (MOVED_FROM | DELETE)]

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torchaudio
 
-from stemd.ffmpeg.meter import LAYOUTS, Loudness, Meter
-from stemd.track import BLOCK, Frames
+from demixd.audio.ffmpeg.meter import LAYOUTS, Loudness, Meter
+from demixd.audio.pcm import BLOCK, Frames
 
 RATES = [8000, 11025, 22050, 44100, 48000, 96000, 192000]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from audio import tones
-from stemd.errors import AudioProcessingError, Code
-from stemd.steps.mix import SONG, blend, joint_gain, peak, recipe
+from demixd.errors import AudioProcessingError, Code
+from demixd.pipeline.mix import SONG, blend, joint_gain, peak, recipe
 
 FOUR = ("drums", "bass", "other", "vocals")
 

@@ -26,12 +26,12 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save
 
+from demixd.engine.families import demucs as engine
+from demixd.engine.models import catalog, store
+from demixd.engine.models import fetch as fetching
+from demixd.engine.models.fetch import FetchProgress, fetch
+from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from hub import Hub, Request
-from stemd.engine import model as engine
-from stemd.errors import AudioProcessingError, Code, StopProcessingError
-from stemd.models import fetch as fetching
-from stemd.models import names, store
-from stemd.models.fetch import FetchProgress, fetch
 
 SIG = "955717e8"
 REPO = "adefossez/HTDemucs"
@@ -160,8 +160,8 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Popen[s
 FETCH = """
 import sys
 from pathlib import Path
-from stemd.errors import AudioProcessingError
-from stemd.models.fetch import fetch
+from demixd.errors import AudioProcessingError
+from demixd.engine.models.fetch import fetch
 try:
     fetch("htdemucs", Path(sys.argv[1]), progress=lambda _: None)
 except AudioProcessingError as error:
@@ -174,20 +174,20 @@ except AudioProcessingError as error:
 
 def test_repositories_are_named_as_demucs_names_them() -> None:
     """Every published model is looked for where Demucs looks for it."""
-    for name in names.PUBLISHED:
-        assert names.hub_repo(name) == f"{demucs.hf.DEFAULT_NAMESPACE}/{demucs.hf.hf_repo_name(name)}"
+    for name in catalog.PUBLISHED:
+        assert catalog.hub_repo(name) == f"{demucs.hf.DEFAULT_NAMESPACE}/{demucs.hf.hf_repo_name(name)}"
 
 
 def test_published_names_are_demucs_own() -> None:
     """The table holds exactly the bags that Demucs ships, but for the quantized ones."""
     shipped = {path.stem for path in demucs.pretrained.REMOTE_ROOT.glob("*.yaml")}
-    assert set(names.PUBLISHED) | names.QUANTIZED == shipped
+    assert set(catalog.PUBLISHED) | catalog.QUANTIZED == shipped
 
 
 def test_the_store_is_light() -> None:
     """Importing the store and the fetcher imports neither torch nor demucs nor huggingface_hub."""
     code = (
-        "import sys, stemd.models.fetch, stemd.models.store; "
+        "import sys, demixd.engine.models.fetch, demixd.engine.models.store; "
         "print({'torch', 'demucs', 'safetensors', 'huggingface_hub'} & set(sys.modules))"
     )
     assert python(code).communicate()[0] == "set()\n"
@@ -205,7 +205,7 @@ def test_locate_finds_every_file(local: Path) -> None:
 
 def test_a_missing_model_says_how_to_get_it(models: Path) -> None:
     """A published model that is not there is to be fetched; any other is to be put there."""
-    refused(Code.MODEL_MISSING, lambda: locate(models), "htdemucs.yaml", "`stemd models fetch htdemucs`", str(models))
+    refused(Code.MODEL_MISSING, lambda: locate(models), "htdemucs.yaml", "`demixd models fetch htdemucs`", str(models))
     error = refused(Code.MODEL_MISSING, lambda: locate(models, "mine"), "mine.yaml", str(models))
     assert "fetch" not in error.message
 
@@ -277,16 +277,16 @@ def test_a_hostile_bag_is_refused(models: Path, text: str, word: str, monkeypatc
 
 
 def test_the_list_shows_every_model_and_its_state(local: Path) -> None:
-    """`stemd models list` has all published models, the demo model and local ones, and hashes nothing."""
+    """`demixd models list` has all published models, the demo model and local ones, and hashes nothing."""
     put(local, "broken", {})
 
     def rows() -> dict[str, store.Row]:
         return {row.name: row for row in store.listing(repo=None, models=local, allow_pickle=False)}
 
-    assert set(rows()) == {*names.PUBLISHED, "demo", "broken"}
+    assert set(rows()) == {*catalog.PUBLISHED, "demo", "broken"}
     assert rows()["htdemucs"].state is store.State.UNRECORDED
     assert rows()["htdemucs"].bytes == (local / f"{SIG}.safetensors").stat().st_size
-    assert (rows()["mdx"].state, rows()["mdx"].about) == (store.State.MISSING, names.PUBLISHED["mdx"].about)
+    assert (rows()["mdx"].state, rows()["mdx"].about) == (store.State.MISSING, catalog.PUBLISHED["mdx"].about)
     assert rows()["broken"].state is store.State.BAD
     store.verify(locate(local))
     assert rows()["htdemucs"].state is store.State.RECORDED
@@ -313,7 +313,7 @@ def test_a_first_load_records_the_hash(local: Path, member: bytes) -> None:
 
 
 def test_verify_and_load_agree(local: Path) -> None:
-    """`stemd models verify` records what a load would, and finds the same hash of the model."""
+    """`demixd models verify` records what a load would, and finds the same hash of the model."""
     assert store.verify(locate(local)) == load(local).sha256
 
 
@@ -598,12 +598,12 @@ def test_fetch_brings_a_model_that_loads(hub: Hub, models: Path, member: bytes) 
 
 
 def test_the_command_fetches(hub: Hub, tmp_path: Path) -> None:
-    """`stemd models fetch htdemucs` ends 0 and says where the model is; `verify` agrees with it."""
-    config = tmp_path / "stemd.toml"
+    """`demixd models fetch htdemucs` ends 0 and says where the model is; `verify` agrees with it."""
+    config = tmp_path / "demixd.toml"
     config.write_text(f'[paths]\nspool = "{tmp_path}/spool"\nstate = "{tmp_path}/state"\n')
     for command, word in (("fetch", "in "), ("verify", "good, ")):
         code = f"import sys; sys.argv[1:] = ['--config', {str(config)!r}, 'models', '{command}', 'htdemucs']\n"
-        process = python(f"{code}from stemd.cli import main; main()", HF_ENDPOINT=hub.endpoint)
+        process = python(f"{code}from demixd.cli.app import main; main()", HF_ENDPOINT=hub.endpoint)
         said, _ = process.communicate()
         assert process.returncode == 0, said
         assert f"htdemucs: {word}" in said
@@ -639,7 +639,7 @@ def test_fetch_repairs_a_changed_member(hub: Hub, models: Path) -> None:
     """The remedy that a changed member is refused with works."""
     fetch_from(hub, models)
     (models / f"{SIG}.safetensors").write_bytes(b"garbage")
-    refused(Code.BAD_MODEL, lambda: load(models), "stemd models fetch htdemucs")
+    refused(Code.BAD_MODEL, lambda: load(models), "demixd models fetch htdemucs")
     fetch_from(hub, models)
     load(models)
 
@@ -699,7 +699,7 @@ def test_a_connection_that_brings_nothing_is_given_up(hub: Hub, models: Path) ->
         Code.MODEL_MISSING,
         lambda: fetch_from(hub, models),
         hub.endpoint,
-        "stemd models fetch htdemucs",
+        "demixd models fetch htdemucs",
     )
     assert [path.name for path in models.iterdir()] == [".fetch"]
     hub.cuts = []
@@ -736,7 +736,7 @@ def test_a_hostile_bag_from_the_hub_gets_no_name(hub: Hub, models: Path) -> None
 def test_a_refusing_hub_is_a_missing_model(hub: Hub, models: Path, status: int) -> None:
     """Whatever the hub answers instead of a file, the sentence has the endpoint, the status and the remedy."""
     hub.status = status
-    words = (hub.endpoint, str(status), "stemd models fetch htdemucs", str(models))
+    words = (hub.endpoint, str(status), "demixd models fetch htdemucs", str(models))
     refused(Code.MODEL_MISSING, lambda: fetch_from(hub, models), *words)
 
 
@@ -753,7 +753,7 @@ def test_no_hub_is_a_missing_model(models: Path) -> None:
         lambda: fetch("htdemucs", models, progress=print, endpoint="http://127.0.0.1:9"),
         "http://127.0.0.1:9",
         "check the network",
-        "stemd models fetch htdemucs",
+        "demixd models fetch htdemucs",
     )
 
 

@@ -22,9 +22,10 @@ import soundfile
 
 from audio import tones
 from daemons import ROOT, Daemon, running
-from stemd import config, naming
-from stemd.inbox.names import READABLE, UNREADABLE, Kind, kind_of_file, kind_of_folder
-from stemd.spool import CANCEL, LONGEST, OPTIONS, SIDECAR, Spool, companion, short
+from demixd import config
+from demixd.protocol import result_names
+from demixd.protocol.inbox_names import READABLE, UNREADABLE, Kind, kind_of_file, kind_of_folder
+from demixd.spool.tree import CANCEL, LONGEST, OPTIONS, SIDECAR, Spool, companion, short
 from watching import again_and_again
 
 SONGS: list[tuple[str, bytes]] = [
@@ -152,7 +153,7 @@ IGNORED_FILES = [
 IGNORED_FOLDERS = [
     *(b".~tmp~", b".rsync-partial", b"@eaDir", b"@EADIR", b"#recycle", b"#Recycle", b"#snapshot", b"#SNAPSHOT"),
     *(b".stfolder", b".stversions", b".Trash-1000", b"__MACOSX", b"__macosx", b"lost+found", b"LOST+FOUND"),
-    *(b".stemd", b"album.part", b"ALBUM.CRDOWNLOAD", b"walked/@eaDir", b"walked/deep/#recycle"),
+    *(b".demixd", b"album.part", b"ALBUM.CRDOWNLOAD", b"walked/@eaDir", b"walked/deep/#recycle"),
 ]
 
 OTHERS: list[tuple[bytes, str, Callable[[Path], None]]] = [
@@ -193,7 +194,7 @@ OTHERS: list[tuple[bytes, str, Callable[[Path], None]]] = [
 CANCELS = [b"nobody.flac.cancel", b"nob\xf6dy.wav.cancel", b"walked/nobody.wav.cancel"]
 """For names that nobody knows: listed as `no-such-job`, and removed."""
 
-KNOWN = {"spool", "state", "stemd.toml", "log", "orders", "hold", "outside.wav", "outside"}
+KNOWN = {"spool", "state", "demixd.toml", "log", "orders", "hold", "outside.wav", "outside"}
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")}
@@ -350,7 +351,7 @@ def test_a_song_may_have_this_name(outcome: Outcome, name: bytes) -> None:
 @pytest.mark.parametrize("name", [pytest.param(name, id=what) for what, name in SONGS])
 def test_a_result_is_named_after_its_song(outcome: Outcome, name: bytes) -> None:
     """Section 2: the song's name as every system can hold it, numbered only where another result has it."""
-    leaf = naming.folder_name(name.rpartition(b"/")[2].decode("utf-8", "replace"))
+    leaf = result_names.folder_name(name.rpartition(b"/")[2].decode("utf-8", "replace"))
     where, _, given = outcome.sidecar(name)["output"]["dir"].rpartition("/")
     assert is_holdable(given)
     base, number = re.fullmatch(r"(.*?)(?: \((\d+)\))?", given, re.DOTALL).groups()  # type: ignore[union-attr]
@@ -371,7 +372,7 @@ def test_results_are_apart(outcome: Outcome) -> None:
     assert sorted(path.parent.relative_to(outbox).as_posix() for path in outbox.rglob("stems.json")) == sorted(outputs)
     results = {outbox / each for each in outputs}
     assert [path for path in results if results & set(path.parents)] == []
-    assert {path.name for path in outbox.iterdir()} == {each.partition("/")[0] for each in outputs} | {".stemd"}
+    assert {path.name for path in outbox.iterdir()} == {each.partition("/")[0] for each in outputs} | {".demixd"}
     assert {path.name for path in outcome.daemon.folder.iterdir()} <= KNOWN
     assert {path.name for path in outcome.daemon.spool.iterdir()} == {"inbox", "outbox", "status", "done", "failed"}
 
@@ -533,10 +534,10 @@ def test_every_name_can_be_made_holdable(seed: int) -> None:
     """Whatever a song is called, its folder can be held everywhere, is short enough, and is not changed by doing it twice."""
     for name in random_names(seed):
         for longest in (40, 60, LONGEST):
-            given = naming.holdable(name.decode("utf-8", "replace"), longest)
+            given = result_names.holdable(name.decode("utf-8", "replace"), longest)
             assert is_holdable(given), name
             assert len(given.encode()) <= longest
-            assert naming.holdable(given, longest) == given
+            assert result_names.holdable(given, longest) == given
 
 
 TEMPLATES = ["{stem}.{ext}", "{song}/{stem}.{ext}", "{song} - {stem} ({model}).{ext}", "{model}/{song}/{stem}.{ext}"]
@@ -545,11 +546,14 @@ TEMPLATES = ["{stem}.{ext}", "{song}/{stem}.{ext}", "{song} - {stem} ({model}).{
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_every_name_gives_file_names(template: str) -> None:
     """Whatever a song is called, each stem has a file of its own, below the song's folder, and with its extension."""
-    naming.check(template)
+    result_names.check(template)
     for name in random_names(20, COUNT // 3):
         leaf = name.decode("utf-8", "replace")
         model = "org/model" if name[0] % 2 else "htdemucs_ft"
-        made = [naming.file_name(template, stem=s, ext="flac", model=model, leaf=leaf) for s in ("vocals", "no_vocals")]
+        made = [
+            result_names.file_name(template, stem=s, ext="flac", model=model, leaf=leaf)
+            for s in ("vocals", "no_vocals")
+        ]
         assert made[0] != made[1]
         for path in made:
             assert path.endswith(".flac")

@@ -20,19 +20,20 @@ from demucs.apply import BagOfModels
 from demucs.demucs import Demucs
 from torch import Tensor
 
-from stemd.engine import candidates, conversions, convert, improver, openvino, processor, proof
-from stemd.engine.conversions import Conversion, Run
-from stemd.engine.improver import Improver, State
-from stemd.engine.model import load
-from stemd.engine.network import Eager, Network, never
-from stemd.engine.proof import LIMIT
-from stemd.errors import StopProcessingError
-from stemd.models import store
+from demixd.engine import accuracy, host
+from demixd.engine.accuracy import LIMIT
+from demixd.engine.families.demucs import load
+from demixd.engine.models import store
+from demixd.engine.networks import Eager, Network, never
+from demixd.engine.openvino import cache, candidates, convert, converter, runtime
+from demixd.engine.openvino.cache import Conversion, Run
+from demixd.engine.openvino.converter import Improver, State
+from demixd.errors import StopProcessingError
 from test_engine import SMALL, SOURCES, full_size, hdemucs, htdemucs, unequal_bag
 from test_models import packed, put
 
 installed = pytest.mark.skipif(
-    not openvino.is_installed(),
+    not runtime.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",
 )
 
@@ -46,9 +47,9 @@ def demo() -> BagOfModels:
 
 def converted(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager], Path]:
     """The yardsticks of a model, and its conversion."""
-    with conversions.making(root, "made") as folder:
+    with cache.making(root, "made") as folder:
         convert.convert(list(make().models), folder)
-    found = conversions.find(root, "made")
+    found = cache.find(root, "made")
     assert found is not None
     cpu = torch.device("cpu")
     return [Eager(member, cpu) for member in make().models], found
@@ -90,8 +91,8 @@ def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
     for eager, network in zip(*compiled(make, tmp_path), strict=True):
         batch = windows(eager.member, 3)
         assert error(network(batch, never), eager(batch, never)) < LIMIT["float32"]
-        segment = proof.noise_and_tones(2, batch.shape[-1])
-        assert proof.prove(network, segment, eager(segment, never)).fault is None
+        segment = accuracy.noise_and_tones(2, batch.shape[-1])
+        assert accuracy.prove(network, segment, eager(segment, never)).fault is None
 
 
 @installed
@@ -191,22 +192,22 @@ def test_a_damaged_conversion_says_so(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"0\.xml"):
             list(candidates.build(yardsticks, folder, wanted="float32", threads=2))
     assert torch.equal(yardsticks[0](window, never), expected)
-    conversions.discard(folder)
-    assert conversions.find(tmp_path, "made") is None
+    cache.discard(folder)
+    assert cache.find(tmp_path, "made") is None
     assert list(tmp_path.iterdir()) == []
 
 
 @installed
 def test_there_is_a_cpu() -> None:
     """OpenVINO knows this processor, and nothing that does not exist."""
-    assert openvino.has_device("CPU")
-    assert not openvino.has_device("PU")
+    assert runtime.has_device("CPU")
+    assert not runtime.has_device("PU")
 
 
 @installed
 def test_openvino_keeps_to_itself() -> None:
     """The package that tells its maker of every import is not loaded, also where it is installed."""
-    code = "import sys; from stemd.engine import openvino; openvino.has_device('CPU'); print(sys.modules['openvino_telemetry'])"
+    code = "import sys; from demixd.engine import openvino; openvino.has_device('CPU'); print(sys.modules['openvino_telemetry'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "None\n"
 
@@ -274,7 +275,7 @@ def half_made(order: Conversion) -> list[Path]:
 
 
 def conversion(order: Conversion) -> Path | None:
-    return conversions.find(Path(order.folder), conversions.key(order.sha256))
+    return cache.find(Path(order.folder), cache.key(order.sha256))
 
 
 @installed
@@ -343,7 +344,7 @@ def ticks(pid: int) -> int:
 
 PARENT = """
 import sys, time, msgspec
-from stemd.engine.improver import Conversion, Improver
+from demixd.engine.openvino.converter import Conversion, Improver
 one = Improver(msgspec.json.decode(sys.argv[1], type=Conversion))
 print(one.start(), flush=True)
 time.sleep(600)
@@ -370,7 +371,7 @@ def test_a_conversion_ends_with_its_parent(order: Conversion, paused: bool) -> N
 
     def tidied() -> bool:
         """The kernel gives the lock back once the last of the child's threads is gone."""
-        conversions.tidy(Path(order.folder), time.time())
+        cache.tidy(Path(order.folder), time.time())
         return half_made(order) == []
 
     until(tidied)
@@ -404,7 +405,7 @@ def test_a_model_without_a_core_is_refused_once(tmp_path: Path) -> None:
 
 def test_a_conversion_needs_room(order: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where memory is short, it is said how much it takes."""
-    monkeypatch.setattr(processor, "room", lambda: improver.ROOM_BYTES - 100_000_000)
+    monkeypatch.setattr(host, "room", lambda: converter.ROOM_BYTES - 100_000_000)
     with improving(order) as one:
         assert one.start() == "to convert mine takes 2.2 GB of free memory, and there are 2.0"
         assert one.poll() is State.RUNNING
@@ -416,19 +417,19 @@ def test_a_conversion_needs_room(order: Conversion, monkeypatch: pytest.MonkeyPa
 
 def test_keys_know_the_model_and_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another model, another version of a library or another format is another key."""
-    keys = {conversions.key("a"), conversions.key("b")}
-    for name in conversions.LIBRARIES:
-        monkeypatch.setattr(conversions, "version", lambda each, name=name: "9" if each == name else "1")
-        keys.add(conversions.key("a"))
-    monkeypatch.setattr(conversions, "FORMAT", 0)
-    keys.add(conversions.key("a"))
+    keys = {cache.key("a"), cache.key("b")}
+    for name in cache.LIBRARIES:
+        monkeypatch.setattr(cache, "version", lambda each, name=name: "9" if each == name else "1")
+        keys.add(cache.key("a"))
+    monkeypatch.setattr(cache, "FORMAT", 0)
+    keys.add(cache.key("a"))
     assert len(keys) == 6
     assert all(len(key) == 16 for key in keys)
 
 
 def made(root: Path, key: str, age_s: float = 0.0) -> Path:
-    with conversions.making(root, key) as folder:
-        conversions.core(folder, 0).write_text("<net/>")
+    with cache.making(root, key) as folder:
+        cache.core(folder, 0).write_text("<net/>")
     os.utime(root / key, (time.time() - age_s,) * 2)
     return root / key
 
@@ -437,19 +438,19 @@ def test_what_is_not_used_goes(tmp_path: Path) -> None:
     """A conversion and a record that nothing has used for 30 days are removed; to look for one is to use it."""
     for key in ("old", "found", "new"):
         made(tmp_path, key, 0 if key == "new" else 31 * 86400)
-    record = tmp_path / f"old{conversions.RACE}"
+    record = tmp_path / f"old{cache.RACE}"
     record.touch()
     os.utime(record, (0, 0))
-    assert conversions.find(tmp_path, "found") == tmp_path / "found"
-    conversions.tidy(tmp_path, time.time())
+    assert cache.find(tmp_path, "found") == tmp_path / "found"
+    cache.tidy(tmp_path, time.time())
     assert {path.name for path in tmp_path.iterdir()} == {"found", "new"}
-    conversions.tidy(tmp_path / "not there", time.time())
+    cache.tidy(tmp_path / "not there", time.time())
 
 
 def test_what_is_being_made_stays(tmp_path: Path) -> None:
     """Another process that converts is not disturbed, and whoever is second has lost nothing."""
-    with conversions.making(tmp_path, "one") as folder:
-        conversions.tidy(tmp_path, time.time())
+    with cache.making(tmp_path, "one") as folder:
+        cache.tidy(tmp_path, time.time())
         assert folder.is_dir()
         made(tmp_path, "one")
         (folder / "0.xml").touch()
@@ -465,14 +466,14 @@ def test_the_race_is_known_on_this_machine(tmp_path: Path) -> None:
     )
 
     def known(processor: str = "EPYC", threads: int = 2) -> tuple[Run, ...] | None:
-        return conversions.read_race(tmp_path / "compiled", "one", processor=processor, threads=threads)
+        return cache.read_race(tmp_path / "compiled", "one", processor=host, threads=threads)
 
     assert known() is None
-    conversions.write_race(tmp_path / "compiled", "one", runs, processor="EPYC", threads=2)
+    cache.write_race(tmp_path / "compiled", "one", runs, processor="EPYC", threads=2)
     assert known() == (runs[0], msgspec.structs.replace(runs[1], error=None))
     assert known("Xeon") is known(threads=4) is None
     for text in (b"", b"{}", b"\xff", b"[" * 100_000):
-        (tmp_path / "compiled" / f"one{conversions.RACE}").write_bytes(text)
+        (tmp_path / "compiled" / f"one{cache.RACE}").write_bytes(text)
         assert known() is None
 
 
@@ -487,36 +488,36 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd\n\nprocessor\t: 1\nFeatures\t: fp as
 
 def test_threads_are_physical_cores() -> None:
     """Two sockets of two cores of two threads each; what we may not use does not count."""
-    assert processor.cores(TWO_OF_EACH, set(range(8))) == 4
-    assert processor.cores(TWO_OF_EACH, {0, 1, 2}) == 2
-    assert processor.cores(TWO_OF_EACH, {5}) == 1
-    assert processor.cores(ARM, {0, 1}) == 2
-    assert processor.cores("", {0, 1, 2}) == 3
-    assert 1 <= processor.threads() <= (os.cpu_count() or 1)
+    assert host.cores(TWO_OF_EACH, set(range(8))) == 4
+    assert host.cores(TWO_OF_EACH, {0, 1, 2}) == 2
+    assert host.cores(TWO_OF_EACH, {5}) == 1
+    assert host.cores(ARM, {0, 1}) == 2
+    assert host.cores("", {0, 1, 2}) == 3
+    assert 1 <= host.threads() <= (os.cpu_count() or 1)
 
 
 def test_flags_of_processors() -> None:
     """Those that multiply bfloat16 say so."""
-    assert processor.BFLOAT16 & processor.flags(TWO_OF_EACH) == {"avx512_bf16"}
-    assert processor.flags(ARM) == processor.flags("") == frozenset()
+    assert host.BFLOAT16 & host.flags(TWO_OF_EACH) == {"avx512_bf16"}
+    assert host.flags(ARM) == host.flags("") == frozenset()
 
 
 def test_quotas_of_a_cgroup() -> None:
     """Whole processors are what counts."""
-    assert processor.quota("200000 100000\n") == 2
-    assert processor.quota("150000 100000\n") == 1
-    assert processor.quota("50000 100000\n") == 0
-    assert processor.quota("max 100000\n") is processor.quota("") is None
+    assert host.quota("200000 100000\n") == 2
+    assert host.quota("150000 100000\n") == 1
+    assert host.quota("50000 100000\n") == 0
+    assert host.quota("max 100000\n") is host.quota("") is None
 
 
 def test_room_in_memory() -> None:
     """What the kernel says is available; in a cgroup its limit less what is used, files that make way excepted."""
-    assert processor.available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n") == 2 << 20
-    assert processor.available("") is None
-    assert processor.left("1000\n", "600\n", "anon 1\ninactive_file 100\n") == 500
-    assert processor.left("1000\n", "600\n", "") == 400
-    assert processor.left("max\n", "600\n", "") is processor.left("", "", "") is None
-    assert processor.room() > 0
+    assert host.available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n") == 2 << 20
+    assert host.available("") is None
+    assert host.left("1000\n", "600\n", "anon 1\ninactive_file 100\n") == 500
+    assert host.left("1000\n", "600\n", "") == 400
+    assert host.left("max\n", "600\n", "") is host.left("", "", "") is None
+    assert host.room() > 0
 
 
 # ---- the real size

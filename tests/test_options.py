@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from daemons import ROOT, Daemon, make_song, running
-from stemd import naming, options
-from stemd.config import Config, Defaults, parse
-from stemd.errors import AudioProcessingError, Code
+from demixd.config import Config, Defaults, parse
+from demixd.errors import AudioProcessingError, Code
+from demixd.protocol import options, result_names
 
 CONFIG = parse(
     """
@@ -117,7 +117,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], tuple[str, ...], bool]] = [
             ("/{stem}.{ext}", "''"),
             ("a//{stem}.{ext}", "''"),
             ("{song}/../../{stem}.{ext}", "'..'"),
-            (".stemd/{stem}.{ext}", "'.stemd'"),
+            (".demixd/{stem}.{ext}", "'.demixd'"),
             (" /{stem}.{ext}", "' '"),
             ("a /{stem}.{ext}", "'a '"),
             ("a./{stem}.{ext}", "'a.'"),
@@ -152,7 +152,7 @@ BAD_IN_PLACE = [
         for name in ("jazz", "Karaoke", "../karaoke", "/etc", "karaoke\0", "{stem}", ".", "~")
     ),
     *(
-        ({"model": name}, ("model", "no such model", "stemd models list"))
+        ({"model": name}, ("model", "no such model", "demixd models list"))
         for name in ("htdemuc", "HTDEMUCS", "../htdemucs", "/models/htdemucs", "htdemucs\0", "https://x/htdemucs")
     ),
     ({"profile": "karaoke", "clip": "none"}, ("clip", "bit_depth = 24")),
@@ -221,7 +221,7 @@ def test_good_options_are_taken(content: bytes | dict[str, Any]) -> None:
     made = json.loads(msgspec.json.encode(options.effective(CONFIG, "Song.flac", job, known)))
     asked = json.loads(as_bytes(content).decode("utf-8-sig"))
     if "naming" in asked:
-        asked["naming"] = naming.template_of(asked["naming"])
+        asked["naming"] = result_names.template_of(asked["naming"])
     assert {key: made[key] for key in asked if key in made} == {key: asked[key] for key in asked if key in made}
     own = {**msgspec.to_builtins(job.own), "wait_for_sha256": (job.own.wait_for_sha256 or "").upper() or None}
     assert {key: own[key] for key in asked if key in own} == {key: asked[key] for key in asked if key in own}
@@ -306,9 +306,9 @@ def test_a_missing_model_of_the_configuration_is_not_the_song_s_mistake() -> Non
 )
 def test_files_are_named_by_the_template(template: str, path: str) -> None:
     """`naming` is a template or the name of one, with sub-folders if it has slashes."""
-    naming.check(template)
-    template = naming.template_of(template)
-    assert naming.file_name(template, stem="vocals", ext="flac", model="htdemucs", leaf="A song.mp3") == path
+    result_names.check(template)
+    template = result_names.template_of(template)
+    assert result_names.file_name(template, stem="vocals", ext="flac", model="htdemucs", leaf="A song.mp3") == path
 
 
 NASTY = (
@@ -330,12 +330,12 @@ NASTY = (
 @pytest.mark.parametrize("text", NASTY)
 def test_no_part_of_a_name_leaves_the_folder(text: str) -> None:
     """Whatever a stem, a model or a song is called, a file stays where the template has it, with its extension."""
-    for template in ("d/{model} {song} {stem}.{ext}", "d/{stem}.{ext}", *naming.PRESETS):
-        path = naming.file_name(template, stem=text, ext="flac", model=text, leaf=f"{text}.mp3")
-        assert path.count("/") == naming.template_of(template).count("/")
-        assert path.endswith(".mp4" if template == naming.ONE_FILE else ".flac")
+    for template in ("d/{model} {song} {stem}.{ext}", "d/{stem}.{ext}", *result_names.PRESETS):
+        path = result_names.file_name(template, stem=text, ext="flac", model=text, leaf=f"{text}.mp3")
+        assert path.count("/") == result_names.template_of(template).count("/")
+        assert path.endswith(".mp4" if template == result_names.ONE_FILE else ".flac")
         for part in path.split("/"):
-            assert part == naming.holdable(part, 255)
+            assert part == result_names.holdable(part, 255)
             assert part.isprintable()
             assert len(part.encode()) <= 255
 
@@ -351,7 +351,7 @@ def test_no_part_of_a_name_leaves_the_folder(text: str) -> None:
         ("a\nb\x7f\x85.flac", "a_b__"),
         ("dots... .flac", "dots"),
         ("... .flac", "song"),
-        (".stemd.flac", "stemd"),
+        (".demixd.flac", "demixd"),
         ("Con.flac", "_Con"),
         ("lpt1.live.flac", "_lpt1.live"),
         ("console.flac", "console"),
@@ -363,8 +363,8 @@ def test_no_part_of_a_name_leaves_the_folder(text: str) -> None:
 )
 def test_a_folder_is_named_by_its_song(leaf: str, folder: str) -> None:
     """A result's folder has the song's name without extension, as every filesystem can hold it, in at most 120 bytes."""
-    assert naming.folder_name(leaf) == folder
-    assert naming.holdable(folder) == folder
+    assert result_names.folder_name(leaf) == folder
+    assert result_names.holdable(folder) == folder
 
 
 def test_a_song_without_options_has_the_defaults() -> None:

@@ -21,8 +21,8 @@ import pytest
 import soundfile
 
 from daemons import ROOT, Daemon, make_song, running
-from stemd.config import Config
-from stemd.models.demo.songs import make_song as make_music
+from demixd.config import Config
+from demixd.engine.models.demo.songs import make_song as make_music
 from watching import faults, sha256
 
 QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.2}}
@@ -595,13 +595,13 @@ def test_a_worker_that_is_killed_for_one_song_s_cancel(tmp_path: Path) -> None:
 
 
 class Worker:
-    """`python -m stemd.worker`, driven by hand, with the demo model."""
+    """`python -m demixd.worker`, driven by hand, with the demo model."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.said: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stemd.worker"],
+            [sys.executable, "-m", "demixd.worker"],
             env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status
 def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
     """A quick daemon that is ready, and is stopped at the end."""
     daemon = Daemon(folder, fake=True, **{**QUICK, **sections})
-    daemon.constants["stemd.landing:RETRY_S"] = 0.5
+    daemon.constants["demixd.supervisor.runs.outcomes:RETRY_S"] = 0.5
     try:
         yield daemon.start().ready()
         assert daemon.stop() == 0
@@ -236,7 +236,7 @@ def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> Non
         daemon.outbox.rename(tmp_path / "away")
         drop(daemon, "next.wav")
         daemon.until(lambda: daemon.song("next.wav")["job_id"] != first, "it is replaced")
-        assert (tmp_path / "away" / ".stemd" / first).exists()
+        assert (tmp_path / "away" / ".demixd" / first).exists()
         (tmp_path / "away").rename(daemon.outbox)
         daemon.until(lambda: first not in {path.name for path in daemon.works()}, "its work folder goes")
         daemon.hold.unlink()
@@ -354,7 +354,7 @@ def test_a_spool_that_is_mounted_late_and_goes_away(tmp_path: Path, make: Callab
     mount = make(tmp_path, tmp_path / "spool")
     with mounts(mount):
         daemon = Daemon(tmp_path, fake=True, **QUICK)
-        daemon.constants["stemd.landing:RETRY_S"] = 0.5
+        daemon.constants["demixd.supervisor.runs.outcomes:RETRY_S"] = 0.5
         daemon.hold.touch()
         try:
             daemon.start().ready()
@@ -481,7 +481,7 @@ def test_no_space_at_the_start(tmp_path: Path) -> None:
                 filler.write(bytes(4096))
         daemon.start()
         try:
-            warned(daemon, f"{daemon.outbox}/.stemd/lock cannot be locked", "No space left")
+            warned(daemon, f"{daemon.outbox}/.demixd/lock cannot be locked", "No space left")
             make_song(daemon.inbox / "song.wav", 0.1)
             looks(daemon)
             (small.at / "filler").unlink()

@@ -126,7 +126,7 @@ class Machine:
             except ValueError as error:
                 wrong.append(f"after the cut, {path.name}: {error}")
         for path in self.daemon.outbox.rglob("stems.json"):
-            if ".stemd" not in path.parts:
+            if ".demixd" not in path.parts:
                 wrong += [f"after the cut, {path.parent.name}: {each}" for each in faults(path.parent)]
         return wrong + self._ledger_is_damaged()
 

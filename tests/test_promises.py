@@ -19,8 +19,8 @@ from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
 from daemons import ROOT, Daemon, make_song, running
-from stemd.models.demo.songs import make_song as make_music
-from stemd.worker.handle import ENVIRONMENT
+from demixd.engine.models.demo.songs import make_song as make_music
+from demixd.supervisor.workers.process import ENVIRONMENT
 
 FULL_SIZE: dict[str, Any] = {
     "sources": ["drums", "bass", "other", "vocals"],
@@ -158,18 +158,18 @@ def peak_mb(folder: Path, seconds: float, *, quick: bool = False) -> float:
         minute = np.random.default_rng(0).uniform(-0.3, 0.3, (60 * 44100, 2)).astype(np.float32)
         for _ in range(int(seconds // 60)):
             file.write(minute)
-    (folder / "stemd.toml").write_text('[model]\nname = "demo"\ndevice = "cpu"\n')
+    (folder / "demixd.toml").write_text('[model]\nname = "demo"\ndevice = "cpu"\n')
     passes_on = "lambda self, mix: mix[:, None].expand(-1, len(self.sources), -1, -1) / 4"
     code = (
-        "import resource, sys, stemd\n"
+        "import resource, sys, demixd\n"
         + (f"from demucs.htdemucs import HTDemucs\nHTDemucs.forward = {passes_on}\n" if quick else "")
-        + "stemd.separate_audio(sys.argv[1], sys.argv[2])\n"
+        + "demixd.separate_audio(sys.argv[1], sys.argv[2])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)"
     )
     env = {
         **ENVIRONMENT,
         "PYTHONPATH": str(ROOT / "daemon"),
-        "STEMD_CONFIG": str(folder / "stemd.toml"),
+        "DEMIXD_CONFIG": str(folder / "demixd.toml"),
         "PATH": "/usr/bin:/bin",
     }
     done = subprocess.run(

@@ -2,29 +2,29 @@
 
 from pathlib import Path
 
-from stemd.identity import Identity
-from stemd.steps import publish
+from demixd.protocol.identity import Identity
+from demixd.supervisor.runs import originals
 
 
 def test_an_original_gets_its_name_back(tmp_path: Path) -> None:
     """One that could not be put away has its name again, and is known by what it is there."""
-    song, taken = tmp_path / "song.wav", tmp_path / ".stemd-job"
+    song, taken = tmp_path / "song.wav", tmp_path / ".demixd-job"
     song.write_text("old")
     identity = Identity.of(song.stat())
-    assert publish.take(song, taken, identity)
-    left = publish.put_back(taken, song, identity)
+    assert originals.take(song, taken, identity)
+    left = originals.put_back(taken, song, identity)
     assert left == Identity.of(song.stat())
     assert not taken.exists()
 
 
 def test_a_new_drop_keeps_the_name(tmp_path: Path) -> None:
     """Where a new drop has the name by then, the original is numbered, and the new drop is not taken for answered."""
-    song, taken = tmp_path / "song.wav", tmp_path / ".stemd-job"
+    song, taken = tmp_path / "song.wav", tmp_path / ".demixd-job"
     song.write_text("old")
     identity = Identity.of(song.stat())
-    assert publish.take(song, taken, identity)
+    assert originals.take(song, taken, identity)
     song.write_text("a new drop")
-    assert publish.put_back(taken, song, identity) is None
+    assert originals.put_back(taken, song, identity) is None
     assert song.read_text() == "a new drop"
     assert (tmp_path / "song (2).wav").read_text() == "old"
 
@@ -36,7 +36,7 @@ def test_only_the_song_itself_is_taken(tmp_path: Path) -> None:
     identity = Identity.of(song.stat())
     song.write_text("a new drop")
     before = Identity.of(song.stat())
-    assert not publish.take(song, tmp_path / ".stemd-job", identity)
+    assert not originals.take(song, tmp_path / ".demixd-job", identity)
     assert Identity.of(song.stat()) == before
 
 
@@ -45,7 +45,7 @@ def test_numbers_fit_into_a_name(tmp_path: Path) -> None:
     name = "é" * 125 + "a.wav"
     (tmp_path / name).write_text("first")
     (tmp_path / "other").write_text("second")
-    stored = publish.move(tmp_path / "other", tmp_path / name)
+    stored = originals.move(tmp_path / "other", tmp_path / name)
     assert stored.name.endswith(" (2).wav")
     assert len(stored.name.encode()) <= 255
     assert (tmp_path / name).read_text() == "first"
@@ -54,7 +54,7 @@ def test_numbers_fit_into_a_name(tmp_path: Path) -> None:
 def test_numbers_fit_behind_a_dot_that_begins_no_extension() -> None:
     """Where hardly anything stands before the last dot, the name is shortened at its end, and still numbered."""
     for name in ("a." + "x" * 253, "." + "é" * 127, "x" * 222 + "." + "y" * 32):
-        leaf = publish.numbered(name, 10**6)
+        leaf = originals.numbered(name, 10**6)
         assert " (1000000)" in leaf
         assert len(leaf.encode()) == 255
-    assert publish.numbered("x" * 10 + "." + "y" * 33, 2).endswith("y (2)")
+    assert originals.numbered("x" * 10 + "." + "y" * 33, 2).endswith("y (2)")

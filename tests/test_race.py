@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from daemons import make_song, running
-from stemd.engine import conversions, convert, openvino, processor, race
-from stemd.engine.conversions import Run
-from stemd.engine.engine import Engine
-from stemd.engine.race import Rules
-from stemd.errors import StopProcessingError
+from demixd.engine import host
+from demixd.engine.engine import Engine
+from demixd.engine.openvino import autotune, cache, convert
+from demixd.engine.openvino import runtime as openvino
+from demixd.engine.openvino.autotune import Rules
+from demixd.engine.openvino.cache import Run
+from demixd.errors import StopProcessingError
 from test_engine import SOURCES, _Reference, generated, ours, separated, short_bag, warm, worst
 
 installed = pytest.mark.skipif(
@@ -40,15 +42,15 @@ def run(runtime: str, precision: str, seconds: float, fault: str | None = None) 
 )
 def test_who_wins(precision: str, runs: list[Any], winner: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fastest that is right and clearly faster than torch; what is asked for by name need not be faster."""
-    monkeypatch.setattr(processor, "has_bfloat16", lambda: True)
-    best = race._winner([run(*each) for each in runs], Rules(root=Path("/nowhere"), precision=precision))
+    monkeypatch.setattr(host, "has_bfloat16", lambda: True)
+    best = autotune._winner([run(*each) for each in runs], Rules(root=Path("/nowhere"), precision=precision))
     assert (best.precision if best else None) == winner
 
 
 def test_graphics_win_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """`openvino:GPU` is a wish, like a precision by its name."""
     runs = [run("torch", "float32", 0.5), run("openvino", "float16", 0.8), run("openvino", "float32", 0.9)]
-    best = race._winner(runs, Rules(root=Path("/nowhere"), precision="auto", target="GPU"))
+    best = autotune._winner(runs, Rules(root=Path("/nowhere"), precision="auto", target="GPU"))
     assert best is not None
     assert best.precision == "float16"
 
@@ -58,35 +60,35 @@ def test_when_there_is_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     engine = warm(short_bag())
     monkeypatch.setattr(openvino, "is_installed", lambda: True)
     root = str(tmp_path)
-    assert race.rules(engine, "auto", "auto", root) is not None
-    assert race.rules(engine, "cpu", "auto", root) is None
-    assert race.rules(engine, "auto", "auto", None) is None
-    assert race.rules(engine, "auto", "float16", root) is None
+    assert autotune.rules(engine, "auto", "auto", root) is not None
+    assert autotune.rules(engine, "cpu", "auto", root) is None
+    assert autotune.rules(engine, "auto", "auto", None) is None
+    assert autotune.rules(engine, "auto", "float16", root) is None
     monkeypatch.setattr(openvino, "is_installed", lambda: False)
-    assert race.rules(engine, "auto", "auto", root) is None
+    assert autotune.rules(engine, "auto", "auto", root) is None
     monkeypatch.setattr(openvino, "is_installed", lambda: True)
     engine.accelerated = True
-    assert race.rules(engine, "auto", "auto", root) is None
+    assert autotune.rules(engine, "auto", "auto", root) is None
 
 
 @pytest.fixture
 def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, Rules]:
     """A warm engine whose model has been converted, on a processor that has no bfloat16."""
-    monkeypatch.setattr(processor, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(host, "has_bfloat16", lambda: False)
     engine = warm(short_bag())
     rules = Rules(root=tmp_path / "compiled", precision="auto")
-    with conversions.making(rules.root, conversions.key(engine.facts.model_sha256)) as folder:
+    with cache.making(rules.root, cache.key(engine.facts.model_sha256)) as folder:
         convert.convert(list(short_bag().models), folder)
     return engine, rules
 
 
 def record(engine: Engine, rules: Rules, *runs: Run) -> None:
-    conversions.write_race(
+    cache.write_race(
         rules.root,
-        conversions.key(engine.facts.model_sha256),
+        cache.key(engine.facts.model_sha256),
         runs,
-        processor=race._where(engine, rules),
-        threads=processor.threads(),
+        processor=autotune._where(engine, rules),
+        threads=host.threads(),
     )
 
 
@@ -98,34 +100,34 @@ def never() -> None:
 def test_the_winner_is_known_at_the_next_start(converted: tuple[Engine, Rules], tmp_path: Path) -> None:
     """A record and a conversion: the winner serves at once, and its stems are Demucs' own to 80 dB."""
     engine, rules = converted
-    assert race.is_due(engine, rules)
-    assert race.known(engine, rules) is engine, "no record yet"
+    assert autotune.is_due(engine, rules)
+    assert autotune.known(engine, rules) is engine, "no record yet"
     record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
-    assert not race.is_due(engine, rules)
-    faster = race.known(engine, rules)
+    assert not autotune.is_due(engine, rules)
+    faster = autotune.known(engine, rules)
     assert (faster.facts.runtime, faster.facts.precision, faster.facts.fallback) == ("openvino", "float32", None)
     song = generated(3.7)
     stems, facts = separated(short_bag(), song, 44100, tmp_path, engine=faster)
     assert facts == faster.facts
     assert worst(_Reference(short_bag()).separate_tensor(song)[1], stems) > 80
     record(engine, rules, run("torch", "float32", 1.0), run("openvino", "float32", 2.0))
-    assert race.known(engine, rules) is engine, "torch had won"
+    assert autotune.known(engine, rules) is engine, "torch had won"
 
 
 @installed
 def test_the_race_itself(converted: tuple[Engine, Rules]) -> None:
     """Everyone who takes part is in the record, and the engine is what the record says."""
     engine, rules = converted
-    winner = race.race(engine, rules, never)
-    runs = race._record(engine, rules)
+    winner = autotune.race(engine, rules, never)
+    runs = autotune._record(engine, rules)
     assert runs is not None
     assert [(each.runtime, each.precision, each.fault) for each in runs] == [
         ("torch", "float32", None),
         ("openvino", "float32", None),
     ]
-    best = race._winner(runs, rules)
+    best = autotune._winner(runs, rules)
     assert winner.facts.runtime == (best.runtime if best else "torch")
-    assert not race.is_due(engine, rules)
+    assert not autotune.is_due(engine, rules)
 
 
 @installed
@@ -141,8 +143,8 @@ def test_a_song_ends_the_race(converted: tuple[Engine, Rules]) -> None:
             raise StopProcessingError("a song comes first")
 
     with pytest.raises(StopProcessingError):
-        race.race(engine, rules, check)
-    assert race.is_due(engine, rules)
+        autotune.race(engine, rules, check)
+    assert autotune.is_due(engine, rules)
 
 
 @installed
@@ -161,9 +163,9 @@ def test_a_wrong_way_is_not_taken(
         record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
     monkeypatch.setattr(openvino.Compiled, "__call__", noise)
     if at == "the race":
-        assert race.race(engine, rules, never) is engine
+        assert autotune.race(engine, rules, never) is engine
         return
-    chosen = race.known(engine, rules)
+    chosen = autotune.known(engine, rules)
     assert chosen.facts.runtime == "torch"
     assert "float32 by openvino is off by" in (chosen.facts.fallback or "")
     song = generated(2.0)
@@ -177,12 +179,12 @@ def test_a_damaged_conversion_is_thrown_away(converted: tuple[Engine, Rules]) ->
     """Torch serves, and the model is converted again."""
     engine, rules = converted
     record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
-    folder = conversions.find(rules.root, conversions.key(engine.facts.model_sha256))
+    folder = cache.find(rules.root, cache.key(engine.facts.model_sha256))
     assert folder is not None
     (folder / "0.xml").write_text("<net>")
-    assert race.known(engine, rules).facts.runtime == "torch"
+    assert autotune.known(engine, rules).facts.runtime == "torch"
     assert not folder.exists()
-    assert race.is_due(engine, rules)
+    assert autotune.is_due(engine, rules)
 
 
 @installed
@@ -211,7 +213,7 @@ def test_a_lost_gpu_ends_the_worker(tmp_path: Path) -> None:
     launch.write_text(LOST.format(flag=str(tmp_path / "was lost")))
     with running(tmp_path) as daemon:
         assert daemon.stop() == 0
-        daemon.constants["stemd.worker.handle:PROGRAM"] = [sys.executable, str(launch)]
+        daemon.constants["demixd.supervisor.workers.process:PROGRAM"] = [sys.executable, str(launch)]
         daemon.start().ready()
         pid = daemon.read("_daemon.json")["worker"]["pid"]
         make_song(daemon.inbox / "song.wav", 1.0)
@@ -224,10 +226,10 @@ def test_a_lost_gpu_ends_the_worker(tmp_path: Path) -> None:
 
 LOST = """
 from pathlib import Path
-from stemd.engine import device
-from stemd.engine.engine import Engine
-from stemd.engine.separation import Separation
-from stemd.worker import __main__ as worker
+from demixd.engine import device
+from demixd.engine.engine import Engine
+from demixd.engine.separation import Separation
+from demixd.worker import __main__ as worker
 
 # The first song on a GPU, as it seems, fails with an error that sticks.
 right = Separation.blocks

@@ -43,7 +43,7 @@ def played(tmp_path: Path, at: dict[str, str], **sections: dict[str, Any]) -> Da
 
 def results(daemon: Daemon) -> dict[str, float]:
     """Every result folder, with how long its vocals are in seconds."""
-    folders = (path for path in daemon.outbox.iterdir() if path.name != ".stemd")
+    folders = (path for path in daemon.outbox.iterdir() if path.name != ".demixd")
     return {folder.name: soundfile.info(str(folder / "vocals.wav")).duration for folder in folders}
 
 
@@ -222,7 +222,7 @@ def test_a_result_that_is_taken_away_at_once(tmp_path: Path) -> None:
     daemon = played(tmp_path, {"7-final": "take:song kill"})
     assert daemon.song("song.wav")["state"] == "done"
     assert (tmp_path / "taken" / "stems.json").exists()
-    assert [path.name for path in daemon.outbox.iterdir()] == [".stemd"]
+    assert [path.name for path in daemon.outbox.iterdir()] == [".demixd"]
 
 
 def test_done_is_full_of_the_name(tmp_path: Path) -> None:

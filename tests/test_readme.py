@@ -23,11 +23,11 @@ import tomli
 from msgspec import inspect
 
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
-from stemd import job, naming, options, status
-from stemd.cli import commands
-from stemd.config import Config, Defaults
-from stemd.errors import Code
-from stemd.inbox.names import PARTS, READABLE, Kind
+from demixd.cli.app import commands
+from demixd.config import Config, Defaults
+from demixd.errors import Code
+from demixd.protocol import job, options, result_names, status
+from demixd.protocol.inbox_names import PARTS, READABLE, Kind
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -171,7 +171,7 @@ def test_every_option_is_documented() -> None:
         else:
             assert cells[1] == ""
     naming_row = next(cells[2] for cells in found if cells[0] == "`naming`")
-    assert set(words(naming_row)) >= {*(f"{{{field}}}" for field in naming.FIELDS), *naming.PRESETS}
+    assert set(words(naming_row)) >= {*(f"{{{field}}}" for field in result_names.FIELDS), *result_names.PRESETS}
 
 
 def test_every_choice_of_an_option_is_documented() -> None:
@@ -221,7 +221,7 @@ def find(line: list[str]) -> click.Command:
 def test_every_command_exists() -> None:
     """Every command and flag that the README shows is one."""
     code = "\n".join(re.findall(r"`[^`]+`|```sh.*?```", README, re.DOTALL))
-    shown = re.findall(r"(?<!-u )stemd ((?:--config \S+ )?[a-z]+(?: [a-z]+\b)?)", code)
+    shown = re.findall(r"(?<!-u )demixd ((?:--config \S+ )?[a-z]+(?: [a-z]+\b)?)", code)
     assert len(shown) > 8
     for line in shown:
         assert find(re.sub(r"--config \S+ ", "", line).split()) is not commands, line

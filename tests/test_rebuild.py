@@ -196,7 +196,7 @@ def test_an_original_on_its_way(tmp_path: Path) -> None:
         assert daemon.process.wait(timeout=60) == -signal.SIGKILL
         sidecar = daemon.song("song.wav")
         assert sidecar["state"] == "done"
-        (daemon.inbox / "song.wav").rename(daemon.inbox / f".stemd-{sidecar['job_id']}")
+        (daemon.inbox / "song.wav").rename(daemon.inbox / f".demixd-{sidecar['job_id']}")
         before = seqs(daemon)
         remove_state(tmp_path / "state")
         goes_on(daemon, before, remove_state)

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from daemons import Daemon, heard, make_song, running
-from stemd import config
-from stemd.errors import Code
-from stemd.job import Error
-from stemd.worker.handle import Said
-from stemd.worker.keeper import Have
-from stemd.worker.messages import Unready, Warm
+from demixd import config
+from demixd.errors import Code
+from demixd.protocol.job import Error
+from demixd.supervisor.workers.manager import Have
+from demixd.supervisor.workers.process import Said
+from demixd.worker.messages import Unready, Warm
 from test_warmth import Worker, options
 
 
@@ -105,7 +105,7 @@ def test_a_closed_terminal_ends_it(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     daemon = Daemon(tmp_path, fake=True)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "daemon")}
-    program = [sys.executable, "-m", "stemd", "--config", str(daemon.config), "run"]
+    program = [sys.executable, "-m", "demixd", "--config", str(daemon.config), "run"]
     with daemon.log.open("wb") as log:
         daemon.process = subprocess.Popen(program, stdin=theirs, stdout=log, stderr=log, env=environment)
     try:
@@ -122,7 +122,7 @@ def test_a_closed_terminal_ends_it(tmp_path: Path) -> None:
 
 
 def test_what_was_missing_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reload after `stemd models fetch` does not wait for the next try."""
+    """A reload after `demixd models fetch` does not wait for the next try."""
     worker = Worker(monkeypatch)
     worker.keeper.tick(0.0, busy=False)
     worker.keeper.hear(Said(worker.pid, Unready(error=Error(code=Code.MODEL_MISSING, message="not here"))), 1.0)

@@ -1,4 +1,4 @@
-"""The signal-to-distortion ratio of `stemd bench`: the formula, where references may lie, and what is wrong with them."""
+"""The signal-to-distortion ratio of `demixd bench`: the formula, where references may lie, and what is wrong with them."""
 
 import json
 import math
@@ -12,11 +12,11 @@ import soundfile
 
 import stems
 from daemons import ROOT
-from stemd.bench import measure, references, report, songs, tables
-from stemd.bench.references import Judge
-from stemd.bench.report import MIXTURE, SEPARATOR, STEMD, SongSdr
-from stemd.bench.sdr import Block, sdr
-from stemd.commands.submit import RefusedError
+from demixd.cli.bench import measure, references, report, songs, tables
+from demixd.cli.bench.references import Judge
+from demixd.cli.bench.report import DEMIXD, MIXTURE, SEPARATOR, SongSdr
+from demixd.cli.bench.sdr import Block, sdr
+from demixd.cli.submit import RefusedError
 from test_bench import example
 
 STEMS = ("vocals", "instrumental")
@@ -211,11 +211,11 @@ def test_the_judge_hears_each_once(tmp_path: Path) -> None:
     vocals, rate = soundfile.read(there["vocals"])
     half = tmp_path / "half.wav"
     soundfile.write(half, 0.5 * vocals, rate, subtype="FLOAT")
-    judge.hear(STEMD, piece, {"vocals": half, "instrumental": song})
-    judge.hear(STEMD, piece, there)
+    judge.hear(DEMIXD, piece, {"vocals": half, "instrumental": song})
+    judge.hear(DEMIXD, piece, there)
     found = judge.verdict()
     assert said == []
-    assert found[STEMD].medians == {
+    assert found[DEMIXD].medians == {
         "vocals": pytest.approx(6.021),
         "instrumental": found[MIXTURE].medians["instrumental"],
     }
@@ -285,21 +285,21 @@ def test_the_table() -> None:
     """It has the song itself and the contenders, by stem; each song only where there are several; notes are in the facts."""
     one = msgspec.structs.replace(
         example(),
-        sdr={MIXTURE: told({"vocals": -3.0, "instrumental": 3.0}), STEMD: told({"vocals": 7.0, "instrumental": None})},
+        sdr={MIXTURE: told({"vocals": -3.0, "instrumental": 3.0}), DEMIXD: told({"vocals": 7.0, "instrumental": None})},
         notes=("Something to know",),
     )
     assert report.decode(report.encode(one)) == one
-    ours = one.contenders[STEMD]
+    ours = one.contenders[DEMIXD]
     (run,) = ours.runs
     quieter = msgspec.structs.replace(ours, runs=(msgspec.structs.replace(run, gain_db=-1.62),))
-    one = msgspec.structs.replace(one, contenders={STEMD: quieter})
+    one = msgspec.structs.replace(one, contenders={DEMIXD: quieter})
     lines = tables.markdown(one).splitlines()
     assert "- Something to know" in lines
-    assert "- Song.flac: stemd has turned all stems down by 1.6 dB, so that none clips" in lines
-    at = lines.index("| SDR in dB | the song itself | stemd |")
+    assert "- Song.flac: demixd has turned all stems down by 1.6 dB, so that none clips" in lines
+    at = lines.index("| SDR in dB | the song itself | demixd |")
     assert lines[at + 2 : at + 5] == ["| vocals | -3.00 | 7.00 |", "| instrumental | 3.00 | |", ""]
     two = msgspec.structs.replace(
-        example(), sdr={MIXTURE: told({"vocals": 1.0}, {"vocals": 2.0}), STEMD: told({"vocals": 3.0}, {"vocals": 5.0})}
+        example(), sdr={MIXTURE: told({"vocals": 1.0}, {"vocals": 2.0}), DEMIXD: told({"vocals": 3.0}, {"vocals": 5.0})}
     )
     assert tables.sdr(two).rows == (
         ("vocals", "1.50", "4.00"),

@@ -22,15 +22,15 @@ from test_models import REPO, SIG, SMALL, packed, random_module
 
 pytestmark = needs_systemd
 
-SPOOL = "/srv/stemd"
-UNIT = "stemd.service"
+SPOOL = "/srv/demixd"
+UNIT = "demixd.service"
 PROJECT = "/usr/src/project"
 ANNA = "anna"
 """A user who is in the share's group, and not the service's."""
 
 
 class Box:
-    """A machine with stemd on it, and what its users do there."""
+    """A machine with demixd on it, and what its users do there."""
 
     def __init__(self, machine: Machine, songs: Path) -> None:
         self.machine, self.songs = machine, songs
@@ -137,7 +137,7 @@ class Box:
 
 def configure(machine: Machine, text: str = "") -> None:
     machine.write(
-        "/etc/stemd/stemd.toml", f'[model]\nname = "demo"\ndevice = "cpu"\n[status]\nheartbeat_s = 0.5\n{text}'
+        "/etc/demixd/demixd.toml", f'[model]\nname = "demo"\ndevice = "cpu"\n[status]\nheartbeat_s = 0.5\n{text}'
     )
 
 
@@ -154,7 +154,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         configure(machine)
         box = Box(machine, tmp_path_factory.mktemp("songs"))
         box.first = box.install()  # type: ignore[attr-defined]
-        machine.run("useradd", "--create-home", "--groups", "stemd", ANNA)
+        machine.run("useradd", "--create-home", "--groups", "demixd", ANNA)
         machine.path(f"/home/{ANNA}").chmod(0o755)
         yield box
 
@@ -162,7 +162,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 @pytest.fixture(autouse=True)
 def idle(box: Box) -> Iterator[None]:
     yield
-    if box.machine.path("/opt/stemd").exists():
+    if box.machine.path("/opt/demixd").exists():
         box.warm()
 
 
@@ -172,15 +172,15 @@ def idle(box: Box) -> Iterator[None]:
 def test_the_installed_service(box: Box) -> None:
     """Active, READY once it is warm, and the installer says what it did and ends with the status."""
     said: str = box.first  # type: ignore[attr-defined]
-    assert "/etc/stemd/stemd.toml is there and stays as it is" in said
+    assert "/etc/demixd/demixd.toml is there and stays as it is" in said
     assert "Still to do" not in said
     assert "Active: active (running)" in said.partition("Songs go into")[2]
     assert box.machine.is_active(UNIT)
     entries = box.machine.journal()
-    warm = next(each for each in entries if "is warm on" in each["MESSAGE"] and each["SYSLOG_IDENTIFIER"] == "stemd")
+    warm = next(each for each in entries if "is warm on" in each["MESSAGE"] and each["SYSLOG_IDENTIFIER"] == "demixd")
     started = next(each for each in entries if each.get("UNIT") == UNIT and each.get("JOB_RESULT") == "done")
     assert int(warm["__MONOTONIC_TIMESTAMP"]) < int(started["__MONOTONIC_TIMESTAMP"])
-    assert box.machine.run("stat", "-c", "%U", f"/proc/{box.pid}").stdout.strip() == "stemd"
+    assert box.machine.run("stat", "-c", "%U", f"/proc/{box.pid}").stdout.strip() == "demixd"
 
 
 def test_a_song_of_another_user(box: Box) -> None:
@@ -210,10 +210,10 @@ def test_it_says_what_it_is_doing(box: Box) -> None:
 
 def test_installing_again_changes_nothing(box: Box) -> None:
     """The same version once more: the daemon goes on, and a changed configuration is not touched."""
-    before, text = box.pid, box.machine.path("/etc/stemd/stemd.toml").read_text()
+    before, text = box.pid, box.machine.path("/etc/demixd/demixd.toml").read_text()
     assert "Active: active (running)" in box.install()
     assert box.pid == before
-    assert box.machine.path("/etc/stemd/stemd.toml").read_text() == text
+    assert box.machine.path("/etc/demixd/demixd.toml").read_text() == text
 
 
 def test_an_upgrade_in_the_middle_of_a_song(box: Box) -> None:
@@ -226,14 +226,14 @@ def test_an_upgrade_in_the_middle_of_a_song(box: Box) -> None:
     said = box.install()
     assert f"{UNIT}: stopped; a running song waits for the new version" in said
     assert box.pid != before
-    assert "A line that is new" in box.machine.path("/opt/stemd/README.md").read_text()
+    assert "A line that is new" in box.machine.path("/opt/demixd/README.md").read_text()
     assert box.done("upgraded.flac")["attempt"] == 1
 
 
 def test_a_dry_run_does_nothing(box: Box) -> None:
     said = box.install("--dry-run", "--instance", "never")
-    assert "/etc/stemd/stemd@never.toml" in said
-    assert not box.machine.path("/etc/stemd/stemd@never.toml").exists()
+    assert "/etc/demixd/demixd@never.toml" in said
+    assert not box.machine.path("/etc/demixd/demixd@never.toml").exists()
     assert "stopped and disabled" in box.install("--uninstall", "--dry-run")
     assert box.machine.is_active(UNIT)
 
@@ -243,13 +243,13 @@ def test_a_dry_run_does_nothing(box: Box) -> None:
 
 def test_a_model_that_is_not_there(box: Box) -> None:
     """Active, and STATUS says what is missing; songs wait until the installer has fetched it, from a hub of our own."""
-    text = box.machine.path("/etc/stemd/stemd.toml").read_text()
-    box.machine.write("/etc/stemd/stemd.toml", text.replace('"demo"', '"htdemucs"'))
+    text = box.machine.path("/etc/demixd/demixd.toml").read_text()
+    box.machine.write("/etc/demixd/demixd.toml", text.replace('"demo"', '"htdemucs"'))
     box.machine.run("systemctl", "restart", UNIT)
     assert box.machine.is_active(UNIT)
     assert "htdemucs" in box.machine.show(UNIT, "StatusText")["StatusText"]
     box.drop("waits.flac")
-    assert "stemd models fetch htdemucs" in box.waits_for("model-missing", "waits.flac")["message"]
+    assert "demixd models fetch htdemucs" in box.waits_for("model-missing", "waits.flac")["message"]
     said = box.install()
     assert "Still to do:" in said and "systemd/install --fetch htdemucs" in said
     weights = packed(random_module(0), SMALL)
@@ -270,7 +270,7 @@ def test_a_configuration_that_is_wrong_from_the_start(box: Box) -> None:
     assert box.machine.run("systemctl", "restart", UNIT, check=False).returncode != 0
     facts = box.machine.show(UNIT, "ActiveState", "ExecMainStatus", "NRestarts")
     assert facts == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
-    assert any("fromat" in each["MESSAGE"] for each in box.machine.journal("-t", "stemd"))
+    assert any("fromat" in each["MESSAGE"] for each in box.machine.journal("-t", "demixd"))
     configure(box.machine)
     box.machine.run("systemctl", "start", UNIT)
     box.warm()
@@ -285,7 +285,7 @@ def test_a_hung_worker(box: Box) -> None:
     assert box.done("hung.flac")["attempt"] == 2
     assert box.pid == pid and box.worker != hung
     assert any(
-        each.get("MESSAGE_ID") == "7d46f19e8ba24c03b5f2e81d6a9c0754" for each in box.machine.journal("-t", "stemd")
+        each.get("MESSAGE_ID") == "7d46f19e8ba24c03b5f2e81d6a9c0754" for each in box.machine.journal("-t", "demixd")
     )
 
 
@@ -351,7 +351,8 @@ def test_reloading(box: Box) -> None:
     configure(box.machine, '[defaults]\nfromat = "wav"\n')
     box.machine.run("systemctl", "reload", UNIT)
     refused = box.machine.until(
-        lambda: [each for each in box.machine.journal("-t", "stemd", "-p", "err") if "fromat" in each["MESSAGE"]], "why"
+        lambda: [each for each in box.machine.journal("-t", "demixd", "-p", "err") if "fromat" in each["MESSAGE"]],
+        "why",
     )
     assert "the old one stays" in refused[0]["MESSAGE"]
     box.machine.until(lambda: box.machine.is_active(UNIT), "it has reloaded")
@@ -371,29 +372,29 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
         "/etc/systemd/system/slow.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sleep 2\n"
     )
     machine.run("mkdir", "/var/disk")
-    machine.run("mount", "-t", "tmpfs", "-o", "size=48m,mode=2775,gid=stemd", "disk", "/var/disk")
+    machine.run("mount", "-t", "tmpfs", "-o", "size=48m,mode=2775,gid=demixd", "disk", "/var/disk")
     machine.write(
         "/etc/systemd/system/srv-karaoke.mount",
         "[Unit]\nRequires=slow.service\nAfter=slow.service\n"
         f"[Mount]\nWhat=/var/disk\nWhere={spool}\nType=none\nOptions=bind\n",
     )
     machine.write(
-        "/etc/stemd/stemd@karaoke.toml",
-        f'[paths]\nspool = "{spool}"\nstate = "/var/lib/stemd@karaoke"\n[model]\nname = "demo"\ndevice = "cpu"\n',
+        "/etc/demixd/demixd@karaoke.toml",
+        f'[paths]\nspool = "{spool}"\nstate = "/var/lib/demixd@karaoke"\n[model]\nname = "demo"\ndevice = "cpu"\n',
     )
     box.install("--instance", "karaoke")
-    assert machine.is_active("stemd@karaoke.service") and machine.is_active(UNIT)
+    assert machine.is_active("demixd@karaoke.service") and machine.is_active(UNIT)
     assert machine.run("findmnt", "-n", "-o", "FSTYPE", "--target", f"{spool}/inbox").stdout.strip() == "tmpfs"
-    machine.run("systemctl", "stop", "stemd@karaoke.service", "srv-karaoke.mount", "slow.service")
+    machine.run("systemctl", "stop", "demixd@karaoke.service", "srv-karaoke.mount", "slow.service")
     assert list(machine.path(spool).iterdir()) == [], "nothing was made where the share is not"
-    machine.run("systemctl", "start", "stemd@karaoke.service")
+    machine.run("systemctl", "start", "demixd@karaoke.service")
     machine.run("dd", "if=/dev/zero", f"of={spool}/full", "bs=1M", "count=100", check=False)
     machine.run("truncate", "-s", "-3M", f"{spool}/full")
     box.drop("sung.flac", spool=spool)
     box.waits_for("no-space", "sung.flac", spool)
     machine.path(f"{spool}/full").unlink()
     box.done("sung.flac", spool)
-    machine.run("systemctl", "stop", "stemd@karaoke.service")
+    machine.run("systemctl", "stop", "demixd@karaoke.service")
 
 
 # ---- what it may do
@@ -402,13 +403,13 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
 def test_the_units_are_spelt_right(box: Box) -> None:
     """`systemd-analyze verify` has nothing to say, and `security` no more than 2.0."""
     home = "/usr/src/home"
-    program = box.machine.path(f"{home}/.local/share/stemd/.venv/bin/stemd")
+    program = box.machine.path(f"{home}/.local/share/demixd/.venv/bin/demixd")
     program.parent.mkdir(parents=True)
     program.touch(0o755)
     for words in (
         [UNIT],
-        ["stemd@other.service"],
-        ["--user", "/opt/stemd/systemd/user/stemd.service"],
+        ["demixd@other.service"],
+        ["--user", "/opt/demixd/systemd/user/demixd.service"],
     ):
         done = box.machine.run("systemd-analyze", "verify", *words, XDG_RUNTIME_DIR="/run", HOME=home)
         assert (done.stdout, done.stderr) == ("", "")
@@ -441,20 +442,20 @@ def lease(path):
 status = dict(line.split(":\\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
 print("PROBE " + json.dumps({
     "write": {path: fails(Path(path).write_text, "x") for path in (
-        "/etc/x", "/usr/x", "/opt/stemd/x", "/var/x", "/srv/x", "/srv/stemd/x", "/var/lib/stemd@probe/x")},
+        "/etc/x", "/usr/x", "/opt/demixd/x", "/var/x", "/srv/x", "/srv/demixd/x", "/var/lib/demixd@probe/x")},
     "home": fails(os.listdir, "/home/anna"),
     "network": fails(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
     "links": [line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]],
     "capabilities": int(status["CapEff"], 16),
     "bounding": int(status["CapBnd"], 16),
     "no_new_privileges": status["NoNewPrivs"],
-    "setuid": subprocess.run(["/srv/stemd/id", "-u"], capture_output=True, text=True).stdout.strip(),
+    "setuid": subprocess.run(["/srv/demixd/id", "-u"], capture_output=True, text=True).stdout.strip(),
     "user": os.geteuid(),
     "mount": call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
     "unshare": call("unshare", 0x10000000),
     "reboot": call("reboot", 0),
-    "lease": fails(lease, "/srv/stemd/anna's"),
-    "device": fails(os.open, "/srv/stemd/fuse", os.O_RDWR),
+    "lease": fails(lease, "/srv/demixd/anna's"),
+    "device": fails(os.open, "/srv/demixd/fuse", os.O_RDWR),
     "null": fails(os.open, "/dev/null", os.O_RDWR),
     "others": [pid for pid in os.listdir("/proc") if pid == "1"],
 }))
@@ -464,33 +465,33 @@ print("PROBE " + json.dumps({
 def test_the_hardening_from_inside(box: Box) -> None:
     """A program in the service's place: what it may, and what it may not."""
     machine = box.machine
-    machine.write("/opt/stemd/probe.py", PROBE)
-    machine.run("install", "-m", "4755", "/usr/bin/id", "/srv/stemd/id")
-    machine.run("runuser", "-u", ANNA, "--", "cp", "/etc/hostname", "/srv/stemd/anna's")
-    fuse = machine.path("/srv/stemd/fuse")
+    machine.write("/opt/demixd/probe.py", PROBE)
+    machine.run("install", "-m", "4755", "/usr/bin/id", "/srv/demixd/id")
+    machine.run("runuser", "-u", ANNA, "--", "cp", "/etc/hostname", "/srv/demixd/anna's")
+    fuse = machine.path("/srv/demixd/fuse")
     os.mknod(fuse, stat.S_IFCHR, os.makedev(10, 229))
     fuse.chmod(0o666)
-    machine.run("sh", "-c", "exec 3<> /srv/stemd/fuse")  # whoever is not in the service may open it
+    machine.run("sh", "-c", "exec 3<> /srv/demixd/fuse")  # whoever is not in the service may open it
     shutil.copytree(
-        machine.path(f"/etc/systemd/system/{UNIT}.d"), machine.path("/etc/systemd/system/stemd@probe.service.d")
+        machine.path(f"/etc/systemd/system/{UNIT}.d"), machine.path("/etc/systemd/system/demixd@probe.service.d")
     )
     machine.write(
-        "/etc/systemd/system/stemd@probe.service.d/90-probe.conf",
+        "/etc/systemd/system/demixd@probe.service.d/90-probe.conf",
         "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\n"
-        "ExecStart=/opt/stemd/.venv/bin/python -P /opt/stemd/probe.py\n",
+        "ExecStart=/opt/demixd/.venv/bin/python -P /opt/demixd/probe.py\n",
     )
     machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "start", "stemd@probe.service")
+    machine.run("systemctl", "start", "demixd@probe.service")
     (line,) = machine.until(
         lambda: [
-            each["MESSAGE"] for each in machine.journal("-u", "stemd@probe") if each["MESSAGE"].startswith("PROBE ")
+            each["MESSAGE"] for each in machine.journal("-u", "demixd@probe") if each["MESSAGE"].startswith("PROBE ")
         ],
         "what it found",
     )
     found = json.loads(line.removeprefix("PROBE "))
     eperm, erofs, eafnosupport = 1, 30, 97
     written = found["write"]
-    assert (written.pop("/srv/stemd/x"), written.pop("/var/lib/stemd@probe/x")) == (0, 0)
+    assert (written.pop("/srv/demixd/x"), written.pop("/var/lib/demixd@probe/x")) == (0, 0)
     assert set(written.values()) == {erofs}
     assert found["home"] != 0
     assert found["network"] == eafnosupport
@@ -502,9 +503,9 @@ def test_the_hardening_from_inside(box: Box) -> None:
     assert found["lease"] == 0
     assert (found["device"], found["null"]) == (eperm, 0)
     assert found["others"] == []
-    for path in ("/opt/stemd/probe.py", "/srv/stemd/id", "/srv/stemd/anna's", "/srv/stemd/x", "/srv/stemd/fuse"):
+    for path in ("/opt/demixd/probe.py", "/srv/demixd/id", "/srv/demixd/anna's", "/srv/demixd/x", "/srv/demixd/fuse"):
         machine.path(path).unlink()
-    shutil.rmtree(machine.path("/etc/systemd/system/stemd@probe.service.d"))
+    shutil.rmtree(machine.path("/etc/systemd/system/demixd@probe.service.d"))
     machine.run("systemctl", "daemon-reload")
 
 
@@ -535,19 +536,19 @@ def test_the_journal_has_fields(box: Box) -> None:
     cancelled = box.state("unwanted.flac", "cancelled")
 
     def states(job: dict[str, Any]) -> list[str]:
-        return [each["STATE"] for each in machine.journal("-t", "stemd", f"JOB_ID={job['job_id']}")]
+        return [each["STATE"] for each in machine.journal("-t", "demixd", f"JOB_ID={job['job_id']}")]
 
     good = box.song("good.flac")
     assert states(good) == ["waiting", "running", "done"]
     assert states(failed) == ["waiting", "running", "failed"]
     assert states(cancelled) == ["waiting", "running", "cancelled"]
-    (found,) = machine.journal("-t", "stemd", "CODE=bad-audio")
+    (found,) = machine.journal("-t", "demixd", "CODE=bad-audio")
     assert (found["JOB_ID"], found["SONG"], found["DEVICE"]) == (failed["job_id"], "bad.wav", "cpu")
     assert (found["PRIORITY"], found["MESSAGE_ID"]) == ("4", "e2f3a7c15d8b4d4c9e06b7a1c84d9f35")
-    started, done = machine.journal("-t", "stemd", f"JOB_ID={good['job_id']}")[1:]
+    started, done = machine.journal("-t", "demixd", f"JOB_ID={good['job_id']}")[1:]
     assert (started["STEP"], started["MESSAGE_ID"]) == ("snapshot", "5b0ad2f0d7f94f5c8d1b3fca0f7d3e61")
     assert (done["DEVICE"], done["MESSAGE_ID"]) == ("cpu", "0c9d2a5ee2ab4b0fa1ac9d3b6e7f4a18")
-    (end,) = machine.journal("-t", "stemd", "SONG=unwanted.flac", "STATE=cancelled")
+    (end,) = machine.journal("-t", "demixd", "SONG=unwanted.flac", "STATE=cancelled")
     assert end["MESSAGE_ID"] == "a81e64bd30cf4f6b92d57e0c1f3ab972"
 
 
@@ -564,8 +565,8 @@ def test_for_one_user(box: Box) -> None:
     machine.until(lambda: machine.is_active(f"user@{number}.service"), "bob's own systemd")
     shutil.copytree(machine.path(PROJECT), machine.path("/home/bob/project"), symlinks=True)
     machine.write(
-        "/home/bob/.config/stemd/stemd.toml",
-        '[paths]\nspool = "/home/bob/songs"\nstate = "/home/bob/.local/state/stemd"\n[model]\nname = "demo"\n',
+        "/home/bob/.config/demixd/demixd.toml",
+        '[paths]\nspool = "/home/bob/songs"\nstate = "/home/bob/.local/state/demixd"\n[model]\nname = "demo"\n',
     )
     machine.run("chown", "-R", "bob:", "/home/bob")
 
@@ -578,8 +579,8 @@ def test_for_one_user(box: Box) -> None:
     make_song(machine.path("/home/bob/songs/inbox/song.flac"))
     box.done("song.flac", "/home/bob/songs")
     bob("/home/bob/project/systemd/install", "--user", "--uninstall")
-    left = bob("find", "/home/bob", "-name", "stemd*", "-not", "-path", "/home/bob/project/*").split()
-    assert sorted(left) == ["/home/bob/.config/stemd", "/home/bob/.config/stemd/stemd.toml"]
+    left = bob("find", "/home/bob", "-name", "demixd*", "-not", "-path", "/home/bob/project/*").split()
+    assert sorted(left) == ["/home/bob/.config/demixd", "/home/bob/.config/demixd/demixd.toml"]
     assert machine.path("/home/bob/songs/outbox/song/vocals.flac").exists()
 
 
@@ -591,13 +592,13 @@ def test_taking_it_away(box: Box) -> None:
     machine = box.machine
     box.drop("kept.flac")
     box.done("kept.flac")
-    machine.write("/etc/stemd/stemd@other.toml", "# a configuration whose service was never started\n")
-    configurations = sorted(f"/etc/stemd/{path.name}" for path in machine.path("/etc/stemd").iterdir())
+    machine.write("/etc/demixd/demixd@other.toml", "# a configuration whose service was never started\n")
+    configurations = sorted(f"/etc/demixd/{path.name}" for path in machine.path("/etc/demixd").iterdir())
     said = box.install("--uninstall")
     assert "What stays:" in said and SPOOL in said
-    left = machine.run("find", "/etc", "/opt", "/run", "/srv", "/usr/local", "/var", "-name", "stemd*").stdout.split()
-    assert sorted(left) == ["/etc/stemd", *configurations, SPOOL]
+    left = machine.run("find", "/etc", "/opt", "/run", "/srv", "/usr/local", "/var", "-name", "demixd*").stdout.split()
+    assert sorted(left) == ["/etc/demixd", *configurations, SPOOL]
     assert machine.path(f"{SPOOL}/outbox/kept/vocals.flac").exists()
     assert machine.path(f"{SPOOL}/done/kept.flac").exists()
-    assert machine.run("getent", "passwd", "stemd", check=False).returncode == 2
-    assert machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "stemd*").stdout.strip() == ""
+    assert machine.run("getent", "passwd", "demixd", check=False).returncode == 2
+    assert machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "demixd*").stdout.strip() == ""

@@ -13,20 +13,21 @@ import soundfile
 import torch
 
 from audio import nothing, song, tones
+from demixd.audio import tags
+from demixd.audio.ffmpeg import reader, stemfile
+from demixd.audio.ffmpeg.meter import Meter
+from demixd.audio.formats import FORMATS
+from demixd.audio.pcm import BLOCK, Frames, Track
+from demixd.audio.tags import Cover, Tags
+from demixd.audio.tags.reading import look
+from demixd.config import Defaults
+from demixd.engine.engine import Engine, Plan, Song
+from demixd.errors import AudioProcessingError, Code
+from demixd.pipeline import song as pipeline
+from demixd.pipeline.decode import decode
+from demixd.pipeline.song import Observer, Order, Result
+from demixd.protocol.job import EngineFacts
 from song_codecs import CODECS, Codec, dsf, through_ffmpeg
-from stemd import pipeline, tags
-from stemd.config import Defaults
-from stemd.engine.engine import Engine, Plan, Song
-from stemd.errors import AudioProcessingError, Code
-from stemd.ffmpeg import reader, stemfile
-from stemd.ffmpeg.meter import Meter
-from stemd.formats import FORMATS
-from stemd.job import EngineFacts
-from stemd.pipeline import Observer, Order, Result
-from stemd.steps.decode import decode
-from stemd.tags import Cover, Tags
-from stemd.tags.reading import look
-from stemd.track import BLOCK, Frames, Track
 
 FRAMES = 60_003
 """Of the song: no multiple of any codec's packet."""
@@ -173,7 +174,7 @@ def test_every_codec_into_every_format(songs: Mapping[str, Path], tmp_path: Path
         with (out / file.name).open("rb") as stem:
             said = look(stem)
         assert (said.texts["title"], said.texts["artist"]) == (("Song (vocals)",), TAGS.texts["artist"])
-        assert said.texts["comment"][0].startswith("shares 000000000000 by stemd ")
+        assert said.texts["comment"][0].startswith("shares 000000000000 by demixd ")
         assert [cover.data for cover in said.covers] == [PNG]
     rates = FORMATS[file.format].rates
     if rates and codec.rate not in rates:

@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from audio import bytes_at, small_disk
-from stemd.boxes import MOST
-from stemd.ffmpeg.stemfile import LARGEST, NAMES, atom, write
-from stemd.track import Frames
+from demixd.audio.containers.mp4 import MOST
+from demixd.audio.ffmpeg.stemfile import LARGEST, NAMES, atom, write
+from demixd.audio.pcm import Frames
 
 CONTAINERS = (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"udta")
 

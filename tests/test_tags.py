@@ -21,10 +21,11 @@ import soundfile
 from mutagen import aiff, apev2, asf, dsf, flac, id3, mp4, oggopus, oggvorbis
 
 from audio import song, tones
-from stemd import mpeg, ogg, tags
-from stemd.tags import NOTHING, Cover, Tags, TagsError, apart, for_stem, values
-from stemd.tags.reading import look
-from stemd.tags.riff import chunk
+from demixd.audio import tags
+from demixd.audio.containers import mpeg, ogg
+from demixd.audio.containers.riff import chunk
+from demixd.audio.tags import NOTHING, Cover, Tags, TagsError, for_stem, sandbox, values
+from demixd.audio.tags.reading import look
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
@@ -722,13 +723,13 @@ def test_hostile(tmp_path: Path, name: str) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert read.texts == expected
     assert (read.warning is None) == (name in SILENT), read.warning
-    assert after.ru_utime + after.ru_stime < before.ru_utime + before.ru_stime + apart.CPU_S + 1
+    assert after.ru_utime + after.ru_stime < before.ru_utime + before.ru_stime + sandbox.CPU_S + 1
 
 
 MEASURED = """
 import sys
 from pathlib import Path
-from stemd.tags.__main__ import main
+from demixd.audio.tags.__main__ import main
 try:
     main()
 finally:
@@ -744,7 +745,7 @@ def test_memory(tmp_path: Path) -> None:
         child = subprocess.run([sys.executable, "-c", MEASURED], stdin=song, capture_output=True, check=False)
     highest = re.search(rb"VmHWM:\s+(\d+) kB", child.stderr)
     assert highest, child.stderr
-    assert int(highest[1]) << 10 < apart.LARGEST
+    assert int(highest[1]) << 10 < sandbox.LARGEST
 
 
 @pytest.mark.parametrize("source", ["mp3_v24", "flac_plain", "m4a", "wav_info"])

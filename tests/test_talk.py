@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from daemons import PATIENCE_S, Daemon, below, make_song
-from stemd.worker import handle
-from stemd.worker.handle import LONGEST, UNHEARD, Died, Handle, Said
-from stemd.worker.sense import doubt
+from demixd.supervisor.workers import process
+from demixd.supervisor.workers.process import LONGEST, UNHEARD, Died, Handle, Said
+from demixd.supervisor.workers.validate import doubt
 
 ERROR = {"code": "bad-audio", "message": "", "detail": None, "retryable": False}
 TRACK = {"format": "wav", "subtype": "PCM_16", "rate": 44100, "channels": 2, "song_channels": 2, "frames": 9}
@@ -118,7 +118,7 @@ def test_all_nonsense(tmp_path: Path, record_property: Callable[[str, object], N
 
 def heard_from(program: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     """How many messages a process says, and how its death is told."""
-    monkeypatch.setattr(handle, "PROGRAM", program)
+    monkeypatch.setattr(process, "PROGRAM", program)
     said: queue.SimpleQueue[Said | Died] = queue.SimpleQueue()
     one, count = Handle(said.put), 0
     try:
@@ -160,14 +160,14 @@ def test_a_half_line_is_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_line_that_is_closed_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that closes its output and lives on is ended, for nothing more can be heard of it."""
-    monkeypatch.setattr(handle, "CLOSE_S", 0.2)
+    monkeypatch.setattr(process, "CLOSE_S", 0.2)
     program = [sys.executable, "-c", "import os, time; os.close(1); time.sleep(600)"]
     assert heard_from(program, monkeypatch) == (0, "it closed its line and did not end")
 
 
 def test_a_flood_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens: no more than so many lines are taken from a worker, and it can be ended all the same."""
-    monkeypatch.setattr(handle, "PROGRAM", ["sh", "-c", f"while :; do echo '{GOOD[0].decode().strip()}'; done"])
+    monkeypatch.setattr(process, "PROGRAM", ["sh", "-c", f"while :; do echo '{GOOD[0].decode().strip()}'; done"])
     said: queue.SimpleQueue[Said | Died] = queue.SimpleQueue()
     one = Handle(said.put)
     for _ in range(UNHEARD):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stemd import truepeak
-from stemd.track import Frames
-from stemd.truepeak import TruePeak, interpolator, true_peak
+from demixd.audio import truepeak
+from demixd.audio.pcm import Frames
+from demixd.audio.truepeak import TruePeak, interpolator, true_peak
 
 
 def sine(frequency: float, degrees: float, amplitude: float, *, frames: int = 48000) -> Frames:

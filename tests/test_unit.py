@@ -1,4 +1,4 @@
-"""What `systemd/install` is told by `stemd.unit`: a first configuration, and the drop-in of a unit."""
+"""What `systemd/install` is told by `demixd.cli.unit`: a first configuration, and the drop-in of a unit."""
 
 import grp
 import os
@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from stemd import config, unit
-from stemd.config import Config, Model, Paths
+from demixd import config
+from demixd.cli import unit
+from demixd.config import Config, Model, Paths
 
 
-@pytest.mark.parametrize("spool", ["/srv/stemd", '/srv/the "share"', "/srv/Müll 100%", "/srv/back\\slash"])
+@pytest.mark.parametrize("spool", ["/srv/demixd", '/srv/the "share"', "/srv/Müll 100%", "/srv/back\\slash"])
 def test_a_first_configuration_says_what_was_asked_for(spool: str) -> None:
     """Any folder, and a state folder of the service's own name; models are shared by all services."""
-    made = config.parse(unit.first_configuration("stemd@sing", spool), "here")
-    assert made.paths == Paths(spool=spool, state="/var/lib/stemd@sing", models="/var/lib/stemd/models")
+    made = config.parse(unit.first_configuration("demixd@sing", spool), "here")
+    assert made.paths == Paths(spool=spool, state="/var/lib/demixd@sing", models="/var/lib/demixd/models")
     assert msgspec_defaults(made)
-    first = config.parse(unit.first_configuration("stemd", spool), "here")
-    assert first.paths == Paths(spool=spool, state="/var/lib/stemd")
+    first = config.parse(unit.first_configuration("demixd", spool), "here")
+    assert first.paths == Paths(spool=spool, state="/var/lib/demixd")
 
 
 def msgspec_defaults(made: Config) -> bool:
@@ -27,23 +28,23 @@ def msgspec_defaults(made: Config) -> bool:
 
 def test_folders_within_the_spool_need_no_line(tmp_path: Path) -> None:
     """The spool stands for its folders; what lies elsewhere is named."""
-    inside = Config(paths=Paths(spool="/srv/a", state="/var/lib/stemd"))
-    assert unit.folders(inside) == [Path("/srv/a"), Path("/var/lib/stemd")]
-    outside = Config(paths=Paths(spool="/srv/a", outbox="/mnt/b", work="/fast/c", models="/m", state="/var/lib/stemd"))
-    assert list(map(str, unit.folders(outside))) == ["/srv/a", "/mnt/b", "/var/lib/stemd", "/m", "/fast/c"]
+    inside = Config(paths=Paths(spool="/srv/a", state="/var/lib/demixd"))
+    assert unit.folders(inside) == [Path("/srv/a"), Path("/var/lib/demixd")]
+    outside = Config(paths=Paths(spool="/srv/a", outbox="/mnt/b", work="/fast/c", models="/m", state="/var/lib/demixd"))
+    assert list(map(str, unit.folders(outside))) == ["/srv/a", "/mnt/b", "/var/lib/demixd", "/m", "/fast/c"]
     parts = {part: f"/each/{part}" for part in unit.PARTS}
-    assert Path("/srv/stemd") not in unit.folders(Config(paths=Paths(**parts)))
+    assert Path("/srv/demixd") not in unit.folders(Config(paths=Paths(**parts)))
 
 
 def test_a_unit_waits_for_what_it_needs_and_writes_only_there() -> None:
     """The model's own folder is waited for and not written; the state folder is the unit's own already."""
     text = unit.paths(
-        "stemd", Config(paths=Paths(spool="/none/a"), model=Model(repo="/none/repo")), "/etc/stemd/stemd.toml"
+        "demixd", Config(paths=Paths(spool="/none/a"), model=Model(repo="/none/repo")), "/etc/demixd/demixd.toml"
     )
     assert text.splitlines()[1:] == [
         "[Unit]",
         'RequiresMountsFor="/none/a"',
-        'RequiresMountsFor="/var/lib/stemd"',
+        'RequiresMountsFor="/var/lib/demixd"',
         'RequiresMountsFor="/none/repo"',
         "",
         "[Service]",
@@ -52,20 +53,20 @@ def test_a_unit_waits_for_what_it_needs_and_writes_only_there() -> None:
 
 
 def test_signs_that_mean_something_in_units() -> None:
-    text = unit.paths("stemd", Config(paths=Paths(spool='/none/50% "a\\b"')), "x")
+    text = unit.paths("demixd", Config(paths=Paths(spool='/none/50% "a\\b"')), "x")
     assert 'ReadWritePaths="-/none/50%% \\"a\\\\b\\""' in text.splitlines()
 
 
 def test_a_spool_in_a_home_is_let_through() -> None:
-    assert "ProtectHome=read-only" in unit.paths("stemd", Config(paths=Paths(spool="/home/anna/stems")), "x")
-    assert "ProtectHome" not in unit.paths("stemd", Config(paths=Paths(spool="/none/stems")), "x")
+    assert "ProtectHome=read-only" in unit.paths("demixd", Config(paths=Paths(spool="/home/anna/stems")), "x")
+    assert "ProtectHome" not in unit.paths("demixd", Config(paths=Paths(spool="/none/stems")), "x")
 
 
 def test_the_group_of_the_share(tmp_path: Path) -> None:
     """The daemon gets the group that the spool belongs to, unless that is root's."""
     group = os.getgid()
-    text = unit.paths("stemd", Config(paths=Paths(spool=str(tmp_path))), "x")
+    text = unit.paths("demixd", Config(paths=Paths(spool=str(tmp_path))), "x")
     assert (f"Group={grp.getgrgid(group).gr_name}" in text) is (group != 0)
     if os.geteuid() == 0:
         os.chown(tmp_path, -1, grp.getgrnam("audio").gr_gid)
-        assert "Group=audio" in unit.paths("stemd", Config(paths=Paths(spool=str(tmp_path))), "x").splitlines()
+        assert "Group=audio" in unit.paths("demixd", Config(paths=Paths(spool=str(tmp_path))), "x").splitlines()

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from daemons import Daemon, make_song, running
-from stemd import config
-from stemd.engine.engine import Engine
-from stemd.engine.model import LoadedModel
-from stemd.errors import AudioProcessingError, Code, ModelTooLargeError
-from stemd.job import EngineFacts
-from stemd.models.names import Demand
-from stemd.worker import warm as warming
-from stemd.worker.handle import Died, Said
-from stemd.worker.keeper import GPU_RETRY_S, Have, Keeper
-from stemd.worker.messages import Ready, Warm
+from demixd import config
+from demixd.engine.engine import Engine
+from demixd.engine.families.demucs import LoadedModel
+from demixd.engine.models.catalog import Demand
+from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
+from demixd.protocol.job import EngineFacts
+from demixd.supervisor.workers.manager import GPU_RETRY_S, Have, Keeper
+from demixd.supervisor.workers.process import Died, Said
+from demixd.worker import warm as warming
+from demixd.worker.messages import Ready, Warm
 from test_engine import unequal_bag
 
 
@@ -106,7 +106,7 @@ class Worker:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **model: Any) -> None:
         self.sent: list[Any] = []
         self.started = 0
-        monkeypatch.setattr("stemd.worker.keeper.Handle", self._start)
+        monkeypatch.setattr("demixd.supervisor.workers.manager.Handle", self._start)
         self.keeper = Keeper(config.Config(model=config.Model(**model)), lambda _: None)
 
     def _start(self, _post: Any) -> "Worker":
@@ -189,8 +189,8 @@ def test_a_gpu_that_failed_at_warm_up_is_looked_for_again(monkeypatch: pytest.Mo
 
 def test_a_model_that_is_missing_does_not_pass_for_the_warm_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model that is warm serves on; the one that cannot be had does not."""
-    from stemd.job import Error
-    from stemd.worker.messages import Unready
+    from demixd.protocol.job import Error
+    from demixd.worker.messages import Unready
 
     worker = Worker(monkeypatch)
     worker.keeper.tick(0.0, busy=False)

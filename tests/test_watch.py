@@ -69,7 +69,7 @@ def done_by_event(daemon: Daemon, name: str) -> None:
 @contextmanager
 def short_queue(length: int) -> Iterator[None]:
     """While it lasts, each new inotify descriptor on this machine has a queue of that length. One at a time."""
-    with (Path(tempfile.gettempdir()) / "stemd-short-queue").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / "demixd-short-queue").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         usual = QUEUE.read_text()
         try:
@@ -210,7 +210,7 @@ def test_a_kernel_that_refuses_to_watch(tmp_path: Path, what: str, limits: tuple
 def test_folders_that_the_kernel_does_not_watch(tmp_path: Path) -> None:
     """Where there are watches for some folders only, `_daemon.json` says so, and songs in the others are found by scans."""
     daemon = Daemon(tmp_path, fake=True, inbox={"settle": 0.1, "scan_interval": 0.5})
-    daemon.constants["stemd.inbox.wake:REFUSED_S"] = 1.0
+    daemon.constants["demixd.supervisor.inbox.watch:REFUSED_S"] = 1.0
     try:
         daemon.start(under=limited(100, 3)).ready()
         assert watch(daemon)["mode"] == "events"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from daemons import Daemon, make_song
+from demixd.spool.tree import CANCEL, OPTIONS, companion
 from mounts import may_mount, mounts, tmpfs
-from stemd.spool import CANCEL, OPTIONS, companion
 from walk_actions import ACTIONS, IN_PLACE, WAYS, take
 from walk_model import Drop, Model
 from walk_rest import rest
@@ -43,7 +43,10 @@ class Walk:
         self.disk = folder / "disk"
         """Where the outbox is, if it may have a small disk of its own."""
         self.daemon = self.configured()
-        self.daemon.constants = {"stemd.landing:RETRY_S": 1.0, "stemd.worker.keeper:RETRY_S": [0.5] * 7}
+        self.daemon.constants = {
+            "demixd.supervisor.runs.outcomes:RETRY_S": 1.0,
+            "demixd.supervisor.workers.manager:RETRY_S": [0.5] * 7,
+        }
         self.eyes = Eyes(self.daemon.spool / "status", self.daemon.outbox)
         self.bank: list[Path] = []
         """Good songs that were dropped before."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemons import PATIENCE_S
+from demixd.spool.tree import CANCEL, companion
 from mounts import may_mount
-from stemd.spool import CANCEL, companion
 
 if TYPE_CHECKING:
     from walk import Walk

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemons import PATIENCE_S, Daemon
-from stemd.spool import CANCEL, LEASE, OPTIONS
+from demixd.spool.tree import CANCEL, LEASE, OPTIONS
 from walk_model import Drop, answer_violations, places
 from watching import holds, lying_about, sha256
 
@@ -125,9 +125,9 @@ def rows(ledger: Path) -> list[dict[str, Any]]:
 
 def left_behind(daemon: Daemon) -> list[str]:
     """Private names that should be gone."""
-    private = daemon.outbox / ".stemd"
+    private = daemon.outbox / ".demixd"
     found = [path for path in private.iterdir() if path.name != "lock"]
-    found += [path for path in lying_about(daemon.spool) if path.name.startswith(".stemd-") and path.name != LEASE]
+    found += [path for path in lying_about(daemon.spool) if path.name.startswith(".demixd-") and path.name != LEASE]
     return [f"left behind: {path.relative_to(daemon.folder)}" for path in found]
 
 

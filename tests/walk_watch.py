@@ -116,7 +116,7 @@ class Eyes:
         for folder, below, names in os.walk(self.outbox):
             place = Path(folder)
             if place == self.outbox:
-                below[:] = [each for each in below if each != ".stemd"]
+                below[:] = [each for each in below if each != ".demixd"]
             if "stems.json" in names:
                 below.clear()
                 there.add(place)

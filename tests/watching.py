@@ -121,7 +121,7 @@ def lying_about(spool: Path) -> list[Path]:
         found = {}
         for path in below(spool):
             with contextlib.suppress(FileNotFoundError):
-                if path.name[0] == "." and path.name not in (".stemd", ".stemd-lock"):
+                if path.name[0] == "." and path.name not in (".demixd", ".demixd-lock"):
                     found[path] = (path.lstat().st_ino, path.lstat().st_mtime_ns)  # inodes are used again
         return found
 

@@ -1,4 +1,4 @@
-"""stemd: drop a song into a folder, get its stems in another.
+"""demixd: drop a song into a folder, get its stems in another.
 
 cli -> service -> inbox, worker -> pipeline -> steps -> engine -> spool, status, ledger, config, notify -> job, errors
 
@@ -15,24 +15,24 @@ formats     what stems can be; `containers` and `signatures` what a song is; `sn
 tags/       what a song says of itself, and `dress` has its stems say
 spool       the folders and names that other programs see; `status` what they read there; `documents` reads it safely
 commands/   what `cli` does by files alone
-bench/      stemd against Demucs, measured
+bench/      demixd against Demucs, measured
 """
 
 from typing import TYPE_CHECKING
 
-from stemd.errors import AudioProcessingError, StopProcessingError
+from demixd.errors import AudioProcessingError, StopProcessingError
 
 if TYPE_CHECKING:
-    from stemd.inprocess import separate_audio
+    from demixd.api import separate_audio
 
 __version__ = "0.1.0"
 __all__ = ["AudioProcessingError", "StopProcessingError", "__version__", "separate_audio"]
 
 
 def __getattr__(name: str) -> object:
-    """`separate_audio` brings torch with it, which `stemd status` and its like must not load."""
+    """`separate_audio` brings torch with it, which `demixd status` and its like must not load."""
     if name != "separate_audio":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from stemd.inprocess import separate_audio
+    from demixd.api import separate_audio
 
     return separate_audio

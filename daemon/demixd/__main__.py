@@ -1,6 +1,6 @@
-"""`stemd`, and `python -m stemd`."""
+"""`demixd`, and `python -m demixd`."""
 
-from stemd.cli import main
+from demixd.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from stemd import config, pipeline
-from stemd.engine.engine import Engine
-from stemd.errors import AudioProcessingError, Code, StopProcessingError
-from stemd.models.names import Demand
-from stemd.worker.messages import Warm
-from stemd.worker.warm import warm
+from demixd import config
+from demixd.engine.engine import Engine
+from demixd.engine.models.catalog import Demand
+from demixd.errors import AudioProcessingError, Code, StopProcessingError
+from demixd.pipeline import song as pipeline
+from demixd.worker.messages import Warm
+from demixd.worker.warm import warm
 
 STATUS_S = 0.5
 """At most two status strings a second."""
@@ -51,7 +52,7 @@ def separate_audio(
     observer = pipeline.Observer(
         check=check, began=lambda _: None, decoded=lambda _: None, progressed=lambda tick: tell(tick.message)
     )
-    with tempfile.TemporaryDirectory(prefix=".stemd-", dir=folder) as work:
+    with tempfile.TemporaryDirectory(prefix=".demixd-", dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
         result = pipeline.run(order, engine, observer, {})
         check()

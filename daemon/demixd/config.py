@@ -1,6 +1,6 @@
 """The configuration: one TOML file, read once, every key typed and checked before any model is loaded.
 
-`--config`, else `$STEMD_CONFIG`, else /etc/stemd/stemd.toml, else the defaults below. `config/stemd.toml` shows them all.
+`--config`, else `$DEMIXD_CONFIG`, else /etc/demixd/demixd.toml, else the defaults below. `config/demixd.toml` shows them all.
 """
 
 import os
@@ -14,13 +14,21 @@ import msgspec
 import tomli
 from msgspec import Meta
 
-from stemd.errors import ConfigError
-from stemd.job import Options
-from stemd.naming import FORMATS_OF, ONE_FILE, ONE_FILE_STEMS, TEMPLATE_LONGEST, clash, holdable, shortest
-from stemd.naming import check as check_naming
-from stemd.typed import no_such_key, shown, typed
+from demixd.errors import ConfigError
+from demixd.protocol.job import Options
+from demixd.protocol.result_names import (
+    FORMATS_OF,
+    ONE_FILE,
+    ONE_FILE_STEMS,
+    TEMPLATE_LONGEST,
+    clash,
+    holdable,
+    shortest,
+)
+from demixd.protocol.result_names import check as check_naming
+from demixd.protocol.typed import no_such_key, shown, typed
 
-DEFAULT_PATH = Path("/etc/stemd/stemd.toml")
+DEFAULT_PATH = Path("/etc/demixd/demixd.toml")
 
 YEAR_S = 31_536_000
 """No duration is longer: TOML knows `inf`, which no clock can wait for."""
@@ -51,14 +59,14 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Paths(_Section, frozen=True):
-    spool: str = "/srv/stemd"
+    spool: str = "/srv/demixd"
     inbox: str = ""
     outbox: str = ""
     status: str = ""
     done: str = ""
     failed: str = ""
     work: str = ""
-    state: str = "/var/lib/stemd"
+    state: str = "/var/lib/demixd"
     models: str = ""
 
 
@@ -158,7 +166,7 @@ class Log(_Section, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole configuration; see `config/stemd.toml` for what each key does."""
+    """The whole configuration; see `config/demixd.toml` for what each key does."""
 
     paths: Paths = Paths()
     inbox: Inbox = Inbox()
@@ -198,7 +206,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def load(path: Path | None = None) -> Config:
     """The configuration in force. Raises `ConfigError` naming the key, the file and the reason."""
-    if path is None and (named := os.environ.get("STEMD_CONFIG")):
+    if path is None and (named := os.environ.get("DEMIXD_CONFIG")):
         path = Path(named)
     if path is None:
         if not DEFAULT_PATH.exists():
@@ -307,7 +315,7 @@ def _lies_in(inner: Path, outer: Path) -> bool:
 
 
 def _key(folder: Path) -> tuple[int, int] | None:
-    """Device and inode; None where it is not there, or where this user (of `stemd submit`, say) may not look."""
+    """Device and inode; None where it is not there, or where this user (of `demixd submit`, say) may not look."""
     try:
         status = folder.stat()
     except OSError:

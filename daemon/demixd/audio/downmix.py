@@ -25,7 +25,7 @@ import math
 
 import numpy as np
 
-from stemd.track import Frames
+from demixd.audio.pcm import Frames
 
 POSITIONS = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR")
 """Bit 0 to bit 10 of the mask; the heights above them have no place in BS.775."""

@@ -20,8 +20,8 @@ from itertools import pairwise
 
 import msgspec
 
-from stemd.errors import AudioProcessingError, Code
-from stemd.track import Track
+from demixd.audio.pcm import Track
+from demixd.errors import AudioProcessingError, Code
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):

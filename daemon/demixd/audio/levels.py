@@ -6,7 +6,7 @@ below the song. So silence is a level here: that of a window of 0.1 s, and, for 
 
 import numpy as np
 
-from stemd.track import Frames
+from demixd.audio.pcm import Frames
 
 SILENCE = 10 ** (-60 / 10)
 """The mean square of a window that counts as silence: -60 dB, full scale 1."""

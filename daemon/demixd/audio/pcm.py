@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stemd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code
 
 Frames = NDArray[np.float32]
 """A block of audio, shape `[T, C]`."""

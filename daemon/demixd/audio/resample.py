@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample as convert
 
-from stemd.track import Frames
+from demixd.audio.pcm import Frames
 
 BLOCK = 1 << 16
 """Frames in, about, for one call."""

@@ -15,11 +15,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stemd.containers import Container
-from stemd.formats import BITS, FORMATS, Target, compression_level
-from stemd.reading import DamagedError, Glance, NotReadableError, View
-from stemd.sink import NotWritableError, Sink
-from stemd.track import BLOCK, Frames
+from demixd.audio.containers.detect import Container
+from demixd.audio.formats import BITS, FORMATS, Target, compression_level
+from demixd.audio.pcm import BLOCK, Frames
+from demixd.audio.sink import NotWritableError, Sink
+from demixd.audio.streams import DamagedError, Glance, NotReadableError, View
 
 ENDLESS = 1 << 62
 """From here on a number of frames means that libsndfile does not know it (SF_COUNT_MAX)."""

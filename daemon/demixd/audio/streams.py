@@ -6,7 +6,7 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
-from stemd.track import Frames
+from demixd.audio.pcm import Frames
 
 
 class NotReadableError(Exception):

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from stemd.track import Frames
+from demixd.audio.pcm import Frames
 
 TAPS = 16
 BETA = 5.0

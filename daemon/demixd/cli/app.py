@@ -12,25 +12,28 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from stemd import __version__, checks, client, journal
-from stemd import config as configuration
-from stemd.commands import cancel as cancelling
-from stemd.commands import submit as submitting
-from stemd.commands import text, watch
-from stemd.commands.finding import Level
-from stemd.commands.submit import RefusedError
-from stemd.commands.wait import Follower, Lookout
-from stemd.config import Config
-from stemd.errors import AudioProcessingError, ConfigError, StateError
-from stemd.models import store
-from stemd.spool import Spool
+from demixd import __version__
+from demixd import config as configuration
+from demixd.cli import cancel as cancelling
+from demixd.cli import client, text
+from demixd.cli import submit as submitting
+from demixd.cli.check import findings
+from demixd.cli.check.finding import Level
+from demixd.cli.status import watch
+from demixd.cli.submit import RefusedError
+from demixd.cli.wait import Follower, Lookout
+from demixd.config import Config
+from demixd.engine.models import store
+from demixd.errors import AudioProcessingError, ConfigError, StateError
+from demixd.spool.tree import Spool
+from demixd.supervisor import journal
 
 BAD_CONFIG = 78
 INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="stemd")
+@click.version_option(__version__, prog_name="demixd")
 @click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
 @click.pass_context
 def commands(context: click.Context, path: Path | None) -> None:
@@ -44,7 +47,7 @@ def run(context: click.Context) -> None:
     """Watch the inbox and separate what is dropped there, until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
     config: Config = context.obj
     journal.start(config.log.level)
-    from stemd.service import Service  # the other commands need no ledger and no threads
+    from demixd.supervisor.service import Service  # the other commands need no ledger and no threads
 
     path = context.find_root().params["path"]
     Service(config, lambda: configuration.load(path)).run()
@@ -56,7 +59,7 @@ def check(context: click.Context) -> None:
     """Look at the configuration, the folders, the filesystem, the device and the model."""
     path = context.find_root().params["path"]
     is_wrong = False
-    for each in checks.findings(context.obj, path):
+    for each in findings.findings(context.obj, path):
         is_wrong = is_wrong or each.level is Level.FAIL
         say(f"{each.level:6}{each.subject:9}{each.text}")
     if is_wrong:
@@ -84,7 +87,7 @@ def status(config: Config, as_json: bool, live: bool) -> None:
 
 @commands.command()
 @click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", help="A name that `stemd models list` shows.")
+@click.option("--model", help="A name that `demixd models list` shows.")
 @click.option(
     "--stems", help="The model's own, instrumental, guide, or no_NAME for all but NAME; with commas between them."
 )
@@ -117,7 +120,7 @@ def submit(
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended")
     spool = Spool(config)
     drops = submitting.plan(config, spool, songs, folder=folder, wishes=submitting.wanted(given, settings))
-    with _interruptible("What has been dropped goes on: `stemd status` shows it, `stemd cancel NAME` stops it."):
+    with _interruptible("What has been dropped goes on: `demixd status` shows it, `demixd cancel NAME` stops it."):
         followed = _drop(spool, drops, quietly=wait)
         lookout = _lookout(config, spool)
         if wait and not watch.to_their_ends(spool, followed, lookout, as_json=as_json, say=say, complain=complain):
@@ -162,7 +165,7 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
                     asked.append(cancelling.ask(spool, name, say))
                 except RefusedError as error:
                     is_good = False
-                    complain(f"stemd: {error}")
+                    complain(f"demixd: {error}")
             lookout = _lookout(config, spool)
             for each in asked:
                 if wait and each is not None:
@@ -205,9 +208,9 @@ def _files() -> Iterator[None]:
 
 @commands.command()
 @click.argument("songs", metavar="[SONG...]", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--model", help="A name that `stemd models list` shows; otherwise the configuration's.")
+@click.option("--model", help="A name that `demixd models list` shows; otherwise the configuration's.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; for all of them.")
-@click.option("--precision", help="As in [model], for stemd alone; Demucs knows only float32.")
+@click.option("--precision", help="As in [model], for demixd alone; Demucs knows only float32.")
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=240, show_default=True, help="Of a song made here.")
 @click.option(
     "--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each with each song."
@@ -227,8 +230,8 @@ def _files() -> Iterator[None]:
 def bench(
     config: Config, /, songs: tuple[Path, ...], path: Path | None, skip_command: bool, as_text: bool, **wishes: Any
 ) -> None:
-    """Measure stemd against Demucs' Separator and its command, on each SONG or on one made here."""
-    from stemd.bench import program, report, tables  # soundfile and numpy, which the other commands do not need
+    """Measure demixd against Demucs' Separator and its command, on each SONG or on one made here."""
+    from demixd.cli.bench import program, report, tables  # soundfile and numpy, which the other commands do not need
 
     if as_text:
         for each in songs:
@@ -263,7 +266,7 @@ def list_models(config: Config) -> None:
 @click.pass_obj
 def fetch(config: Config, name: str) -> None:
     """Fetch the model NAME from the Hugging Face hub."""
-    from stemd.models.fetch import fetch as fetch_model  # the hub's library is slow to load
+    from demixd.engine.models.fetch import fetch as fetch_model  # the hub's library is slow to load
 
     with Progress(transient=True) as bars:
         bar = bars.add_task(name, total=None)
@@ -296,11 +299,11 @@ def main() -> None:
     try:
         commands()
     except ConfigError as error:
-        complain(f"stemd: {error}")
+        complain(f"demixd: {error}")
         sys.exit(BAD_CONFIG)
     except AudioProcessingError as error:
-        complain(f"stemd: {error.message}")
+        complain(f"demixd: {error.message}")
         sys.exit(1)
     except (RefusedError, StateError) as error:
-        complain(f"stemd: {error}")
+        complain(f"demixd: {error}")
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""What `stemd cancel` asks for, and what came of it."""
+"""What `demixd cancel` asks for, and what came of it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import client, documents
-from stemd.commands import text
-from stemd.commands.board import Board
-from stemd.commands.submit import RefusedError
-from stemd.commands.wait import Lookout, all_cancelled, cancelled
-from stemd.inbox.names import Kind, kind_of_file
-from stemd.job import State
-from stemd.spool import Spool
-from stemd.status import Sidecar
+from demixd.cli import client, text
+from demixd.cli.status.board import Board
+from demixd.cli.submit import RefusedError
+from demixd.cli.wait import Lookout, all_cancelled, cancelled
+from demixd.protocol.inbox_names import Kind, kind_of_file
+from demixd.protocol.job import State
+from demixd.protocol.status import Sidecar
+from demixd.spool import documents
+from demixd.spool.tree import Spool
 
 MANY = 5
 """So many names of what is there help; more do not."""

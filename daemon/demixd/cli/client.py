@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from stemd import below, documents
-from stemd.spool import DAEMON, Spool, rename_new, short
-from stemd.status import Sidecar
+from demixd.protocol.status import Sidecar
+from demixd.spool import documents, nofollow
+from demixd.spool.tree import DAEMON, Spool, rename_new, short
 
 
 def read(path: str | Path) -> dict[str, Any] | None:
@@ -46,7 +46,7 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
     for path in (target, told) if options is not None else (target,):
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    with below.reach(spool.inbox, target.parent, make=spool.inbox, follow=True):
+    with nofollow.reach(spool.inbox, target.parent, make=spool.inbox, follow=True):
         pass  # the folders are there now
     # A name of its own, so that two who drop the same song do not write into one file.
     part = target.parent / f".{short(target.name)}.{secrets.token_hex(4)}.part"

@@ -1,4 +1,4 @@
-"""What `stemd submit` drops: looked at whole before the first song is, so that a mistake costs nothing."""
+"""What `demixd submit` drops: looked at whole before the first song is, so that a mistake costs nothing."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
-from stemd import client, options
-from stemd.config import Config
-from stemd.inbox.names import Kind, kind_of_file, kind_of_folder
-from stemd.models import store
-from stemd.spool import Spool
+from demixd.cli import client
+from demixd.config import Config
+from demixd.engine.models import store
+from demixd.protocol import options
+from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
+from demixd.spool.tree import Spool
 
 TEXTS = frozenset({"model", "profile", "naming", "tag"})
 """Options whose value is a text, also where it looks like a number."""
@@ -58,7 +59,7 @@ def plan(
 ) -> list[Drop]:
     """What is to be dropped, once all of it can be. Raises RefusedError, or BAD_OPTIONS."""
     if not spool.inbox.is_dir():
-        raise RefusedError(f"{spool.inbox} is not there: is the spool mounted, and has `stemd run` been started?")
+        raise RefusedError(f"{spool.inbox} is not there: is the spool mounted, and has `demixd run` been started?")
     below = _folder(config, folder)
     data = _encoded(wishes) if wishes else None
     seen: dict[str, Path] = {}
@@ -124,7 +125,7 @@ def _check_free(spool: Spool, name: str, *, has_options: bool) -> None:
 def _taken(name: str) -> str:
     """The sentence about a name that the inbox has already."""
     return (
-        f"The inbox has {name} already: wait until it is done, stop it (`stemd cancel`) and delete it, rename yours, "
+        f"The inbox has {name} already: wait until it is done, stop it (`demixd cancel`) and delete it, rename yours, "
         "or submit it with --to FOLDER"
     )
 

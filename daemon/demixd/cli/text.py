@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from stemd.terminal import OBEYED, safe
+from demixd.terminal import OBEYED, safe
 
 __all__ = ["as_json", "safe"]
 

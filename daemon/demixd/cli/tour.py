@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from stemd import client, sndfile
-from stemd import config as configuration
-from stemd.commands.text import safe
-from stemd.commands.wait import POLL_S, Follower
-from stemd.ffmpeg import reader
-from stemd.inbox.names import Kind, kind_of_file
-from stemd.spool import Spool
-from stemd.status import Sidecar
-from stemd.steps.publish import numbered
+from demixd import config as configuration
+from demixd.audio import sndfile
+from demixd.audio.ffmpeg import reader
+from demixd.cli import client
+from demixd.cli.text import safe
+from demixd.cli.wait import POLL_S, Follower
+from demixd.protocol.inbox_names import Kind, kind_of_file
+from demixd.protocol.status import Sidecar
+from demixd.spool.tree import Spool
+from demixd.supervisor.runs.originals import numbered
 
 START_S = 180.0
 """A cold disk can take this long to bring up torch."""
@@ -27,8 +28,8 @@ START_S = 180.0
 def main() -> int:
     """Show it; 0 only if every song is done."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the daemon is stopped on the way out
-    folder = Path(tempfile.mkdtemp(prefix="stemd-try-"))
-    settings = folder / "stemd.toml"
+    folder = Path(tempfile.mkdtemp(prefix="demixd-try-"))
+    settings = folder / "demixd.toml"
     settings.write_text(
         f'[paths]\nspool = "{folder}/spool"\nstate = "{folder}/state"\n[model]\nname = "demo"\n'
         "[inbox]\nsettle = 1.0\n[status]\nheartbeat_s = 1.0\n",
@@ -38,12 +39,12 @@ def main() -> int:
     spool = Spool(configuration.load(settings))
     songs = [Path(argument) for argument in sys.argv[1:]] or [_make_song(folder)]
     print(
-        "The demo model proves that everything works. It is not for music: real models come with `stemd models fetch`."
+        "The demo model proves that everything works. It is not for music: real models come with `demixd models fetch`."
     )
     log = folder / "daemon.log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stemd", "--config", str(settings), "run"], stdout=output, stderr=output
+            [sys.executable, "-P", "-m", "demixd", "--config", str(settings), "run"], stdout=output, stderr=output
         )
         try:
             _await_ready(spool, daemon, log)
@@ -59,7 +60,7 @@ def main() -> int:
 
 def _make_song(folder: Path) -> Path:
     """Ten seconds of synthetic music."""
-    from stemd.models.demo.songs import make_song
+    from demixd.engine.models.demo.songs import make_song
 
     print("No song was given, so a synthetic one is made: drums, bass, keys and something like a voice.")
     stems = make_song(seed=7, seconds=10.0)

@@ -1,10 +1,10 @@
 """What `systemd/install` writes besides the units: a first configuration, and what a unit must know of its folders.
 
-    python -m stemd.unit config NAME SPOOL [STATE]   a configuration for the service NAME (stemd, stemd@karaoke)
-    python -m stemd.unit paths NAME CONFIG           its 50-paths.conf
-    python -m stemd.unit folders CONFIG              the spool, then every other folder that is written to; one a line
-    python -m stemd.unit private CONFIG              the folder of work that nobody else needs
-    python -m stemd.unit model CONFIG                the name of the model
+    python -m demixd.cli.unit config NAME SPOOL [STATE]   a configuration for the service NAME (demixd, demixd@karaoke)
+    python -m demixd.cli.unit paths NAME CONFIG           its 50-paths.conf
+    python -m demixd.cli.unit folders CONFIG              the spool, then every other folder that is written to; one a line
+    python -m demixd.cli.unit private CONFIG              the folder of work that nobody else needs
+    python -m demixd.cli.unit model CONFIG                the name of the model
 
 What is printed is for the installer; a configuration that cannot be used is one sentence on standard error, and status 1.
 """
@@ -14,24 +14,24 @@ import json
 import sys
 from pathlib import Path
 
-from stemd import config as configuration
-from stemd.config import Config
-from stemd.errors import ConfigError
-from stemd.spool import Spool
+from demixd import config as configuration
+from demixd.config import Config
+from demixd.errors import ConfigError
+from demixd.spool.tree import Spool
 
 PARTS = ("inbox", "outbox", "status", "done", "failed")
 
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 """What ProtectHome= hides."""
 
-DEFAULT = "stemd"
+DEFAULT = "demixd"
 
 
 def first_configuration(name: str, spool: str, state: str = "") -> str:
     """A short configuration: keys that it does not have stay at their defaults, also when a new version changes these."""
     state = state or f"/var/lib/{name}"
     lines = [
-        f"# The configuration of {name}. config/stemd.toml of the project shows every key with its default.",
+        f"# The configuration of {name}. config/demixd.toml of the project shows every key with its default.",
         "# After a change: systemctl reload; after a change of [paths]: systemd/install once more.",
         "",
         "[paths]",
@@ -116,4 +116,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except ConfigError as error:
-        sys.exit(f"stemd: {error}")
+        sys.exit(f"demixd: {error}")

@@ -4,12 +4,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from stemd.commands import text
-from stemd.commands.board import SILENCES, Cached, Health, Pulse
-from stemd.commands.text import safe
-from stemd.job import State
-from stemd.spool import DAEMON, Spool
-from stemd.status import DaemonStatus, Sidecar
+from demixd.cli import text
+from demixd.cli.status.board import SILENCES, Cached, Health, Pulse
+from demixd.cli.text import safe
+from demixd.protocol.job import State
+from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.spool.tree import DAEMON, Spool
 
 POLL_S = 0.2
 GENTLE = 10

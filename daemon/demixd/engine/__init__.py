@@ -1,0 +1,1 @@
+"""The model, from its files to a warm network on a device."""

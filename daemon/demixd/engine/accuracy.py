@@ -13,8 +13,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from stemd.engine.network import Check, Network, never
-from stemd.errors import AudioProcessingError, Code
+from demixd.engine.networks import Check, Network, never
+from demixd.errors import AudioProcessingError, Code
 
 LIMIT = {"float32": 3e-5, "float16": 1e-2, "bfloat16": 1e-2}
 """The largest relative error of each precision."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 import torch
 
-from stemd.engine.network import Network, never
+from demixd.engine.networks import Network, never
 
 MOST = 32
 SHARE = 0.7

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stemd.engine import processor
+from demixd.engine import host as processor
 
 CPU = torch.device("cpu")
 

@@ -13,14 +13,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from stemd.engine import batch as batches
-from stemd.engine import device as devices
-from stemd.engine import proof
-from stemd.engine.device import CPU
-from stemd.engine.network import Check, Eager, Network, Reduced, never
-from stemd.engine.separation import Plan, SegmentProgress, Separation, Song, grid_of
-from stemd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
-from stemd.job import EngineFacts
+from demixd.engine import accuracy
+from demixd.engine import batch as batches
+from demixd.engine import device as devices
+from demixd.engine.device import CPU
+from demixd.engine.networks import Check, Eager, Network, Reduced, never
+from demixd.engine.separation import Plan, SegmentProgress, Separation, Song, grid_of
+from demixd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
+from demixd.protocol.job import EngineFacts
 
 __all__ = ["Engine", "Plan", "SegmentProgress", "Song"]
 
@@ -51,7 +51,7 @@ class Engine:
         ]
         self.networks: list[Network] = list(self.eager)
         self._segments = [
-            devices.to_device(proof.noise_and_tones(self.channels, grid_of(member, 0.0).segment), device)
+            devices.to_device(accuracy.noise_and_tones(self.channels, grid_of(member, 0.0).segment), device)
             for member in self.members
         ]
         self.expected: list[Tensor] = []
@@ -102,7 +102,7 @@ class Engine:
         )
         engine = cls(bag, device=device, facts=facts)
         engine.expected = [
-            proof.reference(network, segment, name)
+            accuracy.reference(network, segment, name)
             for network, segment in zip(engine.eager, engine._segments, strict=True)
         ]
         return engine
@@ -125,10 +125,10 @@ class Engine:
             engine = engine.but(f"{faults[0]}; it is not used")
         return engine
 
-    def judge(self, networks: list[Network], *, runs: int = 1, check: Check = never) -> list[proof.Verdict]:
+    def judge(self, networks: list[Network], *, runs: int = 1, check: Check = never) -> list[accuracy.Verdict]:
         """One verdict for each member's network. Raises what `check` raises."""
         return [
-            proof.prove(network, segment, expected, runs=runs, check=check)
+            accuracy.prove(network, segment, expected, runs=runs, check=check)
             for network, segment, expected in zip(networks, self._segments, self.expected, strict=True)
         ]
 

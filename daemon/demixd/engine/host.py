@@ -1,7 +1,7 @@
 """What this machine can do: its processor's cores and kinds of numbers, and the memory that is free. Reads /proc and /sys.
 
 A cgroup can allow less than the machine has, and every cgroup above it too: the least of them counts. Only cgroup v2
-is asked (`0::/system.slice/stemd.service` in /proc/self/cgroup).
+is asked (`0::/system.slice/demixd.service` in /proc/self/cgroup).
 """
 
 import os

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stemd.engine.core import Core, bare, can_split, put_together, take_apart
+from demixd.engine.families.demucs_core import Core, bare, can_split, put_together, take_apart
 
 Check = Callable[[], None]
 

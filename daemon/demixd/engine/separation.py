@@ -15,15 +15,15 @@ import msgspec
 import torch
 from torch import Tensor
 
-from stemd.engine import device as devices
-from stemd.engine.network import Network
-from stemd.engine.segments import Grid, Read, delayed, drop, overlap_add, reblock, segments
-from stemd.errors import AudioProcessingError, Code
-from stemd.job import EngineFacts
-from stemd.track import BLOCK
+from demixd.audio.pcm import BLOCK
+from demixd.engine import device as devices
+from demixd.engine.networks import Network
+from demixd.engine.segments import Grid, Read, delayed, drop, overlap_add, reblock, segments
+from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.job import EngineFacts
 
 if TYPE_CHECKING:
-    from stemd.engine.engine import Engine
+    from demixd.engine.engine import Engine
 
 SHIFT_S = 0.5
 """The shift trick moves the song by up to this, as `demucs.apply` does."""

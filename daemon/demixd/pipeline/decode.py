@@ -15,12 +15,13 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from stemd import containers, downmix, sndfile
-from stemd.containers import Container
-from stemd.errors import AudioProcessingError, Code
-from stemd.ffmpeg import reader as ffmpeg
-from stemd.reading import DamagedError, NotReadableError, Reader, View
-from stemd.track import RATES, Frames, SpoolWriter, Track, disk_error
+from demixd.audio import downmix, sndfile
+from demixd.audio.containers import detect
+from demixd.audio.containers.detect import Container
+from demixd.audio.ffmpeg import reader as ffmpeg
+from demixd.audio.pcm import RATES, Frames, SpoolWriter, Track, disk_error
+from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
+from demixd.errors import AudioProcessingError, Code
 
 SHARED = ("wav", "aiff", "ogg")
 """Containers in which there can be codecs that libsndfile does not know; FFmpeg calls them the same."""
@@ -41,7 +42,7 @@ def decode(
     """
     try:
         with song.open("rb") as file:
-            container = _accepted(containers.look(file))
+            container = _accepted(detect.look(file))
             view = View(file, container.head, container.start)
             with _opened(view, container) as sound, SpoolWriter(spool) as writer:
                 _refuse_early(sound, max_duration_s)

@@ -21,14 +21,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stemd import mpeg, ogg, sndfile
-from stemd.dither import Dither
-from stemd.errors import AudioProcessingError, Code
-from stemd.ffmpeg import reader, writer
-from stemd.formats import BITS, DITHERED, FORMATS, Target
-from stemd.reading import DamagedError, Glance, NotReadableError
-from stemd.sink import NotWritableError, Sink
-from stemd.track import Frames, disk_error
+from demixd.audio import sndfile
+from demixd.audio.containers import mpeg, ogg
+from demixd.audio.dither import Dither
+from demixd.audio.ffmpeg import reader, writer
+from demixd.audio.formats import BITS, DITHERED, FORMATS, Target
+from demixd.audio.pcm import Frames, disk_error
+from demixd.audio.sink import NotWritableError, Sink
+from demixd.audio.streams import DamagedError, Glance, NotReadableError
+from demixd.errors import AudioProcessingError, Code
 
 SERIAL = 1
 """The number of the one stream in an Ogg; libsndfile draws a random one, which only chained streams need."""

@@ -6,10 +6,10 @@ encode --hear--> loudness, true peak (ffmpeg/meter.py), silence (levels.py) --> 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from stemd.ffmpeg.meter import Meter
-from stemd.job import Sound
-from stemd.levels import Levels
-from stemd.track import Frames
+from demixd.audio.ffmpeg.meter import Meter
+from demixd.audio.levels import Levels
+from demixd.audio.pcm import Frames
+from demixd.protocol.job import Sound
 
 AHEAD = 8
 """Blocks that may wait to be measured; they are 4 MB."""

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from stemd.errors import AudioProcessingError, Code
-from stemd.track import Frames
+from demixd.audio.pcm import Frames
+from demixd.errors import AudioProcessingError, Code
 
 SONG = "(song)"
 """Stands for the song itself among the names of parts; no model can have a part of that name."""

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stemd.engine import device as devices
-from stemd.engine.engine import Engine, Plan, SegmentProgress, Song
-from stemd.engine.resample import model_ratio, resample
-from stemd.engine.segments import Read, measure, normalised
-from stemd.errors import AudioProcessingError, Code
-from stemd.job import EngineFacts
-from stemd.track import SpoolReader, SpoolWriter, Track
+from demixd.audio.pcm import SpoolReader, SpoolWriter, Track
+from demixd.audio.resample import model_ratio, resample
+from demixd.engine import device as devices
+from demixd.engine.engine import Engine, Plan, SegmentProgress, Song
+from demixd.engine.segments import Read, measure, normalised
+from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.job import EngineFacts
 
 __all__ = ["SegmentProgress", "separate"]
 

@@ -15,18 +15,17 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import dress
-from stemd.engine.engine import Engine
-from stemd.errors import AudioProcessingError, Code
-from stemd.formats import Target, ceiling, choose_target
-from stemd.job import EngineFacts, Options, StemFile, Step, Tick
-from stemd.naming import ONE_FILE, ONE_FILE_STEMS
-from stemd.stems import Mixer, Order, StemWriter
-from stemd.steps import mix
-from stemd.steps.decode import decode
-from stemd.steps.separate import SegmentProgress, separate
-from stemd.tags import Tags
-from stemd.track import SONG, Track, disk_error, spool_bytes
+from demixd.audio.formats import Target, ceiling, choose_target
+from demixd.audio.pcm import SONG, Track, disk_error, spool_bytes
+from demixd.audio.tags import Tags
+from demixd.engine.engine import Engine
+from demixd.errors import AudioProcessingError, Code
+from demixd.pipeline import mix, tagging
+from demixd.pipeline.decode import decode
+from demixd.pipeline.separate import SegmentProgress, separate
+from demixd.pipeline.stems import Mixer, Order, StemWriter
+from demixd.protocol.job import EngineFacts, Options, StemFile, Step, Tick
+from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
 
 __all__ = ["Observer", "Order", "Result", "Separated", "decode_song", "run", "separate_song", "tick", "write_stems"]
 
@@ -115,7 +114,7 @@ def separate_song(
     )
     recipe = _recipe(options, engine)
     _need_room(order, track, engine, len(recipe.needed), len(recipe.stems))
-    tags = dress.begin(order.song, track, options)
+    tags = tagging.begin(order.song, track, options)
     with _timed(Step.SEPARATE, observer, timing):
         spools, facts = separate(
             track,
@@ -148,7 +147,7 @@ def write_stems(order: Order, separated: Separated, observer: Observer, timing: 
         survey = mixer.survey(target, observer.check, lambda part: observer.progressed(tick(Step.MIX, part)))
         gain = mix.joint_gain(survey.peaks, options.clip, ceiling(target.subtype))
     with _timed(Step.ENCODE, observer, timing):
-        said = dress.Dress(separated.tags.result(), options, separated.engine)
+        said = tagging.Dress(separated.tags.result(), options, separated.engine)
         writer = StemWriter(order, mixer, target, survey, gain, said)
         files = writer.write_all(observer.check, lambda part: observer.progressed(tick(Step.ENCODE, part)))
     return Result(

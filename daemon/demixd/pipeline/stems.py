@@ -17,18 +17,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from stemd import below
-from stemd.dress import Dress
-from stemd.engine.resample import resample_frames
-from stemd.errors import StopProcessingError
-from stemd.ffmpeg import stemfile
-from stemd.formats import Target
-from stemd.job import Options, StemFile
-from stemd.listening import Listening
-from stemd.naming import ONE_FILE, file_name
-from stemd.reading import Glance
-from stemd.steps import encode, mix
-from stemd.track import BLOCK, Frames, SpoolReader, Track
+from demixd.audio.ffmpeg import stemfile
+from demixd.audio.formats import Target
+from demixd.audio.pcm import BLOCK, Frames, SpoolReader, Track
+from demixd.audio.resample import resample_frames
+from demixd.audio.streams import Glance
+from demixd.errors import StopProcessingError
+from demixd.pipeline import encode, mix
+from demixd.pipeline.metering import Listening
+from demixd.pipeline.tagging import Dress
+from demixd.protocol.job import Options, StemFile
+from demixd.protocol.result_names import ONE_FILE, file_name
+from demixd.spool import nofollow
 
 LOOK_S = 0.2
 """How often whoever waits for the stems says how far they are."""
@@ -185,11 +185,11 @@ class StemWriter:
         options = self._order.options
         return file_name(options.naming, stem=stem, ext=self._target.suffix, model=options.model, leaf=self._order.name)
 
-    def _folder(self, name: str) -> below.Pin:
+    def _folder(self, name: str) -> nofollow.Pin:
         """The folder of a file of that name in `out`, by a way on which no link is followed, for as long as it is held."""
         out = self._order.out
         # Never the outbox itself, which may have gone meanwhile.
-        return below.Pin(out, (out / name).parent, make=out, follow=True)
+        return nofollow.Pin(out, (out / name).parent, make=out, follow=True)
 
     def _joined(self, files: tuple[StemFile, ...], check: Check) -> StemFile:
         """One file whose streams are the song and its stems."""

@@ -4,10 +4,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from stemd import __version__, tags
-from stemd.ffmpeg import reader
-from stemd.job import EngineFacts, Options
-from stemd.track import Track
+from demixd import __version__
+from demixd.audio import tags
+from demixd.audio.ffmpeg import reader
+from demixd.audio.pcm import Track
+from demixd.protocol.job import EngineFacts, Options
 
 
 def begin(song: Path, track: Track, options: Options) -> Future[tags.Tags | None]:
@@ -31,7 +32,7 @@ class Dress:
     def __init__(self, found: tags.Tags | None, options: Options, engine: EngineFacts) -> None:
         self._found, self._suffix = found, options.title_suffix
         self._comment = (
-            f"{engine.model} {engine.model_sha256[:12]} by stemd {__version__}, "
+            f"{engine.model} {engine.model_sha256[:12]} by demixd {__version__}, "
             f"shifts {options.shifts}, overlap {options.overlap:g}"
         )
         self._lock = threading.Lock()

@@ -13,9 +13,9 @@ from enum import StrEnum
 
 import msgspec
 
-from stemd.errors import AudioProcessingError, Code
-from stemd.identity import Identity
-from stemd.track import Track
+from demixd.audio.pcm import Track
+from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.identity import Identity
 
 
 class State(StrEnum):

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from stemd.config import Config, Defaults, ModelName
-from stemd.errors import AudioProcessingError, Code
-from stemd.job import Options
-from stemd.typed import no_such_key, shown, typed
+from demixd.config import Config, Defaults, ModelName
+from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.job import Options
+from demixd.protocol.typed import no_such_key, shown, typed
 
 LONGEST = 64 * 1024
 """Bytes of an option file."""
@@ -33,7 +33,7 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: Annotated[Literal[1], Meta(description="version of this format")] | UnsetType = UNSET
     profile: Annotated[ProfileName, Meta(description="a profile of the configuration")] | UnsetType = UNSET
-    model: Annotated[ModelName, Meta(description="a name that `stemd models list` shows")] | UnsetType = UNSET
+    model: Annotated[ModelName, Meta(description="a name that `demixd models list` shows")] | UnsetType = UNSET
     priority: Annotated[int, Meta(ge=-1000, le=1000, description="higher is earlier")] = 0
     force: Annotated[bool, Meta(description="compute it even if the same result is there")] = False
     wait_for_sha256: Annotated[Sha256, Meta(description="the song is complete when it has this hash")] | None = None
@@ -133,7 +133,9 @@ def effective(config: Config, name: str, job: JobOptions, is_known: Callable[[st
     if own.model is not UNSET:
         model = own.model
         if not is_known(model):
-            raise bad(f"model = {shown(model)}: there is no such model; `stemd models list` shows those that there are")
+            raise bad(
+                f"model = {shown(model)}: there is no such model; `demixd models list` shows those that there are"
+            )
     try:
         return typed({**msgspec.structs.asdict(config.defaults), **preset, **job.changed}, Defaults).of(model, profile)
     except ValueError as error:
@@ -149,7 +151,7 @@ def schema() -> dict[str, Any]:
             properties[key] = {word: fact for word, fact in value.items() if word != "default"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "stemd: the options of one song, NAME.job.json",
+        "title": "demixd: the options of one song, NAME.job.json",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,

@@ -9,7 +9,20 @@ from typing import Any
 
 import msgspec
 
-from stemd.job import FINAL, Cancel, EngineFacts, Error, Job, Output, Previous, Progress, Reason, State, StemFile, Step
+from demixd.protocol.job import (
+    FINAL,
+    Cancel,
+    EngineFacts,
+    Error,
+    Job,
+    Output,
+    Previous,
+    Progress,
+    Reason,
+    State,
+    StemFile,
+    Step,
+)
 
 SCHEMA = 1
 
@@ -225,7 +238,7 @@ def schemas() -> dict[str, Any]:
     _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "stemd: status files, protocol version 1",
+        "title": "demixd: status files, protocol version 1",
         "$ref": "#/$defs/Sidecar",
         "$defs": definitions,
     }

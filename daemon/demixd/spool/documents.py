@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from stemd.spool import DAEMON, INBOX, SIDECAR, open_file
+from demixd.spool.tree import DAEMON, INBOX, SIDECAR, open_file
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ import signal
 import stat
 from pathlib import Path
 
-from stemd import below
-from stemd.identity import Identity
-from stemd.job import Reason
-from stemd.spool import LEASE, open_file
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import Reason
+from demixd.spool import nofollow
+from demixd.spool.tree import LEASE, open_file
 
 
 class Settling:
@@ -39,7 +39,7 @@ class Settling:
 def writer_has(inbox: Path, path: Path, identity: Identity) -> Reason | None:
     """Why the kernel or its permissions say that the file is not ready; None where it is, or where it cannot tell."""
     try:
-        handle = below.read_file(inbox, path)
+        handle = nofollow.read_file(inbox, path)
     except PermissionError:
         return Reason.PERMISSION
     except OSError as error:
@@ -53,7 +53,7 @@ def writer_has(inbox: Path, path: Path, identity: Identity) -> Reason | None:
     except OSError:
         return Reason.CHANGING
     finally:
-        below.close(handle)
+        nofollow.close(handle)
 
 
 def writer_of(handle: int) -> Reason | None:
@@ -79,16 +79,16 @@ def lease_fails(folder: Path) -> str | None:
         try:
             if writer_of(reader) is not Reason.OPEN_FOR_WRITING:
                 return "it does not notice a writer"
-            below.close(writer)
+            nofollow.close(writer)
             writer = -1
             fcntl.fcntl(reader, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         finally:
-            below.close(reader)
+            nofollow.close(reader)
     except OSError as error:
         return f"the kernel refuses it: {error.strerror}"
     finally:
         if writer >= 0:
-            below.close(writer)
+            nofollow.close(writer)
         scratch.unlink(missing_ok=True)
     return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below
+from demixd.spool import nofollow
 
 _REMOTE = re.compile(
     r"nfs\d?|cifs|smb\w*|smbfs|9p|virtiofs|vboxsf|prl_fs|vmhgfs|ceph|afs|coda|ncpfs|lustre|gpfs|glusterfs|davfs|fuse(\..*)?"
@@ -46,7 +46,7 @@ def mount_of(folder: Path) -> Mount:
     except OSError:
         return UNKNOWN
     finally:
-        below.close(handle)
+        nofollow.close(handle)
     found = re.search(r"^mnt_id:\s*(\d+)", facts, re.MULTILINE)
     return parse(table, int(found[1])) if found else UNKNOWN
 

@@ -2,10 +2,10 @@
 
     SPOOL/
       inbox/   Song.flac   Song.flac.job.json   Song.flac.cancel   .cancel
-               .stemd-JOB (an original on its way out)   .stemd-lease (a scratch file)
-      status/  Song.flac.json   _daemon.json   _inbox.json   .stemd-lock
+               .demixd-JOB (an original on its way out)   .demixd-lease (a scratch file)
+      status/  Song.flac.json   _daemon.json   _inbox.json   .demixd-lock
       outbox/  Song/ vocals.flac ... stems.json
-               .stemd/ lock   JOB/ out/ (what will be renamed)  tmp/ (snapshot, spools)
+               .demixd/ lock   JOB/ out/ (what will be renamed)  tmp/ (snapshot, spools)
       done/    failed/
     STATE/     ledger.sqlite3   lock   models/
 
@@ -22,9 +22,9 @@ import re
 import stat
 from pathlib import Path
 
-from stemd import below
-from stemd.config import Config
-from stemd.naming import LONGEST
+from demixd.config import Config
+from demixd.protocol.result_names import LONGEST
+from demixd.spool import nofollow
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ CANCEL = ".cancel"
 SIDECAR = ".json"
 DAEMON = "_daemon.json"
 INBOX = "_inbox.json"
-PRIVATE = ".stemd"
-LOCK = ".stemd-lock"
+PRIVATE = ".demixd"
+LOCK = ".demixd-lock"
 PRIVATE_LOCK = "lock"
 """Where nobody else looks."""
-LEASE = ".stemd-lease"
+LEASE = ".demixd-lease"
 LEDGER = "ledger.sqlite3"
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -112,20 +112,20 @@ class Spool:
 
     def taken(self, name: str, job_id: str) -> Path:
         """Where an original waits, out of everyone's way, while it is moved to done/ or failed/."""
-        return self.song(name).parent / f".stemd-{job_id}"
+        return self.song(name).parent / f".demixd-{job_id}"
 
     def make_work(self, job_id: str) -> None:
         """An empty work area for the job. Raises OSError."""
         self._remove_work(job_id)
-        with below.reach(self.outbox, self.out(job_id), make=self.private):
+        with nofollow.reach(self.outbox, self.out(job_id), make=self.private):
             pass
-        with below.reach(self.scratch_root, self.tmp(job_id), make=self.scratch):
+        with nofollow.reach(self.scratch_root, self.tmp(job_id), make=self.scratch):
             pass
 
     def _remove_tmp(self, job_id: str) -> bool:
-        was_there = below.remove_tree(self.scratch_root, self.tmp(job_id))
+        was_there = nofollow.remove_tree(self.scratch_root, self.tmp(job_id))
         if self.own_work:
-            below.remove_tree(self.scratch, self.scratch / job_id)
+            nofollow.remove_tree(self.scratch, self.scratch / job_id)
         return was_there
 
     def remove_work(self, job_id: str) -> None:
@@ -156,11 +156,11 @@ class Spool:
     def _remove_work(self, job_id: str) -> bool:
         """Whether all of it was there."""
         tmp_was_there = self._remove_tmp(job_id)
-        return below.remove_tree(self.outbox, self.job(job_id)) and tmp_was_there
+        return nofollow.remove_tree(self.outbox, self.job(job_id)) and tmp_was_there
 
     def work_folders(self) -> set[str]:
         """The jobs that have a work folder. What else lies there is not ours to remove."""
-        found = below.folders_in(self.outbox, self.private) | below.folders_in(self.scratch_root, self.scratch)
+        found = nofollow.folders_in(self.outbox, self.private) | nofollow.folders_in(self.scratch_root, self.scratch)
         return {name for name in found if _ID.fullmatch(name)}
 
 
@@ -169,11 +169,11 @@ def real(folder: Path) -> Path:
     return folder.resolve() if folder.is_symlink() else folder
 
 
-def pin(work: str) -> below.Pin:
-    """One of a job's work folders, held fast: OUTBOX/.stemd/JOB/out, or tmp there or below a scratch folder. Raises OSError."""
+def pin(work: str) -> nofollow.Pin:
+    """One of a job's work folders, held fast: OUTBOX/.demixd/JOB/out, or tmp there or below a scratch folder. Raises OSError."""
     folder = Path(work)
     is_private = folder.parents[1].name == PRIVATE
-    return below.Pin(folder.parents[2] if is_private else folder.parents[1], folder)
+    return nofollow.Pin(folder.parents[2] if is_private else folder.parents[1], folder)
 
 
 def open_file(path: str | Path) -> int:
@@ -188,9 +188,9 @@ def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: b
     some 10 ms more.
     """
     # A name of its own, so that the longest sidecar name still has room for it.
-    part = f".stemd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
-    with below.reach(root, path.parent, make=root, follow=follow) as folder:
-        with os.fdopen(below.new_file(folder, part), "wb") as file:
+    part = f".demixd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
+    with nofollow.reach(root, path.parent, make=root, follow=follow) as folder:
+        with os.fdopen(nofollow.new_file(folder, part), "wb") as file:
             file.write(data)
             file.flush()
             if durable:
@@ -246,7 +246,7 @@ def _synced(handle: int) -> bool:
     try:
         return sync(handle)
     finally:
-        below.close(handle)
+        nofollow.close(handle)
 
 
 def rename_new(source: Path | str, target: Path | str, *, within: int | None = None, into: int | None = None) -> None:

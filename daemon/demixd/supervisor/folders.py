@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below
-from stemd.inbox.filesystem import Root, mount_of
-from stemd.ledger import Ledger
-from stemd.spool import PRIVATE, Spool
+from demixd.spool import nofollow
+from demixd.spool.mounts import Root, mount_of
+from demixd.spool.tree import PRIVATE, Spool
+from demixd.supervisor.ledger import Ledger
 
 _PRIVATE = f"outbox/{PRIVATE}"
 
@@ -108,7 +108,7 @@ class Places:
 
     def may_hold(self, name: str) -> bool:
         """Whether the song can be there: not where the inbox is another folder that does not show it."""
-        return not self.inbox_is_another or below.is_there(self._inbox / name, in_doubt=False)
+        return not self.inbox_is_another or nofollow.is_there(self._inbox / name, in_doubt=False)
 
     @property
     def inbox_is_elsewhere(self) -> bool:
@@ -134,12 +134,12 @@ class Places:
                 )
             if not folder.is_dir():
                 if known is not None:
-                    return f"{folder} ({part}) is gone: mount it, or make it again; stemd goes on by itself then."
+                    return f"{folder} ({part}) is gone: mount it, or make it again; demixd goes on by itself then."
                 if not folder.parent.is_dir():
-                    return f"{folder.parent} is not there: mount it, or make it; stemd goes on by itself then."
+                    return f"{folder.parent} is not there: mount it, or make it; demixd goes on by itself then."
                 self._make(part, folder)
             if part in _OURS and not os.access(folder, os.W_OK | os.X_OK):
-                return f"{folder} ({part}) cannot be written: let stemd's user write there; it goes on by itself then."
+                return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
             if known is None:
                 self._remember(part, folder, folder.stat().st_ino)
         except OSError as error:
@@ -150,7 +150,7 @@ class Places:
         if part != _PRIVATE:
             folder.mkdir()
             return
-        with below.reach(folder.parent, folder, make=folder.parent):
+        with nofollow.reach(folder.parent, folder, make=folder.parent):
             pass
 
     def _root(self) -> Root | None:

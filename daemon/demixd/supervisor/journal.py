@@ -1,7 +1,7 @@
 """Where the log goes: to systemd's journal with fields of its own (systemd.journal-fields(7)), else to stderr as plain lines.
 
-    journalctl -t stemd JOB_ID=...      everything about one job
-    journalctl -t stemd CODE=bad-audio  every song that failed so
+    journalctl -t demixd JOB_ID=...      everything about one job
+    journalctl -t demixd CODE=bad-audio  every song that failed so
     journalctl MESSAGE_ID=...           one kind of entry, see `Kind`
 
 Fields: JOB_ID, SONG (its path below the inbox), STATE, STEP, CODE (of the error), DEVICE; an entry has those that are known.
@@ -13,10 +13,10 @@ import sys
 from enum import StrEnum
 from importlib import import_module
 
-from stemd.job import Job, State
-from stemd.terminal import safe
+from demixd.protocol.job import Job, State
+from demixd.terminal import safe
 
-IDENTIFIER = "stemd"
+IDENTIFIER = "demixd"
 
 
 class Kind(StrEnum):

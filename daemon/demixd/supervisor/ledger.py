@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import msgspec
 
-from stemd.errors import StateError
-from stemd.job import Job, Stage, State
-from stemd.spool import companion
+from demixd.errors import StateError
+from demixd.protocol.job import Job, Stage, State
+from demixd.spool.tree import companion
 
 _VERSION = 1
 _SCHEMA = """

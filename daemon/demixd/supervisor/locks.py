@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below, documents
-from stemd.errors import ConfigError
-from stemd.spool import DAEMON, LOCK, PRIVATE_LOCK, Spool
+from demixd.errors import ConfigError
+from demixd.spool import documents, nofollow
+from demixd.spool.tree import DAEMON, LOCK, PRIVATE_LOCK, Spool
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,20 +65,20 @@ class Locks:
             if part in self._held:
                 if _is_file_of(self._held[part], path):
                     continue
-                below.close(self._held.pop(part))
+                nofollow.close(self._held.pop(part))
             self._held[part] = self._lock(part, path)
             are_new = True
         return are_new
 
     def _lock(self, part: str, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with below.reach(self._roots[part], path.parent, follow=part == "state") as folder:
+        with nofollow.reach(self._roots[part], path.parent, follow=part == "state") as folder:
             handle = os.open(path.name, flags, 0o666, dir_fd=folder)
         try:
             with _named(path):
                 self._claim(part, path, handle)
         except (OSError, ConfigError):
-            below.close(handle)  # or the next try would find it locked, by ourselves
+            nofollow.close(handle)  # or the next try would find it locked, by ourselves
             raise
         return handle
 
@@ -93,7 +93,7 @@ class Locks:
         except BlockingIOError:
             who = owner or "another process"
             raise ConfigError(
-                f"{path.parent} is used by another stemd ({who}); each daemon needs a {part} folder of its own."
+                f"{path.parent} is used by another demixd ({who}); each daemon needs a {part} folder of its own."
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
@@ -123,7 +123,7 @@ class Locks:
         first, since = self._seen = self._seen or (beat, now)
         if beat.seq != first.seq:
             raise ConfigError(
-                f"{self._heartbeat.parent} is used by another stemd ({self.rival}); stop it, or use another spool."
+                f"{self._heartbeat.parent} is used by another demixd ({self.rival}); stop it, or use another spool."
             )
         if now < since + 3 * first.interval_s:
             return False
@@ -140,7 +140,7 @@ class Locks:
         for handle in self._held.values():
             if self.rival is None:
                 os.ftruncate(handle, 0)
-            below.close(handle)
+            nofollow.close(handle)
         self._held.clear()
 
 

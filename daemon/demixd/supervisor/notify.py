@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-from stemd.terminal import safe
+from demixd.terminal import safe
 
 log = logging.getLogger(__name__)
 

@@ -17,29 +17,33 @@ import uuid
 from collections.abc import Callable
 from types import FrameType
 
-from stemd import __version__, ending, journal, notify, rebuild, retention, status
-from stemd.cancels import Cancels
-from stemd.capture import ResultChecked, SnapshotTaken
-from stemd.config import Config
-from stemd.errors import ConfigError, StateError
-from stemd.inbox.filesystem import Root
-from stemd.inbox.ready import survive_lease_breaks
-from stemd.inbox.recheck import Recheck
-from stemd.inbox.scan import NOTHING, Listing, scan
-from stemd.inbox.trust import Trust
-from stemd.inbox.wake import Waker
-from stemd.intake import Intake
-from stemd.jobs import Jobs
-from stemd.leftovers import Leftovers
-from stemd.locks import Locks
-from stemd.places import Places
-from stemd.recovery import recover
-from stemd.runner import Runner
-from stemd.spool import DAEMON, Spool
-from stemd.turns import Turns
-from stemd.worker.handle import Died, Said
-from stemd.worker.keeper import Keeper
-from stemd.worker.messages import Ready, Unready
+from demixd import __version__
+from demixd.config import Config
+from demixd.errors import ConfigError, StateError
+from demixd.protocol import status
+from demixd.spool.leases import survive_lease_breaks
+from demixd.spool.mounts import Root
+from demixd.spool.tree import DAEMON, Spool
+from demixd.supervisor import journal, notify
+from demixd.supervisor.folders import Places
+from demixd.supervisor.inbox.cancels import Cancels
+from demixd.supervisor.inbox.intake import Intake
+from demixd.supervisor.inbox.leftovers import Leftovers
+from demixd.supervisor.inbox.readiness import Trust
+from demixd.supervisor.inbox.recheck import Recheck
+from demixd.supervisor.inbox.scan import NOTHING, Listing, scan
+from demixd.supervisor.inbox.watch import Waker
+from demixd.supervisor.jobs import rebuild, retention
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.locks import Locks
+from demixd.supervisor.runs import ending
+from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
+from demixd.supervisor.runs.recovery import recover
+from demixd.supervisor.runs.runner import Runner
+from demixd.supervisor.runs.scheduler import Turns
+from demixd.supervisor.workers.manager import Keeper
+from demixd.supervisor.workers.process import Died, Said
+from demixd.worker.messages import Ready, Unready
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +289,7 @@ class Service:
             are_ours = self.locks.judge_rival(now)
         except OSError as error:
             self._unlocked = (
-                f"{error.filename} cannot be locked: {error.strerror}; stemd goes on by itself once it can.",
+                f"{error.filename} cannot be locked: {error.strerror}; demixd goes on by itself once it can.",
             )
             if "locks" not in before:
                 log.error("%s", *self._unlocked)

@@ -1,4 +1,4 @@
-"""The worker: `python -m stemd.worker` reads orders from standard input and answers on standard output, a line each.
+"""The worker: `python -m demixd.worker` reads orders from standard input and answers on standard output, a line each.
 
     {"type": "warm", "model": "demo", "device": "auto", "models": "/tmp", "repo": null, "allow_pickle": false}
 
@@ -16,12 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stemd.errors import Code, DeviceLostError, StopProcessingError
-from stemd.job import Error, Step, Tick
-from stemd.parent import end_with_parent
-from stemd.spool import pin
-from stemd.track import disk_error
-from stemd.worker.messages import (
+from demixd.audio.pcm import disk_error
+from demixd.child_process import end_with_parent
+from demixd.errors import Code, DeviceLostError, StopProcessingError
+from demixd.protocol.job import Error, Step, Tick
+from demixd.spool.tree import pin
+from demixd.worker.channel import Voice, described
+from demixd.worker.dispatch import Orders
+from demixd.worker.messages import (
     Began,
     Decoded,
     Failed,
@@ -34,17 +36,15 @@ from stemd.worker.messages import (
     Unready,
     Warm,
 )
-from stemd.worker.orders import Orders
-from stemd.worker.voice import Voice, described
 
 if TYPE_CHECKING:
     # torch takes seconds to import: orders are heard first, and `_warm` brings it.
-    from stemd import pipeline
-    from stemd.below import Pin
-    from stemd.engine.engine import Engine
-    from stemd.worker.idle import Idle
+    from demixd.engine.engine import Engine
+    from demixd.pipeline import song as pipeline
+    from demixd.spool.nofollow import Pin
+    from demixd.worker.tuning import Idle
 
-log = logging.getLogger("stemd.worker")
+log = logging.getLogger("demixd.worker")
 
 LOOK_S = 0.5
 """How often it is seen to while something is made in the background; otherwise the worker sleeps until an order comes."""
@@ -113,8 +113,8 @@ class _WarmModel:
 
 def _warm(order: Warm, voice: Voice, before: _WarmModel | None) -> _WarmModel | None:
     """The model that is ordered; where it cannot be had, the one that was warm before stays."""
-    from stemd.worker.idle import Idle
-    from stemd.worker.warm import warm
+    from demixd.worker.tuning import Idle
+    from demixd.worker.warm import warm
 
     began = time.monotonic()
     if before is not None:
@@ -150,7 +150,7 @@ class _Song:
     """One song in the worker's hands: what to do, whom to tell, and how long it took."""
 
     def __init__(self, order: Separate, voice: Voice, orders: Orders) -> None:
-        from stemd import pipeline
+        from demixd.pipeline import song as pipeline
 
         self._job_id = job_id = order.job_id
         self._voice = voice
@@ -167,7 +167,7 @@ class _Song:
 
     def _hold(self) -> "pipeline.Order":
         """The order, with folders that stay what they are now while the song is in hand."""
-        from stemd import pipeline
+        from demixd.pipeline import song as pipeline
 
         order = self._ordered
         try:
@@ -198,7 +198,7 @@ class _Song:
             self._voice.say(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
 
     def separate(self, engine: "Engine", orders: Orders) -> "pipeline.Separated":
-        from stemd import pipeline
+        from demixd.pipeline import song as pipeline
 
         def progress(fraction: float) -> None:
             self._observer.progressed(pipeline.tick(Step.DECODE, fraction))
@@ -216,7 +216,7 @@ class _Song:
         return separated
 
     def write(self, separated: "pipeline.Separated") -> None:
-        from stemd import pipeline
+        from demixd.pipeline import song as pipeline
 
         result = pipeline.write_stems(self._order, separated, self._observer, self._timing)
         self._voice.say(

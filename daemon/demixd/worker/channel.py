@@ -8,12 +8,12 @@ from typing import BinaryIO
 
 import msgspec
 
-from stemd.errors import AudioProcessingError, Code
-from stemd.job import Error
-from stemd.track import disk_error
-from stemd.worker.messages import FromWorker
+from demixd.audio.pcm import disk_error
+from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.job import Error
+from demixd.worker.messages import FromWorker
 
-log = logging.getLogger("stemd.worker")
+log = logging.getLogger("demixd.worker")
 
 BROKEN_STATUS = 4
 """Exit status of a worker whose line to the supervisor is broken."""

@@ -15,12 +15,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from stemd.errors import StopProcessingError
-from stemd.worker.ahead import Ahead
-from stemd.worker.messages import Forget, Prepare, Separate, Stop, Stopped, ToWorker, Warm
-from stemd.worker.voice import BROKEN_STATUS, Voice
+from demixd.errors import StopProcessingError
+from demixd.worker.channel import BROKEN_STATUS, Voice
+from demixd.worker.messages import Forget, Prepare, Separate, Stop, Stopped, ToWorker, Warm
+from demixd.worker.prefetch import Ahead
 
-log = logging.getLogger("stemd.worker")
+log = logging.getLogger("demixd.worker")
 
 Work = TypeVar("Work")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.errors import StopProcessingError
-from stemd.job import Error
-from stemd.spool import pin
-from stemd.track import SONG, Track, disk_error
-from stemd.worker.messages import Prepare, Prepared
-from stemd.worker.voice import Voice, described
+from demixd.audio.pcm import SONG, Track, disk_error
+from demixd.errors import StopProcessingError
+from demixd.protocol.job import Error
+from demixd.spool.tree import pin
+from demixd.worker.channel import Voice, described
+from demixd.worker.messages import Prepare, Prepared
 
 LOOK_S = 0.1
 """How often someone who waits for a song looks whether it was stopped."""
@@ -87,7 +87,7 @@ class Ahead:
 
     def _decode(self, order: Prepare) -> Spooled | Error | None:
         """None for a song that was forgotten."""
-        from stemd.steps.decode import decode
+        from demixd.pipeline.decode import decode
 
         began = time.monotonic()
         try:

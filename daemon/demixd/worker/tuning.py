@@ -7,12 +7,12 @@ songs wait --> nothing          none --> the conversion goes on (a process of it
 import logging
 from collections.abc import Callable
 
-from stemd.engine import race
-from stemd.engine.conversions import Conversion
-from stemd.engine.engine import Engine
-from stemd.engine.improver import Improver, State
-from stemd.errors import StopProcessingError
-from stemd.worker.messages import Warm
+from demixd.engine.engine import Engine
+from demixd.engine.openvino import autotune
+from demixd.engine.openvino.cache import Conversion
+from demixd.engine.openvino.converter import Improver, State
+from demixd.errors import StopProcessingError
+from demixd.worker.messages import Warm
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ class Idle:
     def __init__(self, order: Warm, engine: Engine) -> None:
         self._order = order
         self._improver: Improver | None = None
-        self._rules = race.rules(engine, order.device, order.precision, order.compiled)
-        self.is_improving = self._rules is not None and race.is_due(engine, self._rules)
+        self._rules = autotune.rules(engine, order.device, order.precision, order.compiled)
+        self.is_improving = self._rules is not None and autotune.is_due(engine, self._rules)
 
     def pause(self) -> None:
         """A song comes: it has the processor to itself."""
@@ -52,7 +52,7 @@ class Idle:
                 raise StopProcessingError("a song comes first")
 
         try:
-            engine = race.race(engine, self._rules, check)
+            engine = autotune.race(engine, self._rules, check)
         except StopProcessingError:
             return engine
         self._end(f"{engine.facts.runtime} in {engine.facts.precision} is the fastest here")

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from stemd.engine import device as devices
-from stemd.engine import openvino, race
-from stemd.engine.engine import Engine
-from stemd.engine.model import LoadedModel, load
-from stemd.errors import AudioProcessingError, Code, ModelTooLargeError
-from stemd.models.fetch import fetch
-from stemd.models.names import AUTO, PUBLISHED, Demand
-from stemd.worker.messages import Warm
+from demixd.engine import device as devices
+from demixd.engine.engine import Engine
+from demixd.engine.families.demucs import LoadedModel, load
+from demixd.engine.models.catalog import AUTO, PUBLISHED, Demand
+from demixd.engine.models.fetch import fetch
+from demixd.engine.openvino import autotune, runtime
+from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
+from demixd.worker.messages import Warm
 
 
 def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
@@ -53,10 +53,10 @@ def _engine(loaded: LoadedModel, name: str, order: Warm, device: str) -> Engine:
     engine = Engine.warm(
         loaded.model, name=name, sha256=loaded.sha256, device=device, precision=order.precision, batch=order.batch
     )
-    if order.device == race.GRAPHICS and not (openvino.is_installed() and openvino.has_device("GPU")):
+    if order.device == autotune.GRAPHICS and not (runtime.is_installed() and runtime.has_device("GPU")):
         return engine.but(f"{order.device} is not available on this machine; using the CPU")
-    rules = race.rules(engine, order.device, order.precision, order.compiled)
-    return race.known(engine, rules) if rules is not None else engine
+    rules = autotune.rules(engine, order.device, order.precision, order.compiled)
+    return autotune.known(engine, rules) if rules is not None else engine
 
 
 def _noted(engine: Engine, too_large: list[str], name: str) -> Engine:

@@ -15,9 +15,9 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from stemd import mpeg, ogg, signatures
-from stemd.downmix import OGG, WAVE, masked
-from stemd.mpeg import behind_tags, take
+from demixd.audio.containers import mpeg, ogg, signatures
+from demixd.audio.containers.mpeg import behind_tags, take
+from demixd.audio.downmix import OGG, WAVE, masked
 
 Order = Literal["big", "little"]
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from stemd.mpeg import take
+from demixd.audio.containers.mpeg import take
 
 MOST = 100_000
 """On one level; a film in fragments of a second has 30,000 of them in four hours."""

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from stemd.formats import MPEG_1, MPEG_2
+from demixd.audio.formats import MPEG_1, MPEG_2
 
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 """Version bits (MPEG-1, -2, -2.5) -> rates."""

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from stemd import boxes
-from stemd.mpeg import behind_tags, take
+from demixd.audio.containers import mp4
+from demixd.audio.containers.mpeg import behind_tags, take
 
 FIRST = (
     (b"\x1a\x45\xdf\xa3", "matroska", "matroska"),
@@ -94,7 +94,7 @@ def look(file: BinaryIO, size: int) -> Signature | None:
 
 def _boxes(file: BinaryIO, size: int) -> str | None:
     end, kinds = 0, set()
-    for box in boxes.walk(file, 0, size):
+    for box in mp4.walk(file, 0, size):
         if box.kind not in ON_TOP:
             break
         kinds.add(box.kind)

@@ -16,8 +16,8 @@ import av.filter
 import msgspec
 import numpy as np
 
-from stemd.track import Frames
-from stemd.truepeak import TruePeak
+from demixd.audio.pcm import Frames
+from demixd.audio.truepeak import TruePeak
 
 LAYOUTS = {1: "mono", 2: "stereo"}
 

@@ -28,9 +28,9 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
 
-from stemd.downmix import WEIGHTS
-from stemd.reading import DamagedError, Glance, NotReadableError
-from stemd.track import BLOCK, Frames
+from demixd.audio.downmix import WEIGHTS
+from demixd.audio.pcm import BLOCK, Frames
+from demixd.audio.streams import DamagedError, Glance, NotReadableError
 
 HELD = 1 << 14
 """Frames that are kept back while more may come: no encoder's filling is longer (AAC's has at most three packets)."""

@@ -31,7 +31,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 
-from stemd.boxes import Box, walk
+from demixd.audio.containers.mp4 import Box, walk
 
 NAMES = ("Drums", "Bass", "Other", "Vocals")
 

@@ -20,8 +20,8 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
-from stemd.formats import FORMATS, Target
-from stemd.sink import NotWritableError
+from demixd.audio.formats import FORMATS, Target
+from demixd.audio.sink import NotWritableError
 
 QP2LAMBDA = 118
 """FF_QP2LAMBDA: FFmpeg counts a quality of V2 as 236."""

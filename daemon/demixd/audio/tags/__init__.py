@@ -11,8 +11,8 @@ frames      tags as an ID3v2.3                                                  
 writing     `write`: into a finished stem, whose audio stays as it is                                [mutagen]
 """
 
-from stemd.tags.apart import read
-from stemd.tags.values import NOTHING, Cover, Tags, TagsError, for_stem
-from stemd.tags.writing import write
+from demixd.audio.tags.sandbox import read
+from demixd.audio.tags.values import NOTHING, Cover, Tags, TagsError, for_stem
+from demixd.audio.tags.writing import write
 
 __all__ = ["NOTHING", "Cover", "Tags", "TagsError", "for_stem", "read", "write"]

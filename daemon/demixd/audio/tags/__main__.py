@@ -1,12 +1,12 @@
-"""`python -m stemd.tags < SONG`: a song's tags as msgpack on standard output. `apart` runs it, and says why."""
+"""`python -m demixd.audio.tags < SONG`: a song's tags as msgpack on standard output. `apart` runs it, and says why."""
 
 import sys
 
 import msgspec
 
-from stemd.parent import end_with_parent
-from stemd.tags.apart import limit
-from stemd.tags.reading import look
+from demixd.audio.tags.reading import look
+from demixd.audio.tags.sandbox import limit
+from demixd.child_process import end_with_parent
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 from mutagen import id3
 
-from stemd.tags import keys
-from stemd.tags.values import Tags, Texts
+from demixd.audio.tags import keys
+from demixd.audio.tags.values import Tags, Texts
 
 HEADER = 10
 

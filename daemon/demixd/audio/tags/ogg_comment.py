@@ -9,8 +9,8 @@ mutagen copies the rest of a comment for each 4 KiB of it: with a cover of 10 MB
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from stemd import ogg
-from stemd.tags.splice import splice
+from demixd.audio.containers import ogg
+from demixd.audio.tags.splice import splice
 
 SEQUENCE = slice(18, 22)
 CONTINUES = 1

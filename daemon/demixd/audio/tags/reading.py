@@ -26,8 +26,10 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggspeex import OggSpeex
 from mutagen.oggvorbis import OggVorbis
 
-from stemd.tags import frames, keys, riff
-from stemd.tags.values import FRONT, Cover, Found, Tags, picture, together
+from demixd.audio.containers import riff
+from demixd.audio.tags import id3 as frames
+from demixd.audio.tags import keys
+from demixd.audio.tags.values import FRONT, Cover, Found, Tags, picture, together
 
 Place = Callable[[BinaryIO], Found]
 

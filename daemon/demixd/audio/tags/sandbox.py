@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.tags.values import NOTHING, Found, Tags, together
+from demixd.audio.tags.values import NOTHING, Found, Tags, together
 
-PROGRAM = [sys.executable, "-P", "-m", "stemd.tags"]
+PROGRAM = [sys.executable, "-P", "-m", "demixd.audio.tags"]
 
 LARGEST = 512 << 20
 """Bytes of memory, of which Python and mutagen take 60 MiB, and large tags four times their size."""

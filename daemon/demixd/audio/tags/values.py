@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from stemd.tags import keys
+from demixd.audio.tags import keys
 
 FRONT = 3
 """ID3's number for a front cover, in FLAC and WMA as well."""

@@ -17,9 +17,10 @@ from mutagen.mp4 import MP4, MP4Cover
 from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 
-from stemd.tags import frames, keys, riff, streams
-from stemd.tags.splice import splice
-from stemd.tags.values import Cover, Tags, TagsError, Texts
+from demixd.audio.containers import riff
+from demixd.audio.tags import id3, keys, ogg_comment
+from demixd.audio.tags.splice import splice
+from demixd.audio.tags.values import Cover, Tags, TagsError, Texts
 
 MP4_PICTURES = {"image/jpeg": MP4Cover.FORMAT_JPEG, "image/png": MP4Cover.FORMAT_PNG}
 
@@ -64,7 +65,7 @@ def _wav(file: BinaryIO, tags: Tags) -> None:
         raise TagsError("an RF64 has none" if head.startswith(b"RF64") else "it is no WAV")
     said = [(name, "; ".join(tags.texts[key])) for key, name in keys.INFO.items() if key in tags.texts]
     end = file.seek(0, 2)
-    data = bytes(end & 1) + riff.info_chunk(said) + riff.chunk(b"id3 ", frames.tag(tags))
+    data = bytes(end & 1) + riff.info_chunk(said) + riff.chunk(b"id3 ", id3.tag(tags))
     if end + len(data) > riff.LARGEST:
         raise TagsError("they would make it an RF64, which has none")
     file.write(data)
@@ -74,7 +75,7 @@ def _wav(file: BinaryIO, tags: Tags) -> None:
 
 def _mp3(file: BinaryIO, tags: Tags) -> None:
     """In front of the first frame, which says how many follow and stays the first."""
-    splice(file, 0, frames.length(file.read(frames.HEADER)), frames.tag(tags))
+    splice(file, 0, id3.length(file.read(id3.HEADER)), id3.tag(tags))
 
 
 def _flac(file: BinaryIO, tags: Tags) -> None:
@@ -90,11 +91,11 @@ def _flac(file: BinaryIO, tags: Tags) -> None:
 
 
 def _vorbis(file: BinaryIO, tags: Tags) -> None:
-    streams.comment(file, b"\x03vorbis" + _comment(OggVorbis(file), tags).write(), headers=3)
+    ogg_comment.comment(file, b"\x03vorbis" + _comment(OggVorbis(file), tags).write(), headers=3)
 
 
 def _opus(file: BinaryIO, tags: Tags) -> None:
-    streams.comment(file, b"OpusTags" + _comment(OggOpus(file), tags).write(framing=False), headers=2)
+    ogg_comment.comment(file, b"OpusTags" + _comment(OggOpus(file), tags).write(framing=False), headers=2)
 
 
 def _comment(stream: Any, tags: Tags) -> Any:

@@ -1,4 +1,4 @@
-"""`stemd bench`: stemd against `demucs.api.Separator` and the `demucs` command, with the same weights and songs.
+"""`demixd bench`: demixd against `demucs.api.Separator` and the `demucs` command, with the same weights and songs.
 
 program     from weights to report; it loads no torch, so that nothing of it is in the others' way
 weights     a process that makes the folder of models that all three read

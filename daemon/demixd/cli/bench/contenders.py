@@ -1,6 +1,6 @@
 """The contenders: each takes a song, leaves its stems on disk as 16-bit WAV (vocals, instrumental), and gives the seconds.
 
-    Stemd       a daemon on a spool of its own, driven by files alone: from the drop to `done` in the sidecar
+    Demixd       a daemon on a spool of its own, driven by files alone: from the drop to `done` in the sidecar
     Separator   `demucs.api.Separator`, loaded once
     Command     the `demucs` command, which loads the model for each song
 
@@ -19,19 +19,20 @@ from typing import Any
 
 import msgspec
 
-from stemd import client, documents
-from stemd import config as configuration
-from stemd.bench.messages import Done, Loaded, Setup, Task
-from stemd.bench.processes import child, last_line, peak_bytes
-from stemd.bench.report import Run
-from stemd.bench.songs import Piece
-from stemd.commands.submit import RefusedError
-from stemd.commands.wait import Follower
-from stemd.job import EngineFacts, State
-from stemd.models.store import Where
-from stemd.naming import MANIFEST
-from stemd.spool import Spool
-from stemd.status import Manifest, Sidecar
+from demixd import config as configuration
+from demixd.cli import client
+from demixd.cli.bench.messages import Done, Loaded, Setup, Task
+from demixd.cli.bench.processes import child, last_line, peak_bytes
+from demixd.cli.bench.report import Run
+from demixd.cli.bench.songs import Piece
+from demixd.cli.submit import RefusedError
+from demixd.cli.wait import Follower
+from demixd.engine.models.store import Where
+from demixd.protocol.job import EngineFacts, State
+from demixd.protocol.result_names import MANIFEST
+from demixd.protocol.status import Manifest, Sidecar
+from demixd.spool import documents
+from demixd.spool.tree import Spool
 
 POLL_S = 0.01
 """No time is told more exactly than this."""
@@ -44,13 +45,13 @@ FORMAT = "wav"
 """Demucs writes FLAC by a command of the system that may not be there, and MP3 by another encoder."""
 
 
-class Stemd:
+class Demixd:
     """The daemon. `start_s`, `peak_bytes` and `gpu_peak_bytes` are as in the report; `engine` is of the last song."""
 
     def __init__(self, folder: Path, where: Where, *, device: str, precision: str | None) -> None:
         """Raises ConfigError where this version does not know `precision`."""
         (folder / "spool").mkdir(parents=True)
-        self._settings, self._log = folder / "stemd.toml", folder / "log"
+        self._settings, self._log = folder / "demixd.toml", folder / "log"
         model = {"name": where.name, "device": device, "allow_pickle": where.allow_pickle}
         sections: dict[str, dict[str, Any]] = {
             "paths": {"spool": f"{folder}/spool", "state": f"{folder}/state", "models": where.models},
@@ -76,7 +77,7 @@ class Stemd:
     def running(self, which: str) -> Iterator[None]:
         """From a start, named `which`, until READY; then, as `conversion`, until no faster model is in the making."""
         began = time.monotonic()
-        with child(["stemd", "--config", str(self._settings), "run"], self._log) as self._process:
+        with child(["demixd", "--config", str(self._settings), "run"], self._log) as self._process:
             self._until(lambda told: told["state"] == "ready" and told["worker"]["state"] == "ready")
             ready = time.monotonic()
             self.start_s[which] = round(ready - began, 3)
@@ -164,7 +165,7 @@ class Separator:
         setup = msgspec.json.encode(Setup(name=where.name, folder=where.models, device=device)).decode()
         folder.mkdir()
         log = folder / "log"
-        with child(["stemd.bench.separator", setup], log, talks=True) as process:
+        with child(["demixd.cli.bench.separator", setup], log, talks=True) as process:
             yield cls(process, folder, log)
 
     @contextlib.contextmanager

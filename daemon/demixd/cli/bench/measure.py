@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TypeVar
 
-from stemd.bench.report import Medians, Ratio, Run, Sdr, SongSdr
+from demixd.cli.bench.report import Medians, Ratio, Run, Sdr, SongSdr
 
 T = TypeVar("T")
 
@@ -37,9 +37,9 @@ def medians(runs: Sequence[Run]) -> Medians:
     )
 
 
-def ratio(stemd: Sequence[Run], other: Sequence[Run]) -> Ratio:
+def ratio(demixd: Sequence[Run], other: Sequence[Run]) -> Ratio:
     """The median of the pairs: the same song, one after the other."""
-    pairs = list(zip(stemd, other, strict=True))
+    pairs = list(zip(demixd, other, strict=True))
     return Ratio(
         seconds=_median(theirs.seconds / ours.seconds for ours, theirs in pairs) or 0.0,
         separate=_median(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.commands.submit import RefusedError
-from stemd.config import Config
-from stemd.errors import AudioProcessingError, Code
-from stemd.models.store import Where
+from demixd.cli.submit import RefusedError
+from demixd.config import Config
+from demixd.engine.models.store import Where
+from demixd.errors import AudioProcessingError, Code
 
 STAND_IN = "htdemucs"
 """The model that random weights of its architecture can stand in for: they are as fast."""
@@ -36,7 +36,7 @@ def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None],
         say(f"{error.message} Measured instead: random weights of the same architecture, which are as fast.")
         name = RANDOM
     made = subprocess.run(
-        [sys.executable, "-P", "-m", "stemd.bench.weights", *words], stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-P", "-m", "demixd.cli.bench.weights", *words], stderr=subprocess.PIPE, text=True, check=False
     )
     if made.returncode:
         raise RefusedError((made.stderr.splitlines() or ["the model could not be prepared"])[-1])

@@ -1,4 +1,4 @@
-"""What `stemd bench` does. It loads no torch itself: nothing here takes memory or cores from those that are measured."""
+"""What `demixd bench` does. It loads no torch itself: nothing here takes memory or cores from those that are measured."""
 
 import contextlib
 import importlib.metadata
@@ -14,18 +14,18 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from stemd import __version__
-from stemd.bench import measure, references, report, songs, tables
-from stemd.bench.contenders import FORMAT, STEMS, Command, Separator, Stemd
-from stemd.bench.messages import Loaded
-from stemd.bench.models import RANDOM, prepare
-from stemd.bench.references import Judge
-from stemd.bench.report import COMMAND, SEPARATOR, STEMD, Report, Run
-from stemd.bench.songs import Piece
-from stemd.commands.submit import RefusedError
-from stemd.commands.text import safe
-from stemd.config import Config
-from stemd.inbox.filesystem import mount_of
+from demixd import __version__
+from demixd.cli.bench import measure, references, report, songs, tables
+from demixd.cli.bench.contenders import FORMAT, STEMS, Command, Demixd, Separator
+from demixd.cli.bench.messages import Loaded
+from demixd.cli.bench.models import RANDOM, prepare
+from demixd.cli.bench.references import Judge
+from demixd.cli.bench.report import COMMAND, DEMIXD, SEPARATOR, Report, Run
+from demixd.cli.bench.songs import Piece
+from demixd.cli.submit import RefusedError
+from demixd.cli.text import safe
+from demixd.config import Config
+from demixd.spool.mounts import mount_of
 
 PACKAGES = ("torch", "demucs", "openvino")
 WARM_UP_S = 10.0
@@ -50,7 +50,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
 def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Report:
     """Measure, in a temporary folder that is gone afterwards. Raises RefusedError where something cannot be done."""
-    with tempfile.TemporaryDirectory(prefix="stemd-bench-") as temporary, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         load = os.getloadavg()[0]
         if load > BUSY * _cores():
@@ -59,14 +59,14 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
         judge = _judge(wishes.references, playlist, say)
         name = wishes.model or config.model.name
         where = prepare(config, name, folder / "models", say, may_be_random=wishes.references is None)
-        stemd = Stemd(folder / "stemd", where, device=wishes.device, precision=wishes.precision)
-        say("stemd starts, for the first time and once more.")
-        with stemd.running("first"):
+        demixd = Demixd(folder / "demixd", where, device=wishes.device, precision=wishes.precision)
+        say("demixd starts, for the first time and once more.")
+        with demixd.running("first"):
             pass
-        stack.enter_context(stemd.running("second"))
+        stack.enter_context(demixd.running("second"))
         say("demucs.api.Separator loads.")
         separator = stack.enter_context(Separator.running(folder / "separator", where, wishes.device))
-        field: dict[str, Stemd | Separator | Command] = {STEMD: stemd, SEPARATOR: separator}
+        field: dict[str, Demixd | Separator | Command] = {DEMIXD: demixd, SEPARATOR: separator}
         if wishes.with_command:
             field[COMMAND] = Command(folder / "command", where, separator.loaded.device)
         say("Each separates a short song that does not count.")
@@ -74,7 +74,7 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
         warm_up = [songs.made(folder / "warm-up.flac", min(WARM_UP_S, wishes.seconds))]
         measure.alternate(contenders, warm_up, 1, lambda *_: None)
         runs = measure.alternate(contenders, playlist, wishes.repeat, lambda *told: say(_told(*told)))
-        assert stemd.engine is not None
+        assert demixd.engine is not None
         return Report(
             schema=report.SCHEMA,
             date=time.strftime("%Y-%m-%d", time.gmtime()),
@@ -89,9 +89,9 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes, say: Say) -> Re
                 format=FORMAT,
             ),
             songs=tuple(song for _, song in playlist),
-            engine=stemd.engine,
+            engine=demixd.engine,
             contenders={name: _contender(each, runs[name]) for name, each in field.items()},
-            ratios={name: measure.ratio(runs[STEMD], each) for name, each in runs.items() if name != STEMD},
+            ratios={name: measure.ratio(runs[DEMIXD], each) for name, each in runs.items() if name != DEMIXD},
             sdr=judge.verdict(),
             notes=tuple(judge.notes),
         )
@@ -104,7 +104,7 @@ def _judge(folder: Path | None, playlist: Sequence[Piece], say: Say) -> Judge:
     return judge
 
 
-def _judged(name: str, each: Stemd | Separator | Command, judge: Judge) -> Callable[[Piece], Run]:
+def _judged(name: str, each: Demixd | Separator | Command, judge: Judge) -> Callable[[Piece], Run]:
     """Between two songs, when no clock runs, the stems are judged; then they go."""
 
     def run(song: Piece) -> Run:
@@ -120,7 +120,7 @@ def _told(name: str, number: int, run: Run) -> str:
     return f"{number}. {run.song.name}: {name}: {run.seconds:.2f} s, {speed:.2f} x real time"
 
 
-def _contender(each: Stemd | Separator | Command, runs: list[Run]) -> report.Contender:
+def _contender(each: Demixd | Separator | Command, runs: list[Run]) -> report.Contender:
     return report.Contender(
         start_s=each.start_s,
         peak_bytes=each.peak_bytes,
@@ -131,7 +131,7 @@ def _contender(each: Stemd | Separator | Command, runs: list[Run]) -> report.Con
 
 
 def _machine(folder: Path, loaded: Loaded, load: float) -> report.Machine:
-    versions = {"stemd": __version__, "python": platform.python_version()}
+    versions = {"demixd": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
@@ -169,4 +169,4 @@ def read(path: Path) -> Report:
     try:
         return report.decode(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise RefusedError(f"{path} is no report of `stemd bench`: {error}") from error
+        raise RefusedError(f"{path} is no report of `demixd bench`: {error}") from error

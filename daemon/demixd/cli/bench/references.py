@@ -1,6 +1,6 @@
 """Reference stems: what was mixed into the songs, and how near the contenders come to it.
 
-    stemd bench SONG.flac ... --references FOLDER
+    demixd bench SONG.flac ... --references FOLDER
 
     FOLDER/SONG/vocals.wav  instrumental.flac       any format that a song may have
     FOLDER/SONG.vocals.flac
@@ -13,13 +13,13 @@ make it fit.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from stemd.bench import measure, report, songs
-from stemd.bench.report import MIXTURE, SongSdr
-from stemd.bench.sdr import sdr
-from stemd.bench.songs import Piece
-from stemd.commands.submit import RefusedError
-from stemd.commands.text import some
-from stemd.inbox.names import Kind, kind_of_file
+from demixd.cli.bench import measure, report, songs
+from demixd.cli.bench.report import MIXTURE, SongSdr
+from demixd.cli.bench.sdr import sdr
+from demixd.cli.bench.songs import Piece
+from demixd.cli.submit import RefusedError
+from demixd.cli.text import some
+from demixd.protocol.inbox_names import Kind, kind_of_file
 
 SUM_DB = 20.0
 """A mix is nearer than this to the sum of its stems; one that a limiter has been over, by little."""

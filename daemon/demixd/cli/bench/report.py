@@ -6,11 +6,11 @@ load and heat of the machine are then the same for both.
 
 import msgspec
 
-from stemd.job import EngineFacts
+from demixd.protocol.job import EngineFacts
 
 SCHEMA = 1
 
-STEMD, SEPARATOR, COMMAND = "stemd", "separator", "command"
+DEMIXD, SEPARATOR, COMMAND = "demixd", "separator", "command"
 """The contenders."""
 
 MIXTURE = "mixture"
@@ -59,7 +59,7 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """How many times the seconds of stemd another contender takes: from song to stems, and in the model alone."""
+    """How many times the seconds of demixd another contender takes: from song to stems, and in the model alone."""
 
     seconds: float
     separate: float | None
@@ -105,7 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of `stemd bench`; `engine` is what stemd says that it separated with.
+    """One run of `demixd bench`; `engine` is what demixd says that it separated with.
 
     `sdr` is of the mixture and the contenders, where there were reference stems, and `notes` are what is to be known of
     it; both came later than the other fields.

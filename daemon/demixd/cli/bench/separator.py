@@ -1,11 +1,11 @@
-"""`demucs.api.Separator` in a process of its own, loaded once: `python -m stemd.bench.separator SETUP`, in JSON lines.
+"""`demucs.api.Separator` in a process of its own, loaded once: `python -m demixd.cli.bench.separator SETUP`, in JSON lines.
 
     it says  {"device": "cpu", "processor": ..., "gpu": null}    once the model is loaded
     it hears {"song": PATH, "folder": PATH}                      one line a song
     it says  {"separate_s": 9.8, "gpu_peak_bytes": null}         once the stems are in the folder
 
 It does with each song what the `demucs` command does with `--two-stems vocals`, and the model stays loaded. Nothing of
-stemd is set here: Demucs runs as it comes, but for shifts = 0, which is also what stemd does.
+demixd is set here: Demucs runs as it comes, but for shifts = 0, which is also what demixd does.
 """
 
 import sys
@@ -17,8 +17,8 @@ import torch
 from demucs.api import Separator
 from demucs.audio import save_audio
 
-from stemd.bench.messages import Done, Loaded, Setup, Task
-from stemd.engine import device as devices
+from demixd.cli.bench.messages import Done, Loaded, Setup, Task
+from demixd.engine import device as devices
 
 
 def main() -> None:

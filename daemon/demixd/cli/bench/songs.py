@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 import soundfile
 
-from stemd.bench.report import Song
-from stemd.bench.sdr import Block
-from stemd.commands.submit import RefusedError
-from stemd.inbox.names import Kind, kind_of_file
-from stemd.models.demo.songs import make_song
-from stemd.track import BLOCK
+from demixd.audio.pcm import BLOCK
+from demixd.cli.bench.report import Song
+from demixd.cli.bench.sdr import Block
+from demixd.cli.submit import RefusedError
+from demixd.engine.models.demo.songs import make_song
+from demixd.protocol.inbox_names import Kind, kind_of_file
 
 Piece = tuple[Path, Song]
 """A song's file, and what is told of it."""

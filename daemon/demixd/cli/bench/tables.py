@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from stemd.bench.report import COMMAND, MIXTURE, SEPARATOR, STEMD, Report
-from stemd.commands import text
+from demixd.cli import text
+from demixd.cli.bench.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Report
 
 NAMES = {
     MIXTURE: "the song itself",
-    STEMD: "stemd",
+    DEMIXD: "demixd",
     SEPARATOR: "`Separator`, loaded once",
     COMMAND: "`demucs` command, cold",
 }
@@ -25,14 +25,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def contenders(report: Report) -> Table:
-    """What each takes from song to stems, and what the model takes of it; and how many times what stemd takes."""
+    """What each takes from song to stems, and what the model takes of it; and how many times what demixd takes."""
     found = {name: (each, each.medians, report.ratios.get(name)) for name, each in report.contenders.items()}
     rows = {
         "seconds, song to stems": (_number(medians.seconds) for _, medians, _ in found.values()),
         "x real time": (_number(medians.speed_x) for _, medians, _ in found.values()),
-        "times stemd's": (_number(ratio and ratio.seconds) for *_, ratio in found.values()),
+        "times demixd's": (_number(ratio and ratio.seconds) for *_, ratio in found.values()),
         "model alone, x real time": (_number(medians.separate_x) for _, medians, _ in found.values()),
-        "times stemd's model": (_number(ratio and ratio.separate) for *_, ratio in found.values()),
+        "times demixd's model": (_number(ratio and ratio.separate) for *_, ratio in found.values()),
         "start to ready, s": (_starts(each.start_s) for each, *_ in found.values()),
         "peak memory": (" + ".join(map(text.size, each.peak_bytes.values())) for each, *_ in found.values()),
         "peak GPU memory": (_size(each.gpu_peak_bytes) for each, *_ in found.values()),
@@ -60,8 +60,8 @@ def _by_stem(title: str, columns: Sequence[Mapping[str, float | None]]) -> list[
 
 
 def steps(report: Report) -> Table:
-    """Where stemd's time goes, in seconds. Steps may run at the same time; `rest` is what none of them tells of."""
-    found = report.contenders[STEMD].medians
+    """Where demixd's time goes, in seconds. Steps may run at the same time; `rest` is what none of them tells of."""
+    found = report.contenders[DEMIXD].medians
     rest = found.seconds - sum(found.timing.values())
     named = {step.removesuffix("_s"): seconds for step, seconds in found.timing.items()}
     cells = {**named, "rest": max(rest, 0.0), "drop to done": found.seconds}
@@ -83,14 +83,14 @@ def facts(report: Report) -> list[str]:
     fallback = f"; {by.fallback}" if by.fallback else ""
     lines = [
         f"{report.date}; Linux {at.kernel}, files on {at.filesystem}, load {at.load:.1f} before; {versions}",
-        f"{how.model}, {how.weights} weights; stemd on {by.device} in {by.precision}{fallback}; Demucs on {how.device}",
+        f"{how.model}, {how.weights} weights; demixd on {by.device} in {by.precision}{fallback}; Demucs on {how.device}",
         f"{songs}, {text.some(how.repeat, 'time')} each in turn; medians; out come {' and '.join(how.stems)}, {how.format}",
     ]
     if report.sdr:
         lines.append("SDR against reference stems, of what came out the first time; higher is better, 0 is silence")
-        gains = {run.song.name: run.gain_db for run in report.contenders[STEMD].runs if run.gain_db}
+        gains = {run.song.name: run.gain_db for run in report.contenders[DEMIXD].runs if run.gain_db}
         lines += [
-            f"{song}: stemd has turned all stems down by {-gain:.1f} dB, so that none clips"
+            f"{song}: demixd has turned all stems down by {-gain:.1f} dB, so that none clips"
             for song, gain in gains.items()
         ]
     return [*lines, *report.notes]

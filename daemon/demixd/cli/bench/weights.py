@@ -1,6 +1,6 @@
-"""The folder of models that all contenders read, made by `python -m stemd.bench.weights FOLDER [MODEL]`.
+"""The folder of models that all contenders read, made by `python -m demixd.cli.bench.weights FOLDER [MODEL]`.
 
-    FOLDER/ NAME.yaml  SIG.safetensors    as stemd reads them
+    FOLDER/ NAME.yaml  SIG.safetensors    as demixd reads them
                        SIG.th             the same weights, for Demucs: of a local folder it reads no other kind
 
 MODEL is a `store.Where` in JSON. Without it the model is a full-size htdemucs with random weights, which is as fast as the
@@ -20,11 +20,11 @@ import yaml
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
-from stemd.bench.models import RANDOM
-from stemd.engine import model
-from stemd.errors import AudioProcessingError
-from stemd.models.demo.checkpoint import ARCHITECTURE
-from stemd.models.store import Where
+from demixd.cli.bench.models import RANDOM
+from demixd.engine.families import demucs
+from demixd.engine.models.demo.checkpoint import ARCHITECTURE
+from demixd.engine.models.store import Where
+from demixd.errors import AudioProcessingError
 
 FULL_SIZE = ARCHITECTURE | {
     "channels": 48,
@@ -54,7 +54,7 @@ def make_random(folder: Path) -> None:
 def copy(where: Where, folder: Path) -> None:
     """The files of a model that is there, and pickles of its members where there are none."""
     files = where.locate()
-    bag = model.load(files, allow_pickle=where.allow_pickle).model
+    bag = demucs.load(files, allow_pickle=where.allow_pickle).model
     if "vocals" not in bag.sources:
         raise ValueError(f"The model {where.name} has no vocals, and those are what is measured.")
     shutil.copy(files.folder / f"{files.name}.yaml", folder)

@@ -1,4 +1,4 @@
-"""What `stemd check` says of one thing. Pure."""
+"""What `demixd check` says of one thing. Pure."""
 
 from enum import StrEnum
 

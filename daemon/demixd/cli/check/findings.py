@@ -1,4 +1,4 @@
-"""What `stemd check` looks at, one finding a line, with its remedy. No torch, nothing left behind, no traceback.
+"""What `demixd check` looks at, one finding a line, with its remedy. No torch, nothing left behind, no traceback.
 
 `ok` is as it should be; `note` works, but not at its best; `FAIL` will not work for the user who asks.
 """
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from stemd.commands import folders, machine
-from stemd.commands.board import Cached, Health, Pulse
-from stemd.commands.finding import Finding, Level
-from stemd.config import DEFAULT_PATH, Config
-from stemd.errors import AudioProcessingError
-from stemd.models import store
-from stemd.models.names import AUTO, DEFAULT, NEEDS_MIB
-from stemd.spool import DAEMON, Spool
-from stemd.status import DaemonStatus
+from demixd.cli.check import folders, machine
+from demixd.cli.check.finding import Finding, Level
+from demixd.cli.status.board import Cached, Health, Pulse
+from demixd.config import DEFAULT_PATH, Config
+from demixd.engine.models import store
+from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB
+from demixd.errors import AudioProcessingError
+from demixd.protocol.status import DaemonStatus
+from demixd.spool.tree import DAEMON, Spool
 
 PATIENCE_S = 6.0
 """How long a heartbeat is listened for, where the daemon's interval is longer than that."""
@@ -60,12 +60,12 @@ def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
 def _configuration(asked: Path | None) -> Finding:
     if asked is not None:
         return Finding(Level.OK, "config", f"{asked}, from --config")
-    if named := os.environ.get("STEMD_CONFIG"):
-        return Finding(Level.OK, "config", f"{named}, from $STEMD_CONFIG")
+    if named := os.environ.get("DEMIXD_CONFIG"):
+        return Finding(Level.OK, "config", f"{named}, from $DEMIXD_CONFIG")
     if DEFAULT_PATH.exists():
         return Finding(Level.OK, "config", str(DEFAULT_PATH))
     return Finding(
-        Level.NOTE, "config", f"the built-in defaults: there is no --config, $STEMD_CONFIG or {DEFAULT_PATH}"
+        Level.NOTE, "config", f"the built-in defaults: there is no --config, $DEMIXD_CONFIG or {DEFAULT_PATH}"
     )
 
 
@@ -75,7 +75,7 @@ def _models(config: Config) -> Finding:
         if config.model.name == store.DEMO:
             return Finding(Level.OK, "models", f"{folder} is not there; the demo model needs none")
         return Finding(
-            Level.FAIL, "models", f"{folder} is not there: `stemd models fetch {config.model.name}` makes it"
+            Level.FAIL, "models", f"{folder} is not there: `demixd models fetch {config.model.name}` makes it"
         )
     if not os.access(folder, os.R_OK | os.X_OK):
         return Finding(Level.FAIL, "models", f"{folder} cannot be read by this user: change its owner or mode")
@@ -97,7 +97,7 @@ def _model(config: Config) -> Finding:
         return Finding(Level.FAIL, "model", error.message)
     if any(row.name == name and row.state is store.State.UNRECORDED for row in rows):
         return Finding(
-            Level.NOTE, "model", f"{name} has no record of its hash yet: `stemd models verify {name}` makes it"
+            Level.NOTE, "model", f"{name} has no record of its hash yet: `demixd models verify {name}` makes it"
         )
     return Finding(Level.OK, "model", f"{name} in {files.folder}")
 
@@ -115,7 +115,7 @@ def _daemon(spool: Spool) -> Finding:
     daemon = heartbeat.value
     if daemon is None or health is Health.NEVER_RUN:
         return Finding(Level.OK, "daemon", "none has run on this spool")
-    who = f"stemd {daemon.version}, process {daemon.pid}"
+    who = f"demixd {daemon.version}, process {daemon.pid}"
     if health is Health.ALIVE:
         return Finding(Level.OK, "daemon", f"{who}, is {daemon.state} on this spool; a second one would be refused")
     if health is Health.STOPPED:

@@ -1,4 +1,4 @@
-"""`stemd check`: are the folders there, on which filesystems, and do those do what is needed of them?"""
+"""`demixd check`: are the folders there, on which filesystems, and do those do what is needed of them?"""
 
 import contextlib
 import os
@@ -6,11 +6,11 @@ import secrets
 import shutil
 from pathlib import Path
 
-from stemd.commands.finding import Finding, Level
-from stemd.config import Config
-from stemd.inbox.filesystem import is_remote, mount_of
-from stemd.inbox.ready import lease_fails, survive_lease_breaks
-from stemd.spool import Spool, rename_new
+from demixd.cli.check.finding import Finding, Level
+from demixd.config import Config
+from demixd.spool.leases import lease_fails, survive_lease_breaks
+from demixd.spool.mounts import is_remote, mount_of
+from demixd.spool.tree import Spool, rename_new
 
 ROOM = 2 << 30
 """Bytes that a song of twenty minutes may need while it is separated."""
@@ -38,9 +38,9 @@ def folder(part: str, path: Path, config: Config) -> Finding:
 
 
 def _absent(part: str, path: Path) -> Finding:
-    """`stemd run` makes a folder in its first days only, and never what it lies in: that may be a share."""
+    """`demixd run` makes a folder in its first days only, and never what it lies in: that may be a share."""
     if path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK):
-        return Finding(Level.NOTE, part, f"{path} is not there yet: the first `stemd run` makes it; else mount it")
+        return Finding(Level.NOTE, part, f"{path} is not there yet: the first `demixd run` makes it; else mount it")
     if path.parent.is_dir():
         return Finding(
             Level.FAIL,
@@ -54,7 +54,7 @@ def state(path: Path) -> Finding:
     if not path.is_dir():
         above = _nearest(path)
         if os.access(above, os.W_OK | os.X_OK):
-            return Finding(Level.OK, "state", f"{path} is not there yet; `stemd run` makes it")
+            return Finding(Level.OK, "state", f"{path} is not there yet; `demixd run` makes it")
         return Finding(Level.FAIL, "state", f"{path} is not there and cannot be made in {above}: change [paths] state")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return Finding(Level.FAIL, "state", f"{path} cannot be used by this user: run check as the daemon's user")
@@ -90,7 +90,7 @@ def rename(outbox: Path) -> Finding:
         return Finding(Level.NOTE, "rename", "not tried: the outbox is not there")
     if not os.access(outbox, os.W_OK | os.X_OK):
         return Finding(Level.NOTE, "rename", "not tried: the outbox cannot be written by this user")
-    taken, made = (outbox / f".stemd-check-{secrets.token_hex(4)}" for _ in range(2))
+    taken, made = (outbox / f".demixd-check-{secrets.token_hex(4)}" for _ in range(2))
     try:
         taken.mkdir()
         made.mkdir()

@@ -1,4 +1,4 @@
-"""`stemd check`: what the machine offers. The GPU is looked for without torch, systemd-python without loading it."""
+"""`demixd check`: what the machine offers. The GPU is looked for without torch, systemd-python without loading it."""
 
 import contextlib
 import importlib.metadata
@@ -7,9 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from stemd.commands.finding import Finding, Level
-from stemd.config import Config, Watch
-from stemd.inbox.filesystem import is_remote, mount_of
+from demixd.cli.check.finding import Finding, Level
+from demixd.config import Config, Watch
+from demixd.spool.mounts import is_remote, mount_of
 
 LIMITS = Path("/proc/sys/fs/inotify")
 DEVICES = Path("/dev")

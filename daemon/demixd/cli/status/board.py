@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from stemd import documents
-from stemd.job import FINAL, State
-from stemd.spool import DAEMON, Spool
-from stemd.status import DaemonStatus, Sidecar
+from demixd.protocol.job import FINAL, State
+from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.spool import documents
+from demixd.spool.tree import DAEMON, Spool
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """What people see on a terminal: the live table of `status --watch`, and the bars of `submit --wait`.
 
-    ● stemd 0.1.0: ready · htdemucs on cuda:0 (NVIDIA H100), float16
+    ● demixd 0.1.0: ready · htdemucs on cuda:0 (NVIDIA H100), float16
     ─ Running ─────────────────────────────────────────────────────────────────────
       Song.flac                ━━━━━━━━━━━━━╸              42 %  38.2x  0:11 separate
     ─ Queue: 12 ───────────────────────────────────────────────────────────────────
@@ -24,12 +24,13 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from stemd.commands import text, words
-from stemd.commands.board import Health, Picture
-from stemd.commands.text import safe
-from stemd.job import State
-from stemd.naming import folder_name
-from stemd.status import Sidecar
+from demixd.cli import text
+from demixd.cli.status import words
+from demixd.cli.status.board import Health, Picture
+from demixd.cli.text import safe
+from demixd.protocol.job import State
+from demixd.protocol.result_names import folder_name
+from demixd.protocol.status import Sidecar
 
 TALL = 60
 """Lines of lists in a picture that is printed once."""

@@ -4,13 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from stemd import client
-from stemd.commands import text, view, words
-from stemd.commands.board import Board, Picture, Pulse, picture
-from stemd.commands.wait import GENTLE, Follower, Lookout, follow, lines
-from stemd.job import State
-from stemd.spool import Spool
-from stemd.status import Sidecar
+from demixd.cli import client, text
+from demixd.cli.status import view, words
+from demixd.cli.status.board import Board, Picture, Pulse, picture
+from demixd.cli.wait import GENTLE, Follower, Lookout, follow, lines
+from demixd.protocol.job import State
+from demixd.protocol.status import Sidecar
+from demixd.spool.tree import Spool
 
 REFRESH_S = 0.5
 

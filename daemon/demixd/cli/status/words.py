@@ -3,19 +3,19 @@
 from datetime import datetime
 from pathlib import PurePath
 
-from stemd.commands import text
-from stemd.commands.board import SILENCES, Health, Picture
-from stemd.commands.text import safe
-from stemd.job import State
-from stemd.status import DaemonStatus, Sidecar
+from demixd.cli import text
+from demixd.cli.status.board import SILENCES, Health, Picture
+from demixd.cli.text import safe
+from demixd.protocol.job import State
+from demixd.protocol.status import DaemonStatus, Sidecar
 
 
 def sentence(shown: Picture, now: float) -> str:
     """How the daemon is; `now` is the time of day (UNIX seconds)."""
     daemon = shown.daemon
     if daemon is None or shown.health is Health.NEVER_RUN:
-        return "The daemon has never run on this spool: start it with `stemd run`."
-    who = f"stemd {daemon.version}"
+        return "The daemon has never run on this spool: start it with `demixd run`."
+    who = f"demixd {daemon.version}"
     match shown.health:
         case Health.ALIVE:
             return f"{who} is {daemon.state}"

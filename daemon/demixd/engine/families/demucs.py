@@ -26,8 +26,8 @@ from demucs.htdemucs import HTDemucs
 from safetensors import SafetensorError
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from stemd.errors import AudioProcessingError, Code
-from stemd.models.store import Member, ModelFiles, model_hash, read_member
+from demixd.engine.models.store import Member, ModelFiles, model_hash, read_member
+from demixd.errors import AudioProcessingError, Code
 
 CLASSES = MappingProxyType(
     {

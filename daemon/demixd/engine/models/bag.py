@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from stemd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code
 
 SUFFIX = ".yaml"
 MAX_BYTES = 1 << 16

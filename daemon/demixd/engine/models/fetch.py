@@ -20,11 +20,11 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.errors import AudioProcessingError, Code
-from stemd.models import bag as bags
-from stemd.models import hub, records
-from stemd.models.names import PUBLISHED, QUANTIZED, hub_repo
-from stemd.models.store import MAX_MEMBER_BYTES, ModelFiles, locate
+from demixd.engine.models import bag as bags
+from demixd.engine.models import hub, records
+from demixd.engine.models.catalog import PUBLISHED, QUANTIZED, hub_repo
+from demixd.engine.models.store import MAX_MEMBER_BYTES, ModelFiles, locate
+from demixd.errors import AudioProcessingError, Code
 
 FETCH = ".fetch"
 LOCK = "lock"
@@ -82,7 +82,7 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
     except hub.HubError as error:
         sentence = (
             f"The model {name} could not be fetched from {endpoint}: {error.reason}; {error.remedy} and run "
-            f"`stemd models fetch {name}`, or copy its files into {models}."
+            f"`demixd models fetch {name}`, or copy its files into {models}."
         )
         raise AudioProcessingError(Code.MODEL_MISSING, sentence, repr(error.__cause__)) from error
     except OSError as error:
@@ -149,7 +149,7 @@ def _download(session: _Session, remote: hub.RemoteFile) -> Path:
         part.unlink()
         sentence = (
             f"{remote.name} came from {session.endpoint} with another hash than the {remote.hash} stated there, and "
-            f"was deleted: run `stemd models fetch {session.model}` again, or use another HF_ENDPOINT."
+            f"was deleted: run `demixd models fetch {session.model}` again, or use another HF_ENDPOINT."
         )
         raise AudioProcessingError(Code.BAD_MODEL, sentence)
     return part

@@ -61,7 +61,7 @@ def ask(endpoint: str, repo: str, name: str, revision: str, *, max_bytes: int) -
     constants.HF_HUB_DISABLE_TELEMETRY = True
     url = hf_hub_url(repo, name, revision=revision, endpoint=endpoint)
     try:
-        facts = get_hf_file_metadata(url, endpoint=endpoint, library_name="stemd")
+        facts = get_hf_file_metadata(url, endpoint=endpoint, library_name="demixd")
     except _http_error() as error:
         raise _translated(error) from error
     other = "use another HF_ENDPOINT"
@@ -77,7 +77,7 @@ def stream(remote: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it has no __all__
 
-    headers = build_hf_headers(library_name="stemd") | {"Accept-Encoding": "identity"}
+    headers = build_hf_headers(library_name="demixd") | {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     try:

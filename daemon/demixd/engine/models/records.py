@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from stemd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code
 
 SUFFIX = ".sha256"
 

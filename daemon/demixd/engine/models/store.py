@@ -10,7 +10,7 @@
 A `[model] repo` has the same layout and takes the place of MODELS. `demo` is always the one in the package.
 
 Rules. Bytes are hashed before anything in them is interpreted, at every load. The first hash seen is recorded (where
-we fetched: the hub's own), any other is refused. No torch here: `stemd check` and the supervisor start fast.
+we fetched: the hub's own), any other is refused. No torch here: `demixd check` and the supervisor start fast.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.errors import AudioProcessingError, Code
-from stemd.models import bag as bags
-from stemd.models import records
-from stemd.models.names import AUTO, PUBLISHED
+from demixd.engine.models import bag as bags
+from demixd.engine.models import records
+from demixd.engine.models.catalog import AUTO, PUBLISHED
+from demixd.errors import AudioProcessingError, Code
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / DEMO
@@ -77,7 +77,7 @@ class State(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of `stemd models list`; `about` says what the model is or what is wrong with it."""
+    """A line of `demixd models list`; `about` says what the model is or what is wrong with it."""
 
     name: str
     state: State
@@ -103,7 +103,7 @@ def locate(name: str, *, repo: Path | None, models: Path, allow_pickle: bool) ->
     Raises `model-missing` where a file is not there or cannot be read, `bad-model` where the bag is not one.
     """
     if not _NAME.fullmatch(name):
-        raise AudioProcessingError(Code.BAD_OPTIONS, f"{name!r} is no model's name; `stemd models list` shows them.")
+        raise AudioProcessingError(Code.BAD_OPTIONS, f"{name!r} is no model's name; `demixd models list` shows them.")
     folder = folder_of(name, repo=repo, models=models)
     path = folder / f"{name}{bags.SUFFIX}"
     try:
@@ -146,7 +146,7 @@ def _unreadable(name: str, path: Path, models: Path | None, error: OSError) -> A
         return AudioProcessingError(Code.MODEL_MISSING, message, repr(error))
     remedy = f"put it into {path.parent}"
     if path.parent == models and name in PUBLISHED:
-        remedy = f"run `stemd models fetch {name}`, or {remedy}"
+        remedy = f"run `demixd models fetch {name}`, or {remedy}"
     return AudioProcessingError(Code.MODEL_MISSING, f"The model {name} lacks its file {path.name}: {remedy}.")
 
 
@@ -226,7 +226,7 @@ def _check(files: ModelFiles, member: Member, sha256: str) -> None:
     elif expected != sha256:
         remedy = f"delete {record} if you replaced it yourself"
         if files.folder == files.records and files.name in PUBLISHED:
-            remedy = f"`stemd models fetch {files.name}` gets it again; {remedy}"
+            remedy = f"`demixd models fetch {files.name}` gets it again; {remedy}"
         raise _changed(files, member, expected, sha256, remedy)
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.engine import conversions, openvino, processor, proof
-from stemd.engine.candidates import build, precisions
-from stemd.engine.conversions import Run
-from stemd.engine.engine import Engine
-from stemd.engine.network import Check, Network
+from demixd.engine import accuracy, host
+from demixd.engine.engine import Engine
+from demixd.engine.networks import Check, Network
+from demixd.engine.openvino import cache, runtime
+from demixd.engine.openvino.cache import Run
+from demixd.engine.openvino.candidates import build, precisions
 
 log = logging.getLogger(__name__)
 
@@ -37,32 +38,32 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def entrants(self) -> tuple[str, ...]:
-        return precisions(self.precision, self.target, bfloat16=processor.has_bfloat16())
+        return precisions(self.precision, self.target, bfloat16=host.has_bfloat16())
 
 
 def rules(engine: Engine, device: str, precision: str, compiled: str | None) -> Rules | None:
     """How to race for `engine`; None where there is nothing to race: a GPU, no OpenVINO, or plain torch is wanted."""
     wanted = compiled is not None and device in ("auto", GRAPHICS) and not engine.accelerated
-    if not wanted or compiled is None or not openvino.is_installed():
+    if not wanted or compiled is None or not runtime.is_installed():
         return None
     made = Rules(root=Path(compiled), precision=precision, target="GPU" if device == GRAPHICS else "CPU")
-    return made if made.entrants and (made.target == "CPU" or openvino.has_device(made.target)) else None
+    return made if made.entrants and (made.target == "CPU" or runtime.has_device(made.target)) else None
 
 
 def is_due(engine: Engine, rules: Rules) -> bool:
     """Whether it is not known yet which way is the fastest, or the winner's conversion is not there."""
-    key = conversions.key(engine.facts.model_sha256)
-    if conversions.reason_not(rules.root, key) is not None:
+    key = cache.key(engine.facts.model_sha256)
+    if cache.reason_not(rules.root, key) is not None:
         return False
     runs = _record(engine, rules)
     if runs is None:
         return True
-    return _winner(runs, rules) is not None and conversions.find(rules.root, key) is None
+    return _winner(runs, rules) is not None and cache.find(rules.root, key) is None
 
 
 def known(engine: Engine, rules: Rules) -> Engine:
     """The engine with what won a former race, proved again; or as it is."""
-    folder = conversions.find(rules.root, conversions.key(engine.facts.model_sha256))
+    folder = cache.find(rules.root, cache.key(engine.facts.model_sha256))
     runs = _record(engine, rules)
     best = _winner(runs, rules) if runs is not None else None
     if folder is None or best is None:
@@ -75,8 +76,8 @@ def known(engine: Engine, rules: Rules) -> Engine:
 
 def race(engine: Engine, rules: Rules, check: Check) -> Engine:
     """Run it, write the record, and take the winner. `check` ends it by raising: then there is no record."""
-    key = conversions.key(engine.facts.model_sha256)
-    folder = conversions.find(rules.root, key)
+    key = cache.key(engine.facts.model_sha256)
+    folder = cache.find(rules.root, key)
     if folder is None:
         return engine
     runs = [_run(engine, engine.networks, check)]
@@ -85,7 +86,7 @@ def race(engine: Engine, rules: Rules, check: Check) -> Engine:
         for networks in _built(engine, folder, rules, precision):
             runs.append(_run(engine, networks, check))
             found[precision] = networks
-    conversions.write_race(rules.root, key, tuple(runs), processor=_where(engine, rules), threads=processor.threads())
+    cache.write_race(rules.root, key, tuple(runs), processor=_where(engine, rules), threads=host.threads())
     for run in runs:
         log.info(
             "%s %s: %.3f s for a segment of each member, %s",
@@ -101,11 +102,11 @@ def race(engine: Engine, rules: Rules, check: Check) -> Engine:
 def _built(engine: Engine, folder: Path, rules: Rules, precision: str) -> Sequence[list[Network]]:
     """The networks of one precision; none where the conversion cannot be used, which is thrown away then."""
     try:
-        made = build(engine.eager, folder, wanted=precision, threads=processor.threads(), target=rules.target)
+        made = build(engine.eager, folder, wanted=precision, threads=host.threads(), target=rules.target)
         return [networks for _, networks in made]
     except (ValueError, RuntimeError, ImportError) as error:
         log.warning("the converted model is thrown away: %s", error)
-        conversions.discard(folder)
+        cache.discard(folder)
         return []
 
 
@@ -123,11 +124,11 @@ def _run(engine: Engine, networks: list[Network], check: Check) -> Run:
 
 def _record(engine: Engine, rules: Rules) -> tuple[Run, ...] | None:
     """A former race with all that would take part now; None: there was none."""
-    runs = conversions.read_race(
+    runs = cache.read_race(
         rules.root,
-        conversions.key(engine.facts.model_sha256),
+        cache.key(engine.facts.model_sha256),
         processor=_where(engine, rules),
-        threads=processor.threads(),
+        threads=host.threads(),
     )
     ran = {run.precision for run in runs or () if run.runtime == "openvino"}
     return runs if runs and set(rules.entrants) <= ran else None
@@ -145,7 +146,7 @@ def _winner(runs: Sequence[Run], rules: Rules) -> Run | None:
         for run in runs
         if run.runtime == "torch" and rules.target == "CPU" and rules.precision in ("auto", run.precision)
     ]
-    return best if best is None or not rivals or best.seconds < proof.FASTER * min(rivals) else None
+    return best if best is None or not rivals or best.seconds < accuracy.FASTER * min(rivals) else None
 
 
 def _with(engine: Engine, networks: list[Network], rules: Rules) -> Engine:

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below
-from stemd.models.store import Where
-from stemd.spool import rename_new, sync, sync_folder, write_whole
+from demixd.engine.models.store import Where
+from demixd.spool import nofollow
+from demixd.spool.tree import rename_new, sync, sync_folder, write_whole
 
 FORMAT = 1
 """Grows when what we convert, or how, changes."""
@@ -114,7 +114,7 @@ def making(root: Path, key: str) -> Iterator[Path]:
             rename_new(folder, root / key)
             sync_folder(root)
     finally:
-        below.remove_tree(folder.parent, folder, follow=True)
+        nofollow.remove_tree(folder.parent, folder, follow=True)
         os.close(handle)
 
 
@@ -122,7 +122,7 @@ def discard(folder: Path) -> None:
     """Remove a conversion; it is gone at once, whatever becomes of its bytes."""
     aside = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     folder.rename(aside)
-    below.remove_tree(aside.parent, aside, follow=True)
+    nofollow.remove_tree(aside.parent, aside, follow=True)
 
 
 def tidy(root: Path, now: float) -> None:
@@ -133,7 +133,7 @@ def tidy(root: Path, now: float) -> None:
                 if path.is_file():
                     path.unlink()
                 elif not _is_held(path):
-                    below.remove_tree(path.parent, path, follow=True)
+                    nofollow.remove_tree(path.parent, path, follow=True)
             elif now - path.stat().st_mtime > KEEP_S:
                 path.unlink() if path.is_file() else discard(path)
 

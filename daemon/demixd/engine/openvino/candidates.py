@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stemd.engine import conversions, processor
-from stemd.engine.network import Eager, Network
-from stemd.engine.openvino import Compiled
+from demixd.engine import host
+from demixd.engine.networks import Eager, Network
+from demixd.engine.openvino import cache
+from demixd.engine.openvino.runtime import Compiled
 
 
 def precisions(wanted: str, target: str, *, bfloat16: bool) -> tuple[str, ...]:
@@ -22,15 +23,15 @@ def build(
     `ValueError` where the conversion cannot be used: `conversions.discard` it, and stay with torch.
     """
     members = [yardstick.member for yardstick in yardsticks]
-    for precision in precisions(wanted, target, bfloat16=processor.has_bfloat16()):
+    for precision in precisions(wanted, target, bfloat16=host.has_bfloat16()):
         made: dict[int, Network] = {}
         for place in sorted({members.index(member) for member in members}):  # a bag may name a member twice
             made[place] = Compiled.load(
                 yardsticks[place],
-                conversions.core(folder, place),
+                cache.core(folder, place),
                 target=target,
                 precision=precision,
                 threads=threads,
-                cache=folder / conversions.CACHE,
+                cache=folder / cache.CACHE,
             )
         yield precision, [made[members.index(member)] for member in members]

@@ -1,4 +1,4 @@
-"""Converts a model for OpenVINO: `python -m stemd.engine.convert`, a process of its own, since it takes gigabytes.
+"""Converts a model for OpenVINO: `python -m demixd.engine.openvino.convert`, a process of its own, since it takes gigabytes.
 
     {"model": {"name": "demo", "models": "/tmp", "repo": null, "allow_pickle": false}, "sha256": "...", "folder": "/tmp/c"}
 
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from stemd.engine import conversions
-from stemd.engine.conversions import Conversion
-from stemd.errors import AudioProcessingError
-from stemd.parent import end_with_parent
+from demixd.child_process import end_with_parent
+from demixd.engine.openvino import cache
+from demixd.engine.openvino.cache import Conversion
+from demixd.errors import AudioProcessingError
 
 if TYPE_CHECKING:
     # torch takes seconds to import: the kernel is told first that we end with our parent.
-    from stemd.engine.model import LoadedModel
+    from demixd.engine.families.demucs import LoadedModel
 
 REFUSED_STATUS = 3
 
@@ -38,23 +38,23 @@ def main() -> int:
         loaded = _load(order)
     except (msgspec.DecodeError, AudioProcessingError, ValueError) as error:
         return _say(str(error), 1)
-    root, key = Path(order.folder), conversions.key(loaded.sha256)
+    root, key = Path(order.folder), cache.key(loaded.sha256)
     try:
-        with conversions.making(root, key) as folder:
+        with cache.making(root, key) as folder:
             convert(loaded.model.models, folder)
     except (MemoryError, OSError, ImportError) as error:
         return _say(f"{order.model.name} cannot be converted here ({type(error).__name__}: {error})", 1)
     except Exception as error:  # noqa: BLE001 - tracing and converting run whatever the model is made of
         reason = f"{order.model.name} cannot be converted: {' '.join(str(error).split())[:300] or type(error).__name__}"
         if "memory" not in reason:  # torch has no exception of its own for it
-            conversions.refuse(root, key, reason)
+            cache.refuse(root, key, reason)
             return _say(reason, REFUSED_STATUS)
         return _say(reason, 1)
     return 0
 
 
 def _load(order: Conversion) -> "LoadedModel":
-    from stemd.engine.model import load
+    from demixd.engine.families.demucs import load
 
     loaded = load(order.model.locate(), allow_pickle=order.model.allow_pickle)
     if loaded.sha256 != order.sha256:
@@ -64,22 +64,22 @@ def _load(order: Conversion) -> "LoadedModel":
 
 def convert(members: Any, folder: Path) -> None:
     """Save the core of each member in `folder`. Takes the members over."""
-    from stemd.engine.core import can_split
+    from demixd.engine.families.demucs_core import can_split
 
     for place, member in enumerate(members):
         if not can_split(member):
             raise ValueError(f"its member {place + 1} is a {type(member).__name__} without a core between transforms")
     for place, member in enumerate(members):
         if list(members).index(member) == place:  # a bag may name a member twice
-            _convert(member, conversions.core(folder, place))
+            _convert(member, cache.core(folder, place))
 
 
 def _convert(member: Any, path: Path) -> None:
     """Tracing first and converting that takes a quarter of the time and half of the memory of `convert_model(core)`."""
     import torch
 
-    from stemd.engine import openvino
-    from stemd.engine.core import Core, take_apart
+    from demixd.engine.families.demucs_core import Core, take_apart
+    from demixd.engine.openvino import runtime
 
     # Attention's fast path is one operation, for which OpenVINO has no counterpart.
     torch.backends.mha.set_fastpath_enabled(False)
@@ -93,7 +93,7 @@ def _convert(member: Any, path: Path) -> None:
         for parameter in core.parameters():
             parameter.requires_grad_(False)
         traced = torch.jit.trace(core, (spectrogram, window), check_trace=False)  # type: ignore[no-untyped-call]
-    openvino.save(traced, [list(spectrogram.shape), list(window.shape)], path)
+    runtime.save(traced, [list(spectrogram.shape), list(window.shape)], path)
 
 
 def _say(reason: str, status: int) -> int:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.engine import conversions, processor
-from stemd.engine.conversions import Conversion
-from stemd.errors import AudioProcessingError
+from demixd.engine import host
+from demixd.engine.openvino import cache
+from demixd.engine.openvino.cache import Conversion
+from demixd.errors import AudioProcessingError
 
-PROGRAM = [sys.executable, "-m", "stemd.engine.convert"]
+PROGRAM = [sys.executable, "-m", "demixd.engine.openvino.convert"]
 
 ROOM_BYTES = 2 << 30
 ROOM_FACTOR = 6
@@ -43,14 +44,14 @@ class Improver:
 
     def start(self) -> str | None:
         """Begin, and answer None; or say in words why not."""
-        refused = conversions.reason_not(self._root, conversions.key(self._conversion.sha256))
+        refused = cache.reason_not(self._root, cache.key(self._conversion.sha256))
         try:
             missing = refused or self._no_room()
         except AudioProcessingError as error:
             missing = error.message
         if missing is not None:
             return missing
-        conversions.tidy(self._root, time.time())
+        cache.tidy(self._root, time.time())
         self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=self._said, stderr=self._said)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as order:  # it ended; `poll` tells why
@@ -60,7 +61,7 @@ class Improver:
     def _no_room(self) -> str | None:
         files = self._conversion.model.locate()
         size = sum(path.stat().st_size for path in {member.path for member in files.members})
-        needed, room = ROOM_BYTES + ROOM_FACTOR * size, processor.room()
+        needed, room = ROOM_BYTES + ROOM_FACTOR * size, host.room()
         if room >= needed:
             return None
         return f"to convert {files.name} takes {needed / 1e9:.1f} GB of free memory, and there are {room / 1e9:.1f}"
@@ -84,7 +85,7 @@ class Improver:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            conversions.tidy(self._root, time.time())
+            cache.tidy(self._root, time.time())
         self._said.close()
 
     def _signal(self, number: signal.Signals) -> None:

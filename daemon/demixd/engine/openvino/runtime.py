@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stemd.engine.core import put_together, take_apart
-from stemd.engine.network import Check, Eager
+from demixd.engine.families.demucs_core import put_together, take_apart
+from demixd.engine.networks import Check, Eager
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 

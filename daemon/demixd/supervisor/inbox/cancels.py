@@ -13,14 +13,15 @@ import os
 
 import msgspec
 
-from stemd import below, ending
-from stemd.config import Config
-from stemd.inbox.names import Kind
-from stemd.inbox.scan import Listing, Seen
-from stemd.job import Cancel, CancelResult, Job, State
-from stemd.jobs import Jobs
-from stemd.runner import Runner
-from stemd.spool import CANCEL, Spool, companion
+from demixd.config import Config
+from demixd.protocol.inbox_names import Kind
+from demixd.protocol.job import Cancel, CancelResult, Job, State
+from demixd.spool import nofollow
+from demixd.spool.tree import CANCEL, Spool, companion
+from demixd.supervisor.inbox.scan import Listing, Seen
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.runs import ending
+from demixd.supervisor.runs.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Cancels:
         if self._runner.is_stopping_some:
             return True
         try:
-            below.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
+            nofollow.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
         except OSError as error:
             log.warning("%s cannot be removed: %s", seen.name, error)
             self._jobs.outlive_cancel_all(seen.identity)
@@ -144,7 +145,7 @@ class Cancels:
         count = self._strangers[seen.name] = self._strangers.get(seen.name, 0) + 1
         if count > LOOKS:
             try:
-                below.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
+                nofollow.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
             except OSError as error:
                 log.warning("%s cannot be removed: %s", seen.name, error)
         return [_as(seen, Kind.NO_SUCH_JOB)]

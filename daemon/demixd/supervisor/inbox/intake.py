@@ -15,20 +15,22 @@ import uuid
 
 import msgspec
 
-from stemd import below, ending, options
-from stemd.config import Config
-from stemd.errors import AudioProcessingError
-from stemd.identity import Identity
-from stemd.inbox.ready import Settling, writer_has
-from stemd.inbox.recheck import Recheck
-from stemd.inbox.scan import Listing, Seen
-from stemd.inbox.trust import Trust
-from stemd.job import Error, Job, Reason, Stage, State
-from stemd.jobs import Jobs, previous
-from stemd.models import store
-from stemd.options import JobOptions
-from stemd.places import Places
-from stemd.spool import CANCEL, OPTIONS, Spool, companion
+from demixd.config import Config
+from demixd.engine.models import store
+from demixd.errors import AudioProcessingError
+from demixd.protocol import options
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import Error, Job, Reason, Stage, State
+from demixd.protocol.options import JobOptions
+from demixd.spool import nofollow
+from demixd.spool.leases import Settling, writer_has
+from demixd.spool.tree import CANCEL, OPTIONS, Spool, companion
+from demixd.supervisor.folders import Places
+from demixd.supervisor.inbox.readiness import Trust
+from demixd.supervisor.inbox.recheck import Recheck
+from demixd.supervisor.inbox.scan import Listing, Seen
+from demixd.supervisor.jobs.table import Jobs, previous
+from demixd.supervisor.runs import ending
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +254,7 @@ class Intake:
         if seen.options.size > options.LONGEST:
             return None, now, options.bad(f"the file has {seen.options.size} bytes; {options.LONGEST} are allowed")
         try:
-            with os.fdopen(below.read_file(self._spool.inbox, path), "rb") as file:
+            with os.fdopen(nofollow.read_file(self._spool.inbox, path), "rb") as file:
                 return None, now, options.parse(file.read(options.LONGEST + 1))
         except AudioProcessingError as error:
             return None, now, error

@@ -3,12 +3,12 @@
 import base64
 import os
 
-from stemd import status
-from stemd.inbox.names import Kind
-from stemd.inbox.scan import Listing, Seen
-from stemd.job import Job, State
-from stemd.jobs import Jobs
-from stemd.spool import INBOX, OPTIONS, Spool, companion
+from demixd.protocol import status
+from demixd.protocol.inbox_names import Kind
+from demixd.protocol.job import Job, State
+from demixd.spool.tree import INBOX, OPTIONS, Spool, companion
+from demixd.supervisor.inbox.scan import Listing, Seen
+from demixd.supervisor.jobs.table import Jobs
 
 
 class Leftovers:

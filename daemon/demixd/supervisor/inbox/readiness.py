@@ -6,8 +6,8 @@ writer, a song has to look the same for longer, and there are no events to wait 
 
 from pathlib import Path
 
-from stemd.inbox.filesystem import UNKNOWN, Mount, is_remote, mount_of
-from stemd.inbox.ready import lease_fails
+from demixd.spool.leases import lease_fails
+from demixd.spool.mounts import UNKNOWN, Mount, is_remote, mount_of
 
 
 class Trust:

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from stemd import below
-from stemd.identity import Identity
+from demixd.protocol.identity import Identity
+from demixd.spool import nofollow
 
 CHUNK = 1 << 20
 
@@ -43,7 +43,7 @@ class Recheck:
     def _hash(self, song: Path, identity: Identity) -> None:
         digest = hashlib.sha256()
         try:
-            with os.fdopen(below.read_file(self._inbox, song), "rb", buffering=0) as file:
+            with os.fdopen(nofollow.read_file(self._inbox, song), "rb", buffering=0) as file:
                 if Identity.of(os.fstat(file.fileno())) != identity:
                     return
                 while (chunk := file.read(CHUNK)) and not self._stop.is_set():

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below
-from stemd.identity import Identity
-from stemd.inbox.names import Kind, being_written, kind_of_file, kind_of_folder
-from stemd.spool import OPTIONS, companion
+from demixd.protocol.identity import Identity
+from demixd.protocol.inbox_names import Kind, being_written, kind_of_file, kind_of_folder
+from demixd.spool import nofollow
+from demixd.spool.tree import OPTIONS, companion
 
 DEEPEST = 200
 """Folders within each other that are walked, ..."""
@@ -130,7 +130,7 @@ def _open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
     try:
         yield handle
     finally:
-        below.close(handle)
+        nofollow.close(handle)
 
 
 def _was_walked(entry: os.DirEntry[str], before: Listing) -> bool:

@@ -16,9 +16,9 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from stemd.config import Watch
-from stemd.inbox.filesystem import Mount, Root, is_remote
-from stemd.status import WatchStatus
+from demixd.config import Watch
+from demixd.protocol.status import WatchStatus
+from demixd.spool.mounts import Mount, Root, is_remote
 
 log = logging.getLogger(__name__)
 

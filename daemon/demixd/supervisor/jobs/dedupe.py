@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import documents
-from stemd.job import Job
-from stemd.naming import MANIFEST, folder_name, template_of
-from stemd.spool import open_file
-from stemd.status import Manifest
+from demixd.protocol.job import Job
+from demixd.protocol.result_names import MANIFEST, folder_name, template_of
+from demixd.protocol.status import Manifest
+from demixd.spool import documents
+from demixd.spool.tree import open_file
 
 ENGINE = 2
 """Goes up with every change of ours after which the same song would get other stems."""

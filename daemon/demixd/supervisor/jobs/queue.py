@@ -6,7 +6,7 @@ Ten thousand may wait, and each of them is told its place: positions are found b
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-from stemd.job import Job, State
+from demixd.protocol.job import Job, State
 
 Place = tuple[int, float, bytes, str]
 

@@ -18,14 +18,15 @@ from typing import Any
 
 import msgspec
 
-from stemd import documents, results
-from stemd.identity import Identity
-from stemd.job import FINAL, Job, Options, Output, OutputFile, Stage, State
-from stemd.ledger import Ledger, UnreadableError
-from stemd.naming import MANIFEST
-from stemd.spool import DAEMON, INBOX, LEDGER, PRIVATE, Spool
-from stemd.status import Manifest, Sidecar
-from stemd.track import Track
+from demixd.audio.pcm import Track
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import FINAL, Job, Options, Output, OutputFile, Stage, State
+from demixd.protocol.result_names import MANIFEST
+from demixd.protocol.status import Manifest, Sidecar
+from demixd.spool import documents
+from demixd.spool.tree import DAEMON, INBOX, LEDGER, PRIVATE, Spool
+from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.ledger import Ledger, UnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def _job_of_manifest(folder: str, manifest: Manifest) -> Job:
 def _keyed(job: Job) -> Job:
     if job.state is not State.DONE or job.engine is None or job.sha256 is None:
         return job
-    return msgspec.structs.replace(job, result_key=results.key(job, job.engine.model_sha256))
+    return msgspec.structs.replace(job, result_key=dedupe.key(job, job.engine.model_sha256))
 
 
 def _output(folder: str, manifest: Manifest) -> Output:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below, documents
-from stemd.jobs import Jobs
-from stemd.ledger import Ledger
-from stemd.spool import Spool
-from stemd.status import Sidecar
+from demixd.protocol.status import Sidecar
+from demixd.spool import documents, nofollow
+from demixd.spool.tree import Spool
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def sweep(spool: Spool, jobs: Jobs, older_than: float) -> int:
     removed = 0
     for path, status in list(documents.sidecars(spool.status)):
         if status.st_mtime < older_than and _is_over(documents.read(path, Sidecar), spool, jobs):
-            below.remove_file(spool.status, Path(path))
+            nofollow.remove_file(spool.status, Path(path))
             removed += 1
             _remove_empty(Path(path).parent, spool.status)
     if removed:
@@ -96,5 +96,5 @@ def _remove_empty(folder: Path, root: Path) -> None:
     """The folders that its last sidecar has left, up to `root`."""
     with contextlib.suppress(OSError):  # it is not empty
         while folder != root:
-            below.remove_folder(root, folder)
+            nofollow.remove_folder(root, folder)
             folder = folder.parent

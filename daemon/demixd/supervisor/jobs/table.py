@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import journal, status
-from stemd.identity import Identity
-from stemd.job import FINAL, Job, Previous, Stage, State, move
-from stemd.ledger import Ledger
-from stemd.line import Line
-from stemd.spool import Spool, write_whole
+from demixd.protocol import status
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import FINAL, Job, Previous, Stage, State, move
+from demixd.spool.tree import Spool, write_whole
+from demixd.supervisor import journal
+from demixd.supervisor.jobs.queue import Line
+from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
 

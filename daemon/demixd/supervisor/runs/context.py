@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd.capture import ResultChecked, SnapshotTaken
-from stemd.config import Config
-from stemd.job import Job
-from stemd.jobs import Jobs
-from stemd.places import Places
-from stemd.spool import Spool
-from stemd.worker.keeper import Keeper
+from demixd.config import Config
+from demixd.protocol.job import Job
+from demixd.spool.tree import Spool
+from demixd.supervisor.folders import Places
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
+from demixd.supervisor.workers.manager import Keeper
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd import results, snapshot
-from stemd.job import Job
-from stemd.snapshot import Snapshot
-from stemd.spool import Spool
+from demixd.protocol.job import Job
+from demixd.spool.tree import Spool
+from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.runs import snapshot
+from demixd.supervisor.runs.snapshot import Snapshot
 
 JOIN_S = 3.0
 """How long the main loop waits for a thread that was told to stop."""
@@ -92,5 +93,5 @@ class Capture:
     def _check(self, earlier: Job) -> None:
         assert earlier.output is not None
         folder = self._spool.outbox / earlier.output.dir
-        is_good = results.still_good(folder, earlier.job_id, self._abandon.is_set)
+        is_good = dedupe.still_good(folder, earlier.job_id, self._abandon.is_set)
         self._post(ResultChecked(self, earlier, is_good))

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below, trace
-from stemd.config import After
-from stemd.identity import Identity
-from stemd.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
-from stemd.jobs import Jobs
-from stemd.spool import OPTIONS, Spool, companion
-from stemd.steps import publish
+from demixd.config import After
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
+from demixd.spool import nofollow
+from demixd.spool.tree import OPTIONS, Spool, companion
+from demixd.supervisor import trace
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.runs import originals
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def standing_cancel(job: Job, spool: Spool) -> Identity | None:
 def remove_cancel(job: Job, seen: Identity, path: Path, spool: Spool) -> Job:
     """Delete an obeyed cancel file. One that cannot be deleted is remembered, so that it is not obeyed again."""
     try:
-        below.remove_file(spool.inbox, path, follow=True)
+        nofollow.remove_file(spool.inbox, path, follow=True)
     except OSError as error:
         is_news = job.cancel_file != seen
         log.log(logging.WARNING if is_news else logging.DEBUG, "%s cannot be removed: %s", path, error)
@@ -132,20 +133,20 @@ def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, st
         return job.identity, None
     song, taken = spool.song(job.name), spool.taken(job.name, job.job_id)
     try:
-        if not publish.take(song, taken, job.identity, spool.inbox):
+        if not originals.take(song, taken, job.identity, spool.inbox):
             return None, None
         if job.state is State.DONE and after is After.DELETE:
-            below.remove_file(spool.inbox, taken, follow=True)
+            nofollow.remove_file(spool.inbox, taken, follow=True)
             _take_options(job, spool, None)
         else:
             root = spool.done if job.state is State.DONE else spool.failed
-            stored = publish.store(spool.inbox, taken, root, job.name)
+            stored = originals.store(spool.inbox, taken, root, job.name)
             _take_options(job, spool, stored)
         return None, None
     except OSError as error:
         reason = error.strerror
         log.warning("%s stays in the inbox: %s", job.shown, error)
-    return publish.put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
+    return originals.put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
 
 
 def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
@@ -155,11 +156,11 @@ def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
         if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
             return
         if stored is None:
-            below.remove_file(spool.inbox, options, follow=True)
+            nofollow.remove_file(spool.inbox, options, follow=True)
         else:
             target = stored.with_name(companion(stored.name, OPTIONS))
             root = spool.done if stored.is_relative_to(spool.done) else spool.failed
-            publish.move(options, target, source_root=spool.inbox, target_root=root)
+            originals.move(options, target, source_root=spool.inbox, target_root=root)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -2,8 +2,8 @@
 
 import errno
 
-from stemd.errors import Code
-from stemd.job import Error, Reason
+from demixd.errors import Code
+from demixd.protocol.job import Error, Reason
 
 WAITS = {Code.NO_SPACE: Reason.NO_SPACE, Code.OUTBOX_MISSING: Reason.OUTBOX_MISSING, Code.TRUNCATED: Reason.TRUNCATED}
 """Errors that time can heal: the job waits, and no attempt is charged."""

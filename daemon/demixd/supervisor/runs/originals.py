@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below, documents
-from stemd.identity import Identity
-from stemd.job import StemFile
-from stemd.naming import MANIFEST
-from stemd.spool import rename_new, sync, sync_folder, sync_open, write_all
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import StemFile
+from demixd.protocol.result_names import MANIFEST
+from demixd.spool import documents, nofollow
+from demixd.spool.tree import rename_new, sync, sync_folder, sync_open, write_all
 
 CHUNK = 1 << 20
 
@@ -91,7 +91,7 @@ def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | No
     for file in files:
         path = out / file.name
         try:
-            with below.reach(outbox, path.parent) as folder:
+            with nofollow.reach(outbox, path.parent) as folder:
                 found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             return f"there is no {file.name}: {error.strerror}"
@@ -102,8 +102,8 @@ def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | No
 
 def write_manifest(outbox: Path, out: Path, data: bytes) -> bool:
     """Write `stems.json` last and make its folder durable; whether the filesystem says that it is. Raises OSError."""
-    with below.reach(outbox, out) as folder:
-        with os.fdopen(below.new_file(folder, MANIFEST), "wb") as file:
+    with nofollow.reach(outbox, out) as folder:
+        with os.fdopen(nofollow.new_file(folder, MANIFEST), "wb") as file:
             file.write(data)
             file.flush()
             durable = sync(file.fileno())
@@ -119,7 +119,7 @@ def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
     back, so it is no error.
     """
     place = outbox / target
-    with below.reach(outbox, out.parent) as within, below.reach(outbox, place.parent, make=outbox) as into:
+    with nofollow.reach(outbox, out.parent) as within, nofollow.reach(outbox, place.parent, make=outbox) as into:
         if not stat.S_ISDIR(os.stat(out.name, dir_fd=within, follow_symlinks=False).st_mode):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(out))
         rename_new(out.name, place.name, within=within, into=into)
@@ -145,7 +145,7 @@ def take(song: Path, taken: Path, identity: Identity, root: Path | None = None) 
     is the folder below which no link is followed; that of the song, where none is given.
     """
     try:
-        with below.reach(root or song.parent, song.parent, follow=True) as folder:
+        with nofollow.reach(root or song.parent, song.parent, follow=True) as folder:
             if not _is_there(folder, taken.name):
                 if not _identity(folder, song.name).is_same_drop(identity):
                     return False
@@ -164,7 +164,7 @@ def put_back(taken: Path, song: Path, identity: Identity, root: Path | None = No
     None where a new drop has the name: the old one is numbered then, and is a drop of its own.
     """
     try:
-        with below.reach(root or song.parent, song.parent, follow=True) as folder:
+        with nofollow.reach(root or song.parent, song.parent, follow=True) as folder:
             if _is_there(folder, taken.name):
                 _put(folder, taken.name, folder, song.name)
             found = _identity(folder, song.name)
@@ -197,8 +197,8 @@ def move(source: Path, target: Path, *, source_root: Path | None = None, target_
     """
     root = target_root or target.parent
     with (
-        below.reach(source_root or source.parent, source.parent, follow=True) as within,
-        below.reach(root, target.parent, make=root) as into,
+        nofollow.reach(source_root or source.parent, source.parent, follow=True) as within,
+        nofollow.reach(root, target.parent, make=root) as into,
     ):
         try:
             leaf = _put(within, source.name, into, target.name)
@@ -218,12 +218,12 @@ def move(source: Path, target: Path, *, source_root: Path | None = None, target_
 
 def _copy(within: int, source: Path, into: int, target: str) -> str:
     # Always the same, so that what a crash leaves is overwritten when it is done again.
-    part = f".stemd-{hashlib.sha256(os.fsencode(source)).hexdigest()[:16]}"
+    part = f".demixd-{hashlib.sha256(os.fsencode(source)).hexdigest()[:16]}"
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with (
             os.fdopen(os.open(source.name, flags, dir_fd=within), "rb") as old,
-            os.fdopen(below.new_file(into, part), "wb") as new,
+            os.fdopen(nofollow.new_file(into, part), "wb") as new,
         ):
             _copy_data(old.fileno(), new.fileno())
             # It takes what os.stat takes.

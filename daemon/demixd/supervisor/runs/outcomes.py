@@ -3,10 +3,10 @@
 import errno
 import time
 
-from stemd import ending, obstacles
-from stemd.errors import RETRYABLE, Code
-from stemd.ground import Ground
-from stemd.job import Error, Job, Reason, Stage, State
+from demixd.errors import RETRYABLE, Code
+from demixd.protocol.job import Error, Job, Reason, Stage, State
+from demixd.supervisor.runs import ending, obstacles
+from demixd.supervisor.runs.context import Ground
 
 RETRY_S = 30.0
 """How long a job waits after an obstacle before it is tried again."""

@@ -8,13 +8,14 @@ import shutil
 
 import msgspec
 
-from stemd import results, snapshot
-from stemd.capture import Capture, SnapshotTaken
-from stemd.ground import Ground
-from stemd.job import Job
-from stemd.snapshot import Snapshot
-from stemd.track import Track, spool_bytes
-from stemd.worker.messages import Forget, Prepare
+from demixd.audio.pcm import Track, spool_bytes
+from demixd.protocol.job import Job
+from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.runs import snapshot
+from demixd.supervisor.runs.context import Ground
+from demixd.supervisor.runs.disk_thread import Capture, SnapshotTaken
+from demixd.supervisor.runs.snapshot import Snapshot
+from demixd.worker.messages import Forget, Prepare
 
 PACKED = 32
 """A song's spool can be that many times larger than its file: MP3 at 88 kbit/s."""
@@ -52,7 +53,7 @@ class Ahead:
         if handle is None or engine is None or not isinstance(made, Snapshot) or made.sha256 is None:
             return
         job = msgspec.structs.replace(self.job, sha256=made.sha256)
-        job = msgspec.structs.replace(job, result_key=results.key(job, engine.model_sha256))
+        job = msgspec.structs.replace(job, result_key=dedupe.key(job, engine.model_sha256))
         is_there = self._ground.twin(job) is not None or (not job.force and self._ground.jobs.result(job) is not None)
         if is_there or made.has_hole or job.wait_for_sha256 not in (None, job.sha256):
             return

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd import __version__, ending, status, trace
-from stemd.identity import Identity
-from stemd.job import Job, Output, OutputFile, Stage
-from stemd.jobs import Jobs
-from stemd.naming import folder_name
-from stemd.spool import Spool
-from stemd.steps import publish
-from stemd.worker.messages import Finished
+from demixd import __version__
+from demixd.protocol import status
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import Job, Output, OutputFile, Stage
+from demixd.protocol.result_names import folder_name
+from demixd.spool.tree import Spool
+from demixd.supervisor import trace
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.runs import ending, originals
+from demixd.worker.messages import Finished
 
 NOT_DURABLE = "best-effort-durability: the outbox's filesystem has no fsync; a power cut may take this result."
 
@@ -21,7 +23,7 @@ TRIES = 100
 
 def prepare(job: Job, made: Finished, jobs: Jobs, spool: Spool) -> Job:
     """Point 5: the manifest is written, everything is durable, and the ledger knows where it will go. Raises OSError."""
-    if not publish.write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
+    if not originals.write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
         job = msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
     files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
     output = Output(dir=chosen_dir(job, spool), files=files)
@@ -42,7 +44,7 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
         if cancelled():
             return msgspec.structs.replace(job, output=None)
         try:
-            durable = publish.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
+            durable = originals.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
         except (FileExistsError, NotADirectoryError):
             if (tries := tries + 1) == TRIES:
                 raise
@@ -54,7 +56,7 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
 
 def chosen_dir(job: Job, spool: Spool) -> str:
     """Where below the outbox the job's result goes, as things are now."""
-    return publish.free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
+    return originals.free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
 
 
 def is_cancelled(job: Job, jobs: Jobs, spool: Spool) -> bool:

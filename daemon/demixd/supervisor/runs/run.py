@@ -11,16 +11,20 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd import below, landing, publishing, results, trace
-from stemd.ahead import Ahead
-from stemd.capture import Capture, ResultChecked, SnapshotTaken
-from stemd.errors import Code
-from stemd.ground import Ground
-from stemd.identity import Identity
-from stemd.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
-from stemd.snapshot import Outcome, Snapshot
-from stemd.steps import publish
-from stemd.worker.messages import (
+from demixd.errors import Code
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
+from demixd.spool import nofollow
+from demixd.supervisor import trace
+from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.runs import originals, outcomes
+from demixd.supervisor.runs import publish as publishing
+from demixd.supervisor.runs.context import Ground
+from demixd.supervisor.runs.disk_thread import Capture, ResultChecked, SnapshotTaken
+from demixd.supervisor.runs.prefetch import Ahead
+from demixd.supervisor.runs.snapshot import Outcome, Snapshot
+from demixd.supervisor.workers.validate import doubt_of
+from demixd.worker.messages import (
     Began,
     Decoded,
     Failed,
@@ -32,7 +36,6 @@ from stemd.worker.messages import (
     Stop,
     Stopped,
 )
-from stemd.worker.sense import doubt_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +87,7 @@ class Flight:
         try:
             self._spool.make_work(self.job.job_id)
         except OSError as error:
-            self._leave(landing.on_obstacle, error)
+            self._leave(outcomes.on_obstacle, error)
             return
         self.capture.take(self.job)
 
@@ -97,7 +100,7 @@ class Flight:
         allowed = self._config.limits.max_bytes
         if job.identity.size > allowed:
             message = f"The song has {job.identity.size} bytes; [limits] max_bytes allows {allowed}."
-            self._leave(landing.fail, Code.TOO_LARGE, message)
+            self._leave(outcomes.fail, Code.TOO_LARGE, message)
             return False
         trace.point("1-accepted")
         job = self._jobs.record(job, Stage.ACCEPTED)
@@ -116,9 +119,9 @@ class Flight:
         """The song is copied and hashed, or is not what was accepted any more."""
         self.capture.join()
         if self.cancelled_at is not None:
-            self._leave(landing.end, State.CANCELLED)
+            self._leave(outcomes.end, State.CANCELLED)
         elif isinstance(taken.result, OSError):
-            self._leave(landing.on_obstacle, taken.result)
+            self._leave(outcomes.on_obstacle, taken.result)
         elif taken.result.sha256 is None:
             self._lost(taken.result.outcome)
         else:
@@ -130,13 +133,13 @@ class Flight:
     def _lost(self, outcome: Outcome) -> None:
         """There is no snapshot. What the file is now, the next look finds out."""
         if outcome is Outcome.GONE and self._ground.places.are_away():
-            self._leave(landing.wait, Reason.OUTBOX_MISSING, "The inbox is away, and the song with it.")
+            self._leave(outcomes.wait, Reason.OUTBOX_MISSING, "The inbox is away, and the song with it.")
         elif outcome is Outcome.GONE:
-            self._leave(landing.vanish, replaced=False)
+            self._leave(outcomes.vanish, replaced=False)
         elif outcome is Outcome.BUSY:
-            self._leave(landing.wait, Reason.OPEN_FOR_WRITING, "", ready_at=0.0)
+            self._leave(outcomes.wait, Reason.OPEN_FOR_WRITING, "", ready_at=0.0)
         else:
-            self._leave(landing.wait, Reason.CHANGING, "The song changed while it was being copied.", ready_at=0.0)
+            self._leave(outcomes.wait, Reason.CHANGING, "The song changed while it was being copied.", ready_at=0.0)
 
     def _judge(self, job: Job, taken: Snapshot) -> None:
         """Whether the snapshot is the whole song, and whether its result is there already."""
@@ -144,14 +147,14 @@ class Flight:
             message = (
                 f"The song's sha256 is {job.sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
             )
-            self._leave(landing.on_error, Error(code=Code.TRUNCATED, message=message, retryable=True))
+            self._leave(outcomes.on_error, Error(code=Code.TRUNCATED, message=message, retryable=True))
             return
         if not job.settled:
             job = self.job = self._jobs.amend(msgspec.structs.replace(job, settled=True))  # by its hash
         if taken.has_hole:
-            if landing.has_grace(job, self._ground):
+            if outcomes.has_grace(job, self._ground):
                 message = "A part of the song was never written; waiting for it to come."
-                self._leave(landing.wait_for_the_rest, message)
+                self._leave(outcomes.wait_for_the_rest, message)
                 return
             warning = "has-holes: a part of the song's file was never written and reads as silence or noise."
             self.job = msgspec.structs.replace(job, warnings=(*job.warnings, warning))
@@ -161,7 +164,7 @@ class Flight:
         """Take the one that is there, wait for the one that is being made, or have it made."""
         engine = self._keeper.engine
         if engine is not None:
-            self.job = msgspec.structs.replace(self.job, result_key=results.key(self.job, engine.model_sha256))
+            self.job = msgspec.structs.replace(self.job, result_key=dedupe.key(self.job, engine.model_sha256))
             self._awaits_twin = self._ground.twin(self.job) is not None
             earlier = None if self.job.force else self._jobs.result(self.job)
             if self._awaits_twin or earlier is not None:
@@ -180,13 +183,13 @@ class Flight:
         """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
         self.capture.join()
         if self.cancelled_at is not None:
-            self._leave(landing.end, State.CANCELLED)
+            self._leave(outcomes.end, State.CANCELLED)
         elif not checked.is_good:
             self._send()
         else:
             earlier = checked.earlier
             self._leave(
-                landing.end,
+                outcomes.end,
                 State.DONE,
                 message="Done before",
                 duplicate_of=earlier.job_id,
@@ -202,7 +205,7 @@ class Flight:
         started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1)
         job = self.job = self._jobs.record(started, Stage.STARTED)
         if self._keeper.handle is None or not self._keeper.is_ready:
-            self._leave(landing.wait, Reason.RETRY, "The worker is not ready.")
+            self._leave(outcomes.wait, Reason.RETRY, "The worker is not ready.")
             return
         trace.point("4-separate")
         self._keeper.touch(time.monotonic())
@@ -237,7 +240,7 @@ class Flight:
             return None
         why = doubt_of(message, self.job, is_stopped=self.cancelled_at is not None)
         if why is None and isinstance(message, Finished) and not self._is_away():
-            why = publish.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.files)
+            why = originals.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.files)
         if why is None:
             self._obey(message)
         return why
@@ -257,14 +260,14 @@ class Flight:
                 self.is_at_worker = False
                 self.job = msgspec.structs.replace(self.job, timing={**self.job.timing, **timing})
                 if self.cancelled_at is not None:
-                    self._leave(landing.end, State.CANCELLED)
+                    self._leave(outcomes.end, State.CANCELLED)
                 elif self._is_away():
-                    self._leave(landing.go_away)
+                    self._leave(outcomes.go_away)
                 else:
-                    self._leave(landing.on_error, error)
+                    self._leave(outcomes.on_error, error)
             case Stopped():
                 self.is_at_worker = False
-                self._leave(landing.end, State.CANCELLED)
+                self._leave(outcomes.end, State.CANCELLED)
 
     def _show_progress(self, at: Tick) -> None:
         progress = Progress(
@@ -297,13 +300,13 @@ class Flight:
             job = self.job = publishing.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
         except OSError as error:
             self.job = msgspec.structs.replace(job, output=None)
-            self._leave(landing.on_obstacle, error)
+            self._leave(outcomes.on_obstacle, error)
             return
         if job.output is None:
-            self._leave(landing.end, State.CANCELLED)
+            self._leave(outcomes.end, State.CANCELLED)
             return
         timing = {**job.timing, "publish_s": round(time.monotonic() - began, 3)}
-        self._leave(landing.end, State.DONE, timing=timing, message="Done", error=None)
+        self._leave(outcomes.end, State.DONE, timing=timing, message="Done", error=None)
 
     # ---- what stops it
 
@@ -321,42 +324,42 @@ class Flight:
         if self.is_at_worker and self._keeper.handle:
             self._keeper.handle.send(Stop(job_id=self.job.job_id))
         elif not self.capture.is_busy:
-            self._leave(landing.end, State.CANCELLED)  # it waits for the result of another
+            self._leave(outcomes.end, State.CANCELLED)  # it waits for the result of another
 
     def on_death(self, how: str, *, is_suspect: bool) -> None:
         """The worker died. Where no other song was in it the attempt is charged; the next one is made alone anyway."""
         job = self.job
         self.is_at_worker = False
         if self.cancelled_at is not None:
-            self._leave(landing.end, State.CANCELLED)
+            self._leave(outcomes.end, State.CANCELLED)
         elif self._is_away():
-            self._leave(landing.go_away)
+            self._leave(outcomes.go_away)
         elif is_suspect and job.attempt >= job.max_attempts:
             message = f"The worker died {job.attempt} times over this song; the last time {how}."
-            self._leave(landing.fail, Code.GAVE_UP, message, how)
+            self._leave(outcomes.fail, Code.GAVE_UP, message, how)
         else:
             self._jobs.counts["retries"] += 1
             message = f"The worker died ({how}); trying again."
-            self._leave(landing.wait, Reason.RETRY, message, charge=is_suspect, alone=True)
+            self._leave(outcomes.wait, Reason.RETRY, message, charge=is_suspect, alone=True)
 
     def on_kill(self, why: str) -> None:
         """The worker was ended for a reason that is none of this song's."""
         self.is_at_worker = False
         if self.cancelled_at is not None:
-            self._leave(landing.end, State.CANCELLED)
+            self._leave(outcomes.end, State.CANCELLED)
         else:
-            self._leave(landing.wait, Reason.RETRY, f"The worker was ended, since {why}; trying again.")
+            self._leave(outcomes.wait, Reason.RETRY, f"The worker was ended, since {why}; trying again.")
 
     def give_back(self) -> None:
         """The daemon stops: the job waits again, and no attempt is charged."""
         self.capture.abandon()
         self.capture.join()
-        self._leave(landing.wait, Reason.QUEUED, "The daemon was stopped; this song is next.")
+        self._leave(outcomes.wait, Reason.QUEUED, "The daemon was stopped; this song is next.")
 
     # ---- how it ends
 
     def _is_away(self) -> bool:
-        return not below.is_there(self._spool.out(self.job.job_id), in_doubt=True)
+        return not nofollow.is_there(self._spool.out(self.job.job_id), in_doubt=True)
 
     def _leave(self, how: Callable[..., None], *what: object, **more: object) -> None:
         """The flight is over: `how` is one of the ways in `landing`."""

@@ -16,17 +16,17 @@ from collections.abc import Callable
 
 import msgspec
 
-from stemd.ahead import Ahead, has_room
-from stemd.capture import ResultChecked, SnapshotTaken
-from stemd.config import Config
-from stemd.flight import Flight
-from stemd.ground import Ground
-from stemd.job import Job, Reason, State
-from stemd.jobs import Jobs
-from stemd.places import Places
-from stemd.spool import Spool
-from stemd.worker.keeper import Keeper
-from stemd.worker.messages import FromWorker, Prepared
+from demixd.config import Config
+from demixd.protocol.job import Job, Reason, State
+from demixd.spool.tree import Spool
+from demixd.supervisor.folders import Places
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.runs.context import Ground
+from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
+from demixd.supervisor.runs.prefetch import Ahead, has_room
+from demixd.supervisor.runs.run import Flight
+from demixd.supervisor.workers.manager import Keeper
+from demixd.worker.messages import FromWorker, Prepared
 
 log = logging.getLogger(__name__)
 

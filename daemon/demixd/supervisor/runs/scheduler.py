@@ -4,11 +4,11 @@ Beside a song in flight only the one that comes next matters, and only if it wan
 and begins when the model is free. Another model is loaded when nothing is in flight.
 """
 
-from stemd.job import Job, Reason, State
-from stemd.jobs import Jobs
-from stemd.places import Places
-from stemd.runner import Runner
-from stemd.worker.keeper import Have, Keeper
+from demixd.protocol.job import Job, Reason, State
+from demixd.supervisor.folders import Places
+from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.runs.runner import Runner
+from demixd.supervisor.workers.manager import Have, Keeper
 
 
 class Turns:

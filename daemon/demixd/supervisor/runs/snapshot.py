@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from stemd import below
-from stemd.identity import Identity
-from stemd.inbox.ready import writer_of
-from stemd.job import Reason
-from stemd.spool import write_all
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import Reason
+from demixd.spool import nofollow
+from demixd.spool.leases import writer_of
+from demixd.spool.tree import write_all
 
 CHUNK = 1 << 20
 
@@ -62,7 +62,7 @@ def take(
     `inbox` and `work` are the folders below which no link is followed; those of the two files, where none is given.
     """
     try:
-        handle = below.read_file(inbox or song.parent, song)
+        handle = nofollow.read_file(inbox or song.parent, song)
     except FileNotFoundError:
         return Snapshot(outcome=Outcome.GONE)
     except BlockingIOError:
@@ -88,14 +88,14 @@ def take(
 
 
 def _new(work: Path, copy: Path) -> FileIO:
-    with below.reach(work, copy.parent) as folder:
-        return FileIO(below.new_file(folder, copy.name), "w+b")
+    with nofollow.reach(work, copy.parent) as folder:
+        return FileIO(nofollow.new_file(folder, copy.name), "w+b")
 
 
 def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
     """Whether a song that was copied before is what it was then, and nobody writes to it."""
     try:
-        handle = below.read_file(inbox, song)
+        handle = nofollow.read_file(inbox, song)
     except OSError:
         return False
     try:
@@ -103,7 +103,7 @@ def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
     except OSError:
         return False
     finally:
-        below.close(handle)
+        nofollow.close(handle)
 
 
 def hole_in(handle: int, size: int) -> bool:

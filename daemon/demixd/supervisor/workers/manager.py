@@ -13,13 +13,13 @@ from statistics import median
 
 import msgspec
 
-from stemd import journal
-from stemd.config import Config
-from stemd.job import EngineFacts, Error, Options, Tick
-from stemd.models.names import Demand
-from stemd.status import WorkerStatus
-from stemd.worker.handle import Died, Handle, Said
-from stemd.worker.messages import Fetching, Finished, Progressed, Ready, Unready, Warm
+from demixd.config import Config
+from demixd.engine.models.catalog import Demand
+from demixd.protocol.job import EngineFacts, Error, Options, Tick
+from demixd.protocol.status import WorkerStatus
+from demixd.supervisor import journal
+from demixd.supervisor.workers.process import Died, Handle, Said
+from demixd.worker.messages import Fetching, Finished, Progressed, Ready, Unready, Warm
 
 log = logging.getLogger(__name__)
 

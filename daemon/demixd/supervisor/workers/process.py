@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from stemd.worker.messages import FromWorker, ToWorker
-from stemd.worker.sense import doubt
+from demixd.supervisor.workers.validate import doubt
+from demixd.worker.messages import FromWorker, ToWorker
 
-PROGRAM = [sys.executable, "-m", "stemd.worker"]
+PROGRAM = [sys.executable, "-m", "demixd.worker"]
 
 ENVIRONMENT = {
     # OpenMP's threads spin while they wait for each other, which on a machine that does something else as well makes

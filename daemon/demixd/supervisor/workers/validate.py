@@ -4,10 +4,10 @@ The worker has codecs and a driver in its process, and whatever they do to its m
 says is believed that would not be possible: a rate of 0 is divided by, a name with `..` leads out of the work folder.
 """
 
-from stemd.job import Job, StemFile, Tick
-from stemd.naming import MANIFEST, ONE_FILE
-from stemd.track import RATES, Track
-from stemd.worker.messages import Decoded, Finished, FromWorker, Progressed, Stopped
+from demixd.audio.pcm import RATES, Track
+from demixd.protocol.job import Job, StemFile, Tick
+from demixd.protocol.result_names import MANIFEST, ONE_FILE
+from demixd.worker.messages import Decoded, Finished, FromWorker, Progressed, Stopped
 
 LARGEST = 1 << 53
 """Frames, bytes: up to here every whole number is one in JSON as others read it."""

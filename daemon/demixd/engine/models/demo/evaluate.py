@@ -1,4 +1,4 @@
-"""Judge the demo model on songs that it never heard: `python -m stemd.models.demo.evaluate`.
+"""Judge the demo model on songs that it never heard: `python -m demixd.engine.models.demo.evaluate`.
 
 For each stem, and for the instrumental (everything but vocals), the mean over the songs of
 
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from demucs.apply import BagOfModels, apply_model
 
-from stemd.models.demo.checkpoint import SOURCES, load
-from stemd.models.demo.songs import make_song
-from stemd.models.demo.train import TRAINING_SEEDS
+from demixd.engine.models.demo.checkpoint import SOURCES, load
+from demixd.engine.models.demo.songs import make_song
+from demixd.engine.models.demo.train import TRAINING_SEEDS
 
 FIRST_SEED = TRAINING_SEEDS[1]
 """The training's songs end before this one."""
@@ -64,7 +64,9 @@ def table(rows: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stemd.models.demo.evaluate", description="Judge the demo model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demixd.engine.models.demo.evaluate", description="Judge the demo model."
+    )
     parser.add_argument("--songs", type=int, default=20, help="how many songs (20)")
     parser.add_argument("--seconds", type=float, default=12, help="how long each is (12)")
     parser.add_argument("--model", type=Path, default=Path(__file__).parent, help="the model's folder (the package's)")

@@ -14,7 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemd.models.demo.sounds import Signal, cycle, held, low_pass, noise, place, resonances, seconds, struck, tone
+from demixd.engine.models.demo.sounds import (
+    Signal,
+    cycle,
+    held,
+    low_pass,
+    noise,
+    place,
+    resonances,
+    seconds,
+    struck,
+    tone,
+)
 
 BAR = 16
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)

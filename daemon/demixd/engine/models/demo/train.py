@@ -1,4 +1,4 @@
-"""Train the demo model on songs made up as it goes: `python -m stemd.models.demo.train --minutes 50 --out demo-model`.
+"""Train the demo model on songs made up as it goes: `python -m demixd.engine.models.demo.train --minutes 50 --out demo-model`.
 
 What is right for this model, found by trying:
 - float32. In bfloat16 some CPUs compute this model's narrow convolutions wrongly, and it learns nonsense.
@@ -25,8 +25,8 @@ import torch
 from demucs.htdemucs import HTDemucs
 from torch import nn
 
-from stemd.models.demo.checkpoint import ARCHITECTURE, SOURCES, TRAINING, load, publish, save_training
-from stemd.models.demo.songs import make_song
+from demixd.engine.models.demo.checkpoint import ARCHITECTURE, SOURCES, TRAINING, load, publish, save_training
+from demixd.engine.models.demo.songs import make_song
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,9 @@ def train(minutes: float, folder: Path, seed: int, further: Path | None = None) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stemd.models.demo.train", description="Train the demo model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demixd.engine.models.demo.train", description="Train the demo model."
+    )
     parser.add_argument("--minutes", type=float, default=50, help="how long to train (default 50)")
     parser.add_argument("--out", type=Path, default=Path("demo-model"), help="folder for the model (demo-model)")
     parser.add_argument("--further", type=Path, metavar="FOLDER", help="begin with the model in this folder")

@@ -1,0 +1,1 @@
+"""Sound in files and in memory: formats, codecs, containers, tags, measures. Nothing here knows of jobs."""

@@ -1,0 +1,1 @@
+"""What a file is, told from its bytes: the containers, and where their sound begins and ends."""

@@ -1,0 +1,1 @@
+"""Models converted for OpenVINO, the fastest runtime on CPUs."""

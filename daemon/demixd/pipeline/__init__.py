@@ -1,0 +1,1 @@
+"""One song: decode, separate, mix, encode."""

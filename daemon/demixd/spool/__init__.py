@@ -1,0 +1,1 @@
+"""The share on disk: where everything lies, and reading, writing and renaming there without links or loss."""

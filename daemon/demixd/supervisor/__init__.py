@@ -1,0 +1,1 @@
+"""The daemon's process: one loop that decides everything. It loads neither torch nor numpy."""
