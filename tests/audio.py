@@ -11,7 +11,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from demixd.audio.pcm import BLOCK, Frames, Track
+from demixd.audio.pcm import BLOCK, Frames
+from demixd.protocol.track import Track
 
 MUSIC = Path(__file__).parents[1].parent / "shared" / "audio"
 """Real music beside the checkout; tests that want it skip where it is not."""

@@ -23,12 +23,13 @@ from pathlib import Path
 import msgspec
 
 from demixd.audio.formats import Target, choose_target
-from demixd.audio.pcm import SpoolReader, Track
+from demixd.audio.pcm import SpoolReader
 from demixd.errors import Code, StopProcessingError
 from demixd.pipeline import encode, mix
 from demixd.pipeline.decode import decode
 from demixd.protocol.job import EngineFacts, Error, StemFile, Step, Tick
 from demixd.protocol.result_names import file_name
+from demixd.protocol.track import Track
 from demixd.spool import nofollow
 from demixd.spool.tree import pin
 from demixd.worker.channel import BROKEN_STATUS, described

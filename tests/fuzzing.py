@@ -19,8 +19,8 @@ from demixd.protocol import options, result_names, status
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import kind_of_file, kind_of_folder
 from demixd.protocol.job import Job, Progress, State, Step, move
+from demixd.protocol.result_names import numbered
 from demixd.spool.tree import CANCEL, OPTIONS, SIDECAR, companion
-from demixd.supervisor.runs.originals import numbered
 from demixd.supervisor.workers import process
 from demixd.worker import messages
 
@@ -31,7 +31,7 @@ def fuzz_options(data: bytes) -> None:
     """An option file is options or `bad-options`, in one sentence."""
     try:
         chosen = options.parse(data)
-        options.effective(DEFAULTS, "folder/song.wav", chosen, lambda _: True)
+        DEFAULTS.options_of("folder/song.wav", chosen, lambda _: True)
     except AudioProcessingError as error:
         assert error.code is Code.BAD_OPTIONS
         assert error.message

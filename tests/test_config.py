@@ -219,7 +219,7 @@ def test_a_ready_configuration_loads(name: str) -> None:
     made = config.load(CONFIG / f"{name}.toml")
     for profile in (None, *made.profiles):
         song = f"{profile}/Song.flac" if profile else "Song.flac"
-        found = options.effective(made, song, options.NONE, lambda _: True)
+        found = made.options_of(song, options.NONE, lambda _: True)
         assert found.profile == profile
         assert set(recipe(found.stems, FOUR).stems) == set(found.stems)
 

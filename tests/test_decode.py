@@ -9,9 +9,10 @@ import soundfile
 
 from audio import MUSIC, bytes_at, nothing, small_disk, song, tones
 from demixd.audio.containers import mpeg, ogg
-from demixd.audio.pcm import BLOCK, Frames, Track
+from demixd.audio.pcm import BLOCK, Frames
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline.decode import decode
+from demixd.protocol.track import Track
 
 HALF = np.sqrt(0.5)
 

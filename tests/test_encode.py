@@ -13,12 +13,13 @@ from audio import MUSIC, blocks, nothing, small_disk, song, tones, track
 from demixd.audio import formats
 from demixd.audio.containers import ogg
 from demixd.audio.formats import FORMATS, Target, ceiling, choose_target
-from demixd.audio.pcm import BLOCK, Frames, Track
+from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.sndfile import container
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline.decode import decode
 from demixd.pipeline.encode import Manner, StemFile, verify, write
 from demixd.pipeline.mix import joint_gain, peak
+from demixd.protocol.track import Track
 
 DITHERED = {"PCM_16": 16, "PCM_24": 24, "ALAC_16": 16, "ALAC_24": 24}
 

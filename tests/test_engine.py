@@ -18,11 +18,12 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torchaudio.functional import resample
 
-from demixd.audio.pcm import SpoolReader, Track
+from demixd.audio.pcm import SpoolReader
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.protocol.job import EngineFacts
+from demixd.protocol.track import Track
 
 MUSIC = Path(__file__).parents[1].parent / "shared" / "audio" / "mardy20s.flac"
 SOURCES = ["drums", "bass", "other", "vocals"]

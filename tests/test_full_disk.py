@@ -7,7 +7,8 @@ import pytest
 from daemons import make_song
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline import song
-from demixd.protocol.job import Options, Step
+from demixd.protocol.job import Step
+from demixd.protocol.options import Options
 from mounts import mounts, needs_mounts, tmpfs
 from test_engine import short_bag, warm
 

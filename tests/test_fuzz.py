@@ -20,7 +20,7 @@ from msgspec import inspect
 
 from daemons import ROOT
 from demixd import config
-from demixd.protocol.options import Own
+from demixd.protocol.options import Defaults, Own
 from demixd.worker import messages
 from fuzzing import TARGETS
 from mutants import originals
@@ -63,13 +63,11 @@ def as_toml(sections: dict[str, dict[str, Any]]) -> bytes:
     return "\n".join(lines).encode("utf-8", "replace")
 
 
-OPTIONS = some.dictionaries(
-    some.sampled_from(keys_of(Own, config.Defaults)) | some.text(max_size=5), VALUES, max_size=6
-)
+OPTIONS = some.dictionaries(some.sampled_from(keys_of(Own, Defaults)) | some.text(max_size=5), VALUES, max_size=6)
 SECTIONS = some.dictionaries(
     some.sampled_from([*keys_of(config.Config), "profiles.sub"]),
     some.dictionaries(
-        some.sampled_from(keys_of(config.Paths, config.Inbox, config.Model, config.Defaults, config.Limits)),
+        some.sampled_from(keys_of(config.Paths, config.Inbox, config.Model, Defaults, config.Limits)),
         VALUES,
         max_size=5,
     ),
@@ -142,7 +140,7 @@ def corpus(folder: Path, target: str) -> Path:
     elif target == "config":
         (begin / "demixd.toml").write_bytes((ROOT / "config" / "demixd.toml").read_bytes())
     elif target == "options":
-        (begin / "all.json").write_bytes(as_json(msgspec.to_builtins(config.Defaults())))
+        (begin / "all.json").write_bytes(as_json(msgspec.to_builtins(Defaults())))
     elif target == "messages":
         (begin / "fetching").write_bytes(b'{"type":"fetching","message":"x"}')
         (begin / "began").write_bytes(b'{"type":"began","job_id":"x","step":"mix"}')

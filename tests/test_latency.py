@@ -17,8 +17,8 @@ import pytest
 from daemons import make_song
 from demixd.cli.bench import weights
 from demixd.cli.bench.models import RANDOM
-from demixd.config import Defaults
 from demixd.engine.openvino import runtime
+from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.process import Died, Handle, Said
 from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Warm
 

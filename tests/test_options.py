@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from daemons import ROOT, Daemon, make_song, running
-from demixd.config import Config, Defaults, parse
+from demixd.config import Config, parse
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol import options, result_names
+from demixd.protocol.options import Defaults
 
 CONFIG = parse(
     """
@@ -186,7 +187,7 @@ def read(**asked: Any) -> options.JobOptions:
 def refused(data: bytes, words: tuple[str, ...], name: str = "Song.flac") -> None:
     """The options in `data` are refused, in one line that has all `words`."""
     with pytest.raises(AudioProcessingError) as error:
-        options.effective(CONFIG, name, options.parse(data), known)
+        CONFIG.options_of(name, options.parse(data), known)
     message = error.value.message
     assert error.value.code is Code.BAD_OPTIONS
     assert [word for word in words if word not in message] == [], message
@@ -218,7 +219,7 @@ def test_every_key_has_its_type() -> None:
 def test_good_options_are_taken(content: bytes | dict[str, Any]) -> None:
     """Every key is taken at its limits; a byte order mark, blanks and 5.0 for 5 do no harm."""
     job = options.parse(as_bytes(content))
-    made = json.loads(msgspec.json.encode(options.effective(CONFIG, "Song.flac", job, known)))
+    made = json.loads(msgspec.json.encode(CONFIG.options_of("Song.flac", job, known)))
     asked = json.loads(as_bytes(content).decode("utf-8-sig"))
     if "naming" in asked:
         asked["naming"] = result_names.template_of(asked["naming"])
@@ -244,16 +245,16 @@ def test_the_schema_judges_alike() -> None:
 
 def test_a_job_goes_over_a_profile_over_the_defaults() -> None:
     """Effective options are `[defaults]`, changed by the profile's keys, changed by the job's."""
-    plain = options.effective(CONFIG, "Song.flac", options.NONE, known)
+    plain = CONFIG.options_of("Song.flac", options.NONE, known)
     assert (plain.format, plain.bitrate, plain.bit_depth, plain.model, plain.profile) == (
         ("wav", 192, "source", "htdemucs", None)
     )
     assert plain == CONFIG.options
-    sung = options.effective(CONFIG, "Song.flac", read(profile="karaoke"), known)
+    sung = CONFIG.options_of("Song.flac", read(profile="karaoke"), known)
     assert (sung.format, sung.bitrate, sung.bit_depth, sung.model, sung.profile) == (
         ("flac", 192, 24, "htdemucs_ft", "karaoke")
     )
-    own = options.effective(CONFIG, "Song.flac", read(profile="karaoke", bit_depth=16, model="demo"), known)
+    own = CONFIG.options_of("Song.flac", read(profile="karaoke", bit_depth=16, model="demo"), known)
     assert (own.format, own.bit_depth, own.model) == ("flac", 16, "demo")
 
 
@@ -279,15 +280,15 @@ def test_the_deepest_profile_folder_wins(name: str, profile: str | None) -> None
 
 def test_the_profile_in_the_file_beats_the_folder() -> None:
     """A profile named in the option file is used in place of the folder's."""
-    made = options.effective(CONFIG, "karaoke/Song.flac", read(profile="drums"), known)
+    made = CONFIG.options_of("karaoke/Song.flac", read(profile="drums"), known)
     assert (made.profile, made.stems, made.format) == ("drums", ("drums", "no_drums"), "wav")
 
 
 def test_a_missing_model_of_the_configuration_is_not_the_song_s_mistake() -> None:
     """Where the configured model is not there, songs wait for it: only one that the song asks for is `bad-options`."""
-    assert options.effective(CONFIG, "karaoke/Song.flac", options.NONE, lambda _: False).model == "htdemucs_ft"
+    assert CONFIG.options_of("karaoke/Song.flac", options.NONE, lambda _: False).model == "htdemucs_ft"
     with pytest.raises(AudioProcessingError):
-        options.effective(CONFIG, "Song.flac", read(model="htdemucs"), lambda _: False)
+        CONFIG.options_of("Song.flac", read(model="htdemucs"), lambda _: False)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +370,7 @@ def test_a_folder_is_named_by_its_song(leaf: str, folder: str) -> None:
 
 def test_a_song_without_options_has_the_defaults() -> None:
     """The configuration's own options are those of a song that brings none."""
-    assert options.effective(Config(), "Song.flac", options.NONE, known).stems == Defaults().stems
+    assert Config().options_of("Song.flac", options.NONE, known).stems == Defaults().stems
 
 
 # The same through the daemon.

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from demixd.protocol.identity import Identity
+from demixd.protocol.result_names import numbered
 from demixd.supervisor.runs import originals
 
 
@@ -54,7 +55,7 @@ def test_numbers_fit_into_a_name(tmp_path: Path) -> None:
 def test_numbers_fit_behind_a_dot_that_begins_no_extension() -> None:
     """Where hardly anything stands before the last dot, the name is shortened at its end, and still numbered."""
     for name in ("a." + "x" * 253, "." + "é" * 127, "x" * 222 + "." + "y" * 32):
-        leaf = originals.numbered(name, 10**6)
+        leaf = numbered(name, 10**6)
         assert " (1000000)" in leaf
         assert len(leaf.encode()) == 255
-    assert originals.numbered("x" * 10 + "." + "y" * 33, 2).endswith("y (2)")
+    assert numbered("x" * 10 + "." + "y" * 33, 2).endswith("y (2)")

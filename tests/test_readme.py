@@ -24,10 +24,11 @@ from msgspec import inspect
 
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd.cli.app import commands
-from demixd.config import Config, Defaults
+from demixd.config import Config
 from demixd.errors import Code
 from demixd.protocol import job, options, result_names, status
 from demixd.protocol.inbox_names import PARTS, READABLE, Kind
+from demixd.protocol.options import Defaults
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -89,7 +90,7 @@ SPREAD = {"progress": job.Progress, "input": status.Input}
 """Fields of the sidecar that have a line for each of their own fields."""
 
 INNER: dict[str, list[Any]] = {
-    "options": [job.Options],
+    "options": [options.Options],
     "engine": [job.EngineFacts],
     "output": [job.Output, job.OutputFile],
     "error": [job.Error],

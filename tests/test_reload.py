@@ -16,6 +16,7 @@ from daemons import Daemon, heard, make_song, running
 from demixd import config
 from demixd.errors import Code
 from demixd.protocol.job import Error
+from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.manager import Have
 from demixd.supervisor.workers.process import Said
 from demixd.worker.messages import Unready, Warm
@@ -160,7 +161,7 @@ def test_what_has_nothing_to_do_with_the_model_keeps_it(monkeypatch: pytest.Monk
     worker.ready(1.0)
     before = config.Config()
     changed = msgspec.structs.replace(
-        before, model=config.Model(keep_alive_s=5.0), defaults=config.Defaults(format="mp3"), limits=config.Limits()
+        before, model=config.Model(keep_alive_s=5.0), defaults=Defaults(format="mp3"), limits=config.Limits()
     )
     worker.keeper.go_by(changed, 2.0)
     assert not worker.keeper.is_outdated

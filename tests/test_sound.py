@@ -17,16 +17,17 @@ from demixd.audio import tags
 from demixd.audio.ffmpeg import reader, stemfile
 from demixd.audio.ffmpeg.meter import Meter
 from demixd.audio.formats import FORMATS
-from demixd.audio.pcm import BLOCK, Frames, Track
+from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.tags import Cover, Tags
 from demixd.audio.tags.reading import look
-from demixd.config import Defaults
 from demixd.engine.engine import Engine, Plan, Song
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline import song as pipeline
 from demixd.pipeline.decode import decode
 from demixd.pipeline.song import Observer, Order, Result
 from demixd.protocol.job import EngineFacts
+from demixd.protocol.options import Defaults
+from demixd.protocol.track import Track
 from song_codecs import CODECS, Codec, dsf, through_ffmpeg
 
 FRAMES = 60_003

@@ -16,6 +16,7 @@ from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
 from demixd.protocol.job import EngineFacts
+from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.manager import GPU_RETRY_S, Have, Keeper
 from demixd.supervisor.workers.process import Died, Said
 from demixd.worker import warm as warming
@@ -135,7 +136,7 @@ class Worker:
 
 
 def options(model: str, *stems: str) -> Any:
-    return config.Defaults(stems=stems or ("vocals",)).of(model, None)
+    return Defaults(stems=stems or ("vocals",)).of(model, None)
 
 
 def test_a_lost_gpu_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,11 @@ bench/      demixd against Demucs, measured
 from typing import TYPE_CHECKING
 
 from demixd.errors import AudioProcessingError, StopProcessingError
+from demixd.version import __version__
 
 if TYPE_CHECKING:
     from demixd.api import separate_audio
 
-__version__ = "0.1.0"
 __all__ = ["AudioProcessingError", "StopProcessingError", "__version__", "separate_audio"]
 
 

@@ -5,6 +5,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
@@ -15,18 +16,11 @@ import tomli
 from msgspec import Meta
 
 from demixd.errors import ConfigError
-from demixd.protocol.job import Options
+from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, effective
 from demixd.protocol.result_names import (
-    FORMATS_OF,
-    ONE_FILE,
-    ONE_FILE_STEMS,
-    TEMPLATE_LONGEST,
-    clash,
     holdable,
-    shortest,
 )
-from demixd.protocol.result_names import check as check_naming
-from demixd.protocol.typed import no_such_key, shown, typed
+from demixd.protocol.typed import Section, no_such_key, shown, typed
 
 DEFAULT_PATH = Path("/etc/demixd/demixd.toml")
 
@@ -37,7 +31,6 @@ _PROFILE = re.compile(r"[^\W_]([\w -]{0,58}[\w-])?")
 
 Seconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=YEAR_S)]
-ModelName = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class After(StrEnum):
@@ -54,11 +47,7 @@ class Watch(StrEnum):
     POLL = "poll"
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
-
-
-class Paths(_Section, frozen=True):
+class Paths(Section, frozen=True):
     spool: str = "/srv/demixd"
     inbox: str = ""
     outbox: str = ""
@@ -70,7 +59,7 @@ class Paths(_Section, frozen=True):
     models: str = ""
 
 
-class Inbox(_Section, frozen=True):
+class Inbox(Section, frozen=True):
     scan_interval: Seconds = 10.0
     settle: SecondsOrNone = 2.0
     settle_remote: SecondsOrNone = 10.0
@@ -79,13 +68,13 @@ class Inbox(_Section, frozen=True):
     watch: Watch = Watch.AUTO
 
 
-class Status(_Section, frozen=True):
+class Status(Section, frozen=True):
     progress_s: Seconds = 0.5
     heartbeat_s: Seconds = 5.0
     keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30
 
 
-class Model(_Section, frozen=True):
+class Model(Section, frozen=True):
     name: ModelName = "htdemucs"
     repo: str = ""
     device: Annotated[
@@ -97,63 +86,13 @@ class Model(_Section, frozen=True):
     allow_pickle: bool = False
 
 
-class Defaults(_Section, frozen=True):
-    stems: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...],
-        Meta(min_length=1, max_length=64, extra_json_schema={"uniqueItems": True}),
-    ] = ("vocals", "instrumental")
-    format: Literal["source", "wav", "flac", "mp3", "ogg", "opus", "m4a", "alac"] = "source"
-    bitrate: (
-        Annotated[int, Meta(ge=8, le=512)]
-        | Literal["source", "V0", "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", "V9"]
-    ) = 320
-    quality: Annotated[int, Meta(ge=0, le=9)] = 3
-    bit_depth: Literal["source", "float", 16, 24, 32] = "source"
-    rate: Annotated[int, Meta(ge=8000, le=192000)] | Literal["source"] = "source"
-    clip: Literal["joint", "clamp", "none"] = "joint"
-    instrumental: Literal["auto", "add", "minus"] = "auto"
-    guide_db: Annotated[float, Meta(ge=-60, le=0)] = -12.0
-    shifts: Annotated[int, Meta(ge=0, le=20)] = 0
-    overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
-    naming: Annotated[str, Meta(min_length=1, max_length=TEMPLATE_LONGEST)] = "{stem}.{ext}"
-    tags: bool = True
-    title_suffix: bool = True
-
-    def __post_init__(self) -> None:
-        """Raises ValueError, with the key first, where values that are right alone are wrong together."""
-        check_naming(self.naming)
-        if twice := next((stem for stem in self.stems if self.stems.count(stem) > 1), None):
-            raise ValueError(f"stems has {twice!r} twice: name each stem once")
-        if found := clash(self.naming, self.stems):
-            one, other, name = found
-            raise ValueError(
-                f'naming = "{self.naming}" calls both {one!r} and {other!r} {name!r}: leave one of them out'
-            )
-        if self.format not in (allowed := FORMATS_OF.get(self.naming, (self.format,))):
-            raise ValueError(f'naming = "{self.naming}" goes with format = {" or ".join(map(shown, allowed))}')
-        if self.clip == "none" and (self.format not in ("source", "wav") or self.bit_depth not in ("source", "float")):
-            raise ValueError(
-                f'clip = "none" needs float samples, and format = "{self.format}" with bit_depth = '
-                f'{shown(self.bit_depth)} has none: set format = "wav" and bit_depth = "float", or clip = "joint"'
-            )
-
-    def of(self, model: str, profile: str | None) -> Options:
-        """These as the options of a song, with the template in place of its name, and what a preset stands for."""
-        values = {**msgspec.structs.asdict(self), "naming": shortest(self.naming)}
-        if self.naming == "yarg" and self.format == "source":
-            values["format"] = "ogg"
-        if self.naming == ONE_FILE:
-            values["stems"] = ONE_FILE_STEMS
-        return Options(model=model, profile=profile, **values)
-
-
 class _Profile(Defaults, frozen=True):
     """What a profile may set."""
 
     model: ModelName = ""
 
 
-class Limits(_Section, frozen=True):
+class Limits(Section, frozen=True):
     max_duration_s: Seconds = 14400.0
     max_bytes: Annotated[int, Meta(gt=0)] = 4294967296
     max_attempts: Annotated[int, Meta(ge=1)] = 3
@@ -161,7 +100,7 @@ class Limits(_Section, frozen=True):
     truncated_grace_s: SecondsOrNone = 600.0
 
 
-class Log(_Section, frozen=True):
+class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -181,6 +120,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def options(self) -> Options:
         """The options of a song that brings none of its own."""
         return self.defaults.of(self.model.name, None)
+
+    def options_of(self, name: str, job: JobOptions, is_known: Callable[[str], bool]) -> Options:
+        """What the song `name` (its path below the inbox) is to become. Raises BAD_OPTIONS: see `options.effective`."""
+        return effective(
+            name,
+            job,
+            model=self.model.name,
+            defaults=self.defaults,
+            profiles=self.profiles,
+            is_known=is_known,
+        )
 
     def folder(self, part: str) -> Path:
         """The path of one part of the spool (`inbox`, `outbox`, `status`, `done` or `failed`)."""

@@ -4,6 +4,7 @@ Codes travel to other programs in the sidecar's `error.code`; the list is closed
 Cancelled and stopped are not errors: they leave the pipeline as exceptions of their own.
 """
 
+import errno
 from enum import StrEnum
 
 
@@ -85,3 +86,10 @@ class StateError(Exception):
 
 class ProtocolError(Exception):
     """The other process said something that is not in the protocol: a bug of ours."""
+
+
+def disk_error(error: OSError, doing: str) -> AudioProcessingError:
+    """Ours for the operating system's: a full disk (or quota) is something to wait for, the rest is not."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}; free some.", str(error))
+    return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror or error}.", str(error))

@@ -20,8 +20,8 @@ from itertools import pairwise
 
 import msgspec
 
-from demixd.audio.pcm import Track
 from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.track import Track
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,15 +4,11 @@ A spool is one headerless file of little-endian float32, frames by channels inte
 Nothing between decoding and encoding is ever held whole in memory; blocks of `BLOCK` frames pass through.
 """
 
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
-from demixd.errors import AudioProcessingError, Code
 
 Frames = NDArray[np.float32]
 """A block of audio, shape `[T, C]`."""
@@ -21,44 +17,8 @@ BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
 
 
-RATES = range(1_000, 3_000_000)
-"""Hz that a song can have; the rest is a damaged header. The highest is DSD512's, eight of its bits to a frame."""
-
 SONG = "song.f32"
 """The spool of the decoded song, in the job's `tmp`."""
-
-
-class Track(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts of a decoded song. `channels` counts the spool's (1 or 2), `song_channels` the file's own."""
-
-    format: str
-    """Container in lower case, as the sidecar shows it: `wav`, `flac`, `mp3`, `ogg`, `mp4`, `matroska` ..."""
-    codec: str = ""
-    """What the audio in it is coded with: `pcm`, `flac`, `mp3`, `vorbis`, `opus`, `aac`, `alac`, else FFmpeg's name."""
-    subtype: str
-    """libsndfile's name of the sample format: `PCM_16`, `PCM_24`, `FLOAT`, `VORBIS`, `OPUS`, `MPEG_LAYER_III` ..."""
-    rate: int
-    channels: int
-    song_channels: int
-    frames: int
-    bitrate: int | None
-    """Mean kbit/s of a lossy song, else null."""
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def duration_s(self) -> float:
-        return self.frames / self.rate
-
-
-def disk_error(error: OSError, doing: str) -> AudioProcessingError:
-    """Ours for the operating system's: a full disk (or quota) is something to wait for, the rest is not."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}; free some.", str(error))
-    return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror or error}.", str(error))
-
-
-def spool_bytes(frames: int, channels: int) -> int:
-    return frames * channels * 4
 
 
 class SpoolReader:

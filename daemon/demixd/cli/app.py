@@ -12,21 +12,21 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from demixd import __version__
 from demixd import config as configuration
 from demixd.cli import cancel as cancelling
 from demixd.cli import client, text
 from demixd.cli import submit as submitting
 from demixd.cli.check import findings
 from demixd.cli.check.finding import Level
+from demixd.cli.client import RefusedError
 from demixd.cli.status import watch
-from demixd.cli.submit import RefusedError
 from demixd.cli.wait import Follower, Lookout
 from demixd.config import Config
 from demixd.engine.models import store
 from demixd.errors import AudioProcessingError, ConfigError, StateError
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal
+from demixd.version import __version__
 
 BAD_CONFIG = 78
 INTERRUPTED = 130

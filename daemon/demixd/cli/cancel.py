@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from demixd.cli import client, text
+from demixd.cli.client import RefusedError
 from demixd.cli.status.board import Board
-from demixd.cli.submit import RefusedError
 from demixd.cli.wait import Lookout, all_cancelled, cancelled
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.job import State

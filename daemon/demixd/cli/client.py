@@ -13,7 +13,8 @@ import msgspec
 
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
-from demixd.spool.tree import DAEMON, Spool, rename_new, short
+from demixd.spool.files import rename_new
+from demixd.spool.tree import DAEMON, Spool, short
 
 
 def read(path: str | Path) -> dict[str, Any] | None:
@@ -86,3 +87,7 @@ def cancel(spool: Spool, name: str) -> None:
 def cancel_all(spool: Spool) -> None:
     """Ask for every job to stop. Raises OSError."""
     spool.cancel_all.touch()
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done; the message is a sentence with the remedy."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from demixd.cli import client
+from demixd.cli.client import RefusedError
 from demixd.config import Config
 from demixd.engine.models import store
 from demixd.protocol import options
@@ -16,10 +17,6 @@ from demixd.spool.tree import Spool
 
 TEXTS = frozenset({"model", "profile", "naming", "tag"})
 """Options whose value is a text, also where it looks like a number."""
-
-
-class RefusedError(Exception):
-    """What was asked for cannot be done; the message is a sentence with the remedy."""
 
 
 class Drop(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +70,7 @@ def plan(
         seen[name] = song
         _check_free(spool, name, has_options=data is not None)
         if data is not None:
-            options.effective(config, name, options.parse(data), lambda model: _is_known(config, model))
+            config.options_of(name, options.parse(data), lambda model: _is_known(config, model))
     return [Drop(song=song, name=name, options=data) for name, song in seen.items()]
 
 

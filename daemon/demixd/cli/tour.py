@@ -17,9 +17,9 @@ from demixd.cli import client
 from demixd.cli.text import safe
 from demixd.cli.wait import POLL_S, Follower
 from demixd.protocol.inbox_names import Kind, kind_of_file
+from demixd.protocol.result_names import numbered
 from demixd.protocol.status import Sidecar
 from demixd.spool.tree import Spool
-from demixd.supervisor.runs.originals import numbered
 
 START_S = 180.0
 """A cold disk can take this long to bring up torch."""

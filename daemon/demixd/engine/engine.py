@@ -18,7 +18,8 @@ from demixd.engine import batch as batches
 from demixd.engine import device as devices
 from demixd.engine.device import CPU
 from demixd.engine.networks import Check, Eager, Network, Reduced, never
-from demixd.engine.separation import Plan, SegmentProgress, Separation, Song, grid_of
+from demixd.engine.segments import grid_of
+from demixd.engine.separation import Plan, SegmentProgress, Separation, Song
 from demixd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
 from demixd.protocol.job import EngineFacts
 

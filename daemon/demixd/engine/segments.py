@@ -20,6 +20,7 @@ Pure: tensors in, tensors out; the model is an argument. Shapes: `[B, C, T]` int
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -162,3 +163,10 @@ def reblock(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     rest = torch.cat(held, -1) if held else torch.zeros(0)
     if rest.shape[-1]:
         yield rest
+
+
+def grid_of(member: Any, overlap: float) -> Grid:
+    """How `apply_model` cuts a song for this member."""
+    segment = int(member.samplerate * member.segment)
+    valid = getattr(member, "valid_length", lambda length: length)
+    return Grid(segment=segment, stride=int((1 - overlap) * segment), valid=valid)

@@ -9,7 +9,7 @@ Where the memory does not hold a batch, smaller ones are taken for the rest of t
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from demixd.audio.pcm import BLOCK
 from demixd.engine import device as devices
 from demixd.engine.networks import Network
-from demixd.engine.segments import Grid, Read, delayed, drop, overlap_add, reblock, segments
+from demixd.engine.segments import Read, delayed, drop, grid_of, overlap_add, reblock, segments
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.job import EngineFacts
 
@@ -161,10 +161,3 @@ class Separation:
         self._plan.progress(
             SegmentProgress(model=model, models=self._models, done=self._done, total=self._total, seconds=seconds)
         )
-
-
-def grid_of(member: Any, overlap: float) -> Grid:
-    """How `apply_model` cuts a song for this member."""
-    segment = int(member.samplerate * member.segment)
-    valid = getattr(member, "valid_length", lambda length: length)
-    return Grid(segment=segment, stride=int((1 - overlap) * segment), valid=valid)

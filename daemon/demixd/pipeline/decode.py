@@ -19,9 +19,10 @@ from demixd.audio import downmix, sndfile
 from demixd.audio.containers import detect
 from demixd.audio.containers.detect import Container
 from demixd.audio.ffmpeg import reader as ffmpeg
-from demixd.audio.pcm import RATES, Frames, SpoolWriter, Track, disk_error
+from demixd.audio.pcm import Frames, SpoolWriter
 from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
-from demixd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code, disk_error
+from demixd.protocol.track import RATES, Track
 
 SHARED = ("wav", "aiff", "ogg")
 """Containers in which there can be codecs that libsndfile does not know; FFmpeg calls them the same."""

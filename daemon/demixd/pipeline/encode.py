@@ -26,10 +26,10 @@ from demixd.audio.containers import mpeg, ogg
 from demixd.audio.dither import Dither
 from demixd.audio.ffmpeg import reader, writer
 from demixd.audio.formats import BITS, DITHERED, FORMATS, Target
-from demixd.audio.pcm import Frames, disk_error
+from demixd.audio.pcm import Frames
 from demixd.audio.sink import NotWritableError, Sink
 from demixd.audio.streams import DamagedError, Glance, NotReadableError
-from demixd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code, disk_error
 
 SERIAL = 1
 """The number of the one stream in an Ogg; libsndfile draws a random one, which only chained streams need."""

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from demixd.audio.pcm import SpoolReader, SpoolWriter, Track
+from demixd.audio.pcm import SpoolReader, SpoolWriter
 from demixd.audio.resample import model_ratio, resample
 from demixd.engine import device as devices
 from demixd.engine.engine import Engine, Plan, SegmentProgress, Song
 from demixd.engine.segments import Read, measure, normalised
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.job import EngineFacts
+from demixd.protocol.track import Track
 
 __all__ = ["SegmentProgress", "separate"]
 

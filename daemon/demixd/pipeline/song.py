@@ -16,16 +16,18 @@ from pathlib import Path
 import msgspec
 
 from demixd.audio.formats import Target, ceiling, choose_target
-from demixd.audio.pcm import SONG, Track, disk_error, spool_bytes
+from demixd.audio.pcm import SONG
 from demixd.audio.tags import Tags
 from demixd.engine.engine import Engine
-from demixd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.pipeline import mix, tagging
 from demixd.pipeline.decode import decode
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.pipeline.stems import Mixer, Order, StemWriter
-from demixd.protocol.job import EngineFacts, Options, StemFile, Step, Tick
+from demixd.protocol.job import EngineFacts, StemFile, Step, Tick
+from demixd.protocol.options import Options
 from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
+from demixd.protocol.track import Track, pcm_bytes
 
 __all__ = ["Observer", "Order", "Result", "Separated", "decode_song", "run", "separate_song", "tick", "write_stems"]
 
@@ -185,10 +187,10 @@ def _recipe(options: Options, engine: Engine) -> mix.Recipe:
 
 def _need_room(order: Order, track: Track, engine: Engine, sources: int, stems: int) -> None:
     """Raise NO_SPACE now rather than after minutes of work: the spools, and the stems as large as float can make them."""
-    spools = sources * spool_bytes(track.frames, track.channels)
+    spools = sources * pcm_bytes(track.frames, track.channels)
     if (track.rate, track.channels) != (engine.rate, engine.channels):
-        spools += spool_bytes(int(track.duration_s * engine.rate), engine.channels)
-    written = stems * spool_bytes(track.frames, track.channels)
+        spools += pcm_bytes(int(track.duration_s * engine.rate), engine.channels)
+    written = stems * pcm_bytes(track.frames, track.channels)
     if order.options.naming == ONE_FILE:
         spools += written  # its streams, until they are one file
     needs = {order.tmp: spools, order.out: written}

@@ -19,15 +19,17 @@ import numpy as np
 
 from demixd.audio.ffmpeg import stemfile
 from demixd.audio.formats import Target
-from demixd.audio.pcm import BLOCK, Frames, SpoolReader, Track
+from demixd.audio.pcm import BLOCK, Frames, SpoolReader
 from demixd.audio.resample import resample_frames
 from demixd.audio.streams import Glance
 from demixd.errors import StopProcessingError
 from demixd.pipeline import encode, mix
 from demixd.pipeline.metering import Listening
 from demixd.pipeline.tagging import Dress
-from demixd.protocol.job import Options, StemFile
+from demixd.protocol.job import StemFile
+from demixd.protocol.options import Options
 from demixd.protocol.result_names import ONE_FILE, file_name
+from demixd.protocol.track import Track
 from demixd.spool import nofollow
 
 LOOK_S = 0.2

@@ -4,11 +4,12 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from demixd import __version__
 from demixd.audio import tags
 from demixd.audio.ffmpeg import reader
-from demixd.audio.pcm import Track
-from demixd.protocol.job import EngineFacts, Options
+from demixd.protocol.job import EngineFacts
+from demixd.protocol.options import Options
+from demixd.protocol.track import Track
+from demixd.version import __version__
 
 
 def begin(song: Path, track: Track, options: Options) -> Future[tags.Tags | None]:

@@ -13,9 +13,10 @@ from enum import StrEnum
 
 import msgspec
 
-from demixd.audio.pcm import Track
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.identity import Identity
+from demixd.protocol.options import Options
+from demixd.protocol.track import Track
 
 
 class State(StrEnum):
@@ -78,27 +79,6 @@ class Stage(StrEnum):
 class CancelResult(StrEnum):
     CANCELLED = "cancelled"
     TOO_LATE = "too-late"
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a song is to become; effective options, frozen when the song is accepted."""
-
-    model: str
-    stems: tuple[str, ...]
-    format: str
-    bitrate: int | str
-    bit_depth: int | str
-    rate: int | str
-    clip: str
-    instrumental: str
-    shifts: int
-    overlap: float
-    naming: str
-    profile: str | None
-    quality: int = 3
-    guide_db: float = -12.0
-    tags: bool = True
-    title_suffix: bool = True
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -2,7 +2,8 @@
 
     Song.flac.job.json   {"profile": "karaoke", "format": "mp3", "priority": 5, "tag": "table 4"}
 
-A mistake in it is `bad-options`, in a sentence that names the key. Pure: bytes and a configuration in, values out.
+A mistake in it is `bad-options`, in a sentence that names the key. Pure: bytes and the values of a configuration in,
+options out.
 """
 
 import json
@@ -13,19 +14,98 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from demixd.config import Config, Defaults, ModelName
 from demixd.errors import AudioProcessingError, Code
-from demixd.protocol.job import Options
-from demixd.protocol.typed import no_such_key, shown, typed
+from demixd.protocol.result_names import (
+    FORMATS_OF,
+    ONE_FILE,
+    ONE_FILE_STEMS,
+    TEMPLATE_LONGEST,
+    clash,
+    shortest,
+)
+from demixd.protocol.result_names import check as check_naming
+from demixd.protocol.typed import Section, no_such_key, shown, typed
 
 LONGEST = 64 * 1024
 """Bytes of an option file."""
 
+ModelName = Annotated[str, Meta(min_length=1, max_length=100)]
 ProfileName = Annotated[str, Meta(min_length=1, max_length=60)]
 Sha256 = Annotated[
     # The lengths too: `$` also matches before a final newline.
     str, Meta(pattern="^[0-9A-Fa-f]{64}$", min_length=64, max_length=64, title="64 hex digits")
 ]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a song is to become; effective options, frozen when the song is accepted."""
+
+    model: str
+    stems: tuple[str, ...]
+    format: str
+    bitrate: int | str
+    bit_depth: int | str
+    rate: int | str
+    clip: str
+    instrumental: str
+    shifts: int
+    overlap: float
+    naming: str
+    profile: str | None
+    quality: int = 3
+    guide_db: float = -12.0
+    tags: bool = True
+    title_suffix: bool = True
+
+
+class Defaults(Section, frozen=True):
+    stems: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...],
+        Meta(min_length=1, max_length=64, extra_json_schema={"uniqueItems": True}),
+    ] = ("vocals", "instrumental")
+    format: Literal["source", "wav", "flac", "mp3", "ogg", "opus", "m4a", "alac"] = "source"
+    bitrate: (
+        Annotated[int, Meta(ge=8, le=512)]
+        | Literal["source", "V0", "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", "V9"]
+    ) = 320
+    quality: Annotated[int, Meta(ge=0, le=9)] = 3
+    bit_depth: Literal["source", "float", 16, 24, 32] = "source"
+    rate: Annotated[int, Meta(ge=8000, le=192000)] | Literal["source"] = "source"
+    clip: Literal["joint", "clamp", "none"] = "joint"
+    instrumental: Literal["auto", "add", "minus"] = "auto"
+    guide_db: Annotated[float, Meta(ge=-60, le=0)] = -12.0
+    shifts: Annotated[int, Meta(ge=0, le=20)] = 0
+    overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
+    naming: Annotated[str, Meta(min_length=1, max_length=TEMPLATE_LONGEST)] = "{stem}.{ext}"
+    tags: bool = True
+    title_suffix: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, with the key first, where values that are right alone are wrong together."""
+        check_naming(self.naming)
+        if twice := next((stem for stem in self.stems if self.stems.count(stem) > 1), None):
+            raise ValueError(f"stems has {twice!r} twice: name each stem once")
+        if found := clash(self.naming, self.stems):
+            one, other, name = found
+            raise ValueError(
+                f'naming = "{self.naming}" calls both {one!r} and {other!r} {name!r}: leave one of them out'
+            )
+        if self.format not in (allowed := FORMATS_OF.get(self.naming, (self.format,))):
+            raise ValueError(f'naming = "{self.naming}" goes with format = {" or ".join(map(shown, allowed))}')
+        if self.clip == "none" and (self.format not in ("source", "wav") or self.bit_depth not in ("source", "float")):
+            raise ValueError(
+                f'clip = "none" needs float samples, and format = "{self.format}" with bit_depth = '
+                f'{shown(self.bit_depth)} has none: set format = "wav" and bit_depth = "float", or clip = "joint"'
+            )
+
+    def of(self, model: str, profile: str | None) -> Options:
+        """These as the options of a song, with the template in place of its name, and what a preset stands for."""
+        values = {**msgspec.structs.asdict(self), "naming": shortest(self.naming)}
+        if self.naming == "yarg" and self.format == "source":
+            values["format"] = "ogg"
+        if self.naming == ONE_FILE:
+            values["stems"] = ONE_FILE_STEMS
+        return Options(model=model, profile=profile, **values)
 
 
 class Own(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,18 +198,27 @@ def profile_of(name: str, profiles: Mapping[str, Any]) -> str | None:
     return next((folder for folder in reversed(folders) if folder in profiles), None)
 
 
-def effective(config: Config, name: str, job: JobOptions, is_known: Callable[[str], bool]) -> Options:
+def effective(
+    name: str,
+    job: JobOptions,
+    *,
+    model: str,
+    defaults: Defaults,
+    profiles: Mapping[str, Mapping[str, Any]],
+    is_known: Callable[[str], bool],
+) -> Options:
     """What the song `name` (its path below the inbox) is to become. Raises BAD_OPTIONS.
 
-    Only a model that the song itself asks for must be known: one of the configuration may be missing for a while.
+    `model`, `defaults` and `profiles` are those of the configuration. Only a model that the song itself asks for must be
+    known: one of the configuration may be missing for a while.
     """
     own = job.own
-    profile = profile_of(name, config.profiles) if own.profile is UNSET else own.profile
-    if profile is not None and profile not in config.profiles:
-        there = ", ".join(config.profiles) or "none"
+    profile = profile_of(name, profiles) if own.profile is UNSET else own.profile
+    if profile is not None and profile not in profiles:
+        there = ", ".join(profiles) or "none"
         raise bad(f"profile = {shown(profile)}: there is no such profile; the configuration has {there}")
-    preset = dict(config.profiles[profile]) if profile is not None else {}
-    model = preset.pop("model", config.model.name)
+    preset = dict(profiles[profile]) if profile is not None else {}
+    model = preset.pop("model", model)
     if own.model is not UNSET:
         model = own.model
         if not is_known(model):
@@ -137,7 +226,7 @@ def effective(config: Config, name: str, job: JobOptions, is_known: Callable[[st
                 f"model = {shown(model)}: there is no such model; `demixd models list` shows those that there are"
             )
     try:
-        return typed({**msgspec.structs.asdict(config.defaults), **preset, **job.changed}, Defaults).of(model, profile)
+        return typed({**msgspec.structs.asdict(defaults), **preset, **job.changed}, Defaults).of(model, profile)
     except ValueError as error:
         raise bad(str(error)) from error
 

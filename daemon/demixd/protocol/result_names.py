@@ -4,6 +4,7 @@ A name must be holdable wherever the share is mounted: NFC, no control character
 either end and no space, no device name of DOS, at most 120 bytes. Names come in as they are shown, without lone surrogates.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -135,3 +136,21 @@ def check(naming: str) -> None:
 
 def _bad(template: str, reason: str) -> ValueError:
     return ValueError(f"naming = {template!r:.120}: {reason}")
+
+
+LONGEST_EXTENSION = 32
+"""Bytes. What stands behind the last dot of a name and is longer belongs to the name, and the number goes behind it."""
+
+
+def numbered(leaf: str, number: int, *, dot: str = ".") -> str:
+    """`Song.flac`, `Song (2).flac`, ...; without a `dot` the whole name is what is numbered. At most 255 bytes."""
+    if number == 1:
+        return leaf
+    stem, found, extension = leaf.rpartition(dot) if dot else (leaf, "", "")
+    if not found or len(os.fsencode(extension)) > LONGEST_EXTENSION:
+        stem, found, extension = leaf, "", ""
+    tail = f" ({number}){found}{extension}"
+    room = 255 - len(os.fsencode(tail))
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return stem + tail

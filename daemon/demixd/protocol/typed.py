@@ -16,6 +16,10 @@ from msgspec import inspect
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of keys; one that is not known is an error."""
+
+
 def typed(values: Any, kind: type[T]) -> T:
     """The table `values` as `kind`. Raises ValueError in a sentence that begins with the key and says what it must be."""
     kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
-from demixd.spool.tree import DAEMON, INBOX, SIDECAR, open_file
+from demixd.spool.files import open_file
+from demixd.spool.tree import DAEMON, INBOX, SIDECAR
 
 T = TypeVar("T")
 

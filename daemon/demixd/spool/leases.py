@@ -14,26 +14,8 @@ from pathlib import Path
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Reason
 from demixd.spool import nofollow
-from demixd.spool.tree import LEASE, open_file
-
-
-class Settling:
-    """Since when each file has looked as it does, on the monotonic clock in seconds."""
-
-    def __init__(self) -> None:
-        self._since: dict[str, tuple[Identity, float]] = {}
-
-    def over_at(self, name: str, identity: Identity, settle_s: float, now: float) -> float:
-        """When the settle time of the file is over, if it keeps looking like this; it is, if that is not after `now`."""
-        known, since = self._since.get(name, (None, now))
-        if known != identity:
-            since = now
-            self._since[name] = (identity, now)
-        return since + settle_s
-
-    def forget(self, names: set[str]) -> None:
-        """Drop every name that is not among `names`."""
-        self._since = {name: known for name, known in self._since.items() if name in names}
+from demixd.spool.files import open_file
+from demixd.spool.tree import LEASE
 
 
 def writer_has(inbox: Path, path: Path, identity: Identity) -> Reason | None:

@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Callable
 from types import FrameType
 
-from demixd import __version__
 from demixd.config import Config
 from demixd.errors import ConfigError, StateError
 from demixd.protocol import status
@@ -43,6 +42,7 @@ from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.runs.scheduler import Turns
 from demixd.supervisor.workers.manager import Keeper
 from demixd.supervisor.workers.process import Died, Said
+from demixd.version import __version__
 from demixd.worker.messages import Ready, Unready
 
 log = logging.getLogger(__name__)

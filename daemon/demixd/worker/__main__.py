@@ -16,9 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demixd.audio.pcm import disk_error
 from demixd.child_process import end_with_parent
-from demixd.errors import Code, DeviceLostError, StopProcessingError
+from demixd.errors import Code, DeviceLostError, StopProcessingError, disk_error
 from demixd.protocol.job import Error, Step, Tick
 from demixd.spool.tree import pin
 from demixd.worker.channel import Voice, described

@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from demixd.audio.pcm import disk_error
-from demixd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.job import Error
 from demixd.worker.messages import FromWorker
 

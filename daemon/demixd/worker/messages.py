@@ -14,11 +14,12 @@ While one song is separated, the stems of the one before are written and the nex
 
 import msgspec
 
-from demixd.audio.pcm import Track
 from demixd.config import Config
 from demixd.engine.models.catalog import Demand
 from demixd.engine.models.store import Where
-from demixd.protocol.job import EngineFacts, Error, Options, StemFile, Step, Tick
+from demixd.protocol.job import EngineFacts, Error, StemFile, Step, Tick
+from demixd.protocol.options import Options
+from demixd.protocol.track import Track
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):

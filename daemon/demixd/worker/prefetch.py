@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.audio.pcm import SONG, Track, disk_error
-from demixd.errors import StopProcessingError
+from demixd.audio.pcm import SONG
+from demixd.errors import StopProcessingError, disk_error
 from demixd.protocol.job import Error
+from demixd.protocol.track import Track
 from demixd.spool.tree import pin
 from demixd.worker.channel import Voice, described
 from demixd.worker.messages import Prepare, Prepared

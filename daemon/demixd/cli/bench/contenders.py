@@ -25,7 +25,7 @@ from demixd.cli.bench.messages import Done, Loaded, Setup, Task
 from demixd.cli.bench.processes import child, last_line, peak_bytes
 from demixd.cli.bench.report import Run
 from demixd.cli.bench.songs import Piece
-from demixd.cli.submit import RefusedError
+from demixd.cli.client import RefusedError
 from demixd.cli.wait import Follower
 from demixd.engine.models.store import Where
 from demixd.protocol.job import EngineFacts, State

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from demixd import __version__
 from demixd.cli.bench import measure, references, report, songs, tables
 from demixd.cli.bench.contenders import FORMAT, STEMS, Command, Demixd, Separator
 from demixd.cli.bench.messages import Loaded
@@ -22,10 +21,11 @@ from demixd.cli.bench.models import RANDOM, prepare
 from demixd.cli.bench.references import Judge
 from demixd.cli.bench.report import COMMAND, DEMIXD, SEPARATOR, Report, Run
 from demixd.cli.bench.songs import Piece
-from demixd.cli.submit import RefusedError
+from demixd.cli.client import RefusedError
 from demixd.cli.text import safe
 from demixd.config import Config
 from demixd.spool.mounts import mount_of
+from demixd.version import __version__
 
 PACKAGES = ("torch", "demucs", "openvino")
 WARM_UP_S = 10.0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from demixd.cli.check.finding import Finding, Level
 from demixd.config import Config
+from demixd.spool.files import rename_new
 from demixd.spool.leases import lease_fails, survive_lease_breaks
 from demixd.spool.mounts import is_remote, mount_of
-from demixd.spool.tree import Spool, rename_new
+from demixd.spool.tree import Spool
 
 ROOM = 2 << 30
 """Bytes that a song of twenty minutes may need while it is separated."""

@@ -26,7 +26,7 @@ import msgspec
 
 from demixd.engine.models.store import Where
 from demixd.spool import nofollow
-from demixd.spool.tree import rename_new, sync, sync_folder, write_whole
+from demixd.spool.files import rename_new, sync, sync_folder, write_whole
 
 FORMAT = 1
 """Grows when what we convert, or how, changes."""

@@ -20,7 +20,7 @@ from demixd.spool import nofollow
 from demixd.spool.tree import CANCEL, Spool, companion
 from demixd.supervisor.inbox.scan import Listing, Seen
 from demixd.supervisor.jobs.table import Jobs
-from demixd.supervisor.runs import ending
+from demixd.supervisor.runs import cancel_file, ending
 from demixd.supervisor.runs.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Cancels:
 
     def _forget(self, job: Job, seen: Seen) -> None:
         """Take the cancel file away; where that cannot be, note that it means nothing more."""
-        kept = ending.remove_cancel(job, seen.identity, self._spool.inbox / seen.name, self._spool)
+        kept = cancel_file.remove_cancel(job, seen.identity, self._spool.inbox / seen.name, self._spool)
         if kept != job:
             self._jobs.amend(kept)
 

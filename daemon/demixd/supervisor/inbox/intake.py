@@ -23,10 +23,10 @@ from demixd.protocol.identity import Identity
 from demixd.protocol.job import Error, Job, Reason, Stage, State
 from demixd.protocol.options import JobOptions
 from demixd.spool import nofollow
-from demixd.spool.leases import Settling, writer_has
+from demixd.spool.leases import writer_has
 from demixd.spool.tree import CANCEL, OPTIONS, Spool, companion
 from demixd.supervisor.folders import Places
-from demixd.supervisor.inbox.readiness import Trust
+from demixd.supervisor.inbox.readiness import Settling, Trust
 from demixd.supervisor.inbox.recheck import Recheck
 from demixd.supervisor.inbox.scan import Listing, Seen
 from demixd.supervisor.jobs.table import Jobs, previous
@@ -273,7 +273,7 @@ class Intake:
         try:
             if isinstance(chosen, AudioProcessingError):
                 raise chosen
-            effective = options.effective(self._config, job.name, chosen, self._is_known)
+            effective = self._config.options_of(job.name, chosen, self._is_known)
             effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
             job = self._jobs.record(msgspec.structs.replace(job, settled=True), Stage.SEEN)

@@ -6,6 +6,7 @@ writer, a song has to look the same for longer, and there are no events to wait 
 
 from pathlib import Path
 
+from demixd.protocol.identity import Identity
 from demixd.spool.leases import lease_fails
 from demixd.spool.mounts import UNKNOWN, Mount, is_remote, mount_of
 
@@ -40,3 +41,22 @@ class Trust:
             except OSError:
                 return True
         return self._remote[device]
+
+
+class Settling:
+    """Since when each file has looked as it does, on the monotonic clock in seconds."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[Identity, float]] = {}
+
+    def over_at(self, name: str, identity: Identity, settle_s: float, now: float) -> float:
+        """When the settle time of the file is over, if it keeps looking like this; it is, if that is not after `now`."""
+        known, since = self._since.get(name, (None, now))
+        if known != identity:
+            since = now
+            self._since[name] = (identity, now)
+        return since + settle_s
+
+    def forget(self, names: set[str]) -> None:
+        """Drop every name that is not among `names`."""
+        self._since = {name: known for name, known in self._since.items() if name in names}

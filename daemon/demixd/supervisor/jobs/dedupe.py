@@ -11,7 +11,7 @@ from demixd.protocol.job import Job
 from demixd.protocol.result_names import MANIFEST, folder_name, template_of
 from demixd.protocol.status import Manifest
 from demixd.spool import documents
-from demixd.spool.tree import open_file
+from demixd.spool.files import open_file
 
 ENGINE = 2
 """Goes up with every change of ours after which the same song would get other stems."""

@@ -18,11 +18,12 @@ from typing import Any
 
 import msgspec
 
-from demixd.audio.pcm import Track
 from demixd.protocol.identity import Identity
-from demixd.protocol.job import FINAL, Job, Options, Output, OutputFile, Stage, State
+from demixd.protocol.job import FINAL, Job, Output, OutputFile, Stage, State
+from demixd.protocol.options import Options
 from demixd.protocol.result_names import MANIFEST
 from demixd.protocol.status import Manifest, Sidecar
+from demixd.protocol.track import Track
 from demixd.spool import documents
 from demixd.spool.tree import DAEMON, INBOX, LEDGER, PRIVATE, Spool
 from demixd.supervisor.jobs import dedupe

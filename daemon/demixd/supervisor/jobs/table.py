@@ -16,7 +16,8 @@ import msgspec
 from demixd.protocol import status
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import FINAL, Job, Previous, Stage, State, move
-from demixd.spool.tree import Spool, write_whole
+from demixd.spool.files import write_whole
+from demixd.spool.tree import Spool
 from demixd.supervisor import journal
 from demixd.supervisor.jobs.queue import Line
 from demixd.supervisor.ledger import Ledger

@@ -1,18 +1,16 @@
 """How a job ends: points 7 to 10 of the protocol, each safe to do again after a crash."""
 
 import logging
-from pathlib import Path
 
 import msgspec
 
 from demixd.config import After
-from demixd.protocol.identity import Identity
 from demixd.protocol.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
-from demixd.spool import nofollow
-from demixd.spool.tree import OPTIONS, Spool, companion
+from demixd.spool.tree import Spool
 from demixd.supervisor import trace
 from demixd.supervisor.jobs.table import Jobs
-from demixd.supervisor.runs import originals
+from demixd.supervisor.runs.cancel_file import is_for_a_newer_drop, remove_cancel, standing_cancel
+from demixd.supervisor.runs.originals import put_away
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +61,7 @@ def conclude(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job:
     )
     trace.point("9-original")
     try:
-        left, warning = _put_away(job, spool, after)
+        left, warning = put_away(job, spool, after)
     except OSError as error:
         log.error("%s is between two names, and waits: %s", job.shown, error)
         jobs.parked[job.job_id] = job
@@ -87,81 +85,9 @@ def _answer_cancel(job: Job, jobs: Jobs, spool: Spool) -> Job:
     seen = standing_cancel(job, spool)
     if seen is None:
         return job
-    if _is_for_a_newer_drop(job, seen, spool):
+    if is_for_a_newer_drop(job, seen, spool):
         return job  # the next look sees to it
     job = remove_cancel(job, seen, spool.cancel(job.name), spool)
     if job.cancel is None:
         job = jobs.change(job, job.state, cancel=Cancel(seen_at=jobs.now, result=CancelResult.TOO_LATE))
     return job
-
-
-def _is_for_a_newer_drop(job: Job, cancel: Identity, spool: Spool) -> bool:
-    """Whether the name is that of a new drop by now, and the cancel came after it."""
-    try:
-        song = Identity.of(spool.song(job.name).lstat())
-    except OSError:
-        return False
-    return not song.is_same_drop(job.identity) and cancel.ctime_ns >= song.ctime_ns
-
-
-def standing_cancel(job: Job, spool: Spool) -> Identity | None:
-    """The cancel file of the job's name, if there is one that has not been obeyed before."""
-    try:
-        found = Identity.of(spool.cancel(job.name).lstat())
-    except OSError:
-        return None
-    return None if found == job.cancel_file else found
-
-
-def remove_cancel(job: Job, seen: Identity, path: Path, spool: Spool) -> Job:
-    """Delete an obeyed cancel file. One that cannot be deleted is remembered, so that it is not obeyed again."""
-    try:
-        nofollow.remove_file(spool.inbox, path, follow=True)
-    except OSError as error:
-        is_news = job.cancel_file != seen
-        log.log(logging.WARNING if is_news else logging.DEBUG, "%s cannot be removed: %s", path, error)
-        return msgspec.structs.replace(job, cancel_file=seen)
-    return job
-
-
-def _put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str | None]:
-    """Move, keep or delete the original: what of it stays in the inbox, and a warning where that was not the plan.
-
-    Raises OSError where it can neither be put away nor be given its name back.
-    """
-    if after is After.KEEP:
-        return job.identity, None
-    song, taken = spool.song(job.name), spool.taken(job.name, job.job_id)
-    try:
-        if not originals.take(song, taken, job.identity, spool.inbox):
-            return None, None
-        if job.state is State.DONE and after is After.DELETE:
-            nofollow.remove_file(spool.inbox, taken, follow=True)
-            _take_options(job, spool, None)
-        else:
-            root = spool.done if job.state is State.DONE else spool.failed
-            stored = originals.store(spool.inbox, taken, root, job.name)
-            _take_options(job, spool, stored)
-        return None, None
-    except OSError as error:
-        reason = error.strerror
-        log.warning("%s stays in the inbox: %s", job.shown, error)
-    return originals.put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
-
-
-def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
-    """The option file goes where its song went; newer options are those of a song to come, and stay."""
-    options = spool.options(job.name)
-    try:
-        if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
-            return
-        if stored is None:
-            nofollow.remove_file(spool.inbox, options, follow=True)
-        else:
-            target = stored.with_name(companion(stored.name, OPTIONS))
-            root = spool.done if stored.is_relative_to(spool.done) else spool.failed
-            originals.move(options, target, source_root=spool.inbox, target_root=root)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        log.warning("%s stays in the inbox: %s", options, error)

@@ -1,4 +1,4 @@
-"""Publish: the finished work folder becomes the result by one rename, and the original goes where the policy sends it."""
+"""Originals: what becomes of a song's own file once its job has ended: done/, failed/, kept or deleted."""
 
 import contextlib
 import errno
@@ -6,136 +6,19 @@ import hashlib
 import logging
 import os
 import shutil
-import stat
-import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
+from demixd.config import After
 from demixd.protocol.identity import Identity
-from demixd.protocol.job import StemFile
-from demixd.protocol.result_names import MANIFEST
-from demixd.spool import documents, nofollow
-from demixd.spool.tree import rename_new, sync, sync_folder, sync_open, write_all
+from demixd.protocol.job import Job, State
+from demixd.protocol.result_names import numbered
+from demixd.spool import nofollow
+from demixd.spool.files import rename_new, sync, sync_open, write_all
+from demixd.spool.tree import OPTIONS, Spool, companion
 
 CHUNK = 1 << 20
 
-LONGEST_EXTENSION = 32
-"""Bytes. What stands behind the last dot of a name and is longer belongs to the name, and the number goes behind it."""
-
 log = logging.getLogger(__name__)
-
-
-class _Owner(msgspec.Struct, frozen=True):
-    """All of a manifest that is needed here."""
-
-    job_id: str
-
-
-def free_dir(outbox: Path, song: str, wanted: str) -> str:
-    """Where below the outbox the result of `song` (its path below the inbox) goes: `wanted` in the song's own folder.
-
-    Taken names are numbered. So is a folder on the way that is a result itself, since a result never changes, and what is
-    no folder: a file, or a link that leads who knows where.
-    """
-    place = outbox
-    for raw in song.split("/")[:-1]:
-        part = os.fsencode(raw).decode("utf-8", "replace")  # sidecars can spell it then
-        name, number = part, 1
-        while not _is_way(place / name):
-            number += 1
-            name = numbered(part, number, dot="")
-        place /= name
-    return (place / free_name(place, wanted)).relative_to(outbox).as_posix()
-
-
-def _is_way(folder: Path) -> bool:
-    """Whether a result can lie in `folder`, which may have to be made."""
-    try:
-        return stat.S_ISDIR(folder.lstat().st_mode) and not (folder / MANIFEST).is_file()
-    except FileNotFoundError:
-        return True
-
-
-def free_name(folder: Path, wanted: str) -> str:
-    """`wanted`, or `wanted (2)` and so on where `folder` has it already, compared without case."""
-    taken = {_folded(entry.name) for entry in folder.iterdir()} if folder.is_dir() else set()
-    name, number = wanted, 1
-    while _folded(name) in taken:
-        number += 1
-        name = numbered(wanted, number, dot="")
-    return name
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def numbered(leaf: str, number: int, *, dot: str = ".") -> str:
-    """`Song.flac`, `Song (2).flac`, ...; without a `dot` the whole name is what is numbered. At most 255 bytes."""
-    if number == 1:
-        return leaf
-    stem, found, extension = leaf.rpartition(dot) if dot else (leaf, "", "")
-    if not found or len(os.fsencode(extension)) > LONGEST_EXTENSION:
-        stem, found, extension = leaf, "", ""
-    tail = f" ({number}){found}{extension}"
-    room = 255 - len(os.fsencode(tail))
-    while len(os.fsencode(stem)) > room:
-        stem = stem[:-1]
-    return stem + tail
-
-
-def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | None:
-    """Why what lies in `out` is not what the manifest would say; None where it is, as far as sizes tell."""
-    for file in files:
-        path = out / file.name
-        try:
-            with nofollow.reach(outbox, path.parent) as folder:
-                found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-        except OSError as error:
-            return f"there is no {file.name}: {error.strerror}"
-        if not stat.S_ISREG(found.st_mode) or found.st_size != file.bytes:
-            return f"{file.name} is not the file of {file.bytes} bytes that it says"
-    return None
-
-
-def write_manifest(outbox: Path, out: Path, data: bytes) -> bool:
-    """Write `stems.json` last and make its folder durable; whether the filesystem says that it is. Raises OSError."""
-    with nofollow.reach(outbox, out) as folder:
-        with os.fdopen(nofollow.new_file(folder, MANIFEST), "wb") as file:
-            file.write(data)
-            file.flush()
-            durable = sync(file.fileno())
-        folders = [path for path in out.rglob("*") if path.is_dir() and not path.is_symlink()]
-        return all([*(sync_folder(each) for each in folders), sync_open(folder)]) and durable
-
-
-def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
-    """The one moment that decides; whether it is durable, which a filesystem may refuse to say.
-
-    `FileExistsError` where the name has been taken since it was chosen, `NotADirectoryError` where a folder on the way to
-    it has become something else. An OSError means that nothing was published: what fails after the rename cannot take it
-    back, so it is no error.
-    """
-    place = outbox / target
-    with nofollow.reach(outbox, out.parent) as within, nofollow.reach(outbox, place.parent, make=outbox) as into:
-        if not stat.S_ISDIR(os.stat(out.name, dir_fd=within, follow_symlinks=False).st_mode):
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(out))
-        rename_new(out.name, place.name, within=within, into=into)
-        # The song's folders may be new as well: each of them is a name in the one above it.
-        folders = [folder for folder in place.parent.parents if folder.is_relative_to(outbox)]
-        try:
-            return all([sync_open(into), *(sync_folder(folder) for folder in folders)])
-        except OSError as error:
-            log.warning("%s is published, but the way to it cannot be synced: %s", target, error)
-            return False
-
-
-def is_ours(folder: Path, job_id: str) -> bool:
-    """Whether the result in `folder` is that of this job."""
-    manifest = documents.read(folder / MANIFEST, _Owner)
-    return manifest is not None and manifest.job_id == job_id
 
 
 def take(song: Path, taken: Path, identity: Identity, root: Path | None = None) -> bool:
@@ -270,3 +153,46 @@ def _put(within: int, source: str, into: int, target: str) -> str:
             number += 1
         else:
             return leaf
+
+
+def put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str | None]:
+    """Move, keep or delete the original: what of it stays in the inbox, and a warning where that was not the plan.
+
+    Raises OSError where it can neither be put away nor be given its name back.
+    """
+    if after is After.KEEP:
+        return job.identity, None
+    song, taken = spool.song(job.name), spool.taken(job.name, job.job_id)
+    try:
+        if not take(song, taken, job.identity, spool.inbox):
+            return None, None
+        if job.state is State.DONE and after is After.DELETE:
+            nofollow.remove_file(spool.inbox, taken, follow=True)
+            _take_options(job, spool, None)
+        else:
+            root = spool.done if job.state is State.DONE else spool.failed
+            stored = store(spool.inbox, taken, root, job.name)
+            _take_options(job, spool, stored)
+        return None, None
+    except OSError as error:
+        reason = error.strerror
+        log.warning("%s stays in the inbox: %s", job.shown, error)
+    return put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
+
+
+def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
+    """The option file goes where its song went; newer options are those of a song to come, and stay."""
+    options = spool.options(job.name)
+    try:
+        if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
+            return
+        if stored is None:
+            nofollow.remove_file(spool.inbox, options, follow=True)
+        else:
+            target = stored.with_name(companion(stored.name, OPTIONS))
+            root = spool.done if stored.is_relative_to(spool.done) else spool.failed
+            move(options, target, source_root=spool.inbox, target_root=root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s stays in the inbox: %s", options, error)

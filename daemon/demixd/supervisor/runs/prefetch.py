@@ -8,8 +8,8 @@ import shutil
 
 import msgspec
 
-from demixd.audio.pcm import Track, spool_bytes
 from demixd.protocol.job import Job
+from demixd.protocol.track import Track, pcm_bytes
 from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import snapshot
 from demixd.supervisor.runs.context import Ground
@@ -115,5 +115,5 @@ def has_room(job: Job, ground: Ground) -> bool:
 def _needed(job: Job, track: Track) -> int:
     """Bytes of spools and stems, as large as they can be."""
     rate, channels = MODEL
-    spool = max(spool_bytes(track.frames, track.channels), spool_bytes(int(track.duration_s * rate), channels))
+    spool = max(pcm_bytes(track.frames, track.channels), pcm_bytes(int(track.duration_s * rate), channels))
     return (PARTS + len(job.options.stems)) * spool

@@ -1,19 +1,27 @@
 """Point 6 and what leads to it: the name of the result, its manifest, the last look for a cancel, the rename."""
 
-from collections.abc import Callable
+import errno
+import logging
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 
-from demixd import __version__
 from demixd.protocol import status
-from demixd.protocol.identity import Identity
-from demixd.protocol.job import Job, Output, OutputFile, Stage
-from demixd.protocol.result_names import folder_name
+from demixd.protocol.job import Job, Output, OutputFile, Stage, StemFile
+from demixd.protocol.result_names import MANIFEST, folder_name, numbered
+from demixd.spool import documents, nofollow
+from demixd.spool.files import rename_new, sync, sync_folder, sync_open
 from demixd.spool.tree import Spool
 from demixd.supervisor import trace
 from demixd.supervisor.jobs.table import Jobs
-from demixd.supervisor.runs import ending, originals
+from demixd.version import __version__
 from demixd.worker.messages import Finished
+
+log = logging.getLogger(__name__)
 
 NOT_DURABLE = "best-effort-durability: the outbox's filesystem has no fsync; a power cut may take this result."
 
@@ -23,7 +31,7 @@ TRIES = 100
 
 def prepare(job: Job, made: Finished, jobs: Jobs, spool: Spool) -> Job:
     """Point 5: the manifest is written, everything is durable, and the ledger knows where it will go. Raises OSError."""
-    if not originals.write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
+    if not write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
         job = msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
     files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
     output = Output(dir=chosen_dir(job, spool), files=files)
@@ -44,7 +52,7 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
         if cancelled():
             return msgspec.structs.replace(job, output=None)
         try:
-            durable = originals.rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
+            durable = rename_into_outbox(spool.out(job.job_id), spool.outbox, job.output.dir)
         except (FileExistsError, NotADirectoryError):
             if (tries := tries + 1) == TRIES:
                 raise
@@ -56,18 +64,7 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
 
 def chosen_dir(job: Job, spool: Spool) -> str:
     """Where below the outbox the job's result goes, as things are now."""
-    return originals.free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
-
-
-def is_cancelled(job: Job, jobs: Jobs, spool: Spool) -> bool:
-    """Whether a cancel file that means `job` is there: its own, or the bare one."""
-    if ending.standing_cancel(job, spool) is not None:
-        return True
-    try:
-        everything = Identity.of(spool.cancel_all.lstat())
-    except OSError:
-        return False
-    return everything != jobs.cancelled_all
+    return free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
 
 
 def manifest(job: Job, made: Finished) -> status.Manifest:
@@ -89,3 +86,100 @@ def manifest(job: Job, made: Finished) -> status.Manifest:
         warnings=made.warnings,
         version=__version__,
     )
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    """All of a manifest that is needed here."""
+
+    job_id: str
+
+
+def free_dir(outbox: Path, song: str, wanted: str) -> str:
+    """Where below the outbox the result of `song` (its path below the inbox) goes: `wanted` in the song's own folder.
+
+    Taken names are numbered. So is a folder on the way that is a result itself, since a result never changes, and what is
+    no folder: a file, or a link that leads who knows where.
+    """
+    place = outbox
+    for raw in song.split("/")[:-1]:
+        part = os.fsencode(raw).decode("utf-8", "replace")  # sidecars can spell it then
+        name, number = part, 1
+        while not _is_way(place / name):
+            number += 1
+            name = numbered(part, number, dot="")
+        place /= name
+    return (place / free_name(place, wanted)).relative_to(outbox).as_posix()
+
+
+def _is_way(folder: Path) -> bool:
+    """Whether a result can lie in `folder`, which may have to be made."""
+    try:
+        return stat.S_ISDIR(folder.lstat().st_mode) and not (folder / MANIFEST).is_file()
+    except FileNotFoundError:
+        return True
+
+
+def free_name(folder: Path, wanted: str) -> str:
+    """`wanted`, or `wanted (2)` and so on where `folder` has it already, compared without case."""
+    taken = {_folded(entry.name) for entry in folder.iterdir()} if folder.is_dir() else set()
+    name, number = wanted, 1
+    while _folded(name) in taken:
+        number += 1
+        name = numbered(wanted, number, dot="")
+    return name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | None:
+    """Why what lies in `out` is not what the manifest would say; None where it is, as far as sizes tell."""
+    for file in files:
+        path = out / file.name
+        try:
+            with nofollow.reach(outbox, path.parent) as folder:
+                found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            return f"there is no {file.name}: {error.strerror}"
+        if not stat.S_ISREG(found.st_mode) or found.st_size != file.bytes:
+            return f"{file.name} is not the file of {file.bytes} bytes that it says"
+    return None
+
+
+def write_manifest(outbox: Path, out: Path, data: bytes) -> bool:
+    """Write `stems.json` last and make its folder durable; whether the filesystem says that it is. Raises OSError."""
+    with nofollow.reach(outbox, out) as folder:
+        with os.fdopen(nofollow.new_file(folder, MANIFEST), "wb") as file:
+            file.write(data)
+            file.flush()
+            durable = sync(file.fileno())
+        folders = [path for path in out.rglob("*") if path.is_dir() and not path.is_symlink()]
+        return all([*(sync_folder(each) for each in folders), sync_open(folder)]) and durable
+
+
+def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
+    """The one moment that decides; whether it is durable, which a filesystem may refuse to say.
+
+    `FileExistsError` where the name has been taken since it was chosen, `NotADirectoryError` where a folder on the way to
+    it has become something else. An OSError means that nothing was published: what fails after the rename cannot take it
+    back, so it is no error.
+    """
+    place = outbox / target
+    with nofollow.reach(outbox, out.parent) as within, nofollow.reach(outbox, place.parent, make=outbox) as into:
+        if not stat.S_ISDIR(os.stat(out.name, dir_fd=within, follow_symlinks=False).st_mode):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(out))
+        rename_new(out.name, place.name, within=within, into=into)
+        # The song's folders may be new as well: each of them is a name in the one above it.
+        folders = [folder for folder in place.parent.parents if folder.is_relative_to(outbox)]
+        try:
+            return all([sync_open(into), *(sync_folder(folder) for folder in folders)])
+        except OSError as error:
+            log.warning("%s is published, but the way to it cannot be synced: %s", target, error)
+            return False
+
+
+def is_ours(folder: Path, job_id: str) -> bool:
+    """Whether the result in `folder` is that of this job."""
+    manifest = documents.read(folder / MANIFEST, _Owner)
+    return manifest is not None and manifest.job_id == job_id

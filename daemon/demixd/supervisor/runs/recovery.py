@@ -11,8 +11,9 @@ from demixd.protocol.job import Error, Job, Reason, Stage, State, move
 from demixd.spool import nofollow
 from demixd.spool.tree import Spool
 from demixd.supervisor.jobs.table import Jobs, previous
-from demixd.supervisor.runs import ending, originals
-from demixd.supervisor.runs.publish import is_cancelled, put_out
+from demixd.supervisor.runs import ending, publish
+from demixd.supervisor.runs.cancel_file import is_cancelled
+from demixd.supervisor.runs.publish import put_out
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job | None:
     """Its files are complete and durable: it was published, or it will be now. None where it has to be done again."""
     assert job.output is not None
     is_gone = not nofollow.is_there(spool.out(job.job_id), in_doubt=True)
-    published = is_gone or originals.is_ours(spool.outbox / job.output.dir, job.job_id)
+    published = is_gone or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
     if not published:
         try:
             job = put_out(job, jobs, spool, cancelled=lambda: is_cancelled(job, jobs, spool))

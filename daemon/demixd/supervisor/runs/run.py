@@ -17,8 +17,7 @@ from demixd.protocol.job import Error, Job, Progress, Reason, Stage, State, Step
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
-from demixd.supervisor.runs import originals, outcomes
-from demixd.supervisor.runs import publish as publishing
+from demixd.supervisor.runs import cancel_file, outcomes, publish
 from demixd.supervisor.runs.context import Ground
 from demixd.supervisor.runs.disk_thread import Capture, ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.prefetch import Ahead
@@ -240,7 +239,7 @@ class Flight:
             return None
         why = doubt_of(message, self.job, is_stopped=self.cancelled_at is not None)
         if why is None and isinstance(message, Finished) and not self._is_away():
-            why = originals.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.files)
+            why = publish.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.files)
         if why is None:
             self._obey(message)
         return why
@@ -296,8 +295,8 @@ class Flight:
         )
         trace.point("5-publishing")
         try:
-            job = self.job = publishing.prepare(job, made, self._jobs, self._spool)
-            job = self.job = publishing.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
+            job = self.job = publish.prepare(job, made, self._jobs, self._spool)
+            job = self.job = publish.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
         except OSError as error:
             self.job = msgspec.structs.replace(job, output=None)
             self._leave(outcomes.on_obstacle, error)
@@ -312,7 +311,7 @@ class Flight:
 
     def sees_cancel(self) -> bool:
         """Whether a cancel file for the job is there."""
-        return self.cancelled_at is not None or publishing.is_cancelled(self.job, self._jobs, self._spool)
+        return self.cancelled_at is not None or cancel_file.is_cancelled(self.job, self._jobs, self._spool)
 
     def cancel(self, now: float) -> None:
         """Stop; once is enough."""

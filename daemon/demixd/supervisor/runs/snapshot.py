@@ -15,8 +15,8 @@ import msgspec
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Reason
 from demixd.spool import nofollow
+from demixd.spool.files import write_all
 from demixd.spool.leases import writer_of
-from demixd.spool.tree import write_all
 
 CHUNK = 1 << 20
 

@@ -15,7 +15,8 @@ import msgspec
 
 from demixd.config import Config
 from demixd.engine.models.catalog import Demand
-from demixd.protocol.job import EngineFacts, Error, Options, Tick
+from demixd.protocol.job import EngineFacts, Error, Tick
+from demixd.protocol.options import Options
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
 from demixd.supervisor.workers.process import Died, Handle, Said

@@ -4,9 +4,9 @@ The worker has codecs and a driver in its process, and whatever they do to its m
 says is believed that would not be possible: a rate of 0 is divided by, a name with `..` leads out of the work folder.
 """
 
-from demixd.audio.pcm import RATES, Track
 from demixd.protocol.job import Job, StemFile, Tick
 from demixd.protocol.result_names import MANIFEST, ONE_FILE
+from demixd.protocol.track import RATES, Track
 from demixd.worker.messages import Decoded, Finished, FromWorker, Progressed, Stopped
 
 LARGEST = 1 << 53
