@@ -16,7 +16,7 @@ from daemons import PATIENCE_S
 from demixd.errors import Code
 from demixd.protocol.job import Error
 from demixd.supervisor.workers import manager, process
-from demixd.supervisor.workers.process import Died, Handle, Said
+from demixd.supervisor.workers.process import Died, Said, WorkerProcess
 from demixd.worker.messages import Forget, Prepare, Prepared
 from mutants import burdens, mutants, originals
 
@@ -43,7 +43,7 @@ class Decoder:
 
     def _start(self) -> None:
         self.said: queue.SimpleQueue[Said | Died] = queue.SimpleQueue()
-        self.handle = Handle(self.said.put)
+        self.handle = WorkerProcess(self.said.put)
 
     def decode(self, data: bytes) -> Error | None:
         """What came of it; None for a song."""

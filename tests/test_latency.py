@@ -19,7 +19,7 @@ from demixd.cli.bench import weights
 from demixd.cli.bench.models import RANDOM
 from demixd.engine.openvino import runtime
 from demixd.protocol.options import Defaults
-from demixd.supervisor.workers.process import Died, Handle, Said
+from demixd.supervisor.workers.process import Died, Said, WorkerProcess
 from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Warm
 
 STOP_S = 1.0
@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, folder: Path, device: str) -> None:
         self.folder = folder
         self.said: queue.SimpleQueue[Said | Died] = queue.SimpleQueue()
-        self.handle = Handle(self.said.put)
+        self.handle = WorkerProcess(self.said.put)
         self.handle.send(
             Warm(
                 model=RANDOM,

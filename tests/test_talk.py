@@ -12,7 +12,7 @@ import pytest
 
 from daemons import PATIENCE_S, Daemon, below, make_song
 from demixd.supervisor.workers import process
-from demixd.supervisor.workers.process import LONGEST, UNHEARD, Died, Handle, Said
+from demixd.supervisor.workers.process import LONGEST, UNHEARD, Died, Said, WorkerProcess
 from demixd.supervisor.workers.validate import doubt
 
 ERROR = {"code": "bad-audio", "message": "", "detail": None, "retryable": False}
@@ -120,7 +120,7 @@ def heard_from(program: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int
     """How many messages a process says, and how its death is told."""
     monkeypatch.setattr(process, "PROGRAM", program)
     said: queue.SimpleQueue[Said | Died] = queue.SimpleQueue()
-    one, count = Handle(said.put), 0
+    one, count = WorkerProcess(said.put), 0
     try:
         while isinstance(event := said.get(timeout=PATIENCE_S), Said):
             assert doubt(event.message) is None
@@ -169,7 +169,7 @@ def test_a_flood_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens: no more than so many lines are taken from a worker, and it can be ended all the same."""
     monkeypatch.setattr(process, "PROGRAM", ["sh", "-c", f"while :; do echo '{GOOD[0].decode().strip()}'; done"])
     said: queue.SimpleQueue[Said | Died] = queue.SimpleQueue()
-    one = Handle(said.put)
+    one = WorkerProcess(said.put)
     for _ in range(UNHEARD):
         said.get(timeout=PATIENCE_S)
     with pytest.raises(queue.Empty):

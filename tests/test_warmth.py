@@ -17,7 +17,7 @@ from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
-from demixd.supervisor.workers.manager import GPU_RETRY_S, Have, Keeper
+from demixd.supervisor.workers.manager import GPU_RETRY_S, Have, WorkerManager
 from demixd.supervisor.workers.process import Died, Said
 from demixd.worker import warm as warming
 from demixd.worker.messages import Ready, Warm
@@ -107,8 +107,8 @@ class Worker:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **model: Any) -> None:
         self.sent: list[Any] = []
         self.started = 0
-        monkeypatch.setattr("demixd.supervisor.workers.manager.Handle", self._start)
-        self.keeper = Keeper(config.Config(model=config.Model(**model)), lambda _: None)
+        monkeypatch.setattr("demixd.supervisor.workers.manager.WorkerProcess", self._start)
+        self.keeper = WorkerManager(config.Config(model=config.Model(**model)), lambda _: None)
 
     def _start(self, _post: Any) -> "Worker":
         self.started += 1

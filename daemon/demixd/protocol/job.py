@@ -210,7 +210,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     stage: Stage = Stage.SEEN
     attempt: int = 0
-    alone: bool = False
+    runs_alone: bool = False
     """Whether it is tried again with no other song beside it: something died with it, and it or the other was the cause."""
     priority: int = 0
     ready_at: float = 0.0
@@ -232,7 +232,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     previous: Previous | None = None
     next: str | None = None
     """The job of a newer drop of this name, which waits for the end of this one."""
-    left: Identity | None = None
+    kept: Identity | None = None
     """The original as it was left in the inbox, by policy or because it could not be moved; null once it is gone."""
     cancel_file: Identity | None = None
     """A cancel file that means nothing to it: it was for the job before, or has been obeyed and cannot be removed."""

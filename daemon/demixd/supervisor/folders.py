@@ -30,7 +30,7 @@ class _Known(msgspec.Struct, frozen=True):
     inode: int
 
 
-class Places:
+class Folders:
     """The folders of one daemon, by what the configuration calls them."""
 
     def __init__(self, spool: Spool, ledger: Ledger) -> None:

@@ -24,23 +24,23 @@ from demixd.spool.leases import survive_lease_breaks
 from demixd.spool.mounts import Root
 from demixd.spool.tree import DAEMON, Spool
 from demixd.supervisor import journal, notify
-from demixd.supervisor.folders import Places
+from demixd.supervisor.folders import Folders
 from demixd.supervisor.inbox.cancels import Cancels
 from demixd.supervisor.inbox.intake import Intake
 from demixd.supervisor.inbox.leftovers import Leftovers
 from demixd.supervisor.inbox.readiness import Trust
 from demixd.supervisor.inbox.recheck import Recheck
 from demixd.supervisor.inbox.scan import NOTHING, Listing, scan
-from demixd.supervisor.inbox.watch import Waker
+from demixd.supervisor.inbox.watch import InboxWatch
 from demixd.supervisor.jobs import rebuild, retention
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.locks import Locks
 from demixd.supervisor.runs import ending
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.recovery import recover
 from demixd.supervisor.runs.runner import Runner
-from demixd.supervisor.runs.scheduler import Turns
-from demixd.supervisor.workers.manager import Keeper
+from demixd.supervisor.runs.scheduler import Scheduler
+from demixd.supervisor.workers.manager import WorkerManager
 from demixd.supervisor.workers.process import Died, Said
 from demixd.version import __version__
 from demixd.worker.messages import Ready, Unready
@@ -133,24 +133,24 @@ class Service:
         survive_lease_breaks()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self.jobs = Jobs(self.spool, self.ledger, self.facts, time.time)
-        self.places = Places(self.spool, self.ledger)
-        self.jobs.device = lambda: self.keeper.engine.device if self.keeper.engine else None
-        self.jobs.breathe = lambda: self.live(time.monotonic())
-        self.jobs.is_away = self.places.are_away_for
+        self.jobs = JobTable(self.spool, self.ledger, self.facts, time.time)
+        self.folders = Folders(self.spool, self.ledger)
+        self.jobs.device = lambda: self.workers.engine.device if self.workers.engine else None
+        self.jobs.keep_alive = lambda: self.live(time.monotonic())
+        self.jobs.is_away = self.folders.are_away_for
         self.trust = Trust()
         self.recheck = Recheck(self.spool.inbox, self._wake)
-        self.keeper = Keeper(self.config, self.mailbox.put)
-        self.runner = Runner(self.config, self.spool, self.jobs, self.places, self.keeper, self.mailbox.put)
-        self.intake = Intake(self.config, self.spool, self.jobs, self.places, self.trust, self.recheck)
+        self.workers = WorkerManager(self.config, self.mailbox.put)
+        self.runner = Runner(self.config, self.spool, self.jobs, self.folders, self.workers, self.mailbox.put)
+        self.intake = Intake(self.config, self.spool, self.jobs, self.folders, self.trust, self.recheck)
         self.cancels = Cancels(self.config, self.spool, self.jobs, self.runner)
         self.leftovers = Leftovers(self.spool, self.jobs)
         self.calendar = retention.Calendar(self.ledger)
-        self.waker = Waker(self.spool.inbox, self._wake)
-        self._told_watch = self.waker.status
-        self.turns = Turns(self.jobs, self.runner, self.keeper, self.places)
+        self.watch = InboxWatch(self.spool.inbox, self._wake)
+        self._told_watch = self.watch.status
+        self.scheduler = Scheduler(self.jobs, self.runner, self.workers, self.folders)
         self.ledger.in_trouble = self._hold
-        self.keeper.tick(time.monotonic(), busy=False)
+        self.workers.tick(time.monotonic(), busy=False)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A terminal that is closed takes what runs in it along; nobody asks for another configuration so.
@@ -188,15 +188,15 @@ class Service:
         if self.state == "stopping":
             return
         now = time.monotonic()
-        if self.keeper.is_outdated and not self.runner.in_flight:
-            self.keeper.renew(now)
-        self.keeper.tick(now, busy=bool(self.runner.in_flight or self.jobs.queue_length))
+        if self.workers.is_outdated and not self.runner.in_flight:
+            self.workers.renew(now)
+        self.workers.tick(now, busy=bool(self.runner.in_flight or self.jobs.queue_length))
         self.runner.tick(now)
         self.find_places(now)
         if self._open:
             self.look(now)
-            if self._missing == self.places.missing.keys():  # what has come back since is not locked yet
-                self.turns.begin(now)
+            if self._missing == self.folders.missing.keys():  # what has come back since is not locked yet
+                self.scheduler.begin(now)
         self.tell(now)
 
     def _sleep(self) -> float:
@@ -213,11 +213,11 @@ class Service:
                 self.state = "stopping"
             case Reload():
                 self.reload(now)
-            case Said() if self.keeper.hear(event, now):
+            case Said() if self.workers.hear(event, now):
                 self.runner.on_message(event.message)
                 if isinstance(event.message, Ready | Unready):
                     self._due["heartbeat"] = 0.0
-            case Died() if self.keeper.bury(event, now):
+            case Died() if self.workers.bury(event, now):
                 self.runner.on_death(event.how)
             case SnapshotTaken():
                 self.runner.on_snapshot(event)
@@ -235,20 +235,20 @@ class Service:
         except ConfigError as error:
             log.error("The configuration was not read again, the old one stays: %s", error)
         else:
-            self._go_by(fresh, now)
+            self._reconfigure(fresh, now)
             log.info("the configuration was read again")
         if self._announced:
             notify.send("READY=1")
             self._due["heartbeat"] = 0.0
 
-    def _go_by(self, config: Config, now: float) -> None:
+    def _reconfigure(self, config: Config, now: float) -> None:
         """Songs in flight end as they have begun, and songs in the queue keep their options."""
         self.config = config
         journal.set_level(config.log.level)
-        self.keeper.go_by(config, now)
-        self.runner.go_by(config)
-        self.intake.go_by(config)
-        self.cancels.go_by(config)
+        self.workers.reconfigure(config, now)
+        self.runner.reconfigure(config)
+        self.intake.reconfigure(config)
+        self.cancels.reconfigure(config)
         self._wanted, self._is_settled = True, False
 
     def find_places(self, now: float) -> None:
@@ -256,10 +256,10 @@ class Service:
         if now < self._due["places"]:
             return
         self._due["places"] = now + min(PLACES_S, self.config.inbox.scan_interval)
-        self.places.look()
-        before, self._missing = self._missing, frozenset(self.places.missing)
-        if self.places.root != self._root:
-            self._root = self.places.root
+        self.folders.look()
+        before, self._missing = self._missing, frozenset(self.folders.missing)
+        if self.folders.root != self._root:
+            self._root = self.folders.root
             self.trust.renew(self.spool.inbox)
             self._listing, self._is_settled, self._wanted = NOTHING, False, True
         self._watch()
@@ -274,18 +274,18 @@ class Service:
             self._open_up()
         elif before or are_new:
             self._come_back()
-        self.spool.tidy(self.runner.at_work | self.jobs.parked.keys())
+        self.spool.tidy(self.runner.at_work | self.jobs.unfinished_ends.keys())
 
     def _watch(self) -> None:
         """See whether events still come."""
-        self.waker.check(self.config.inbox.watch, self.places.root, self.trust.mount)
+        self.watch.check(self.config.inbox.watch, self.folders.root, self.trust.mount)
 
     def _lock(self, before: frozenset[str], now: float) -> bool:
         """Lock what is there; whether it is another folder than before. `locks` are missing where that cannot be."""
         are_new = are_ours = False
         self._unlocked = ()
         try:
-            are_new = self.locks.take(*self.places.lockable)
+            are_new = self.locks.take(*self.folders.lockable)
             are_ours = self.locks.judge_rival(now)
         except OSError as error:
             self._unlocked = (
@@ -308,7 +308,7 @@ class Service:
 
     def _come_back(self) -> None:
         """What was away is there again: what could not be shown or finished is."""
-        self.jobs.show_all()
+        self.jobs.write_sidecars()
         self.leftovers.forget()
         self.spool.doubt()
         self._wanted, self._is_settled = True, False
@@ -341,21 +341,21 @@ class Service:
     def _serve(self, listing: Listing, now: float) -> None:
         """Bring everything up to what lies in the inbox."""
         self.intake.look(listing, now)
-        for job in list(self.jobs.parked.values()):
-            if not self.places.are_away_for(job.name):
+        for job in list(self.jobs.unfinished_ends.values()):
+            if not self.folders.are_away_for(job.name):
                 ending.conclude(job, self.jobs, self.spool, self.config.inbox.after)
         told = self.cancels.look(listing, self.intake.fresh, now)
         self.leftovers.look(listing, told)
-        self._is_settled = not (self.jobs.active or self.jobs.behind or listing.cancels) and self.intake.is_settled
+        self._is_settled = not (self.jobs.active or self.jobs.successors or listing.cancels) and self.intake.is_settled
 
     def _list(self, now: float, *, by_name: bool) -> bool:
         """See what lies in the inbox; False where it cannot be read, or became another folder meanwhile."""
-        self.places.look()
-        root = self.places.root
+        self.folders.look()
+        root = self.folders.root
         self._watch()
-        if "inbox" in self.places.missing:
+        if "inbox" in self.folders.missing:
             return False
-        by_name = by_name and self.waker.tells_all()
+        by_name = by_name and self.watch.tells_all()
         if not by_name:
             self._due["full"] = now + FULL_S
         try:
@@ -366,25 +366,25 @@ class Service:
             self._warnings = (f"The inbox {self.spool.inbox} cannot be read: {error.strerror}.",)
             return False
         self._warnings = ()
-        self.places.look()
-        if self.places.root != root:
+        self.folders.look()
+        if self.folders.root != root:
             return False
         self._listing = listing
-        if not self.waker.compare(listing.folders, now):
+        if not self.watch.compare(listing.folders, now):
             self._due["scan"] = min(self._due["scan"], now + DOUBT_S)
         return True
 
     def tell(self, now: float) -> None:
         """Once what can be done is done: READY."""
-        if not self._announced and self.keeper.is_settled and (self._open or self.places.missing):
+        if not self._announced and self.workers.is_settled and (self._open or self.folders.missing):
             self._announced = True
             notify.send("READY=1")
             self._due["heartbeat"] = 0.0
         if self._announced and self._open and self.state == "warming":
             self.state = "ready"
             self._due["heartbeat"] = 0.0
-        if self.waker.status != self._told_watch:
-            self._told_watch = self.waker.status
+        if self.watch.status != self._told_watch:
+            self._told_watch = self.watch.status
             self._due["heartbeat"] = 0.0
         self.live(now)
 
@@ -407,18 +407,18 @@ class Service:
             interval_s=self.config.status.heartbeat_s,
             state=self.state,
             pid=os.getpid(),
-            worker=self.keeper.status,
+            worker=self.workers.status,
             running=in_flight[0] if in_flight else None,
             in_flight=in_flight,
             queue=tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in queued),
-            watch=self.waker.status,
+            watch=self.watch.status,
             counts=self.jobs.counts,
-            warnings=(*self._trouble, *self._unlocked, *self.places.warnings, *self._warnings, *self.trust.warnings),
+            warnings=(*self._trouble, *self._unlocked, *self.folders.warnings, *self._warnings, *self.trust.warnings),
             version=__version__,
             daemon=self.facts,
             updated_at=self.jobs.now,
         )
-        if "status" not in self.places.missing and self.locks.holds("status") and self.locks.rival is None:
+        if "status" not in self.folders.missing and self.locks.holds("status") and self.locks.rival is None:
             self.jobs.write(self.spool.status / DAEMON, document)
         notify.send(f"STATUS={self._doing()}; {len(queued)} waiting")
 
@@ -427,30 +427,30 @@ class Service:
             return (*self._trouble, *self._unlocked)[0]
         if self.locks.rival is not None:
             return f"waiting to see whether {self.locks.rival} still uses {self.spool.status}"
-        if self.places.missing:
-            return next(iter(self.places.missing.values()))
+        if self.folders.missing:
+            return next(iter(self.folders.missing.values()))
         running = self.runner.in_flight
         if running:
             return "; ".join(f"{job.shown}: {job.message}" for job in running)
-        return self.keeper.message or self.keeper.state
+        return self.workers.message or self.workers.state
 
     # ---- shutdown
 
     def break_off(self) -> None:
         """End as by a crash: whatever is not in the ledger yet is for the next start to find out, which knows how."""
-        self.keeper.close()
+        self.workers.close()
         self.runner.abandon()
         self.recheck.stop()
-        self.waker.close()
+        self.watch.close()
 
     def shut_down(self) -> None:
         """Stop within seconds: the songs in flight wait again, the worker ends."""
         self.state = "stopping"
         notify.send("STOPPING=1")
-        self.keeper.close()
+        self.workers.close()
         self.runner.give_back()
         self.recheck.stop()
-        self.waker.close()
+        self.watch.close()
         self.beat()
         self.ledger.close()
         self.locks.release()

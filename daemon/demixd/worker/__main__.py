@@ -1,4 +1,4 @@
-"""The worker: `python -m demixd.worker` reads orders from standard input and answers on standard output, a line each.
+"""The worker: `python -m demixd.worker` reads dispatcher from standard input and answers on standard output, a line each.
 
     {"type": "warm", "model": "demo", "device": "auto", "models": "/tmp", "repo": null, "allow_pickle": false}
 
@@ -20,8 +20,8 @@ from demixd.child_process import end_with_parent
 from demixd.errors import Code, DeviceLostError, StopProcessingError, disk_error
 from demixd.protocol.job import Error, Step, Tick
 from demixd.spool.tree import pin
-from demixd.worker.channel import Voice, described
-from demixd.worker.dispatch import Orders
+from demixd.worker.channel import Channel, described
+from demixd.worker.dispatch import Dispatcher
 from demixd.worker.messages import (
     Began,
     Decoded,
@@ -37,11 +37,11 @@ from demixd.worker.messages import (
 )
 
 if TYPE_CHECKING:
-    # torch takes seconds to import: orders are heard first, and `_warm` brings it.
+    # torch takes seconds to import: dispatcher are heard first, and `_warm` brings it.
     from demixd.engine.engine import Engine
     from demixd.pipeline import song as pipeline
     from demixd.spool.nofollow import Pin
-    from demixd.worker.tuning import Idle
+    from demixd.worker.tuning import Tuning
 
 log = logging.getLogger("demixd.worker")
 
@@ -60,44 +60,44 @@ def main() -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches both; the supervisor decides.
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
-    voice = Voice()
-    orders = Orders(voice)
-    threading.Thread(target=_finish, args=(orders,), name="finish", daemon=True).start()
+    channel = Channel()
+    dispatcher = Dispatcher(channel)
+    threading.Thread(target=_finish, args=(dispatcher,), name="finish", daemon=True).start()
     warm: _WarmModel | None = None
     while True:
         if warm is not None:
-            warm.pass_the_time(orders)
-        order = orders.work.take()
+            warm.pass_the_time(dispatcher)
+        order = dispatcher.work.take()
         if isinstance(order, Warm):
-            warm = _warm(order, voice, warm)
+            warm = _warm(order, channel, warm)
         elif warm is not None:
-            warm.idle.pause()
-            _separate(order, warm.engine, voice, orders)
+            warm.tuning.pause()
+            _separate(order, warm.engine, channel, dispatcher)
         else:
             error = Error(code=Code.INTERNAL_ERROR, message="The worker was given a song before a model.")
-            voice.say(Failed(job_id=order.job_id, error=error, timing={}))
+            channel.send(Failed(job_id=order.job_id, error=error, timing={}))
 
 
 class _WarmModel:
     """The engine, and what is done for it between songs."""
 
-    def __init__(self, engine: "Engine", idle: "Idle", voice: Voice, seconds: float) -> None:
+    def __init__(self, engine: "Engine", tuning: "Tuning", channel: Channel, seconds: float) -> None:
         self.engine = engine
-        self.idle = idle
-        self._voice = voice
+        self.tuning = tuning
+        self._channel = channel
         self._seconds = seconds
         self._say()
 
-    def pass_the_time(self, orders: Orders) -> None:
+    def pass_the_time(self, dispatcher: Dispatcher) -> None:
         """Until there is an order, or nothing left to do but wait for one."""
-        while self.idle.is_improving and not orders.work.wait(LOOK_S):
-            self.engine = self.idle.step(self.engine, lambda: not orders.work.is_empty)
-            if not self.idle.is_improving:
+        while self.tuning.is_improving and not dispatcher.work.wait(LOOK_S):
+            self.engine = self.tuning.step(self.engine, lambda: not dispatcher.work.is_empty)
+            if not self.tuning.is_improving:
                 self._say()
 
     def _say(self) -> None:
         engine = self.engine
-        self._voice.say(
+        self._channel.send(
             Ready(
                 engine=engine.facts,
                 sources=tuple(engine.sources),
@@ -105,42 +105,42 @@ class _WarmModel:
                 batch=engine.batch,
                 gpu_peak_bytes=engine.gpu_peak_bytes,
                 on_stand_in=engine.on_stand_in,
-                improving=self.idle.is_improving,
+                improving=self.tuning.is_improving,
             )
         )
 
 
-def _warm(order: Warm, voice: Voice, before: _WarmModel | None) -> _WarmModel | None:
+def _warm(order: Warm, channel: Channel, before: _WarmModel | None) -> _WarmModel | None:
     """The model that is ordered; where it cannot be had, the one that was warm before stays."""
-    from demixd.worker.tuning import Idle
+    from demixd.worker.tuning import Tuning
     from demixd.worker.warm import warm
 
     began = time.monotonic()
     if before is not None:
-        before.idle.pause()
+        before.tuning.pause()
     try:
-        engine = warm(order, lambda text: voice.say(Fetching(message=text)))
-        idle = Idle(order, engine)
+        engine = warm(order, lambda text: channel.send(Fetching(message=text)))
+        tuning = Tuning(order, engine)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the supervisor must know
-        voice.say(Unready(error=described(error)))
+        channel.send(Unready(error=described(error)))
         return before
     if before is not None:
-        before.idle.close()
-    return _WarmModel(engine, idle, voice, round(time.monotonic() - began, 2))
+        before.tuning.close()
+    return _WarmModel(engine, tuning, channel, round(time.monotonic() - began, 2))
 
 
-def _finish(orders: Orders) -> None:
+def _finish(dispatcher: Dispatcher) -> None:
     while True:
-        orders.finishing.take()()
+        dispatcher.finishing.take()()
 
 
-def _separate(order: Separate, engine: "Engine", voice: Voice, orders: Orders) -> None:
+def _separate(order: Separate, engine: "Engine", channel: Channel, dispatcher: Dispatcher) -> None:
     """The model's part of a song, and what it takes for it; the rest is left to the thread that writes stems."""
-    song = _Song(order, voice, orders)
+    song = _Song(order, channel, dispatcher)
 
     def work() -> None:
-        separated = song.separate(engine, orders)
-        orders.finish(order.job_id, lambda: song.attempt(lambda: song.write(separated)))
+        separated = song.separate(engine, dispatcher)
+        dispatcher.finish(order.job_id, lambda: song.attempt(lambda: song.write(separated)))
 
     song.attempt(work)
 
@@ -148,18 +148,18 @@ def _separate(order: Separate, engine: "Engine", voice: Voice, orders: Orders) -
 class _Song:
     """One song in the worker's hands: what to do, whom to tell, and how long it took."""
 
-    def __init__(self, order: Separate, voice: Voice, orders: Orders) -> None:
+    def __init__(self, order: Separate, channel: Channel, dispatcher: Dispatcher) -> None:
         from demixd.pipeline import song as pipeline
 
         self._job_id = job_id = order.job_id
-        self._voice = voice
+        self._channel = channel
         self._timing: dict[str, float] = {}
         self._gpu_peak_bytes: int | None = None
         self._observer = pipeline.Observer(
-            check=lambda: orders.check(job_id),
-            began=lambda step: voice.say(Began(job_id=job_id, step=step)),
-            decoded=lambda track: voice.say(Decoded(job_id=job_id, track=track)),
-            progressed=_Teller(job_id, voice).progressed,
+            check=lambda: dispatcher.check(job_id),
+            began=lambda step: channel.send(Began(job_id=job_id, step=step)),
+            decoded=lambda track: channel.send(Decoded(job_id=job_id, track=track)),
+            progressed=_Teller(job_id, channel).progressed,
         )
         self._ordered = order
         self._pins: tuple[Pin, ...] = ()
@@ -189,14 +189,14 @@ class _Song:
         try:
             work()
         except StopProcessingError:
-            self._voice.say(Stopped(job_id=self._job_id))
+            self._channel.send(Stopped(job_id=self._job_id))
         except DeviceLostError as error:
             log.error("%s This process ends, and another may have it again.", error.message)
             os._exit(LOST_STATUS)
         except Exception as error:  # noqa: BLE001 - the boundary
-            self._voice.say(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
+            self._channel.send(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
 
-    def separate(self, engine: "Engine", orders: Orders) -> "pipeline.Separated":
+    def separate(self, engine: "Engine", dispatcher: Dispatcher) -> "pipeline.Separated":
         from demixd.pipeline import song as pipeline
 
         def progress(fraction: float) -> None:
@@ -204,7 +204,7 @@ class _Song:
 
         self._order = self._hold()
         self._observer.began(Step.DECODE)
-        ahead = orders.ahead.take(self._job_id, self._observer.check, progress)
+        ahead = dispatcher.prefetcher.take(self._job_id, self._observer.check, progress)
         if ahead is None:
             track = pipeline.decode_song(self._order, self._observer, self._timing)
         else:
@@ -218,7 +218,7 @@ class _Song:
         from demixd.pipeline import song as pipeline
 
         result = pipeline.write_stems(self._order, separated, self._observer, self._timing)
-        self._voice.say(
+        self._channel.send(
             Finished(
                 job_id=self._job_id,
                 files=result.files,
@@ -235,9 +235,9 @@ class _Song:
 class _Teller:
     """Progress, not more often than anyone wants to know."""
 
-    def __init__(self, job_id: str, voice: Voice) -> None:
+    def __init__(self, job_id: str, channel: Channel) -> None:
         self._job_id = job_id
-        self._voice = voice
+        self._channel = channel
         self._said: tuple[Step | None, float] = (None, 0.0)
 
     def progressed(self, tick: Tick) -> None:
@@ -246,7 +246,7 @@ class _Teller:
         if tick.segment_s is None and step is tick.step and now < at + PROGRESS_S:
             return
         self._said = (tick.step, now)
-        self._voice.say(Progressed(job_id=self._job_id, at=tick))
+        self._channel.send(Progressed(job_id=self._job_id, at=tick))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ BROKEN_STATUS = 4
 """Exit status of a worker whose line to the supervisor is broken."""
 
 
-class Voice:
+class Channel:
     """Any thread may speak."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Voice:
         self._file: BinaryIO = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
-    def say(self, message: FromWorker) -> None:
+    def send(self, message: FromWorker) -> None:
         """Where nobody can be told any more, the process ends: that tells the supervisor."""
         with self._lock:
             try:

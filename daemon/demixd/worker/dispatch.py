@@ -16,16 +16,16 @@ from typing import Generic, TypeVar
 import msgspec
 
 from demixd.errors import StopProcessingError
-from demixd.worker.channel import BROKEN_STATUS, Voice
+from demixd.worker.channel import BROKEN_STATUS, Channel
 from demixd.worker.messages import Forget, Prepare, Separate, Stop, Stopped, ToWorker, Warm
-from demixd.worker.prefetch import Ahead
+from demixd.worker.prefetch import Prefetcher
 
 log = logging.getLogger("demixd.worker")
 
 Work = TypeVar("Work")
 
 
-class Lane(Generic[Work]):
+class WorkQueue(Generic[Work]):
     """Work that waits for one thread, in order. What waits can be taken back; what was taken cannot."""
 
     def __init__(self) -> None:
@@ -62,16 +62,16 @@ class Lane(Generic[Work]):
             return len(self._waiting) < before
 
 
-class Orders:
+class Dispatcher:
     """The lanes, and the jobs that were stopped."""
 
-    def __init__(self, voice: Voice) -> None:
-        self.work: Lane[Warm | Separate] = Lane()
-        self.finishing: Lane[Callable[[], None]] = Lane()
-        self.ahead = Ahead(voice)
-        self._voice = voice
+    def __init__(self, channel: Channel) -> None:
+        self.work: WorkQueue[Warm | Separate] = WorkQueue()
+        self.finishing: WorkQueue[Callable[[], None]] = WorkQueue()
+        self.prefetcher = Prefetcher(channel)
+        self._channel = channel
         self._stopped: set[str] = set()
-        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        threading.Thread(target=self._listen, name="dispatcher", daemon=True).start()
 
     def check(self, job_id: str) -> None:
         if job_id in self._stopped:
@@ -87,7 +87,7 @@ class Orders:
         try:
             self._obey()
         except (OSError, msgspec.DecodeError) as error:
-            log.error("orders cannot be heard any more: %s", error)
+            log.error("dispatcher cannot be heard any more: %s", error)
             os._exit(BROKEN_STATUS)
         # The supervisor is gone; nobody waits for what is being done.
         os._exit(0)
@@ -98,12 +98,12 @@ class Orders:
             match decoder.decode(line):
                 case Stop(job_id=job_id):
                     self._stopped.add(job_id)
-                    self.ahead.forget(job_id)
+                    self.prefetcher.forget(job_id)
                     self._give_up(job_id)
                 case Prepare() as order:
-                    self.ahead.prepare(order)
+                    self.prefetcher.prepare(order)
                 case Forget(job_id=job_id):
-                    self.ahead.forget(job_id)
+                    self.prefetcher.forget(job_id)
                 case Separate() as order:
                     self.work.put(order.job_id, order)
                 case Warm() as order:
@@ -112,4 +112,4 @@ class Orders:
     def _give_up(self, job_id: str) -> None:
         """Whoever takes it back from its lane answers; where a thread has the job, its next `check` does."""
         if self.work.drop(job_id) or self.finishing.drop(job_id):
-            self._voice.say(Stopped(job_id=job_id))
+            self._channel.send(Stopped(job_id=job_id))

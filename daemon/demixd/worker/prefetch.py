@@ -18,32 +18,32 @@ from demixd.errors import StopProcessingError, disk_error
 from demixd.protocol.job import Error
 from demixd.protocol.track import Track
 from demixd.spool.tree import pin
-from demixd.worker.channel import Voice, described
+from demixd.worker.channel import Channel, described
 from demixd.worker.messages import Prepare, Prepared
 
 LOOK_S = 0.1
 """How often someone who waits for a song looks whether it was stopped."""
 
 
-class Spooled(msgspec.Struct, frozen=True, kw_only=True):
+class Prefetched(msgspec.Struct, frozen=True, kw_only=True):
     """The song's spool is there; it took `seconds`."""
 
     track: Track
     seconds: float
 
 
-class Ahead:
+class Prefetcher:
     """Decodes one song at a time, in the order in which they were ordered."""
 
-    def __init__(self, voice: Voice) -> None:
-        self._voice = voice
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._changed = threading.Condition()
         self._waiting: list[Prepare] = []
         self._busy: Prepare | None = None
         self._unwanted = False
         """Whether the song that is being decoded was forgotten."""
         self._fraction = 0.0
-        self._decoded: dict[str, Spooled] = {}
+        self._decoded: dict[str, Prefetched] = {}
         threading.Thread(target=self._run, name="ahead", daemon=True).start()
 
     def prepare(self, order: Prepare) -> None:
@@ -58,7 +58,7 @@ class Ahead:
             if self._busy is not None and self._busy.job_id == job_id:
                 self._unwanted = True
 
-    def take(self, job_id: str, check: Callable[[], None], progress: Callable[[float], None]) -> Spooled | None:
+    def take(self, job_id: str, check: Callable[[], None], progress: Callable[[float], None]) -> Prefetched | None:
         """The song as it was decoded ahead, or None; while it is being decoded this waits, also for a forgotten one.
 
         Afterwards nobody writes to the song's spool any more. `progress` gets fractions of the song.
@@ -80,13 +80,13 @@ class Ahead:
             made = self._decode(order)
             with self._changed:
                 wanted, self._busy = not self._unwanted, None
-                if wanted and isinstance(made, Spooled):
+                if wanted and isinstance(made, Prefetched):
                     self._decoded[order.job_id] = made
                 self._changed.notify_all()
             if wanted:
-                self._voice.say(Prepared(job_id=order.job_id, error=made if isinstance(made, Error) else None))
+                self._channel.send(Prepared(job_id=order.job_id, error=made if isinstance(made, Error) else None))
 
-    def _decode(self, order: Prepare) -> Spooled | Error | None:
+    def _decode(self, order: Prepare) -> Prefetched | Error | None:
         """None for a song that was forgotten."""
         from demixd.pipeline.decode import decode
 
@@ -107,7 +107,7 @@ class Ahead:
         except Exception as error:  # noqa: BLE001 - whatever it is, the song's own turn will tell
             spool.unlink(missing_ok=True)
             return None if isinstance(error, StopProcessingError) else described(error)
-        return Spooled(track=track, seconds=round(time.monotonic() - began, 3))
+        return Prefetched(track=track, seconds=round(time.monotonic() - began, 3))
 
     def _note(self, fraction: float) -> None:
         self._fraction = fraction

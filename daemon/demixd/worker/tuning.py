@@ -17,7 +17,7 @@ from demixd.worker.messages import Warm
 log = logging.getLogger(__name__)
 
 
-class Idle:
+class Tuning:
     """For one warm engine. `is_improving` until there is nothing left to find out."""
 
     def __init__(self, order: Warm, engine: Engine) -> None:

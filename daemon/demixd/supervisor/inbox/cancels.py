@@ -19,7 +19,7 @@ from demixd.protocol.job import Cancel, CancelResult, Job, State
 from demixd.spool import nofollow
 from demixd.spool.tree import CANCEL, Spool, companion
 from demixd.supervisor.inbox.scan import Listing, Seen
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs import cancel_file, ending
 from demixd.supervisor.runs.runner import Runner
 
@@ -34,15 +34,15 @@ LOOKS = 2
 class Cancels:
     """Carries out the cancel files of each listing."""
 
-    def __init__(self, config: Config, spool: Spool, jobs: Jobs, runner: Runner) -> None:
-        self.go_by(config)
+    def __init__(self, config: Config, spool: Spool, jobs: JobTable, runner: Runner) -> None:
+        self.reconfigure(config)
         self._spool = spool
         self._jobs = jobs
         self._runner = runner
         self._strangers: dict[str, int] = {}
         self._first = True
 
-    def go_by(self, config: Config) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Of another configuration from now on."""
         self._after = config.inbox.after
 
@@ -55,7 +55,7 @@ class Cancels:
         if not listing.cancels:
             self._first, self._strangers = False, {}
             return told
-        known = (*self._jobs.active, *self._jobs.behind, *listing.songs)
+        known = (*self._jobs.active, *self._jobs.successors, *listing.songs)
         names = {companion(name, CANCEL): name for name in known}
         for seen in listing.cancels:
             if seen.name == CANCEL:
@@ -98,17 +98,17 @@ class Cancels:
     def _too_late(self, job: Job, seen: Seen) -> None:
         """The job is over. Say so once; its sidecar is there to be seen."""
         if job.cancel is None:
-            job = self._jobs.amend(
+            job = self._jobs.save(
                 msgspec.structs.replace(job, cancel=Cancel(seen_at=self._jobs.now, result=CancelResult.TOO_LATE))
             )
-            self._jobs.show(job)
+            self._jobs.write_sidecar(job)
         self._forget(job, seen)
 
     def _forget(self, job: Job, seen: Seen) -> None:
         """Take the cancel file away; where that cannot be, note that it means nothing more."""
         kept = cancel_file.remove_cancel(job, seen.identity, self._spool.inbox / seen.name, self._spool)
         if kept != job:
-            self._jobs.amend(kept)
+            self._jobs.save(kept)
 
     def _cancel_all(self, seen: Seen, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
         """The bare `.cancel`. It stays while a running job has not stopped, and does not mean what was dropped since."""
@@ -117,7 +117,7 @@ class Cancels:
         self._runner.cancel_all(now)
         self._jobs.cancelled_all = seen.identity
         spared = False
-        for job in [*self._jobs.behind.values(), *self._jobs.active.values()]:
+        for job in [*self._jobs.successors.values(), *self._jobs.active.values()]:
             song = listing.songs.get(job.name)
             if self._first and song is not None and _is_expired(seen, song):
                 spared = True

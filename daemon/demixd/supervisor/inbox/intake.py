@@ -25,11 +25,11 @@ from demixd.protocol.options import JobOptions
 from demixd.spool import nofollow
 from demixd.spool.leases import writer_has
 from demixd.spool.tree import CANCEL, OPTIONS, Spool, companion
-from demixd.supervisor.folders import Places
+from demixd.supervisor.folders import Folders
 from demixd.supervisor.inbox.readiness import Settling, Trust
 from demixd.supervisor.inbox.recheck import Recheck
 from demixd.supervisor.inbox.scan import Listing, Seen
-from demixd.supervisor.jobs.table import Jobs, previous
+from demixd.supervisor.jobs.table import JobTable, previous
 from demixd.supervisor.runs import ending
 
 log = logging.getLogger(__name__)
@@ -49,12 +49,12 @@ class Intake:
     """Keeps the jobs in step with the songs in the inbox. `now` is monotonic, in seconds."""
 
     def __init__(
-        self, config: Config, spool: Spool, jobs: Jobs, places: Places, trust: Trust, recheck: Recheck
+        self, config: Config, spool: Spool, jobs: JobTable, folders: Folders, trust: Trust, recheck: Recheck
     ) -> None:
-        self.go_by(config)
+        self.reconfigure(config)
         self._spool = spool
         self._jobs = jobs
-        self._places = places
+        self._folders = folders
         self._trust = trust
         self._recheck = recheck
         self._settling = Settling()
@@ -67,7 +67,7 @@ class Intake:
         self._rechecks = False
         """Whether this look has asked for a hash."""
 
-    def go_by(self, config: Config) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Of another configuration from now on."""
         self._config = config
         self._usual = config.options
@@ -87,7 +87,7 @@ class Intake:
                     self.again = now
                     break
         if self._ready:
-            self._jobs.settle(self._ready)
+            self._jobs.save_all(self._ready)
             self._ready = []
         self._miss(listing)
         self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
@@ -95,7 +95,7 @@ class Intake:
     @property
     def is_settled(self) -> bool:
         """Whether another look at the same listing would find nothing more to do."""
-        return self.again == FOREVER and not self._rechecks and not self._places.inbox_is_another
+        return self.again == FOREVER and not self._rechecks and not self._folders.inbox_is_another
 
     def _is_nobodys(self, cancel: Seen) -> bool:
         """Whether a cancel file means all songs, or one that has no job yet."""
@@ -111,14 +111,14 @@ class Intake:
             if len(new) >= at_once:
                 self.again = now
                 break
-            current = self._jobs.behind.get(name) or self._jobs.active.get(name)
+            current = self._jobs.successors.get(name) or self._jobs.active.get(name)
             if current is None:
-                last = self._jobs.left.get(name) or self._jobs.newest(name)
+                last = self._jobs.kept.get(name) or self._jobs.newest(name)
                 if last is None or not self._is_answered(last, seen, now):
                     new.append(self._new(seen, last, cancels))
             elif not _is_its(current, seen):
                 if current.state is State.WAITING:
-                    ending.vanish(current, self._jobs, self._spool, replaced=True)
+                    ending.end_missing(current, self._jobs, self._spool, replaced=True)
                 new.append(self._new(seen, self._jobs.newest(name), cancels))
         self.fresh = {job.job_id for job in new}
         if new:
@@ -126,19 +126,19 @@ class Intake:
 
     def _is_answered(self, last: Job, seen: Seen, now: float) -> bool:
         """Whether the song is the one that the job `last` is over for, left in the inbox since."""
-        if last.left is None:
+        if last.kept is None:
             return False
         grows = last.state is State.CANCELLED and not last.settled
-        if not grows and last.left.is_same_drop(seen.identity):
-            self._jobs.left[seen.name] = last
+        if not grows and last.kept.is_same_drop(seen.identity):
+            self._jobs.kept[seen.name] = last
             return True
-        if grows and last.left.inode == seen.identity.inode:
+        if grows and last.kept.inode == seen.identity.inode:
             # It was cancelled while it was being written: what is written yet belongs to it.
             over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
             settled = over <= now and writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity) is None
-            last = msgspec.structs.replace(last, left=seen.identity, settled=settled)
+            last = msgspec.structs.replace(last, kept=seen.identity, settled=settled)
             # What comes once it has settled is a new drop, also for a daemon that is started in between.
-            self._jobs.left[seen.name] = self._jobs.amend(last) if settled else last
+            self._jobs.kept[seen.name] = self._jobs.save(last) if settled else last
             if not settled:
                 self.again = min(self.again, max(over, now + RECHECK_S))
             return True
@@ -153,7 +153,7 @@ class Intake:
         if sha256 is not None and sha256 != last.sha256:
             return False
         if sha256 is not None:
-            self._jobs.left[seen.name] = self._jobs.amend(msgspec.structs.replace(last, left=seen.identity))
+            self._jobs.kept[seen.name] = self._jobs.save(msgspec.structs.replace(last, kept=seen.identity))
         return True
 
     def _new(self, seen: Seen, last: Job | None, cancels: dict[str, Identity]) -> Job:
@@ -177,18 +177,20 @@ class Intake:
         if not listing.complete:
             return
         waiting = [
-            job for job in (*self._jobs.active.values(), *self._jobs.behind.values()) if job.name not in listing.songs
+            job
+            for job in (*self._jobs.active.values(), *self._jobs.successors.values())
+            if job.name not in listing.songs
         ]
         gone = [job for job in waiting if job.state is State.WAITING]
-        if self._places.inbox_is_another:
+        if self._folders.inbox_is_another:
             # On another device it may be a share that is not mounted: songs that run or have run are there still.
-            if not (waiting if self._places.inbox_is_elsewhere else gone):
-                self._places.trust_inbox()
+            if not (waiting if self._folders.inbox_is_elsewhere else gone):
+                self._folders.trust_inbox()
             return
         for job in gone:
-            ending.vanish(job, self._jobs, self._spool, replaced=False)
-        for name in self._jobs.left.keys() - listing.songs.keys():
-            del self._jobs.left[name]
+            ending.end_missing(job, self._jobs, self._spool, replaced=False)
+        for name in self._jobs.kept.keys() - listing.songs.keys():
+            del self._jobs.kept[name]
 
     # ---- is it ready
 
@@ -203,7 +205,7 @@ class Intake:
                 message = job.message if reason is job.reason else ""
                 # What grows is still coming: its grace begins anew.
                 since = job.truncated_since if seen.identity == job.identity else None
-                self._jobs.change(
+                self._jobs.update(
                     job,
                     State.WAITING,
                     reason=reason,
@@ -276,11 +278,11 @@ class Intake:
             effective = self._config.options_of(job.name, chosen, self._is_known)
             effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
-            job = self._jobs.record(msgspec.structs.replace(job, settled=True), Stage.SEEN)
+            job = self._jobs.commit(msgspec.structs.replace(job, settled=True), Stage.SEEN)
             after = self._config.inbox.after
             ending.end(job, State.FAILED, self._jobs, self._spool, after, error=Error.of(error), message=error.message)
             return
-        ready = self._jobs.change(
+        ready = self._jobs.update(
             job,
             State.WAITING,
             reason=Reason.QUEUED,
@@ -307,5 +309,5 @@ def _is_its(job: Job, seen: Seen) -> bool:
 
 
 def _differs_by_inode(last: Job, seen: Seen) -> bool:
-    left = last.left
+    left = last.kept
     return left is not None and (left.size, left.mtime_ns) == (seen.identity.size, seen.identity.mtime_ns)

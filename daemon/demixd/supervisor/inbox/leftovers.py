@@ -8,13 +8,13 @@ from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import Job, State
 from demixd.spool.tree import INBOX, OPTIONS, Spool, companion
 from demixd.supervisor.inbox.scan import Listing, Seen
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.jobs.table import JobTable
 
 
 class Leftovers:
     """Written where it has changed."""
 
-    def __init__(self, spool: Spool, jobs: Jobs) -> None:
+    def __init__(self, spool: Spool, jobs: JobTable) -> None:
         self._spool = spool
         self._jobs = jobs
         self._entries: tuple[status.InboxEntry, ...] | None = None
@@ -50,7 +50,7 @@ class Leftovers:
         """Whether the option file is, or will be, that of its song's job."""
         if self._jobs.waiting(name) is not None:
             return True
-        job: Job | None = self._jobs.active.get(name) or self._jobs.left.get(name)
+        job: Job | None = self._jobs.active.get(name) or self._jobs.kept.get(name)
         if job is None or job.state is State.WAITING:
             return True
         return job.options_file is not None and job.options_file.is_same_drop(seen.identity)

@@ -51,7 +51,7 @@ class _Lost(logging.Handler):
         self.is_told = self.is_told or "overflow" in record.getMessage()
 
 
-class Waker:
+class InboxWatch:
     """Rings when something in the inbox changes, as long as the kernel can tell. `now` is monotonic, in seconds."""
 
     def __init__(self, inbox: Path, ring: Callable[[], None]) -> None:

@@ -11,12 +11,12 @@ from demixd.protocol.job import Job, State
 Place = tuple[int, float, bytes, str]
 
 
-class Line:
+class JobQueue:
     """The ids of the jobs that are ready, sorted by `Job.order`."""
 
     def __init__(self) -> None:
         self._sorted: list[Place] = []
-        self._places: dict[str, Place] = {}
+        self._folders: dict[str, Place] = {}
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -27,18 +27,18 @@ class Line:
     def put(self, job: Job) -> None:
         """Give `job` the place that it has a right to now, or none."""
         place = (*job.order, job.job_id) if job.state is State.WAITING and job.ready_at else None
-        if place == self._places.get(job.job_id):
+        if place == self._folders.get(job.job_id):
             return
         self.drop(job.job_id)
         if place is not None:
-            self._places[job.job_id] = place
+            self._folders[job.job_id] = place
             insort(self._sorted, place)
 
     def drop(self, job_id: str) -> None:
-        if (place := self._places.pop(job_id, None)) is not None:
+        if (place := self._folders.pop(job_id, None)) is not None:
             del self._sorted[bisect_left(self._sorted, place)]
 
     def position(self, job_id: str) -> int | None:
         """Its place, from 1; None where it is not in the line."""
-        place = self._places.get(job_id)
+        place = self._folders.get(job_id)
         return None if place is None else bisect_left(self._sorted, place) + 1

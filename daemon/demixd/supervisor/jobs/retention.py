@@ -15,7 +15,7 @@ import msgspec
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
 from demixd.spool.tree import Spool
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Calendar:
         return wall - keep_s if wall >= self._noted.believed else None
 
 
-def sweep(spool: Spool, jobs: Jobs, older_than: float) -> int:
+def sweep(spool: Spool, jobs: JobTable, older_than: float) -> int:
     """Remove what was last written before `older_than` (UNIX time); how many. Reads only those files. Raises OSError."""
     removed = 0
     for path, status in list(documents.sidecars(spool.status)):
@@ -81,7 +81,7 @@ def sweep(spool: Spool, jobs: Jobs, older_than: float) -> int:
     return removed
 
 
-def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: Jobs) -> bool:
+def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: JobTable) -> bool:
     """Whether it is one, final, and its song is neither in the inbox nor anybody's job."""
     if sidecar is None or not sidecar.ended:
         return False
@@ -89,7 +89,7 @@ def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: Jobs) -> bool:
         name = os.fsdecode(sidecar.input.raw_name)
     except ValueError:
         return False
-    return name not in jobs.active and name not in jobs.behind and not os.path.lexists(spool.song(name))
+    return name not in jobs.active and name not in jobs.successors and not os.path.lexists(spool.song(name))
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

@@ -19,7 +19,7 @@ from demixd.protocol.job import FINAL, Job, Previous, Stage, State, move
 from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal
-from demixd.supervisor.jobs.queue import Line
+from demixd.supervisor.jobs.queue import JobQueue
 from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def utc(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class Jobs:
+class JobTable:
     """The current jobs of each name. `clock` is the time of day (UNIX seconds)."""
 
     def __init__(self, spool: Spool, ledger: Ledger, daemon: status.DaemonFacts, clock: Callable[[], float]) -> None:
@@ -43,14 +43,14 @@ class Jobs:
         self._count = 0
         self._latest = 0.0
         """The latest `ready_at` of them all."""
-        self._line = Line()
+        self._queue = JobQueue()
         self._by_id: dict[str, Job] = {}
         self.active: dict[str, Job] = {}
-        self.behind: dict[str, Job] = {}
-        self.left: dict[str, Job] = {}
-        self._over_behind: dict[str, Job] = {}
+        self.successors: dict[str, Job] = {}
+        self.kept: dict[str, Job] = {}
+        self._ended_successors: dict[str, Job] = {}
         """Newer drops that ended before the running job of their name; they are shown after it."""
-        self.parked: dict[str, Job] = {}
+        self.unfinished_ends: dict[str, Job] = {}
         """Final jobs, by id, whose end has to wait for a folder that is away."""
         self.is_away: Callable[[str], bool] = lambda _: False
         """Whether a folder of the spool is away just now, or the inbox that had the song of this name."""
@@ -59,7 +59,7 @@ class Jobs:
         value = ledger.fact(CANCELLED_ALL)
         self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
         """The last bare cancel file that was obeyed; it means nothing more."""
-        self.breathe: Callable[[], None] = lambda: None
+        self.keep_alive: Callable[[], None] = lambda: None
         """Called with each sidecar: where thousands are written, or wait for the disk, the heart must not wait for the last."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
@@ -80,12 +80,12 @@ class Jobs:
 
     def waiting(self, name: str) -> Job | None:
         """The job of a name that waits for its song, or for its turn."""
-        job = self.behind.get(name) or self.active.get(name)
+        job = self.successors.get(name) or self.active.get(name)
         return job if job is not None and job.state is State.WAITING else None
 
     def newest(self, name: str) -> Job | None:
         """The current job of a name, else the last one that it had."""
-        return self.behind.get(name) or self.active.get(name) or self._ledger.latest(name)
+        return self.successors.get(name) or self.active.get(name) or self._ledger.latest(name)
 
     def result(self, job: Job) -> Job | None:
         """The newest job that has computed what `job` is to become."""
@@ -93,15 +93,15 @@ class Jobs:
 
     @property
     def queue_length(self) -> int:
-        return len(self._line)
+        return len(self._queue)
 
     def queue(self) -> list[Job]:
         """What waits for its turn, in the order of work."""
-        return list(self.in_line())
+        return list(self.queued())
 
-    def in_line(self) -> Iterator[Job]:
+    def queued(self) -> Iterator[Job]:
         """The same one by one, for whoever needs only the first of ten thousand; nothing may be changed meanwhile."""
-        return (self._by_id[job_id] for job_id in self._line)
+        return (self._by_id[job_id] for job_id in self._queue)
 
     # ---- what becomes of them
 
@@ -110,32 +110,32 @@ class Jobs:
         jobs = list(jobs)
         self._ledger.put(jobs)
         for job in jobs:
-            self.left.pop(job.name, None)
+            self.kept.pop(job.name, None)
             older = self.active.get(job.name)
             if older is None:
                 self._keep(job, self.active)
-                self.show(job)
+                self.write_sidecar(job)
             else:
-                self._keep(job, self.behind)
-                self.change(older, older.state, reason=older.reason, step=older.step)
+                self._keep(job, self.successors)
+                self.update(older, older.state, reason=older.reason, step=older.step)
 
     def recall_newer(self, job: Job) -> bool:
         """Have a newer drop of the name of a former daemon's job, which ended first, shown once that job has; whether one did."""
         newest = self._ledger.latest(job.name)
         if newest is None or newest.job_id == job.job_id or newest.stage is not Stage.FINISHED:
             return False
-        self._over_behind[job.name] = newest
+        self._ended_successors[job.name] = newest
         return True
 
-    def change(self, job: Job, state: State, **changes: object) -> Job:
+    def update(self, job: Job, state: State, **changes: object) -> Job:
         """Move a job along the table and show it. What only the sidecar tells needs no ledger."""
-        newer = self.behind.get(job.name)
+        newer = self.successors.get(job.name)
         if newer is not None and newer.job_id != job.job_id:
             changes["next"] = newer.job_id  # whoever changes the job may not know of it
         moved = move(job, state, at=self.now, **changes)
         self._replace(moved)
         self._log(job, moved)
-        self.show(moved)
+        self.write_sidecar(moved)
         return moved
 
     def _log(self, before: Job, job: Job) -> None:
@@ -151,24 +151,24 @@ class Jobs:
         """What the journal is told of a job besides the sentence."""
         return journal.about(job, device=self.device(), is_new=is_new)
 
-    def record(self, job: Job, stage: Stage) -> Job:
+    def commit(self, job: Job, stage: Stage) -> Job:
         """Promise it: the stage and the job as it is now are on the disk when this returns."""
         promised: Job = msgspec.structs.replace(job, stage=stage)
         self._ledger.put([promised])
         self._replace(promised)
         return promised
 
-    def settle(self, jobs: Iterable[Job]) -> None:
+    def save_all(self, jobs: Iterable[Job]) -> None:
         """Write down which songs have become ready: after a restart they have the same place in the line."""
         self._ledger.put(jobs)
 
-    def amend(self, job: Job) -> Job:
+    def save(self, job: Job) -> Job:
         """Write down what is new about a job, in whatever stage it is; others do not see it by this."""
         self._ledger.put([job])
         if job.job_id in self._by_id:
             self._replace(job)
-        elif job.name in self.left:
-            self.left[job.name] = job
+        elif job.name in self.kept:
+            self.kept[job.name] = job
         return job
 
     def outlive_cancel_all(self, seen: Identity) -> None:
@@ -179,53 +179,53 @@ class Jobs:
         """The job is finished. Its name is free, or that of the newer drop behind it."""
         self.counts[job.state.value] += 1
         self._forget(job)
-        if job.left is not None:
-            self.left[job.name] = job
-        if self._is_behind(job):
-            self._over_behind[job.name] = self.behind.pop(job.name)
+        if job.kept is not None:
+            self.kept[job.name] = job
+        if self._is_successor(job):
+            self._ended_successors[job.name] = self.successors.pop(job.name)
             return
         self.active.pop(job.name, None)
-        if (over := self._over_behind.pop(job.name, None)) is not None:
-            self.show(self.amend(msgspec.structs.replace(over, previous=previous(job))))
-        if (newer := self.behind.pop(job.name, None)) is not None:
-            self.left.pop(job.name, None)
+        if (over := self._ended_successors.pop(job.name, None)) is not None:
+            self.write_sidecar(self.save(msgspec.structs.replace(over, previous=previous(job))))
+        if (newer := self.successors.pop(job.name, None)) is not None:
+            self.kept.pop(job.name, None)
             follows: Job = msgspec.structs.replace(newer, previous=previous(over or job))
             self._ledger.put([follows])
             self._keep(follows, self.active)
-            self.show(follows)
+            self.write_sidecar(follows)
 
-    def _is_behind(self, job: Job) -> bool:
-        return job.name in self.behind and self.behind[job.name].job_id == job.job_id
+    def _is_successor(self, job: Job) -> bool:
+        return job.name in self.successors and self.successors[job.name].job_id == job.job_id
 
     def _keep(self, job: Job, place: dict[str, Job]) -> None:
         place[job.name] = job
         self._latest = max(self._latest, job.ready_at)
         self._by_id[job.job_id] = job
-        self._line.put(job)
+        self._queue.put(job)
 
     def _replace(self, job: Job) -> None:
         """The new value of a job, wherever its old one is."""
-        self._keep(job, self.behind if self._is_behind(job) else self.active)
+        self._keep(job, self.successors if self._is_successor(job) else self.active)
 
     def _forget(self, job: Job) -> None:
-        self._line.drop(job.job_id)
+        self._queue.drop(job.job_id)
         self._by_id.pop(job.job_id, None)
 
     # ---- what others see of them
 
-    def show(self, job: Job) -> bool:
+    def write_sidecar(self, job: Job) -> bool:
         """Write the sidecar, unless it serves an older job still. Whether it is there; the log says why not."""
-        self.breathe()
-        if self._is_behind(job):
+        self.keep_alive()
+        if self._is_successor(job):
             return True
-        position = self._line.position(job.job_id)
+        position = self._queue.position(job.job_id)
         document = status.sidecar(job, seq=self.seq(), position=position, daemon=self._daemon, now=self.now)
         return self.write(self._spool.sidecar(job.name), document, durable=job.state in FINAL)
 
-    def show_all(self) -> None:
+    def write_sidecars(self) -> None:
         """Write every sidecar again: the status folder is another one, or has come back."""
         for job in list(self.active.values()):
-            self.show(job)
+            self.write_sidecar(job)
 
     def write(self, path: Path, document: msgspec.Struct, *, durable: bool = False) -> bool:
         """Whether a status file could be written. One that cannot must not stop the work."""

@@ -9,7 +9,7 @@ from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
 from demixd.spool.tree import Spool
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.jobs.table import JobTable
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def remove_cancel(job: Job, seen: Identity, path: Path, spool: Spool) -> Job:
     return job
 
 
-def is_cancelled(job: Job, jobs: Jobs, spool: Spool) -> bool:
+def is_cancelled(job: Job, jobs: JobTable, spool: Spool) -> bool:
     """Whether a cancel file that means `job` is there: its own, or the bare one."""
     if standing_cancel(job, spool) is not None:
         return True

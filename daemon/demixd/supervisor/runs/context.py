@@ -7,23 +7,23 @@ import msgspec
 from demixd.config import Config
 from demixd.protocol.job import Job
 from demixd.spool.tree import Spool
-from demixd.supervisor.folders import Places
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.folders import Folders
+from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
-from demixd.supervisor.workers.manager import Keeper
+from demixd.supervisor.workers.manager import WorkerManager
 
 
-class Ground(msgspec.Struct, frozen=True, kw_only=True):
+class Context(msgspec.Struct, frozen=True, kw_only=True):
     """`post` takes what happens on other threads to the main loop; `in_flight` gives all jobs in flight, oldest first."""
 
     config: Config
     spool: Spool
-    jobs: Jobs
-    places: Places
-    keeper: Keeper
+    jobs: JobTable
+    folders: Folders
+    workers: WorkerManager
     post: Callable[[SnapshotTaken | ResultChecked], None]
     in_flight: Callable[[], list[Job]]
-    rests: dict[str, float] = {}
+    retry_at: dict[str, float] = {}
     """Until when (monotonic) a job that has hit an obstacle is left alone, by job id."""
 
     def twin(self, job: Job) -> Job | None:

@@ -23,7 +23,7 @@ JOIN_S = 3.0
 class SnapshotTaken(msgspec.Struct, frozen=True):
     """It took `seconds`. A job's snapshot can be taken again after it was given up: `capture` tells whose word this is."""
 
-    capture: "Capture"
+    disk: "DiskThread"
     result: Snapshot | OSError
     seconds: float
 
@@ -31,12 +31,12 @@ class SnapshotTaken(msgspec.Struct, frozen=True):
 class ResultChecked(msgspec.Struct, frozen=True):
     """Whether the result of `earlier` can stand for that of the job."""
 
-    capture: "Capture"
+    disk: "DiskThread"
     earlier: Job
     is_good: bool
 
 
-class Capture:
+class DiskThread:
     """`post` takes what happened to the main loop."""
 
     def __init__(self, spool: Spool, post: Callable[[SnapshotTaken | ResultChecked], None]) -> None:

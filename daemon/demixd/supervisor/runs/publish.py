@@ -17,7 +17,7 @@ from demixd.spool import documents, nofollow
 from demixd.spool.files import rename_new, sync, sync_folder, sync_open
 from demixd.spool.tree import Spool
 from demixd.supervisor import trace
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.jobs.table import JobTable
 from demixd.version import __version__
 from demixd.worker.messages import Finished
 
@@ -29,16 +29,16 @@ TRIES = 100
 """How often a name that was chosen may be gone by the time of the rename: who takes so many does it on purpose."""
 
 
-def prepare(job: Job, made: Finished, jobs: Jobs, spool: Spool) -> Job:
+def prepare(job: Job, made: Finished, jobs: JobTable, spool: Spool) -> Job:
     """Point 5: the manifest is written, everything is durable, and the ledger knows where it will go. Raises OSError."""
     if not write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
         job = msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
     files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
     output = Output(dir=chosen_dir(job, spool), files=files)
-    return jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
+    return jobs.commit(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
 
 
-def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]) -> Job:
+def put_out(job: Job, jobs: JobTable, spool: Spool, *, cancelled: Callable[[], bool]) -> Job:
     """Point 6, for a job in the stage `publishing`: the rename, under the next free name where the chosen one went.
 
     Comes back without an output where a cancel was there before it. Raises OSError.
@@ -57,7 +57,7 @@ def put_out(job: Job, jobs: Jobs, spool: Spool, *, cancelled: Callable[[], bool]
             if (tries := tries + 1) == TRIES:
                 raise
             output = msgspec.structs.replace(job.output, dir=chosen_dir(job, spool))
-            job = jobs.record(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
+            job = jobs.commit(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
         else:
             return job if durable else msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
 

@@ -10,7 +10,7 @@ from demixd.errors import Code
 from demixd.protocol.job import Error, Job, Reason, Stage, State, move
 from demixd.spool import nofollow
 from demixd.spool.tree import Spool
-from demixd.supervisor.jobs.table import Jobs, previous
+from demixd.supervisor.jobs.table import JobTable, previous
 from demixd.supervisor.runs import ending, publish
 from demixd.supervisor.runs.cancel_file import is_cancelled
 from demixd.supervisor.runs.publish import put_out
@@ -18,7 +18,7 @@ from demixd.supervisor.runs.publish import put_out
 log = logging.getLogger(__name__)
 
 
-def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> None:
+def recover(unfinished: list[Job], jobs: JobTable, spool: Spool, after: After) -> None:
     """Go on with every job of a former life."""
     started = sum(job.stage is Stage.STARTED for job in unfinished)
     over: dict[str, Job] = {}
@@ -27,7 +27,7 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
         log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
         if (older := jobs.active.get(job.name)) is not None:
             # Its song was replaced while it ran, and its snapshot is gone.
-            over[job.name] = ending.vanish(older, jobs, spool, replaced=True)
+            over[job.name] = ending.end_missing(older, jobs, spool, replaced=True)
         if job.name in over:
             job = msgspec.structs.replace(job, previous=previous(over[job.name]))
         # Only behind one that had begun: ten thousand that wait are not looked up.
@@ -38,7 +38,7 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
             if (ended := _publish(job, jobs, spool, after)) is not None:
                 over[job.name] = ended
         elif is_outlived:
-            over[job.name] = ending.vanish(job, jobs, spool, replaced=True)
+            over[job.name] = ending.end_missing(job, jobs, spool, replaced=True)
         elif job.state is State.RUNNING or job.stage is Stage.STARTED:
             _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
         else:
@@ -46,7 +46,7 @@ def recover(unfinished: list[Job], jobs: Jobs, spool: Spool, after: After) -> No
             jobs.add([msgspec.structs.replace(job, truncated_since=since)])
 
 
-def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job | None:
+def _publish(job: Job, jobs: JobTable, spool: Spool, after: After) -> Job | None:
     """Its files are complete and durable: it was published, or it will be now. None where it has to be done again."""
     assert job.output is not None
     is_gone = not nofollow.is_there(spool.out(job.job_id), in_doubt=True)
@@ -65,10 +65,10 @@ def _publish(job: Job, jobs: Jobs, spool: Spool, after: After) -> Job | None:
 def _tried_alone(job: Job, *, charge: bool) -> Job:
     """The daemon may have died over it. Where others were in flight too no attempt counts: alone it shows whose fault it was."""
     attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
-    return msgspec.structs.replace(job, alone=True, attempt=attempt)
+    return msgspec.structs.replace(job, runs_alone=True, attempt=attempt)
 
 
-def _wait_again(job: Job, jobs: Jobs, spool: Spool, after: After) -> None:
+def _wait_again(job: Job, jobs: JobTable, spool: Spool, after: After) -> None:
     """It was running: the work so far is worth nothing, and the attempt counts if it had begun."""
     spool.remove_work(job.job_id)
     if job.attempt >= job.max_attempts:

@@ -18,9 +18,9 @@ from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import cancel_file, outcomes, publish
-from demixd.supervisor.runs.context import Ground
-from demixd.supervisor.runs.disk_thread import Capture, ResultChecked, SnapshotTaken
-from demixd.supervisor.runs.prefetch import Ahead
+from demixd.supervisor.runs.context import Context
+from demixd.supervisor.runs.disk_thread import DiskThread, ResultChecked, SnapshotTaken
+from demixd.supervisor.runs.prefetch import Prefetch
 from demixd.supervisor.runs.snapshot import Outcome, Snapshot
 from demixd.supervisor.workers.validate import doubt_of
 from demixd.worker.messages import (
@@ -42,20 +42,20 @@ FINISHING = frozenset({Step.MIX, Step.ENCODE, Step.PUBLISH})
 """The steps that need no model."""
 
 
-class Flight:
+class Run:
     """`job` as it is now; `is_over` once it has ended, or waits again."""
 
-    def __init__(self, job: Job, ground: Ground) -> None:
+    def __init__(self, job: Job, context: Context) -> None:
         self.job = job
-        self._ground = ground
-        self._config, self._spool = ground.config, ground.spool
-        self._jobs, self._keeper = ground.jobs, ground.keeper
-        self.capture = Capture(ground.spool, ground.post)
+        self._context = context
+        self._config, self._spool = context.config, context.spool
+        self._jobs, self._workers = context.jobs, context.workers
+        self.disk = DiskThread(context.spool, context.post)
         self.is_over = False
         self.is_at_worker = False
         self.cancelled_at: float | None = None
-        self._is_ahead = False
-        """Whether the worker was told to decode it ahead, and not yet to separate it."""
+        self._is_prefetched = False
+        """Whether the worker was told to decode it prefetch, and not yet to separate it."""
         self._awaits_twin = False
         self._last_progress = 0.0
 
@@ -71,16 +71,16 @@ class Flight:
 
     # ---- points 1 to 3: the song becomes ours
 
-    def start(self, ahead: Ahead | None) -> None:
+    def start(self, prefetch: Prefetch | None) -> None:
         """Points 1 and 2: accept the job and take its snapshot on a thread, unless `ahead` has one that still holds."""
         is_accepted = self._accept()
-        if is_accepted and ahead is not None and ahead.still_holds():
-            self.capture, self._is_ahead = ahead.capture, ahead.is_at_worker
-            if ahead.taken is not None:
-                self.on_snapshot(ahead.taken)
+        if is_accepted and prefetch is not None and prefetch.still_holds():
+            self.disk, self._is_prefetched = prefetch.disk, prefetch.is_at_worker
+            if prefetch.taken is not None:
+                self.on_snapshot(prefetch.taken)
             return
-        if ahead is not None:
-            ahead.drop()
+        if prefetch is not None:
+            prefetch.drop()
         if not is_accepted:
             return
         try:
@@ -88,12 +88,12 @@ class Flight:
         except OSError as error:
             self._leave(outcomes.on_obstacle, error)
             return
-        self.capture.take(self.job)
+        self.disk.take(self.job)
 
     def _accept(self) -> bool:
         job = self.job
         if self._options_file(job) != job.options_file:
-            self._jobs.change(job, State.WAITING, reason=Reason.CHANGING, message="", ready_at=0.0)
+            self._jobs.update(job, State.WAITING, reason=Reason.CHANGING, message="", ready_at=0.0)
             self.is_over = True
             return False
         allowed = self._config.limits.max_bytes
@@ -102,8 +102,8 @@ class Flight:
             self._leave(outcomes.fail, Code.TOO_LARGE, message)
             return False
         trace.point("1-accepted")
-        job = self._jobs.record(job, Stage.ACCEPTED)
-        self.job = self._jobs.change(job, State.RUNNING, step=Step.SNAPSHOT, message="Copying", timing={})
+        job = self._jobs.commit(job, Stage.ACCEPTED)
+        self.job = self._jobs.update(job, State.RUNNING, step=Step.SNAPSHOT, message="Copying", timing={})
         trace.point("2-snapshot")
         return True
 
@@ -116,7 +116,7 @@ class Flight:
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
         """The song is copied and hashed, or is not what was accepted any more."""
-        self.capture.join()
+        self.disk.join()
         if self.cancelled_at is not None:
             self._leave(outcomes.end, State.CANCELLED)
         elif isinstance(taken.result, OSError):
@@ -131,10 +131,10 @@ class Flight:
 
     def _lost(self, outcome: Outcome) -> None:
         """There is no snapshot. What the file is now, the next look finds out."""
-        if outcome is Outcome.GONE and self._ground.places.are_away():
+        if outcome is Outcome.GONE and self._context.folders.are_away():
             self._leave(outcomes.wait, Reason.OUTBOX_MISSING, "The inbox is away, and the song with it.")
         elif outcome is Outcome.GONE:
-            self._leave(outcomes.vanish, replaced=False)
+            self._leave(outcomes.end_missing, replaced=False)
         elif outcome is Outcome.BUSY:
             self._leave(outcomes.wait, Reason.OPEN_FOR_WRITING, "", ready_at=0.0)
         else:
@@ -149,9 +149,9 @@ class Flight:
             self._leave(outcomes.on_error, Error(code=Code.TRUNCATED, message=message, retryable=True))
             return
         if not job.settled:
-            job = self.job = self._jobs.amend(msgspec.structs.replace(job, settled=True))  # by its hash
+            job = self.job = self._jobs.save(msgspec.structs.replace(job, settled=True))  # by its hash
         if taken.has_hole:
-            if outcomes.has_grace(job, self._ground):
+            if outcomes.has_grace(job, self._context):
                 message = "A part of the song was never written; waiting for it to come."
                 self._leave(outcomes.wait_for_the_rest, message)
                 return
@@ -161,15 +161,15 @@ class Flight:
 
     def _look_for_a_result(self) -> None:
         """Take the one that is there, wait for the one that is being made, or have it made."""
-        engine = self._keeper.engine
+        engine = self._workers.engine
         if engine is not None:
             self.job = msgspec.structs.replace(self.job, result_key=dedupe.key(self.job, engine.model_sha256))
-            self._awaits_twin = self._ground.twin(self.job) is not None
+            self._awaits_twin = self._context.twin(self.job) is not None
             earlier = None if self.job.force else self._jobs.result(self.job)
             if self._awaits_twin or earlier is not None:
                 self._forget()
                 if not self._awaits_twin and earlier is not None:
-                    self.capture.check(earlier)
+                    self.disk.check(earlier)
                 return
         self._send()
 
@@ -180,7 +180,7 @@ class Flight:
 
     def on_result(self, checked: ResultChecked) -> None:
         """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
-        self.capture.join()
+        self.disk.join()
         if self.cancelled_at is not None:
             self._leave(outcomes.end, State.CANCELLED)
         elif not checked.is_good:
@@ -202,15 +202,15 @@ class Flight:
         """Point 3, then the worker's turn."""
         trace.point("3-started")
         started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1)
-        job = self.job = self._jobs.record(started, Stage.STARTED)
-        if self._keeper.handle is None or not self._keeper.is_ready:
+        job = self.job = self._jobs.commit(started, Stage.STARTED)
+        if self._workers.process is None or not self._workers.is_ready:
             self._leave(outcomes.wait, Reason.RETRY, "The worker is not ready.")
             return
         trace.point("4-separate")
-        self._keeper.touch(time.monotonic())
-        self.is_at_worker, self._is_ahead = True, False
+        self._workers.touch(time.monotonic())
+        self.is_at_worker, self._is_prefetched = True, False
         tmp = self._spool.tmp(job.job_id)
-        self._keeper.handle.send(
+        self._workers.process.send(
             Separate(
                 job_id=job.job_id,
                 name=job.shown.rpartition("/")[2],
@@ -225,9 +225,9 @@ class Flight:
 
     def _forget(self) -> None:
         """The worker need not decode it: the result is there, or will be, or nobody wants it any more."""
-        if self._is_ahead and self._keeper.handle is not None:
-            self._keeper.handle.send(Forget(job_id=self.job.job_id))
-        self._is_ahead = False
+        if self._is_prefetched and self._workers.process is not None:
+            self._workers.process.send(Forget(job_id=self.job.job_id))
+        self._is_prefetched = False
 
     # ---- the worker's turn
 
@@ -247,9 +247,9 @@ class Flight:
     def _obey(self, message: FromWorker) -> None:
         match message:
             case Began(step=step):
-                self.job = self._jobs.change(self.job, State.RUNNING, step=step)
+                self.job = self._jobs.update(self.job, State.RUNNING, step=step)
             case Decoded(track=track):
-                self.job = self._jobs.change(self.job, State.RUNNING, track=track)
+                self.job = self._jobs.update(self.job, State.RUNNING, track=track)
             case Progressed(at=tick):
                 self._show_progress(tick)
             case Finished():
@@ -279,12 +279,12 @@ class Flight:
         if at.step is self.job.step and now < self._last_progress + self._config.status.progress_s:
             return
         self._last_progress = now
-        self.job = self._jobs.change(self.job, State.RUNNING, step=at.step, progress=progress, message=at.message)
+        self.job = self._jobs.update(self.job, State.RUNNING, step=at.step, progress=progress, message=at.message)
 
     def _publish(self, made: Finished) -> None:
         """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""
         began = time.monotonic()
-        job = self.job = self._jobs.change(
+        job = self.job = self._jobs.update(
             self.job,
             State.RUNNING,
             step=Step.PUBLISH,
@@ -319,10 +319,10 @@ class Flight:
             return
         log.info("%s: cancel seen", self.job.shown)
         self.cancelled_at = now
-        self.capture.abandon()
-        if self.is_at_worker and self._keeper.handle:
-            self._keeper.handle.send(Stop(job_id=self.job.job_id))
-        elif not self.capture.is_busy:
+        self.disk.abandon()
+        if self.is_at_worker and self._workers.process:
+            self._workers.process.send(Stop(job_id=self.job.job_id))
+        elif not self.disk.is_busy:
             self._leave(outcomes.end, State.CANCELLED)  # it waits for the result of another
 
     def on_death(self, how: str, *, is_suspect: bool) -> None:
@@ -339,7 +339,7 @@ class Flight:
         else:
             self._jobs.counts["retries"] += 1
             message = f"The worker died ({how}); trying again."
-            self._leave(outcomes.wait, Reason.RETRY, message, charge=is_suspect, alone=True)
+            self._leave(outcomes.wait, Reason.RETRY, message, charge=is_suspect, runs_alone=True)
 
     def on_kill(self, why: str) -> None:
         """The worker was ended for a reason that is none of this song's."""
@@ -351,8 +351,8 @@ class Flight:
 
     def give_back(self) -> None:
         """The daemon stops: the job waits again, and no attempt is charged."""
-        self.capture.abandon()
-        self.capture.join()
+        self.disk.abandon()
+        self.disk.join()
         self._leave(outcomes.wait, Reason.QUEUED, "The daemon was stopped; this song is next.")
 
     # ---- how it ends
@@ -361,7 +361,7 @@ class Flight:
         return not nofollow.is_there(self._spool.out(self.job.job_id), in_doubt=True)
 
     def _leave(self, how: Callable[..., None], *what: object, **more: object) -> None:
-        """The flight is over: `how` is one of the ways in `landing`."""
+        """The run is over: `how` is one of the ways in `landing`."""
         self._forget()
-        how(self.job, self._ground, *what, **more)
+        how(self.job, self._context, *what, **more)
         self.is_over = True

@@ -6,7 +6,7 @@
       snapshot,        the model         mix, encode, publish, end
       decode
 
-Songs are separated one at a time and published in that order. `flight` is one job's way; this hands on what happens to
+Songs are separated one at a time and published in that order. `run` is one job's way; this hands on what happens to
 whom it concerns, and knows who else was in the worker when it died.
 """
 
@@ -19,13 +19,13 @@ import msgspec
 from demixd.config import Config
 from demixd.protocol.job import Job, Reason, State
 from demixd.spool.tree import Spool
-from demixd.supervisor.folders import Places
-from demixd.supervisor.jobs.table import Jobs
-from demixd.supervisor.runs.context import Ground
+from demixd.supervisor.folders import Folders
+from demixd.supervisor.jobs.table import JobTable
+from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
-from demixd.supervisor.runs.prefetch import Ahead, has_room
-from demixd.supervisor.runs.run import Flight
-from demixd.supervisor.workers.manager import Keeper
+from demixd.supervisor.runs.prefetch import Prefetch, has_room
+from demixd.supervisor.runs.run import Run
+from demixd.supervisor.workers.manager import WorkerManager
 from demixd.worker.messages import FromWorker, Prepared
 
 log = logging.getLogger(__name__)
@@ -41,187 +41,185 @@ class Runner:
         self,
         config: Config,
         spool: Spool,
-        jobs: Jobs,
-        places: Places,
-        keeper: Keeper,
+        jobs: JobTable,
+        folders: Folders,
+        workers: WorkerManager,
         post: Callable[[SnapshotTaken | ResultChecked], None],
     ) -> None:
         self._jobs = jobs
-        self._keeper = keeper
-        self._flights: list[Flight] = []
-        self._ahead: Ahead | None = None
-        self._ground = Ground(
+        self._workers = workers
+        self._runs: list[Run] = []
+        self._prefetch: Prefetch | None = None
+        self._context = Context(
             config=config,
             spool=spool,
             jobs=jobs,
-            places=places,
-            keeper=keeper,
+            folders=folders,
+            workers=workers,
             post=post,
             in_flight=lambda: self.in_flight,
         )
 
-    def go_by(self, config: Config) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Of another configuration from now on; those in flight end by the one that they began with."""
-        self._ground = msgspec.structs.replace(self._ground, config=config)
+        self._context = msgspec.structs.replace(self._context, config=config)
 
     # ---- who there is
 
     @property
     def in_flight(self) -> list[Job]:
         """The jobs in flight, the one that is furthest along first."""
-        return [flight.job for flight in self._flights]
+        return [run.job for run in self._runs]
 
     @property
     def at_work(self) -> set[str]:
         """The ids of the jobs that have a work area."""
-        ahead = {self._ahead.job.job_id} if self._ahead is not None else set()
-        return ahead | {job.job_id for job in self.in_flight}
+        prefetch = {self._prefetch.job.job_id} if self._prefetch is not None else set()
+        return prefetch | {job.job_id for job in self.in_flight}
 
     def runs(self, name: str) -> bool:
         return any(job.name == name for job in self.in_flight)
 
     def pauses(self, job: Job, now: float) -> bool:
         """Whether the job has hit an obstacle not long ago, and is left alone."""
-        return now < self._ground.rests.get(job.job_id, now)
+        return now < self._context.retry_at.get(job.job_id, now)
 
     def end_pauses(self) -> None:
         """What was in the way is not any more."""
-        self._ground.rests.clear()
+        self._context.retry_at.clear()
 
     @property
     def is_stopping_some(self) -> bool:
         """Whether a job that was cancelled has not ended yet."""
-        return any(flight.cancelled_at is not None for flight in self._flights)
+        return any(run.cancelled_at is not None for run in self._runs)
 
     @property
     def has_room_beside(self) -> bool:
         """Whether another job may start beside those in flight: the model is free, and nobody has to run alone."""
-        return len(self._flights) < AT_ONCE and all(
-            flight.is_finishing and not flight.job.alone for flight in self._flights
-        )
+        return len(self._runs) < AT_ONCE and all(run.is_finishing and not run.job.runs_alone for run in self._runs)
 
     # ---- what comes next
 
     def start(self, job: Job) -> None:
         """It is the job's turn."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and not ahead.is_for(job):
-            ahead.drop()
-            ahead = None
-        flight = Flight(job, self._ground)
-        self._flights.append(flight)
-        flight.start(ahead)
+        prefetch, self._prefetch = self._prefetch, None
+        if prefetch is not None and not prefetch.is_for(job):
+            prefetch.drop()
+            prefetch = None
+        run = Run(job, self._context)
+        self._runs.append(run)
+        run.start(prefetch)
         self._clear()
 
     def prepare(self, job: Job | None) -> None:
         """Do ahead what can be done for the job that comes next, once the model is at work; for another nothing any more."""
-        if self._ahead is not None and (job is None or not self._ahead.is_for(job)):
-            self._ahead.drop()
-            self._ahead = None
-        if job is None or self._ahead is not None or not all(flight.is_decoded for flight in self._flights):
+        if self._prefetch is not None and (job is None or not self._prefetch.is_for(job)):
+            self._prefetch.drop()
+            self._prefetch = None
+        if job is None or self._prefetch is not None or not all(run.is_decoded for run in self._runs):
             return
-        if job.identity.size <= self._ground.config.limits.max_bytes and has_room(job, self._ground):
-            self._ahead = Ahead(job, self._ground)
-            self._ahead.begin()
+        if job.identity.size <= self._context.config.limits.max_bytes and has_room(job, self._context):
+            self._prefetch = Prefetch(job, self._context)
+            self._prefetch.begin()
 
     # ---- what happens
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
-        if self._ahead is not None and self._ahead.capture is taken.capture:
-            self._ahead.on_snapshot(taken)
-        for flight in self._flights:
-            if flight.capture is taken.capture:
-                flight.on_snapshot(taken)
+        if self._prefetch is not None and self._prefetch.disk is taken.disk:
+            self._prefetch.on_snapshot(taken)
+        for run in self._runs:
+            if run.disk is taken.disk:
+                run.on_snapshot(taken)
         self._clear()
 
     def on_result(self, checked: ResultChecked) -> None:
-        for flight in self._flights:
-            if flight.capture is checked.capture:
-                flight.on_result(checked)
+        for run in self._runs:
+            if run.disk is checked.disk:
+                run.on_result(checked)
         self._clear()
 
     def on_message(self, message: FromWorker) -> None:
         """What the worker says of a song."""
         job_id = getattr(message, "job_id", None)
         if isinstance(message, Prepared):
-            if self._ahead is not None and self._ahead.job.job_id == job_id:
-                self._ahead.on_prepared()
+            if self._prefetch is not None and self._prefetch.job.job_id == job_id:
+                self._prefetch.on_prepared()
             return
-        doubts = [flight.on_message(message) for flight in self._flights if flight.job.job_id == job_id]
+        doubts = [run.on_message(message) for run in self._runs if run.job.job_id == job_id]
         self._clear()
         for why in filter(None, doubts):
-            self._keeper.kill(time.monotonic(), why)
+            self._workers.kill(time.monotonic(), why)
             self.on_death(why)
 
     def look_for_cancels(self, now: float) -> bool:
         """Obey the cancel files of the jobs in flight; whether there was one."""
-        seen = [flight for flight in self._flights if flight.sees_cancel()]
-        for flight in seen:
-            flight.cancel(now)
+        seen = [run for run in self._runs if run.sees_cancel()]
+        for run in seen:
+            run.cancel(now)
         self._clear()
         return bool(seen)
 
     def cancel(self, name: str, now: float) -> None:
         """Stop the job of a name, where it is in flight."""
-        for flight in self._flights:
-            if flight.job.name == name:
-                flight.cancel(now)
+        for run in self._runs:
+            if run.job.name == name:
+                run.cancel(now)
         self._clear()
 
     def cancel_all(self, now: float) -> None:
-        for flight in self._flights:
-            flight.cancel(now)
+        for run in self._runs:
+            run.cancel(now)
         self._clear()
 
     def tick(self, now: float) -> None:
         """What only time brings: a worker that does not stop, or has stalled."""
         there = self._in_worker()
-        grace_s = self._ground.config.limits.cancel_grace_s
-        if any(flight.cancelled_at is not None and now > flight.cancelled_at + grace_s for flight in there):
+        grace_s = self._context.config.limits.cancel_grace_s
+        if any(run.cancelled_at is not None and now > run.cancelled_at + grace_s for run in there):
             why = "it did not stop in time after a cancel"
-            self._keeper.kill(now, why)
-            for flight in there:
-                flight.on_kill(why)
+            self._workers.kill(now, why)
+            for run in there:
+                run.on_kill(why)
             self.prepare(None)
             self._clear()
-        elif there and self._keeper.has_stalled(now):
-            self._keeper.kill(now, f"it has stalled with {' and '.join(flight.job.shown for flight in there)}")
+        elif there and self._workers.has_stalled(now):
+            self._workers.kill(now, f"it has stalled with {' and '.join(run.job.shown for run in there)}")
             self.on_death("it stalled")
 
     def on_death(self, how: str) -> None:
         """The worker died. It costs the one song that was in it an attempt; where there were two, neither, but both are
         tried again alone: then it shows whose fault it was."""
         there = self._in_worker()
-        ahead = self._ahead if self._ahead is not None and self._ahead.is_decoding else None
-        for flight in there:
-            flight.on_death(how, is_suspect=len(there) + (ahead is not None) == 1)
+        prefetch = self._prefetch if self._prefetch is not None and self._prefetch.is_decoding else None
+        for run in there:
+            run.on_death(how, is_suspect=len(there) + (prefetch is not None) == 1)
         self.prepare(None)
-        if ahead is not None and (job := self._jobs.waiting(ahead.job.name)) is not None and ahead.is_for(job):
+        if prefetch is not None and (job := self._jobs.waiting(prefetch.job.name)) is not None and prefetch.is_for(job):
             message = f"The worker died ({how}) with this song in it; it is tried alone."
-            job = self._jobs.change(job, State.WAITING, reason=Reason.RETRY, message=message, alone=True)
-            self._jobs.settle([job])
+            job = self._jobs.update(job, State.WAITING, reason=Reason.RETRY, message=message, runs_alone=True)
+            self._jobs.save_all([job])
         self._clear()
 
     def give_back(self) -> None:
         """The daemon stops: what is in flight waits again."""
         self.prepare(None)
-        for flight in self._flights:
-            flight.give_back()
+        for run in self._runs:
+            run.give_back()
         self._clear()
 
     def abandon(self) -> None:
         """The daemon breaks off: threads end, and nothing is written down."""
-        captures = [flight.capture for flight in self._flights]
-        for capture in captures + ([self._ahead.capture] if self._ahead else []):
-            capture.abandon()
-            capture.join()
+        disks = [run.disk for run in self._runs]
+        for disk in disks + ([self._prefetch.disk] if self._prefetch else []):
+            disk.abandon()
+            disk.join()
 
-    def _in_worker(self) -> list[Flight]:
-        return [flight for flight in self._flights if flight.is_at_worker]
+    def _in_worker(self) -> list[Run]:
+        return [run for run in self._runs if run.is_at_worker]
 
     def _clear(self) -> None:
         """Let go of those that are over; who waited for them goes on."""
-        while any(flight.is_over for flight in self._flights):
-            self._flights[:] = [flight for flight in self._flights if not flight.is_over]
-            for flight in self._flights:
-                flight.on_end_of_another()
+        while any(run.is_over for run in self._runs):
+            self._runs[:] = [run for run in self._runs if not run.is_over]
+            for run in self._runs:
+                run.on_end_of_another()

@@ -5,20 +5,20 @@ and begins when the model is free. Another model is loaded when nothing is in fl
 """
 
 from demixd.protocol.job import Job, Reason, State
-from demixd.supervisor.folders import Places
-from demixd.supervisor.jobs.table import Jobs
+from demixd.supervisor.folders import Folders
+from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.runner import Runner
-from demixd.supervisor.workers.manager import Have, Keeper
+from demixd.supervisor.workers.manager import Have, WorkerManager
 
 
-class Turns:
+class Scheduler:
     """Starts the next job once the model is free. `now` is monotonic, in seconds."""
 
-    def __init__(self, jobs: Jobs, runner: Runner, keeper: Keeper, places: Places) -> None:
+    def __init__(self, jobs: JobTable, runner: Runner, workers: WorkerManager, folders: Folders) -> None:
         self._jobs = jobs
         self._runner = runner
-        self._keeper = keeper
-        self._places = places
+        self._workers = workers
+        self._folders = folders
         self._marked = False
         self._were_missing = False
 
@@ -33,9 +33,9 @@ class Turns:
         self._runner.prepare(following)
 
     def _begin_first(self, now: float) -> None:
-        if self._places.missing:
+        if self._folders.missing:
             self._were_missing = True
-            self._mark_all(Reason.OUTBOX_MISSING, next(iter(self._places.missing.values())))
+            self._mark_all(Reason.OUTBOX_MISSING, next(iter(self._folders.missing.values())))
             return
         if self._were_missing:
             self._runner.end_pauses()  # whoever paused, paused for what is there again
@@ -47,35 +47,35 @@ class Turns:
     def _next(self, now: float) -> Job | None:
         """The job that can follow those in flight, if there are any, without another model, and beside them."""
         in_flight = self._runner.in_flight
-        if not in_flight or self._places.missing or any(job.alone for job in in_flight):
+        if not in_flight or self._folders.missing or any(job.runs_alone for job in in_flight):
             return None
-        for job in self._jobs.in_line():
-            if self._is_held(job, now) or not self._places.may_hold(job.name):
+        for job in self._jobs.queued():
+            if self._is_held(job, now) or not self._folders.may_hold(job.name):
                 continue
-            if self._keeper.serves(job.options):
-                return None if job.alone else job
-            if not self._keeper.lacks(job.options, now):
+            if self._workers.serves(job.options):
+                return None if job.runs_alone else job
+            if not self._workers.lacks(job.options, now):
                 return None  # its model is loaded first
         return None
 
     def _is_held(self, job: Job, now: float) -> bool:
         """Whether it pauses, or the older job of its name has not ended."""
-        newer = self._jobs.behind.get(job.name)
+        newer = self._jobs.successors.get(job.name)
         return self._runner.pauses(job, now) or (newer is not None and newer.job_id == job.job_id)
 
     def _choose(self, now: float) -> None:
         for job in self._jobs.queue():
             if self._is_held(job, now):
                 continue
-            if not self._places.may_hold(job.name):
+            if not self._folders.may_hold(job.name):
                 self._mark(job, Reason.OUTBOX_MISSING, "The inbox is another folder now, without this song.")
                 continue
-            match self._keeper.want(job.options, now):
+            match self._workers.want(job.options, now):
                 case Have.READY:
                     self._runner.start(self._unmark(job))
                     return
                 case Have.MISSING:
-                    self._mark(job, Reason.MODEL_MISSING, self._keeper.why_missing(job.options))
+                    self._mark(job, Reason.MODEL_MISSING, self._workers.why_missing(job.options))
                 case Have.BUSY:
                     self._wait_for_the_worker()
                     return
@@ -83,16 +83,16 @@ class Turns:
     def _queue_again(self) -> None:
         """All folders are there again: who waited for them waits for his turn."""
         for job in self._jobs.queue():
-            if job.reason is Reason.OUTBOX_MISSING and self._places.may_hold(job.name):
+            if job.reason is Reason.OUTBOX_MISSING and self._folders.may_hold(job.name):
                 self._unmark(job)
 
     def _wait_for_the_worker(self) -> None:
         """A model is being loaded, which takes seconds and is no reason; or fetched, and all wait for it."""
-        if self._keeper.state == "fetching":
-            self._mark_all(Reason.MODEL_MISSING, self._keeper.message)
+        if self._workers.state == "fetching":
+            self._mark_all(Reason.MODEL_MISSING, self._workers.message)
         elif self._marked:
             for job in self._jobs.queue():
-                if job.reason is not Reason.MODEL_MISSING or not self._keeper.why_missing(job.options):
+                if job.reason is not Reason.MODEL_MISSING or not self._workers.why_missing(job.options):
                     self._unmark(job)
 
     def _mark_all(self, reason: Reason, message: str) -> None:
@@ -103,9 +103,9 @@ class Turns:
         """Show why a song in the queue waits."""
         self._marked = True
         if (job.reason, job.message) != (reason, message):
-            self._jobs.change(job, State.WAITING, reason=reason, message=message)
+            self._jobs.update(job, State.WAITING, reason=reason, message=message)
 
     def _unmark(self, job: Job) -> Job:
         if job.reason not in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING):
             return job
-        return self._jobs.change(job, State.WAITING, reason=Reason.QUEUED, message="")
+        return self._jobs.update(job, State.WAITING, reason=Reason.QUEUED, message="")

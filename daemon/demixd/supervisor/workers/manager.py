@@ -19,7 +19,7 @@ from demixd.protocol.job import EngineFacts, Error, Tick
 from demixd.protocol.options import Options
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
-from demixd.supervisor.workers.process import Died, Handle, Said
+from demixd.supervisor.workers.process import Died, Said, WorkerProcess
 from demixd.worker.messages import Fetching, Finished, Progressed, Ready, Unready, Warm
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _Missing(msgspec.Struct, frozen=True, kw_only=True):
     ask_again: float
 
 
-class Keeper:
+class WorkerManager:
     """The one worker, whichever process it is at the moment, and the one model that is warm in it.
 
     `_demand` is what is asked of it now, `_default` what the configuration asks for before any song does.
@@ -67,7 +67,7 @@ class Keeper:
         self._warm: Demand | None = None
         """What was demanded when that came which is warm now."""
         self._post = post
-        self.handle: Handle | None = None
+        self.process: WorkerProcess | None = None
         self.state = "starting"
         self.ready: Ready | None = None
         """What the worker last said of the engine that it has."""
@@ -101,7 +101,7 @@ class Keeper:
         """Whether what is warm was asked for by a former configuration; `renew` ends that."""
         return self._is_outdated
 
-    def go_by(self, config: Config, now: float) -> None:
+    def reconfigure(self, config: Config, now: float) -> None:
         """Of another configuration from now on. What was missing may be there: it is asked for again."""
         demand = Demand.of(config.model.name, config.defaults.stems)
         if (Warm.of(config, demand), demand) != (Warm.of(self._config, self._default), self._default):
@@ -120,7 +120,7 @@ class Keeper:
 
     @property
     def status(self) -> WorkerStatus:
-        pid = self.handle.pid if self.handle else None
+        pid = self.process.pid if self.process else None
         engine = self.engine
         return WorkerStatus(
             state=self.state,
@@ -134,7 +134,7 @@ class Keeper:
             runtime=engine.runtime if engine else None,
             batch=self.ready.batch if self.ready else None,
             improving=self.ready.improving if self.ready else False,
-            memory_bytes=self.handle.resident_bytes() if self.handle else None,
+            memory_bytes=self.process.resident_bytes() if self.process else None,
             gpu_peak_bytes=self.ready.gpu_peak_bytes if self.ready else None,
         )
 
@@ -170,13 +170,13 @@ class Keeper:
 
     def tick(self, now: float, *, busy: bool) -> None:
         """Start what is not there, ask again for what was missing, end what nobody needs. `busy`: there are songs to do."""
-        if self.state in ("starting", "fetching") and self.handle and now > self._heard + WARM_STALL_S:
+        if self.state in ("starting", "fetching") and self.process and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
         if busy:
             self._heard_of_songs = now
         elif self.is_ready:
             self._rest(now)
-        if self.handle is None and self.state != "asleep" and now >= self._retry_at:
+        if self.process is None and self.state != "asleep" and now >= self._retry_at:
             self._start(now)
         elif self.state == "missing-model" and now >= self.missing[self._demand].ask_again:
             self._load(self._demand, now)
@@ -184,7 +184,7 @@ class Keeper:
     def _start(self, now: float) -> None:
         """Start the process; where the machine has nothing left for it, later."""
         try:
-            self.handle = Handle(self._post)
+            self.process = WorkerProcess(self._post)
         except OSError as error:
             self._log_death(f"the worker cannot be started: {error}")
             self._drop(f"The worker cannot be started: {error.strerror}")
@@ -223,16 +223,16 @@ class Keeper:
 
     def _load(self, demand: Demand, now: float) -> None:
         """Have the worker warm up what is demanded."""
-        assert self.handle is not None
+        assert self.process is not None
         self._demand, self.state, self._heard = demand, "starting", now
         self.message = f"Loading {demand.model}"
-        self.handle.send(Warm.of(self._config, demand))
+        self.process.send(Warm.of(self._config, demand))
 
     def hear(self, said: Said, now: float) -> bool:
         """Note what the worker says of itself; False where it is from a process that is no longer the worker."""
-        if self.handle is None or said.pid != self.handle.pid:
+        if self.process is None or said.pid != self.process.pid:
             return False
-        self.handle.heard()
+        self.process.heard()
         self._heard = now
         match said.message:
             case Fetching(message=message) if self.state in ("starting", "fetching"):
@@ -272,7 +272,7 @@ class Keeper:
 
     def bury(self, died: Died, now: float) -> bool:
         """Note a death; False where that process was no longer the worker."""
-        if self.handle is None or died.pid != self.handle.pid:
+        if self.process is None or died.pid != self.process.pid:
             return False
         self._log_death(f"worker {died.pid}: {died.how}")
         was_ready = self.is_ready
@@ -308,9 +308,9 @@ class Keeper:
         self._drop("stopped")
 
     def _end(self) -> None:
-        if self.handle:
-            self.handle.close()
-            self.handle = None
+        if self.process:
+            self.process.close()
+            self.process = None
 
     def _drop(self, why: str) -> None:
         self._end()

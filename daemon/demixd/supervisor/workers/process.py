@@ -53,7 +53,7 @@ class Died(msgspec.Struct, frozen=True):
     how: str
 
 
-class Handle:
+class WorkerProcess:
     """One worker process. What it says goes to `post`, from a thread of its own, as `Said` and at last one `Died`."""
 
     def __init__(self, post: Callable[[Said | Died], None]) -> None:
