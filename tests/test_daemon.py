@@ -369,7 +369,7 @@ def test_a_missing_model_is_said(tmp_path: Path) -> None:
 
 def test_a_missing_model_is_fetched(tmp_path: Path) -> None:
     """A published model that is not there is fetched at need; while the hub refuses, songs wait and it is asked again."""
-    demo = ROOT / "daemon" / "demixd" / "models" / "demo"
+    demo = ROOT / "daemon" / "demixd" / "engine" / "models" / "demo"
     files = {path.name: path.read_bytes() for path in demo.glob("*.safetensors")}
     files["htdemucs.yaml"] = (demo / "demo.yaml").read_bytes()
     daemon = Daemon(tmp_path, model={"name": "htdemucs"})
@@ -389,7 +389,7 @@ def test_a_missing_model_is_fetched(tmp_path: Path) -> None:
 
 def test_a_model_that_comes_later(tmp_path: Path) -> None:
     """Songs that wait for their model are done once it is there, without anybody's help."""
-    demo = ROOT / "daemon" / "demixd" / "models" / "demo"
+    demo = ROOT / "daemon" / "demixd" / "engine" / "models" / "demo"
     daemon = Daemon(tmp_path, model={"name": "late", "repo": str(tmp_path / "repo")})
     make_song(daemon.inbox / "song.wav", 0.5)
     try:

@@ -45,7 +45,7 @@ SMALL: dict[str, Any] = {
     "t_heads": 2,
     "segment": Fraction(39, 10),
 }
-SOURCE_ROOT = Path(store.__file__).parents[2]
+SOURCE_ROOT = Path(store.__file__).parents[3]
 
 
 def encoded(value: object) -> object:
