@@ -78,7 +78,8 @@ class Cancels:
 
     def _not_for(self, job: Job, seen: Seen, *, running: bool, now: float) -> list[Seen]:
         """A cancel that means nothing to the newest job: it was for the one before, or has been obeyed and stays."""
-        if running:
+        older = self._jobs.active.get(job.name)
+        if running and older is not None and older.cancel_file != seen.identity:
             self._runner.cancel(job.name, now)  # its end takes the file away
             return []
         self._forget(job, seen)  # what could not be removed then, perhaps can be now
