@@ -1,7 +1,8 @@
 """Tests of the tests: bugs that this kind of program has, sown one at a time, and each is caught.
 
-`seeded/` has them as patches; each begins with what it gets wrong, and the tests that are to fail by it. `tests/run --seeded`
-sows all of them, the everyday run one, another every day; that each can still be sown is seen every day.
+The folders beside this file have them as patches; each begins with what it gets wrong, and the tests that are to fail by
+it. `tests/run --seeded` sows all of them, the everyday run one, another every day; that each can still be sown is seen
+every day.
 """
 
 import os
@@ -17,7 +18,7 @@ import pytest
 
 from daemons import ROOT
 
-PATCHES = sorted((ROOT / "tests" / "seeded").glob("*.patch"))
+PATCHES = sorted((ROOT / "tests" / "seeded").rglob("*.patch"), key=lambda patch: patch.stem)
 
 NEEDED = ("daemon", "tests", "config", "systemd", "pyproject.toml", "README.md")
 

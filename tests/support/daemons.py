@@ -19,7 +19,7 @@ import soundfile
 
 from demixd.spool.tree import SIDECAR, companion
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MUSIC = ROOT.parent / "shared" / "audio"
 LAUNCH = Path(__file__).with_name("launch.py")
 PATIENCE_S = float(os.environ.get("PATIENCE_S", "240"))
@@ -45,7 +45,7 @@ class Daemon:
     """`demixd run` on `folder`/spool; start and stop it as often as you like."""
 
     def __init__(self, folder: Path, *, fake: bool = False, **sections: dict[str, Any]) -> None:
-        """`fake` gives it tests/fake_worker.py, for tests in which the model does not matter."""
+        """`fake` gives it tests/support/fake_worker.py, for tests in which the model does not matter."""
         self.folder, self.fake = folder, fake
         self.spool = folder / "spool"
         self.inbox, self.outbox = self.spool / "inbox", self.spool / "outbox"
@@ -70,7 +70,7 @@ class Daemon:
         self.config.write_text("\n".join(lines), encoding="utf-8")
 
     def start(self, at: dict[str, str] | None = None, *, under: tuple[str, ...] = (), **env: str) -> "Daemon":
-        """Start it; `at` is what happens at which trace point, in words of tests/launch.py with blanks between them.
+        """Start it; `at` is what happens at which trace point, in words of tests/support/launch.py with blanks between them.
 
         `under` is a command that is to start it, such as strace.
         """

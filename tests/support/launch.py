@@ -1,6 +1,6 @@
 """`demixd` as tests start it: `launch.py [--fake] [--set MODULE:NAME VALUE]... [--at POINT ACTION]... -- ARGUMENTS OF DEMIXD`.
 
-`--fake` gives it tests/fake_worker.py for a worker. `--set` gives a constant of the code another value (JSON). `--at`
+`--fake` gives it tests/support/fake_worker.py for a worker. `--set` gives a constant of the code another value (JSON). `--at`
 makes something happen at a trace point (once for each, also across restarts: a file beside the configuration remembers):
 
     kill              the daemon dies by SIGKILL

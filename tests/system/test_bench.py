@@ -21,9 +21,9 @@ import stems
 from daemons import PATIENCE_S, ROOT
 from demixd.cli.bench import measure, report, songs, tables, weights
 from demixd.cli.bench.models import RANDOM, Where
-from demixd.cli.bench.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Report, Run, Song
+from demixd.cli.bench.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Run, Song
 from demixd.engine.families import demucs
-from demixd.protocol.job import EngineFacts
+from reports import example, run
 
 RESULTS = ROOT / "tests" / "benchmarks"
 STEPS = {"snapshot_s", "decode_s", "separate_s", "mix_s", "encode_s", "publish_s"}
@@ -186,12 +186,6 @@ def test_the_song_is_made_to_measure(seconds: float, tmp_path: Path) -> None:
 
 # ---- the pure parts
 
-SONG = Song(name="Song.flac", seconds=60.0)
-
-
-def run(seconds: float, separate_s: float | None = None, **timing: float) -> Run:
-    return Run(song=SONG, seconds=seconds, separate_s=separate_s, timing=timing)
-
 
 def test_contenders_take_turns() -> None:
     """Each song goes through every contender before the next one, round after round."""
@@ -227,47 +221,6 @@ def test_a_ratio_is_of_pairs() -> None:
     theirs = [run(20.0, 12.0), run(200.0, 120.0), run(22.0, 13.5)]
     assert measure.ratio(ours, theirs) == report.Ratio(seconds=2.0, separate=1.5)
     assert measure.ratio(ours, [run(each.seconds) for each in theirs]).separate is None
-
-
-def example() -> Report:
-    timing = {"decode_s": 1.0, "separate_s": 9.0, "publish_s": 0.5}
-    runs = (Run(song=SONG, seconds=12.0, separate_s=9.0, timing=timing),)
-    ours = report.Contender(
-        start_s={"first": 4.0, "second": 3.0},
-        peak_bytes={"supervisor": 50_000_000, "worker": 1_500_000_000},
-        gpu_peak_bytes=None,
-        medians=measure.medians(runs),
-        runs=runs,
-    )
-    return Report(
-        schema=report.SCHEMA,
-        date="2026-01-31",
-        machine=report.Machine(
-            processor="A | B",
-            cores=1,
-            load=0.1,
-            memory_bytes=8_000_000_000,
-            gpu=None,
-            filesystem="ext4",
-            kernel="6.1",
-            versions={"demixd": "0.1.0"},
-        ),
-        settings=report.Settings(
-            model=RANDOM,
-            weights="random",
-            device="cpu",
-            precision=None,
-            repeat=3,
-            stems=("vocals",),
-            format="wav",
-        ),
-        songs=(SONG,),
-        engine=EngineFacts(
-            model=RANDOM, model_sha256="0", device="cpu", device_name="A", precision="float32", fallback=None
-        ),
-        contenders={DEMIXD: ours},
-        ratios={},
-    )
 
 
 def test_the_report_comes_back() -> None:

@@ -18,19 +18,7 @@ import soundfile
 
 from daemons import MUSIC, ROOT, Daemon, make_song, running
 from hub import Hub
-
-POINTS = (
-    "1-accepted",
-    "2-snapshot",
-    "3-started",
-    "4-separate",
-    "5-publishing",
-    "6-rename",
-    "7-final",
-    "8-sidecar",
-    "9-original",
-    "10-finished",
-)
+from points import POINTS
 
 
 @pytest.fixture(scope="module")

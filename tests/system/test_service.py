@@ -18,7 +18,7 @@ import pytest
 from daemons import ROOT, make_song
 from hub import Hub
 from machine import Machine, booted, needs_systemd
-from test_models import REPO, SIG, SMALL, packed, random_module
+from members import REPO, SIG, SMALL, packed, random_module
 
 pytestmark = needs_systemd
 

@@ -19,7 +19,7 @@ from demixd.pipeline.mix import recipe
 from demixd.protocol import options, status
 from demixd.protocol.inbox_names import kind_of_folder
 
-CONFIG = Path(__file__).parents[1] / "config"
+CONFIG = Path(__file__).parents[2] / "config"
 
 
 def test_the_shipped_file_is_the_defaults() -> None:

@@ -1,6 +1,6 @@
 """Every way in which a song can come: none is begun before it is whole, each is done exactly once.
 
-The ways themselves are in tests/writers.py.
+The ways themselves are in tests/support/drops/writers.py.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The matrix of races (tests/matrix.py) on real daemons: each goes through many cells, one after the other."""
+"""The matrix of races (tests/support/faults/matrix.py) on real daemons: each goes through many cells, one after the other."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ import soundfile
 
 from daemons import PATIENCE_S, Daemon, make_song
 from matrix import FIRST_S, MATRIX, OTHER_S, Cell, fate
-from test_daemon import POINTS
+from points import POINTS
 from watching import DELETE, MOVED_FROM, MOVED_TO, Events, Histories, again_and_again, faults
 
 FINAL = ("done", "failed", "cancelled")

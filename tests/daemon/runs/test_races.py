@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from daemons import PATIENCE_S, Daemon, make_song
-from test_daemon import POINTS
+from points import POINTS
 from walk_watch import Eyes
 from watching import again_and_again, needs_strace
 

@@ -1,4 +1,4 @@
-"""What the log says, and with which fields; tests/test_service.py sees them arrive in a real journal."""
+"""What the log says, and with which fields; tests/system/test_service.py sees them arrive in a real journal."""
 
 import logging
 import re

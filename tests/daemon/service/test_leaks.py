@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from daemons import Daemon, make_song
-from test_load import resident
-from test_places import running
-from test_watch import handles, watched
+from processes import handles, resident, watched
+from queues import running
 from watching import holds
 
 QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.2}, "status": {"heartbeat_s": 0.2}}

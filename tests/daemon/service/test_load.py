@@ -1,7 +1,6 @@
 """Ten thousand songs at once, ten thousand old ones, and how soon a song is begun: what that costs, in bytes and seconds."""
 
 import math
-import os
 import random
 import struct
 import threading
@@ -15,7 +14,8 @@ import pytest
 
 import daemons
 from daemons import Daemon, make_song
-from test_places import order_of_work, queue, running
+from processes import busy_s, pid, resident
+from queues import order_of_work, queue, running
 
 USUAL: dict[str, Any] = {
     "inbox": {"settle": 2.0, "scan_interval": 10.0},
@@ -35,23 +35,6 @@ CANCELLED_S = 1.5
 
 def usual(folder: Path, **sections: Any) -> AbstractContextManager[Daemon]:
     return daemons.running(folder, fake=True, **{**USUAL, **sections})
-
-
-def pid(daemon: Daemon) -> int:
-    assert daemon.process is not None
-    return daemon.process.pid
-
-
-def resident(daemon: Daemon) -> int:
-    """Bytes of memory that it has for itself alone."""
-    lines = Path(f"/proc/{pid(daemon)}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
-
-
-def busy_s(process: int) -> float:
-    """Seconds of processor time that a process has used."""
-    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tiny(path: Path, number: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemons import Daemon, heard, make_song, running
+from daemons import ROOT, Daemon, heard, make_song, running
 from demixd import config
 from demixd.errors import Code
 from demixd.protocol.job import Error
@@ -20,7 +20,7 @@ from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.manager import Have
 from demixd.supervisor.workers.process import Said
 from demixd.worker.messages import Unready, Warm
-from test_warmth import Worker, options
+from scripted_worker import Worker, options
 
 
 def rewrite(daemon: Daemon, change: Callable[[str], str]) -> None:
@@ -105,7 +105,7 @@ def test_a_closed_terminal_ends_it(tmp_path: Path) -> None:
     """There SIGHUP is no wish for another configuration: the daemon ends with the terminal, as programs do."""
     ours, theirs = pty.openpty()
     daemon = Daemon(tmp_path, fake=True)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "daemon")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
     program = [sys.executable, "-m", "demixd", "--config", str(daemon.config), "run"]
     with daemon.log.open("wb") as log:
         daemon.process = subprocess.Popen(program, stdin=theirs, stdout=log, stderr=log, env=environment)
@@ -130,7 +130,7 @@ def test_what_was_missing_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) 
     asked = len(worker.sent)
     worker.keeper.tick(2.0, busy=False)
     assert len(worker.sent) == asked
-    worker.keeper.go_by(config.Config(), 3.0)
+    worker.keeper.reconfigure(config.Config(), 3.0)
     worker.keeper.tick(3.0, busy=False)
     assert len(worker.sent) == asked + 1
     assert worker.started == 1, "the same worker, for the same configuration"
@@ -142,7 +142,7 @@ def test_no_song_begins_with_an_outdated_model(monkeypatch: pytest.MonkeyPatch) 
     worker.keeper.tick(0.0, busy=False)
     worker.ready(1.0)
     assert worker.keeper.serves(options("htdemucs"))
-    worker.keeper.go_by(config.Config(model=config.Model(precision="float32")), 2.0)
+    worker.keeper.reconfigure(config.Config(model=config.Model(precision="float32")), 2.0)
     assert worker.keeper.is_outdated and not worker.keeper.serves(options("htdemucs"))
     worker.keeper.renew(3.0)
     assert worker.keeper.want(options("htdemucs"), 3.0) is Have.BUSY
@@ -163,7 +163,7 @@ def test_what_has_nothing_to_do_with_the_model_keeps_it(monkeypatch: pytest.Monk
     changed = msgspec.structs.replace(
         before, model=config.Model(keep_alive_s=5.0), defaults=Defaults(format="mp3"), limits=config.Limits()
     )
-    worker.keeper.go_by(changed, 2.0)
+    worker.keeper.reconfigure(changed, 2.0)
     assert not worker.keeper.is_outdated
     worker.keeper.tick(3.0, busy=False)
     worker.keeper.tick(20.0, busy=False)

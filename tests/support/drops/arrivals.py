@@ -1,6 +1,6 @@
 """Many songs brought into one daemon in many ways at once, and what is to be held against what came of them.
 
-Way       how a song is written (tests/writers.py), how long it may pause, and what its fate is
+Way       how a song is written (writers.py), how long it may pause, and what its fate is
 bring     one way's songs, one after the other, with pauses drawn from the seed
 verdict   what went wrong, by kind: missed, begun early, done twice, done without a warning
 """

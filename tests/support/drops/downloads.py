@@ -1,4 +1,4 @@
-"""Writers, in the sense of tests/writers.py, that close their file in every pause: what lies beside it, or a name of its
+"""Writers, in the sense of writers.py, that close their file in every pause: what lies beside it, or a name of its
 own, says that it is not whole; or they never pause for long, or leave a part of it there for good.
 """
 

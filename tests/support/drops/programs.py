@@ -1,4 +1,4 @@
-"""Real programs that bring songs, as writers in the sense of tests/writers.py.
+"""Real programs that bring songs, as writers in the sense of writers.py.
 
 Most read their song from a pipe, so that they pause when a test lets them, with the song open; the others are stopped and
 let go on, and are so slow that it hits them on their way.

@@ -1,4 +1,4 @@
-"""A real Samba server of a test's own, which shares one folder, and its clients as writers in the sense of tests/writers.py."""
+"""A real Samba server of a test's own, which shares one folder, and its clients as writers in the sense of writers.py."""
 
 import contextlib
 import importlib.util

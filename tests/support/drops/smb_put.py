@@ -1,7 +1,7 @@
 """A client of an SMB server that writes what comes by its standard input, at once: `smb_put.py PORT PATH [SIZE]`.
 
 The file has SIZE bytes before its first one is written, as Windows and macOS do it. Killed, it leaves the server as a
-client does whose network goes away. The password is tests/samba.py's.
+client does whose network goes away. The password is samba.py's.
 """
 
 import os

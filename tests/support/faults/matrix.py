@@ -14,7 +14,7 @@ import itertools
 
 import msgspec
 
-from test_daemon import POINTS
+from points import POINTS
 
 OURS, RENAME, PUT_AWAY = (POINTS.index(name) for name in ("3-started", "6-rename", "10-finished"))
 
@@ -35,7 +35,7 @@ THINGS: dict[str, str] = {
     "second-spool": "second:second-spool.toml",
     "second-outbox": "second:second-outbox.toml",
 }
-"""In words of tests/launch.py. `again` is the very same song once more; the others that come are another one."""
+"""In words of tests/support/launch.py. `again` is the very same song once more; the others that come are another one."""
 
 CANCELS = frozenset({"cancel", "cancel-all", "cancel-replace", "replace-cancel"})
 DROPS = frozenset({"replace", "overwrite", "again", "cancel-replace", "replace-cancel", "delete-replace"})
@@ -55,7 +55,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return POINTS.index(self.point)
 
     def plan(self, name: str) -> str:
-        """The line for tests/launch.py."""
+        """The line for tests/support/launch.py."""
         return f"{self.point} {THINGS[self.thing].format(name=name)}{' kill' if self.crash else ''}"
 
 

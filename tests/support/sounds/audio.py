@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.protocol.track import Track
 
-MUSIC = Path(__file__).parents[1].parent / "shared" / "audio"
+MUSIC = Path(__file__).parents[4] / "shared" / "audio"
 """Real music beside the checkout; tests that want it skip where it is not."""
 
 

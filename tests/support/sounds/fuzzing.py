@@ -1,6 +1,6 @@
 """What is thrown at the code that reads what others write.
 
-Each target takes bytes and says nothing, or raises: then that input is a fault. tests/test_fuzz.py runs them, by
+Each target takes bytes and says nothing, or raises: then that input is a fault. tests/system/hostile/test_fuzz.py runs them, by
 hypothesis in its own process and by atheris (guided.py) in one for each; both show the input that fails.
 """
 

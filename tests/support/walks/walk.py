@@ -31,7 +31,7 @@ class ViolationError(AssertionError):
 
 
 class Walk:
-    """`seed` draws what is done. With `real` the demo model separates, else tests/fake_worker.py."""
+    """`seed` draws what is done. With `real` the demo model separates, else tests/support/fake_worker.py."""
 
     def __init__(self, folder: Path, seed: int, *, real: bool = False) -> None:
         self.folder, self.seed, self.real = folder, seed, real

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemons import ROOT, Daemon, make_song
-from test_places import all_done_once, drop, looks, order_of_work, queued, running
+from queues import all_done_once, drop, looks, order_of_work, queued, running
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="needs libfaketime: apt-get install faketime")

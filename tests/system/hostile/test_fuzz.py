@@ -153,7 +153,7 @@ def guided(folder: Path, target: str, seed: int, runs: int) -> int:
     """Runs of a target by atheris, in a process of its own; none of them found a fault."""
     if find_spec("atheris") is None:
         pytest.skip(f"{LIBRARY} (this is {platform.machine()}, Python {platform.python_version()})")
-    program = [sys.executable, str(Path(__file__).with_name("guided.py")), target]
+    program = [sys.executable, str(ROOT / "tests" / "support" / "sounds" / "guided.py"), target]
     limits = [f"-runs={runs}", f"-seed={seed}", "-timeout=60", "-rss_limit_mb=2048", f"-artifact_prefix={folder}/"]
     done = subprocess.run(
         [*program, *limits, str(corpus(folder, target))],
@@ -164,7 +164,9 @@ def guided(folder: Path, target: str, seed: int, runs: int) -> int:
     said = done.stderr.decode(errors="replace")
     for fault in folder.glob("*-*"):
         if fault.is_file():
-            said += f"\nrepeat with: tests/guided.py {target} FILE, where FILE holds {fault.read_bytes()!r}"
+            said += (
+                f"\nrepeat with: tests/support/sounds/guided.py {target} FILE, where FILE holds {fault.read_bytes()!r}"
+            )
     assert done.returncode == 0, said[-6000:] + done.stdout.decode(errors="replace")[-3000:]
     reached = re.findall(r"cov: (\d+)", said)
     assert reached, said[-2000:]

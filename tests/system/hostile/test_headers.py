@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemons import PATIENCE_S
+from daemons import PATIENCE_S, ROOT
 from demixd.errors import Code
 from demixd.protocol.job import Error
 from demixd.supervisor.workers import manager, process
@@ -31,7 +31,7 @@ LIMIT_S = 60.0
 
 ANSWERS = {Code.BAD_AUDIO, Code.TRUNCATED, Code.NOT_FINITE, Code.TOO_LONG}
 
-FAKE = Path(__file__).with_name("fake_worker.py")
+FAKE = ROOT / "tests" / "support" / "fake_worker.py"
 
 
 class Decoder:
@@ -73,7 +73,7 @@ def decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
     # What it is given in the daemon keeps memory; here it is to be seen how much is needed.
     monkeypatch.setattr(process, "ENVIRONMENT", {"OMP_WAIT_POLICY": "passive"})
     monkeypatch.setenv("FAKE_FOLDER", str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(FAKE.parents[1] / "daemon"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "daemon"))
     one = Decoder(folder)
     try:
         yield one

@@ -1,4 +1,4 @@
-"""Model folders that somebody else has filled, in a real daemon: tests/test_models.py has every kind of them, one by one."""
+"""Model folders that somebody else has filled, in a real daemon; unit/engine/test_models.py has every kind of them."""
 
 import json
 import os

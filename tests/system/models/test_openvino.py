@@ -29,8 +29,8 @@ from demixd.engine.openvino import cache, candidates, convert, converter, runtim
 from demixd.engine.openvino.cache import Conversion, Run
 from demixd.engine.openvino.converter import Improver, State
 from demixd.errors import StopProcessingError
-from test_engine import SMALL, SOURCES, full_size, hdemucs, htdemucs, unequal_bag
-from test_models import packed, put
+from members import packed, put
+from separations import SMALL, SOURCES, full_size, hdemucs, htdemucs, unequal_bag
 
 installed = pytest.mark.skipif(
     not runtime.is_installed(),

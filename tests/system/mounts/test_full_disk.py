@@ -10,7 +10,7 @@ from demixd.pipeline import song
 from demixd.protocol.job import Step
 from demixd.protocol.options import Options
 from mounts import mounts, needs_mounts, tmpfs
-from test_engine import short_bag, warm
+from separations import short_bag, warm
 
 OPTIONS = Options(
     model="test",

@@ -3,10 +3,8 @@
 The contract's limit for noticing is 5 s, or a scan where that is longer.
 """
 
-import contextlib
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import tempfile
@@ -20,8 +18,8 @@ import pytest
 
 from daemons import Daemon, make_song
 from mounts import Mount, bind, mounts, needs_mounts, tmpfs
-from test_places import all_done_once, drop, looks, queued, running, started, warned
-from watching import holds
+from processes import handles, watched
+from queues import all_done_once, drop, looks, queued, running, started, warned
 
 NOTICED_S = 5.0
 SELDOM: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 60.0}, "status": {"heartbeat_s": 0.2}}
@@ -34,18 +32,6 @@ needs_root = pytest.mark.skipif(not os.access(QUEUE, os.W_OK), reason="needs roo
 def watch(daemon: Daemon) -> dict[str, str]:
     told: dict[str, str] = daemon.read("_daemon.json").get("watch", {})
     return told
-
-
-def watched(daemon: Daemon) -> set[int]:
-    """The inodes that the kernel watches for the daemon."""
-    assert daemon.process is not None
-    home, found = Path(f"/proc/{daemon.process.pid}"), set()
-    for handle in (home / "fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a file that was open for a moment
-            if str(handle.readlink()) == "anon_inode:inotify":
-                facts = (home / "fdinfo" / handle.name).read_text()
-                found |= {int(inode, 16) for inode in re.findall(r"^inotify wd:\w+ ino:(\w+)", facts, re.MULTILINE)}
-    return found
 
 
 def within(daemon: Daemon, limit_s: float, condition: Callable[[], Any], what: str) -> None:
@@ -172,12 +158,6 @@ def relax(daemon: Daemon, what: str) -> None:
 
 
 needs_limits = pytest.mark.skipif(not may_limit(), reason="needs user namespaces: run tests/run as root")
-
-
-def handles(daemon: Daemon) -> tuple[int, int]:
-    """How many descriptors and threads it has."""
-    assert daemon.process is not None
-    return holds(daemon.process.pid)
 
 
 @needs_limits

@@ -17,7 +17,7 @@ from demixd.cli.bench.references import Judge
 from demixd.cli.bench.report import DEMIXD, MIXTURE, SEPARATOR, SongSdr
 from demixd.cli.bench.sdr import Block, sdr
 from demixd.cli.client import RefusedError
-from test_bench import example
+from reports import example
 
 STEMS = ("vocals", "instrumental")
 

@@ -16,7 +16,7 @@ from demixd.engine.batch import Trial
 from demixd.engine.engine import Engine
 from demixd.engine.networks import Network, Reduced
 from demixd.errors import AudioProcessingError, Code, DeviceLostError
-from test_engine import SOURCES, generated, ours, separated, unequal_bag, warm
+from separations import SOURCES, generated, ours, separated, unequal_bag, warm
 
 SHORT = 13.3
 """Seconds: four segments of the small models."""

@@ -24,7 +24,6 @@ import yaml
 from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
-from safetensors.torch import save
 
 from demixd.engine.families import demucs as engine
 from demixd.engine.models import catalog, store
@@ -32,44 +31,9 @@ from demixd.engine.models import fetch as fetching
 from demixd.engine.models.fetch import FetchProgress, fetch
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from hub import Hub, Request
+from members import REPO, SIG, SMALL, STEMS, packed, put, random_module
 
-SIG = "955717e8"
-REPO = "adefossez/HTDemucs"
-STEMS = ["drums", "bass", "other", "vocals"]
-SMALL: dict[str, Any] = {
-    "sources": STEMS,
-    "channels": 8,
-    "depth": 4,
-    "bottom_channels": 16,
-    "t_layers": 1,
-    "t_heads": 2,
-    "segment": Fraction(39, 10),
-}
 SOURCE_ROOT = Path(store.__file__).parents[3]
-
-
-def encoded(value: object) -> object:
-    if isinstance(value, Fraction):
-        return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
-    raise TypeError(value)
-
-
-def packed(module: torch.nn.Module, arguments: dict[str, Any], /, **metadata: str) -> bytes:
-    """A member as Demucs publishes it, or with other metadata."""
-    klass = type(module)
-    facts = {
-        "klass": f"{klass.__module__}.{klass.__qualname__}",
-        "args": "[]",
-        "kwargs": json.dumps(arguments, default=encoded),
-    }
-    state = {name: tensor.half().contiguous() for name, tensor in module.state_dict().items()}
-    return save(state, facts | metadata)
-
-
-def random_module(seed: int, **changes: Any) -> HTDemucs:
-    torch.manual_seed(seed)
-    module: HTDemucs = HTDemucs(**(SMALL | changes))
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +73,6 @@ def hub(member: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     ) as hub:
         yield hub
         close_session()
-
-
-def put(folder: Path, name: str, members: dict[str, bytes], **bag: Any) -> None:
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump({"models": list(members)} | bag))
-    for sig, data in members.items():
-        (folder / f"{sig}.safetensors").write_bytes(data)
 
 
 def locate(models: Path, name: str = "htdemucs", repo: Path | None = None, pickles: bool = False) -> store.ModelFiles:

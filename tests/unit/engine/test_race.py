@@ -16,7 +16,7 @@ from demixd.engine.openvino import runtime as openvino
 from demixd.engine.openvino.autotune import Rules
 from demixd.engine.openvino.cache import Run
 from demixd.errors import StopProcessingError
-from test_engine import SOURCES, _Reference, generated, ours, separated, short_bag, warm, worst
+from separations import SOURCES, Reference, generated, ours, separated, short_bag, warm, worst
 
 installed = pytest.mark.skipif(
     not openvino.is_installed(),
@@ -109,7 +109,7 @@ def test_the_winner_is_known_at_the_next_start(converted: tuple[Engine, Rules], 
     song = generated(3.7)
     stems, facts = separated(short_bag(), song, 44100, tmp_path, engine=faster)
     assert facts == faster.facts
-    assert worst(_Reference(short_bag()).separate_tensor(song)[1], stems) > 80
+    assert worst(Reference(short_bag()).separate_tensor(song)[1], stems) > 80
     record(engine, rules, run("torch", "float32", 1.0), run("openvino", "float32", 2.0))
     assert autotune.known(engine, rules) is engine, "torch had won"
 

@@ -10,18 +10,16 @@ import pytest
 import torch
 
 from daemons import Daemon, make_song, running
-from demixd import config
 from demixd.engine.engine import Engine
 from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
-from demixd.protocol.job import EngineFacts
-from demixd.protocol.options import Defaults
-from demixd.supervisor.workers.manager import GPU_RETRY_S, Have, WorkerManager
-from demixd.supervisor.workers.process import Died, Said
+from demixd.supervisor.workers.manager import GPU_RETRY_S, Have
+from demixd.supervisor.workers.process import Said
 from demixd.worker import warm as warming
-from demixd.worker.messages import Ready, Warm
-from test_engine import unequal_bag
+from demixd.worker.messages import Warm
+from scripted_worker import Worker, options
+from separations import unequal_bag
 
 
 def worker(daemon: Daemon) -> dict[str, Any]:
@@ -99,44 +97,6 @@ def test_idle_costs_next_to_nothing(tmp_path: Path) -> None:
 
 
 # ---- the keeper, told the time
-
-
-class Worker:
-    """The other end of a keeper: it says what a test wants, and the keeper's orders are in `sent`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **model: Any) -> None:
-        self.sent: list[Any] = []
-        self.started = 0
-        monkeypatch.setattr("demixd.supervisor.workers.manager.WorkerProcess", self._start)
-        self.keeper = WorkerManager(config.Config(model=config.Model(**model)), lambda _: None)
-
-    def _start(self, _post: Any) -> "Worker":
-        self.started += 1
-        self.pid = 1000 + self.started
-        return self
-
-    def send(self, message: Any) -> None:
-        self.sent.append(message)
-
-    def heard(self) -> None:
-        """There is room for any number of lines."""
-
-    def resident_bytes(self) -> int:
-        return 1
-
-    def close(self) -> None:
-        """Nothing is left to end."""
-
-    def ready(self, now: float, device: str = "cpu", model: str = "htdemucs", **more: Any) -> None:
-        facts = EngineFacts(model=model, model_sha256="0", device=device, device_name="x", precision="float32")
-        self.keeper.hear(Said(self.pid, Ready(engine=facts, sources=(), seconds=0.0, **more)), now)
-
-    def die(self, now: float) -> None:
-        self.keeper.bury(Died(self.pid, "killed"), now)
-
-
-def options(model: str, *stems: str) -> Any:
-    return Defaults(stems=stems or ("vocals",)).of(model, None)
 
 
 def test_a_lost_gpu_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
