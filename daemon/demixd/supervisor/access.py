@@ -60,7 +60,7 @@ class Access:
         return Change.MISSING if self._missing != before else Change.NOTHING
 
     def _lock(self, *, is_news: bool, now: float) -> bool:
-        """Lock what is there; whether it is another folder than before. `locks` are missing where that cannot be."""
+        """Lock the folders that are there; whether one is another folder than before. Where that fails, LOCKS are missing."""
         are_new = are_ours = False
         self.obstacles = ()
         try:

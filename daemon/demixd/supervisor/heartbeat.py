@@ -49,11 +49,11 @@ class Heartbeat:
         self._every_s = config.status.heartbeat_s
 
     def soon(self) -> None:
-        """Something has changed that others are waiting for."""
+        """Have the next `live` beat at once: something has changed that others wait for."""
         self.due = 0.0
 
     def tell(self, now: float, *, is_open: bool) -> None:
-        """Once what can be done is done: READY. `is_open`: whether songs can be taken."""
+        """Tell systemd READY once everything that can be done is done. `is_open`: whether songs can be taken."""
         workers, folders = self._context.workers, self._context.folders
         if not self.is_announced and workers.is_settled and (is_open or folders.missing):
             self.is_announced = True
@@ -68,7 +68,7 @@ class Heartbeat:
         self.live(now)
 
     def live(self, now: float) -> None:
-        """What is due of the heartbeat and of systemd's `WATCHDOG=1`."""
+        """Do what is due of the heartbeat and of systemd's `WATCHDOG=1`."""
         if now >= self.due:
             self.due = now + self._every_s
             self.beat()

@@ -171,7 +171,7 @@ class Service:
         return self._heartbeat
 
     def _hold(self, reason: str) -> None:
-        """The ledger cannot be written: nothing goes on, since nothing could be promised, until it can be, or a stop."""
+        """The ledger cannot be written, so nothing can be promised: wait until it can be, or for a stop."""
         sentence = f"The ledger in {self.config.state} cannot be written: {reason}."
         if self._is_asked_to_stop or self._heartbeat is None:
             raise StateError(sentence)
@@ -214,7 +214,7 @@ class Service:
             pass
 
     def _sleep_s(self) -> float:
-        """Until what is due next: a look, so that a settled song is not kept waiting, or a heartbeat."""
+        """How long nothing is due: neither a look at the inbox, nor at the folders, nor a heartbeat."""
         due = min(self._poller.look_at, self._access.due, self._beating.due)
         return max(0.02, due - self._clock.now())
 
@@ -256,7 +256,7 @@ class Service:
             self._beating.soon()
 
     def _reconfigure(self, config: Config, now: float) -> None:
-        """Songs in flight end as they have begun, and songs in the queue keep their options."""
+        """Go by another configuration; songs in flight end as they have begun, queued songs keep their options."""
         self.config = config
         journal.set_level(config.log.level)
         self.workers.reconfigure(config, now)
@@ -297,7 +297,7 @@ class Service:
             self.spool.tidy(self.runner.at_work | self._ending.unfinished.keys())
 
     def _open_up(self) -> None:
-        """Everything is there for the first time: bring every job to its place, and begin."""
+        """Every folder is there for the first time: bring each job of a former life to its place, and begin."""
         if self._ledger.is_empty:
             rebuild.rebuild(self._ledger, self.spool)
         recover(self._ledger.unfinished(), self._context)
@@ -314,7 +314,7 @@ class Service:
     # ---- shutdown
 
     def break_off(self) -> None:
-        """End as by a crash: whatever is not in the ledger yet is for the next start to find out, which knows how."""
+        """End as by a crash; the next start finds out what is not in the ledger yet."""
         self.workers.close()
         self.runner.abandon()
         self._poller.stop()

@@ -18,7 +18,7 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class Earlier(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the result of `job` may be: `twin` makes it just now, `done` has made it. Neither: it has to be computed."""
+    """Where the result of `job` may be: `twin` is making it, or `done` has made it. With neither it has to be computed."""
 
     job: Job
     twin: Job | None = None
@@ -26,7 +26,7 @@ class Earlier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def accept(job: Job, context: Context) -> Job | Ends | Waits:
-    """Point 1: the ledger knows that the song is ours to copy. The job as it runs, or what becomes of it instead."""
+    """Point 1: the ledger knows that the song is accepted. The running job, or what becomes of it instead."""
     if identity_of(context.spool.options(job.name)) != job.options_file:
         return Waits(reason=Reason.CHANGING, settles_anew=True)
     allowed = context.config.limits.max_bytes
@@ -57,7 +57,7 @@ def judge(job: Job, taken: SnapshotTaken, context: Context) -> Job | Ends | Wait
 
 
 def earlier_result(job: Job, context: Context) -> Earlier:
-    """Where the result that `job` asks for may be: nobody computes it again, unless the song says `force`."""
+    """Where the result that `job` asks for may be; with `force` it is computed anyway."""
     engine = context.workers.engine
     if engine is None:
         return Earlier(job=job)

@@ -81,7 +81,7 @@ def fails(code: Code, message: str, detail: str | None = None) -> Ends:
 
 
 def attempts_of(job: Job) -> int:
-    """How many attempts there were, counting this one, which may not have got as far as to be written down."""
+    """How many attempts there were with this one, which the ledger may not have counted yet."""
     return job.attempt + (job.stage not in (Stage.STARTED, Stage.PUBLISHING))
 
 
@@ -110,7 +110,7 @@ def after_missing_part(job: Job, message: str, at: Circumstances) -> Waits | Non
 
 
 def after_snapshot(job: Job, *, has_hole: bool, at: Circumstances) -> Job | Ends | Waits:
-    """The job's song is copied, and `job` has its hash: the job as it goes on, or what becomes of an incomplete song."""
+    """The song is copied, and `job` has its hash: the job as it goes on, or what becomes of an incomplete song."""
     if job.wait_for_sha256 not in (None, job.sha256):
         message = (
             f"The song's sha256 is {job.sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
@@ -126,7 +126,7 @@ def after_snapshot(job: Job, *, has_hole: bool, at: Circumstances) -> Job | Ends
 
 
 def without_snapshot(outcome: Outcome) -> Waits:
-    """The song could not be copied as it was accepted. What the file is now, the next look finds out."""
+    """The song could not be copied as it was accepted; the next look finds out what its file is now."""
     if outcome is Outcome.BUSY:
         return Waits(reason=Reason.OPEN_FOR_WRITING, settles_anew=True)
     message = "The song changed while it was being copied."
@@ -163,7 +163,7 @@ def after_crash(job: Job) -> Ends | Waits:
 
 
 def changes(job: Job, waits: Waits) -> dict[str, object]:
-    """What `waits` changes about a job that ran: what the run has found out is lost."""
+    """The changes that `waits` makes to a job that ran. What the run has found out is lost."""
     changed: dict[str, object] = {
         "reason": waits.reason,
         "message": waits.message,

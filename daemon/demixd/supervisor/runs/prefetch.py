@@ -28,7 +28,7 @@ MODEL = (44_100, 2)
 
 
 class Prefetch:
-    """One song. `capture` is at work first, then the worker (`is_decoding`)."""
+    """One song. Its disk thread is at work first, then the worker (`is_decoding`)."""
 
     def __init__(self, job: Job, context: Context) -> None:
         self.job = job
@@ -46,7 +46,7 @@ class Prefetch:
         self.disk.take(self.job)
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
-        """The song is copied: it can be decoded, unless there is more to be said about it."""
+        """The song is copied: have it decoded, unless its result is there or it may be incomplete."""
         self.disk.join()
         self.taken = taken
         made = taken.result
@@ -65,7 +65,7 @@ class Prefetch:
         self.is_decoding = False
 
     def is_for(self, job: Job) -> bool:
-        """Whether this is what `job` needs: the same job, of the same song, with the same options."""
+        """Whether it was made for `job` as it is now: the same song, with the same options."""
         mine = self.job
         return (job.job_id, job.identity, job.options, job.options_file, job.ready_at) == (
             mine.job_id,
@@ -86,7 +86,7 @@ class Prefetch:
         return snapshot.still_is(spool.song(self.job.name), self.job.identity, spool.inbox)
 
     def drop(self) -> None:
-        """It is worth nothing any more."""
+        """Give it up: the song's turn does not come, or the song has changed."""
         self.disk.abandon()
         self.disk.join()
         if self.is_at_worker:
@@ -106,7 +106,7 @@ def has_room(job: Job, context: Context) -> bool:
 
 
 def _needed(job: Job, track: Track) -> int:
-    """Bytes of spools and stems, as large as they can be."""
+    """Bytes of PCM and stems that a job can need at most."""
     rate, channels = MODEL
     spool = max(pcm_bytes(track.frames, track.channels), pcm_bytes(int(track.duration_s * rate), channels))
     return (PARTS + len(job.options.stems)) * spool

@@ -71,7 +71,7 @@ def put_out(job: Job, jobs: JobTable, spool: Spool, *, cancelled: Callable[[], b
 
 
 def chosen_dir(job: Job, spool: Spool) -> str:
-    """Where below the outbox the job's result goes, as things are now."""
+    """The folder below the outbox that the job's result gets, as things are now."""
     return free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
 
 
@@ -97,7 +97,7 @@ def manifest(job: Job, made: Finished) -> status.Manifest:
 
 
 class _Owner(msgspec.Struct, frozen=True):
-    """All of a manifest that is needed here."""
+    """The part of a manifest that is needed here."""
 
     job_id: str
 
@@ -142,7 +142,7 @@ def _folded(name: str) -> str:
 
 
 def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | None:
-    """Why what lies in `out` is not what the manifest would say; None where it is, as far as sizes tell."""
+    """Why the files in `out` are not those of the manifest, as far as sizes tell; None where they are."""
     for file in files:
         path = out / file.name
         try:

@@ -39,7 +39,7 @@ FINISHING = frozenset({Step.MIX, Step.ENCODE, Step.PUBLISH})
 
 
 class Run:
-    """`job` as it is now; `is_over` once it has ended, or waits again."""
+    """One attempt at a job. `job` is its present value; `is_over` once it has ended, or waits again."""
 
     def __init__(self, job: Job, context: Context) -> None:
         self.job = job
@@ -57,12 +57,12 @@ class Run:
 
     @property
     def is_finishing(self) -> bool:
-        """Whether it needs the model no more."""
+        """Whether the song needs the model no more."""
         return self.job.step in FINISHING
 
     @property
     def is_decoded(self) -> bool:
-        """Whether the disk has been found to have room for the rest of it."""
+        """Whether the song is decoded, and the disk has been found to have room for the rest."""
         return self.job.step is Step.SEPARATE or self.is_finishing
 
     # ---- points 1 to 3: the song becomes ours
@@ -93,7 +93,7 @@ class Run:
             self.on_snapshot(prefetch.taken)
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
-        """The song is copied and hashed, or is not what was accepted any more."""
+        """The snapshot is there, or the song is not what was accepted any more."""
         self.disk.join()
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
@@ -108,7 +108,7 @@ class Run:
             self._carry_out(judged)
 
     def _look_for_a_result(self) -> None:
-        """Take the one that is there, wait for the one that is being made, or have it made."""
+        """Take an earlier result, wait for one that is being made, or have it made."""
         earlier = acceptance.earlier_result(self.job, self._context)
         self.job = earlier.job
         self._awaits_twin = earlier.twin is not None
@@ -120,12 +120,12 @@ class Run:
             self.disk.check(earlier.done)
 
     def on_end_of_another(self) -> None:
-        """Another job is not in flight any more: if it made what this one asks for, there is a result to look at."""
+        """Another run is over: if it made what this one asks for, there is a result to look at."""
         if self._awaits_twin:
             self._look_for_a_result()
 
     def on_result(self, checked: ResultChecked) -> None:
-        """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
+        """An earlier result has been looked at: take it where it is good, else have the song separated."""
         self.disk.join()
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
@@ -148,7 +148,7 @@ class Run:
         self._workers.send(Separate.of(job, self._spool, self._config.limits.max_duration_s))
 
     def _forget(self) -> None:
-        """The worker need not decode it: the result is there, or will be, or nobody wants it any more."""
+        """Tell the worker that it need not decode the song ahead."""
         if self._is_prefetched:
             self._workers.send(Forget(job_id=self.job.job_id))
         self._is_prefetched = False
@@ -156,8 +156,8 @@ class Run:
     # ---- the worker's turn
 
     def on_message(self, message: FromWorker) -> str | None:
-        """What the worker says of the job; why it cannot be true, where it cannot. Of a job that it does not have it says
-        nothing that counts."""
+        """Take in what the worker says of the job; a sentence where that cannot be true. A worker that does not have the job
+        is not believed."""
         if not self.is_at_worker:
             log.warning("%s: the worker says %s of it, and does not have it", self.job.shown, type(message).__name__)
             return None
@@ -228,11 +228,11 @@ class Run:
     # ---- what stops it
 
     def sees_cancel(self) -> bool:
-        """Whether a cancel file for the job is there."""
+        """Whether a cancel file means the job."""
         return self.cancelled_at is not None or self._context.cancel_files.mean(self.job)
 
     def cancel(self, now: float) -> None:
-        """Stop; once is enough."""
+        """Stop the run; a second call changes nothing."""
         if self.cancelled_at is not None:
             return
         log.info("%s: cancel seen", self.job.shown)
@@ -244,14 +244,14 @@ class Run:
             self._carry_out(CANCELLED)  # it waits for the result of another
 
     def on_death(self, how: str, *, is_suspect: bool) -> None:
-        """The worker died, with this song in it; `is_suspect` where no other song was."""
+        """The worker died with this song in it; `is_suspect` where no other song was."""
         self.is_at_worker = False
         outcome = outcomes.after_death(self.job, how, is_suspect=is_suspect)
         if self._carry_out_unless_stopped(outcome) and isinstance(outcome, Waits):
             self._jobs.counts["retries"] += 1
 
     def on_kill(self, why: str) -> None:
-        """The worker was ended for a reason that is none of this song's."""
+        """The worker was ended because of another song."""
         self.is_at_worker = False
         self._carry_out(CANCELLED if self.cancelled_at is not None else outcomes.after_kill(why))
 
@@ -267,7 +267,7 @@ class Run:
         self._carry_out(outcomes.after_obstacle(self.job, error, self._context.circumstances))
 
     def _carry_out_unless_stopped(self, outcome: Ends | Waits) -> bool:
-        """Carry out what the worker's failure leads to, and say so; a cancel, or an outbox that is away, comes first."""
+        """Carry out what a failure of the worker leads to; False where a cancel or a missing outbox came first."""
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
         elif self._is_away():
@@ -281,7 +281,7 @@ class Run:
         return not nofollow.is_there(self._spool.out(self.job.job_id), in_doubt=True)
 
     def _carry_out(self, outcome: Ends | Waits) -> None:
-        """The run is over."""
+        """End the run: the job ends or waits again."""
         if isinstance(outcome, Waits):
             self._wait(outcome)
         elif outcome.error is not None:
@@ -296,7 +296,7 @@ class Run:
         self._context.retry_at.pop(self.job.job_id, None)
 
     def _end_missing(self, *, replaced: bool) -> None:
-        """The song is not there any more, and neither is its snapshot."""
+        """End a job whose song, and snapshot, are not there any more."""
         self._close()
         self._context.ending.end_missing(self.job, replaced=replaced)
         self._context.retry_at.pop(self.job.job_id, None)

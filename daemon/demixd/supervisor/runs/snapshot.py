@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `has_hole`: a part of the file was never written."""
+    """The outcome of a copy. `has_hole`: a part of the file was never written."""
 
     outcome: Outcome
     sha256: str | None = None
@@ -90,7 +90,7 @@ def _new(work: Path, copy: Path) -> FileIO:
 
 
 def identity_of(path: Path) -> Identity | None:
-    """What the file is now; None where there is none."""
+    """The identity of a regular file; None where there is none."""
     try:
         status = path.lstat()
     except OSError:
@@ -99,7 +99,7 @@ def identity_of(path: Path) -> Identity | None:
 
 
 def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
-    """Whether a song that was copied before is what it was then, and nobody writes to it."""
+    """Whether the song is still the file that was copied, and nobody writes to it."""
     try:
         handle = nofollow.read_file(inbox, song)
     except OSError:
@@ -128,7 +128,7 @@ def hole_in(handle: int, size: int) -> bool:
 
 
 def _forget_pages(handle: int) -> None:
-    """Only the copy is read again, and a hole of the song must not look written at the next snapshot."""
+    """Drop the song's pages from memory: only the copy is read again, and a hole must still look like one next time."""
     with contextlib.suppress(OSError):  # not on every filesystem
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 

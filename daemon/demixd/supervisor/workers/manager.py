@@ -58,7 +58,7 @@ StartWorker = Callable[[Callable[[Said | Died], None]], Worker]
 
 
 class Have(StrEnum):
-    """How things stand with a model."""
+    """Whether a model can be used."""
 
     READY = "ready"
     BUSY = "busy"
@@ -96,7 +96,7 @@ class WorkerManager:
 
     @property
     def engine(self) -> EngineFacts | None:
-        """What is warm."""
+        """The facts of the engine that is warm."""
         return self.ready.engine if self.ready else None
 
     @property
@@ -105,16 +105,16 @@ class WorkerManager:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the worker is warm, or what keeps it from that is known (a long fetch included)."""
+        """Whether the worker is warm, or it is known what keeps it from that (a long download included)."""
         return self.state != "starting"
 
     @property
     def is_outdated(self) -> bool:
-        """Whether what is warm was asked for by a former configuration; `renew` ends that."""
+        """Whether the warm model was demanded by a former configuration; `renew` ends that."""
         return self._is_outdated
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Of another configuration from now on. What was missing may be there: it is asked for again."""
+        """Go by another configuration. Missing models are asked for again, since they may be there now."""
         demand = Demand.of(config.model.name, config.defaults.stems)
         if (Warm.of(config, demand), demand) != (Warm.of(self._config, self._default), self._default):
             self._is_outdated = True
@@ -122,7 +122,7 @@ class WorkerManager:
         self._missing.ask_at_once(now)
 
     def renew(self, now: float) -> None:
-        """Begin anew with the configuration as it is now. For when no song is at work."""
+        """Start anew with the present configuration. Only while no song is in flight."""
         self._is_outdated = False
         self._demand = self._default
         if self.state == "asleep":
@@ -151,23 +151,23 @@ class WorkerManager:
         )
 
     def send(self, message: ToWorker) -> None:
-        """Tell the worker something. Without one nobody is told: what it had, it lost."""
+        """Send the worker a message; without a worker it is lost, as is everything that one had."""
         if self.process is not None:
             self.process.send(message)
 
     def serves(self, options: Options) -> bool:
-        """Whether what is warm now will do for a song with these options."""
+        """Whether the warm model will do for a song with these options."""
         if not self.is_ready or self.engine is None or self._is_outdated:
             return False
         demand = _demand(options)
         return demand == self._warm or demand.model == self.engine.model
 
     def lacks(self, options: Options, now: float) -> bool:
-        """Whether the model for a song could not be had, and it is not time to ask for it again."""
+        """Whether the model for a song is missing, and it is not time to ask for it again."""
         return self._missing.lacks(_demand(options), now)
 
     def want(self, options: Options, now: float) -> Have:
-        """How things stand with the model for a song; what can be done about it is begun. For when no song is at work."""
+        """Whether the model for a song can be used; what makes it ready is begun. Only while no song is in flight."""
         if self.serves(options):
             return Have.READY
         if self.lacks(options, now):
@@ -184,7 +184,7 @@ class WorkerManager:
         return self._missing.why(_demand(options))
 
     def tick(self, now: float, *, busy: bool) -> None:
-        """Start what is not there, ask again for what was missing, end what nobody needs. `busy`: there are songs to do."""
+        """Start the worker where there is none, ask again for what was missing, end an idle worker. `busy`: songs wait or run."""
         if self.state in ("starting", "fetching") and self.process and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
         if busy:
@@ -197,7 +197,7 @@ class WorkerManager:
             self._load(self._demand, now)
 
     def _start(self, now: float) -> None:
-        """Start the process; where the machine has nothing left for it, later."""
+        """Start the process; where the machine has no room for it, try again later."""
         try:
             self.process = self._start_worker(self._post)
         except OSError as error:
@@ -212,7 +212,7 @@ class WorkerManager:
         self._deaths += 1
 
     def _rest(self, now: float) -> None:
-        """Nothing to do: an idle worker may have to end, or to make room for one that has the GPU again."""
+        """End an idle worker after `keep_alive_s`, or for a new one that may have the GPU again."""
         if self.ready is not None and self.ready.improving:
             return  # it is not idle, and would have to begin anew each time
         idle_s = now - max(self._heard_of_songs, self._warm_since)
@@ -227,7 +227,7 @@ class WorkerManager:
 
     @property
     def _misses_gpu(self) -> bool:
-        """Whether the CPU serves, and a GPU was asked for or was there before."""
+        """Whether the worker is on the CPU, though a GPU was asked for or was there before."""
         if self.ready is None or self.ready.engine.device != "cpu":
             return False
         return self.ready.on_stand_in or (self._had_gpu and self._config.model.device != "cpu")
@@ -237,14 +237,14 @@ class WorkerManager:
             self.state, self.message, self._retry_at = "starting", "Waking up", now
 
     def _load(self, demand: Demand, now: float) -> None:
-        """Have the worker warm up what is demanded."""
+        """Have the worker load and warm what is demanded."""
         assert self.process is not None
         self._demand, self.state, self._heard = demand, "starting", now
         self.message = f"Loading {demand.model}"
         self.process.send(Warm.of(self._config, demand))
 
     def hear(self, said: Said, now: float) -> bool:
-        """Note what the worker says of itself; False where it is from a process that is no longer the worker."""
+        """Take in a message about the worker itself; False where it comes from a former process."""
         if self.process is None or said.pid != self.process.pid:
             return False
         self.process.heard()
@@ -267,7 +267,7 @@ class WorkerManager:
         return True
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        """Warm; or warm already, and better than before."""
+        """The worker is warm, or has something better warm than before."""
         if self.state != "ready":
             self._warm_since = now
         if ready.engine.device.startswith("cuda"):
@@ -278,13 +278,13 @@ class WorkerManager:
         self.message = f"{engine.model} is warm on {engine.device_name} in {engine.precision}"
 
     def _miss(self, error: Error, now: float) -> None:
-        """The model cannot be had. The one that was warm before, if any, still is."""
+        """The demanded model cannot be had; a model that was warm before still is."""
         self._missing.add(self._demand, error, now)
         self.message = error.message
         self.state = "missing-model" if self.ready is None else "ready"
 
     def bury(self, died: Died, now: float) -> bool:
-        """Note a death; False where that process was no longer the worker."""
+        """Take in a worker's death; False where it is that of a former process."""
         if self.process is None or died.pid != self.process.pid:
             return False
         self._log_death(f"worker {died.pid}: {died.how}")
@@ -297,7 +297,7 @@ class WorkerManager:
         return True
 
     def kill(self, now: float, why: str) -> None:
-        """End the process, which is of no use any more; the next tick starts another."""
+        """End the process, which is of no use any more; the next `tick` starts another."""
         self._log_death(f"worker: ended, since {why}")
         self._restart(now, why)
 
@@ -309,7 +309,7 @@ class WorkerManager:
         log.warning(sentence, extra=journal.about_worker(self.engine.device if self.engine else None))
 
     def touch(self, now: float) -> None:
-        """Count silence from now on: work begins."""
+        """Count the worker's silence from now on: work begins."""
         self._heard = now
 
     def has_stalled(self, now: float) -> bool:
