@@ -18,7 +18,7 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torchaudio.functional import resample
 
-from demixd.audio.pcm import SpoolReader
+from demixd.audio.pcm import PcmReader
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline.separate import SegmentProgress, separate
@@ -124,7 +124,7 @@ def separated(
     )
     stems = {}
     for source, path in spools.items():
-        with SpoolReader(path, channels) as reader:
+        with PcmReader(path, channels) as reader:
             assert reader.frames == frames
             stems[source] = torch.from_numpy(reader.read(0, frames).T.copy())
     return stems, facts

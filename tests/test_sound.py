@@ -22,9 +22,8 @@ from demixd.audio.tags import Cover, Tags
 from demixd.audio.tags.reading import look
 from demixd.engine.engine import Engine, Plan, Song
 from demixd.errors import AudioProcessingError, Code
-from demixd.pipeline import song as pipeline
 from demixd.pipeline.decode import decode
-from demixd.pipeline.song import Observer, Order, Result
+from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
 from demixd.protocol.track import Track
@@ -132,7 +131,7 @@ def separated(path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, **
     wanted = Defaults(**options).of("shares", None)
     order = Order(song=path, name="Song.x", tmp=tmp, out=out, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, began=nothing, decoded=nothing, progressed=nothing)
-    return pipeline.run(order, cast(Engine, Shares(shares)), observer, {}), out
+    return run(order, cast(Engine, Shares(shares)), observer, {}), out
 
 
 def holds(codec: Codec, frames: int, audio: Frames, decoded: Frames) -> None:
@@ -479,7 +478,7 @@ def test_one_file_needs_four(tmp_path: Path) -> None:
     order = Order(song=path, name="x", tmp=tmp_path, out=tmp_path, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, began=nothing, decoded=nothing, progressed=nothing)
     with pytest.raises(AudioProcessingError, match="take htdemucs") as error:
-        pipeline.run(order, cast(Engine, engine), observer, {})
+        run(order, cast(Engine, engine), observer, {})
     assert error.value.code is Code.BAD_OPTIONS
 
 

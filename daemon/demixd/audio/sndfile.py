@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from demixd.audio.containers.detect import Container
 from demixd.audio.formats import BITS, FORMATS, Target, compression_level
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.sink import NotWritableError, Sink
-from demixd.audio.streams import DamagedError, Glance, NotReadableError, View
+from demixd.audio.streams import DamagedError, Glance, NotReadableError, NotWritableError, Sink, View
 
 ENDLESS = 1 << 62
 """From here on a number of frames means that libsndfile does not know it (SF_COUNT_MAX)."""

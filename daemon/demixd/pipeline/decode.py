@@ -1,11 +1,12 @@
-"""The song becomes a spool of float32 and the facts of a track.
+"""Decode: a song becomes a PCM file of one or two channels, and the facts of a track.
 
-    song --View--> libsndfile or FFmpeg --blocks--> two channels --> spool
+    song --View--> libsndfile or FFmpeg --blocks--> two channels --> PCM file
 
 Rules:
 - Content decides what a file is, never its name.
-- What the container declares is checked first (containers.py); a song that is cut short is never half of a track.
-- libsndfile reads what it can, FFmpeg's libraries the rest.
+- What the container declares is checked first (audio/containers/detect.py): a song that is cut short is an error, not a
+  shorter track.
+- libsndfile reads the formats it knows, FFmpeg's libraries the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from demixd.audio import downmix, sndfile
 from demixd.audio.containers import detect
 from demixd.audio.containers.detect import Container
 from demixd.audio.ffmpeg import reader as ffmpeg
-from demixd.audio.pcm import Frames, SpoolWriter
+from demixd.audio.pcm import Frames, PcmWriter
 from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
@@ -30,13 +31,13 @@ SHARED = ("wav", "aiff", "ogg")
 
 def decode(
     song: Path,
-    spool: Path,
+    pcm: Path,
     *,
     max_duration_s: float,
     check: Callable[[], None],
     progress: Callable[[float], None],
 ) -> Track:
-    """Decodes `song` into `spool`, `[T, 1]` for mono and `[T, 2]` for everything else.
+    """Decode `song` into the PCM file `pcm`: `[T, 1]` for mono, `[T, 2]` for everything else.
 
     `check` is called between blocks and stops by raising; `progress` gets fractions of the song. Raises
     `AudioProcessingError`: BAD_AUDIO, TRUNCATED, NOT_FINITE, TOO_LONG, NO_SPACE or IO_ERROR.
@@ -45,7 +46,7 @@ def decode(
         with song.open("rb") as file:
             container = _accepted(detect.look(file))
             view = View(file, container.head, container.start)
-            with _opened(view, container) as sound, SpoolWriter(spool) as writer:
+            with _opened(view, container) as sound, PcmWriter(pcm) as writer:
                 _refuse_early(sound, max_duration_s)
                 for block in _blocks(sound, view, check):
                     writer.write(block)

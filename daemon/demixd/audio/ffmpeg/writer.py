@@ -21,7 +21,7 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from demixd.audio.formats import FORMATS, Target
-from demixd.audio.sink import NotWritableError
+from demixd.audio.streams import NotWritableError
 
 QP2LAMBDA = 118
 """FF_QP2LAMBDA: FFmpeg counts a quality of V2 as 236."""
