@@ -10,13 +10,23 @@ Two rules:
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.identity import Identity
 from demixd.protocol.options import Options
-from demixd.protocol.track import Track
+from demixd.protocol.track import Amount, Channels, Rate, Track
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+"""0 to 1."""
+
+NotNegative = Annotated[float, Meta(ge=0)]
+
+SegmentSeconds = Annotated[float, Meta(ge=0, le=86_400)]
+"""No segment takes a day; a worker is given up after 20 times what its segments have taken."""
 
 
 class State(StrEnum):
@@ -84,10 +94,10 @@ class CancelResult(StrEnum):
 class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`fraction` is of the whole job, `step_fraction` of the present step; `speed_x` is times real time."""
 
-    fraction: float = 0.0
-    step_fraction: float = 0.0
-    eta_s: float | None = None
-    speed_x: float | None = None
+    fraction: Fraction = 0.0
+    step_fraction: Fraction = 0.0
+    eta_s: NotNegative | None = None
+    speed_x: NotNegative | None = None
     queue_position: int | None = None
 
 
@@ -95,12 +105,12 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
     """How far a song is. `message` is a line for people; `segment_s` what the last segment took, where one was done."""
 
     step: Step
-    fraction: float
-    step_fraction: float
+    fraction: Fraction
+    step_fraction: Fraction
     message: str
-    eta_s: float | None = None
-    speed_x: float | None = None
-    segment_s: float | None = None
+    eta_s: NotNegative | None = None
+    speed_x: NotNegative | None = None
+    segment_s: SegmentSeconds | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +136,7 @@ class Sound(msgspec.Struct, frozen=True, kw_only=True):
 
     loudness_lufs: float | None
     true_peak_dbtp: float | None
-    silence: float
+    silence: Fraction
     silent: bool
 
 
@@ -141,10 +151,10 @@ class StemFile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     format: str
     subtype: str
-    frames: int
-    rate: int
-    channels: int
-    bytes: int
+    frames: Amount
+    rate: Rate
+    channels: Channels
+    bytes: Amount
     sha256: str
     peak: float
     gain_db: float

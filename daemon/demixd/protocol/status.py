@@ -15,6 +15,7 @@ from demixd.protocol.job import (
     EngineFacts,
     Error,
     Job,
+    NotNegative,
     Output,
     Previous,
     Progress,
@@ -23,6 +24,7 @@ from demixd.protocol.job import (
     StemFile,
     Step,
 )
+from demixd.protocol.track import Amount, Channels, Rate, SongChannels
 
 SCHEMA = 1
 
@@ -41,10 +43,10 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     mtime_ns: int
     inode: int
     sha256: str | None
-    duration_s: float | None
-    frames: int | None
-    rate: int | None
-    channels: int | None
+    duration_s: NotNegative | None
+    frames: Amount | None
+    rate: Rate | None
+    channels: SongChannels | None
     format: str | None
 
     @property
@@ -171,9 +173,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     song: str
     song_sha256: str | None
-    frames: int
-    rate: int
-    channels: int
+    frames: Amount
+    rate: Rate
+    channels: Channels
     gain_db: float
     residual_db: float | None = None
     files: tuple[StemFile, ...]
