@@ -37,28 +37,9 @@ Sha256 = Annotated[
 ]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a song is to become; effective options, frozen when the song is accepted."""
-
-    model: str
-    stems: tuple[str, ...]
-    format: str
-    bitrate: int | str
-    bit_depth: int | str
-    rate: int | str
-    clip: str
-    instrumental: str
-    shifts: int
-    overlap: float
-    naming: str
-    profile: str | None
-    quality: int = 3
-    guide_db: float = -12.0
-    tags: bool = True
-    title_suffix: bool = True
-
-
 class Defaults(Section, frozen=True):
+    """`[defaults]` of the configuration: the keys that a profile and a song can change, each with its built-in value."""
+
     stems: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...],
         Meta(min_length=1, max_length=64, extra_json_schema={"uniqueItems": True}),
@@ -98,14 +79,21 @@ class Defaults(Section, frozen=True):
                 f'{shown(self.bit_depth)} has none: set format = "wav" and bit_depth = "float", or clip = "joint"'
             )
 
-    def of(self, model: str, profile: str | None) -> Options:
-        """These as the options of a song, with the template in place of its name, and what a preset stands for."""
+    def of(self, model: str, profile: str | None) -> "Options":
+        """These as the options of a song: a preset's name becomes its template, or what it sets besides is set."""
         values = {**msgspec.structs.asdict(self), "naming": shortest(self.naming)}
         if self.naming == "yarg" and self.format == "source":
             values["format"] = "ogg"
         if self.naming == ONE_FILE:
             values["stems"] = ONE_FILE_STEMS
         return Options(model=model, profile=profile, **values)
+
+
+class Options(Defaults, frozen=True, kw_only=True):
+    """The effective options of one song, frozen in the ledger when the song is accepted."""
+
+    model: ModelName
+    profile: str | None
 
 
 class Own(msgspec.Struct, frozen=True, kw_only=True):

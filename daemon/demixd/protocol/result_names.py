@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from string import Formatter
 
 MANIFEST = "stems.json"
@@ -110,6 +111,7 @@ def clash(naming: str, stems: Iterable[str]) -> tuple[str, str, str] | None:
     return None
 
 
+@lru_cache(256)  # ten thousand jobs of a ledger have a few templates between them
 def check(naming: str) -> None:
     """Raises ValueError, saying why, where a template cannot give every stem a file of its own in the song's folder."""
     template = template_of(naming)
