@@ -25,6 +25,9 @@ from demixd.spool import nofollow
 CHUNK = 1 << 20
 """Bytes of a file that are read or written at a time."""
 
+HIDDEN = ".demixd-"
+"""Our files in folders that others see have names that begin so: dot files, which programs skip."""
+
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 """What a filesystem answers to a call that it does not have: FUSE mounts to renameat2(2), some of them to fsync(2)."""
 
@@ -47,7 +50,7 @@ def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: b
     journal: some 10 ms more.
     """
     # Not `path.name` with a suffix: the longest sidecar name has no room for one.
-    part = f".demixd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
+    part = f"{HIDDEN}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
     with nofollow.reach(root, path.parent, make=root, follow=follow) as folder:
         with os.fdopen(nofollow.new_file(folder, part), "wb") as file:
             file.write(data)
