@@ -1,4 +1,4 @@
-"""`separate_audio`: one song in this process, on the same pipeline as the daemon's worker."""
+"""`separate_audio`: one song in the caller's process, by the same functions as in the daemon's worker."""
 
 import os
 import tempfile
@@ -13,12 +13,13 @@ from demixd.engine.engine import Engine
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline.song import Observer, Order, run
-from demixd.spool.files import sha256_of
+from demixd.spool.files import HIDDEN, sha256_of
+from demixd.spool.tree import OUT, TMP
 from demixd.worker.messages import Warm
 from demixd.worker.warm import warm
 
 STATUS_S = 0.5
-"""At most two status strings a second."""
+"""Seconds between two status strings, at least."""
 
 
 def separate_audio(
@@ -52,7 +53,7 @@ def separate_audio(
     observer = Observer(
         check=check, began=lambda _: None, decoded=lambda _: None, progressed=lambda tick: tell(tick.message)
     )
-    with tempfile.TemporaryDirectory(prefix=".demixd-", dir=folder) as work:
+    with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
         result = run(order, engine, observer, {})
         check()
@@ -64,7 +65,7 @@ def separate_audio(
 
 def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
     """The order for `song`, to be carried out in the empty folder `work`."""
-    out, tmp = work / "out", work / "tmp"
+    out, tmp = work / OUT, work / TMP
     out.mkdir()
     tmp.mkdir()
     return Order(
@@ -89,12 +90,14 @@ def _seed(song: Path) -> int:
 
 
 class _Teller:
+    """Calls the caller back, at most once in STATUS_S."""
+
     def __init__(self, callback: Callable[[str], None] | None) -> None:
         self._callback = callback
-        self._said = float("-inf")
+        self._told_at = float("-inf")
 
     def __call__(self, text: str) -> None:
         now = time.monotonic()
-        if self._callback is not None and now >= self._said + STATUS_S:
-            self._said = now
+        if self._callback is not None and now >= self._told_at + STATUS_S:
+            self._told_at = now
             self._callback(text)

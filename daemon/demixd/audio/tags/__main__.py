@@ -1,4 +1,4 @@
-"""`python -m demixd.audio.tags < SONG`: a song's tags as msgpack on standard output. `apart` runs it, and says why."""
+"""`python -m demixd.audio.tags < SONG`: a song's tags as msgpack on standard output. `sandbox` runs it and says why."""
 
 import sys
 
