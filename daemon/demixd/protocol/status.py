@@ -35,7 +35,7 @@ class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
-    """The song. `name_b64` is exact, `name` has U+FFFD for bytes that are not UTF-8. Null until it is decoded: `duration_s` on."""
+    """The song. `name_b64` is exact, `name` has U+FFFD for bytes that are not UTF-8. Null until decoded: `duration_s` on."""
 
     name: str
     name_b64: str
