@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from demixd.audio.containers.detect import Container
 from demixd.audio.formats import BITS, FORMATS, Target, compression_level
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.streams import DamagedError, Glance, NotReadableError, NotWritableError, Sink, View
+from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWritableError, Sink, View
 
 ENDLESS = 1 << 62
 """A number of frames from here on means that libsndfile does not know it (SF_COUNT_MAX)."""
@@ -85,11 +85,11 @@ def opened(view: View, container: Container) -> Iterator[Sound]:
         yield Sound(file, view, container)
 
 
-def glance(path: Path) -> Glance:
+def probe(path: Path) -> Facts:
     """The facts of a finished file, whose first and last block are read. Raises `NotReadableError`, `DamagedError`."""
     try:
         with soundfile.SoundFile(path) as sound:
-            found = Glance(
+            found = Facts(
                 subtype=sound.subtype,
                 rate=int(sound.samplerate),
                 channels=int(sound.channels),

@@ -26,7 +26,7 @@ class NotWritableError(Exception):
     """The library refuses to write the file; its reason is the text."""
 
 
-class Glance(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a finished file, as read back from it. `subtype` as `Track` has it."""
 
     subtype: str
@@ -98,7 +98,7 @@ class View:
 class Sink:
     """A new file, for a library to write to.
 
-    libsndfile goes on after a short write. So all is dropped that comes after the first OSError, which `complain` raises.
+    libsndfile goes on after a short write. So all is dropped that comes after the first OSError, which `raise_error` raises.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,6 +134,6 @@ class Sink:
             self._error = self._error or error
             return -1
 
-    def complain(self) -> None:
+    def raise_error(self) -> None:
         if self._error:
             raise self._error

@@ -44,7 +44,7 @@ def decode(
     """
     try:
         with song.open("rb") as file:
-            container = _accepted(detect.look(file))
+            container = _accepted(detect.container_of(file))
             view = View(file, container.head, container.start)
             with _opened(view, container) as sound, PcmWriter(pcm) as writer:
                 _refuse_early(sound, max_duration_s)

@@ -24,7 +24,7 @@ from demixd.audio.dither import Dither
 from demixd.audio.ffmpeg import reader, writer
 from demixd.audio.formats import BITS, DITHERED, FORMATS, Target
 from demixd.audio.pcm import Frames
-from demixd.audio.streams import DamagedError, Glance, NotReadableError, NotWritableError, Sink
+from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWritableError, Sink
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.job import StemFile
 from demixd.spool.files import sha256_of, sync
@@ -85,22 +85,22 @@ def verify(path: Path, expected: StemFile, frames: int, check: Callable[[], None
     `check` stops by raising. Raises BAD_OUTPUT.
     """
     try:
-        found = reader.glance(path, check=check) if FORMATS[expected.format].suffix == "m4a" else sndfile.glance(path)
+        found = reader.probe(path, check=check) if FORMATS[expected.format].suffix == "m4a" else sndfile.probe(path)
         size = path.stat().st_size
     except (OSError, NotReadableError, DamagedError) as error:
         raise _bad_output(path, f"it cannot be read back: {error}") from error
-    wanted = Glance(subtype=expected.subtype, rate=expected.rate, channels=expected.channels, frames=frames)
+    wanted = Facts(subtype=expected.subtype, rate=expected.rate, channels=expected.channels, frames=frames)
     if found != wanted:
         raise _bad_output(path, f"it has {found} instead of {wanted}")
     if size != expected.bytes:
         raise _bad_output(path, "it is shorter than it says")
 
 
-def verify_streams(path: Path, expected: Iterable[Glance], check: Callable[[], None]) -> None:
+def verify_streams(path: Path, expected: Iterable[Facts], check: Callable[[], None]) -> None:
     """Read the streams of a file back: each is what `expected` says of it. `check` stops by raising. Raises BAD_OUTPUT."""
     for number, wanted in enumerate(expected):
         try:
-            found = reader.glance(path, number, check)
+            found = reader.probe(path, number, check)
         except (OSError, NotReadableError, DamagedError) as error:
             raise _bad_output(path, f"its stream {number} cannot be read back: {error}") from error
         if found != wanted:
@@ -126,13 +126,13 @@ def _encode(
         with _created(sink, target, frames) as file:
             for block, highest in samples:
                 file.write(block)
-                sink.complain()
+                sink.raise_error()
                 written, peak = written + len(block), max(peak, highest)
     except NotWritableError as error:
-        sink.complain()
+        sink.raise_error()
         message = f"{target.format} cannot be written with {target.channels} channels at {target.rate} Hz."
         raise AudioProcessingError(Code.INTERNAL_ERROR, message, str(error)) from error
-    sink.complain()
+    sink.raise_error()
     return written, peak
 
 

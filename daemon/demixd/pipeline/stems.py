@@ -21,7 +21,7 @@ from demixd.audio.ffmpeg import stemfile
 from demixd.audio.formats import Target
 from demixd.audio.pcm import BLOCK, Frames, PcmReader
 from demixd.audio.resample import resample_frames
-from demixd.audio.streams import Glance
+from demixd.audio.streams import Facts
 from demixd.errors import StopProcessingError
 from demixd.pipeline import encode, mix
 from demixd.pipeline.metering import Metering
@@ -205,7 +205,7 @@ class StemWriter:
             lambda new: stemfile.write(new, paths),
             lambda written: self._tagger.tag(written, None, self._target.format),
         )
-        encode.verify_streams(path, [_glance(file) for file in files], check)
+        encode.verify_streams(path, [_facts(file) for file in files], check)
         for each in paths:
             each.unlink()
         return msgspec.structs.replace(
@@ -219,5 +219,5 @@ class StemWriter:
         )
 
 
-def _glance(file: StemFile) -> Glance:
-    return Glance(subtype=file.subtype, rate=file.rate, channels=file.channels, frames=file.frames)
+def _facts(file: StemFile) -> Facts:
+    return Facts(subtype=file.subtype, rate=file.rate, channels=file.channels, frames=file.frames)

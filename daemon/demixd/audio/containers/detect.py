@@ -16,7 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 from demixd.audio.containers import mpeg, ogg, riff, signatures
-from demixd.audio.containers.mpeg import behind_tags, take
+from demixd.audio.containers.mpeg import behind_tags, read_at
 from demixd.audio.downmix import OGG, WAVE, masked
 
 UNKNOWN = (0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000)
@@ -30,7 +30,7 @@ REST = 1 << 17
 
 MOST_PAGES = 5_000_000
 """Pages of an Ogg: 28 hours with one page for each packet of 20 ms. They are walked in 20 s; a file of nothing but page
-headers would take minutes."""
+headers would read_at minutes."""
 
 SAMPLES = (1, 3, 6, 7)
 """Format tags whose block is one frame: PCM, float, A-law, mu-law."""
@@ -65,19 +65,19 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
         return (OGG if self.format == "ogg" else WAVE).get(channels) if self.ordered else None
 
 
-def look(file: BinaryIO) -> Container | None:
+def container_of(file: BinaryIO) -> Container | None:
     """The container of `file` by its content; None if it is no audio that can be read. Its position is lost."""
     size = file.seek(0, 2)
-    magic = take(file, 0, 12)
+    magic = read_at(file, 0, 12)
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64") and magic[8:] == b"WAVE":
         return _wave(file, size, magic[:4])
     if magic[:4] == b"FORM" and magic[8:] in (b"AIFF", b"AIFC"):
         return _aiff(file, size)
     if magic[:4] == b"OggS":
         return _ogg(file)
-    if take(file, behind_tags(file), 4) == b"fLaC":
+    if read_at(file, behind_tags(file), 4) == b"fLaC":
         return Container(format="flac")
-    if found := signatures.look(file, size):
+    if found := signatures.signature_of(file, size):
         return Container(format=found.format, demuxer=found.demuxer, cut=found.cut)
     return _mp3(file, size)
 
@@ -98,7 +98,7 @@ def _wave(file: BinaryIO, size: int, magic: bytes) -> Container:
     if b"data" not in chunks or b"fmt " not in chunks:
         return Container(format="wav", refusal="its header has no format or no audio")
     first, declared = chunks[b"data"].at, chunks[b"data"].size
-    fmt = take(file, chunks[b"fmt "].at, 40)
+    fmt = read_at(file, chunks[b"fmt "].at, 40)
     tag, block = (int.from_bytes(fmt[at : at + 2], order) for at in (0, 12))
     mask = int.from_bytes(fmt[20:24], order) if tag == 0xFFFE and chunks[b"fmt "].size >= 40 else 0
     if tag == 0xFFFE:
@@ -113,13 +113,13 @@ def _wave(file: BinaryIO, size: int, magic: bytes) -> Container:
 
 def _streamed(file: BinaryIO, size: int, first: int, declared: int, mask: int) -> Container:
     """A WAV whose writer could not go back and fill in the size. libsndfile reads it once the size is right, in `head`."""
-    riff = int.from_bytes(take(file, 4, 4), "little")
+    riff = int.from_bytes(read_at(file, 4, 4), "little")
     if declared == 0 and riff + 8 == size:
         return Container(format="wav", mask=mask)  # finished, and empty
     if 0 < declared < UNKNOWN_FROM and declared <= size - first:
         return Container(format="wav", mask=mask)  # its true size, which is by chance one of those numbers
     length = min(size - first, UNKNOWN_FROM)
-    head = take(file, 0, first - 4) + length.to_bytes(4, "little")
+    head = read_at(file, 0, first - 4) + length.to_bytes(4, "little")
     return Container(format="wav", mask=mask, head=head, start=first)
 
 
@@ -145,7 +145,7 @@ def _ogg(file: BinaryIO) -> Container:
         flags, end = page.flags, page.at + len(page.data)
         chained |= bool(begun and flags & ogg.BEGINS)
         begun |= not flags & ogg.BEGINS
-    rest = take(file, end, REST)
+    rest = read_at(file, end, REST)
     if ogg.MAGIC in rest and not cut:
         cut = (
             "it ends in the middle of an Ogg page"
@@ -159,7 +159,7 @@ def _ogg(file: BinaryIO) -> Container:
         format="ogg",
         cut=cut,
         refusal="it holds several Ogg streams one after another; save it as one" if chained else None,
-        ordered=take(file, 28, 8) != b"OpusHead" or take(file, 28 + 18, 1) != b"\xff",
+        ordered=read_at(file, 28, 8) != b"OpusHead" or read_at(file, 28 + 18, 1) != b"\xff",
         warnings=("The song has no end-of-stream mark; it may be a part of a longer one.",) if endless else (),
     )
 
@@ -189,7 +189,7 @@ def _mp3(file: BinaryIO, size: int) -> Container | None:
     mean = round(size * 8 * walk.head.kind[1] / (walk.head.samples * max(held, 1)) / 1000)
     return Container(
         format="mp3",
-        head=mpeg.info_frame(take(file, first, 4), held) if own else b"",
+        head=mpeg.info_frame(read_at(file, first, 4), held) if own else b"",
         start=first,
         cut=cut,
         bitrate=min(walk.bitrates) if len(walk.bitrates) == 1 else mean,

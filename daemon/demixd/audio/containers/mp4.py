@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from demixd.audio.containers.mpeg import take
+from demixd.audio.containers.mpeg import read_at
 
 MOST = 100_000
 """Boxes on one level; a film of four hours in fragments of a second has 30,000."""
@@ -28,7 +28,7 @@ def walk(file: BinaryIO, start: int, stop: int) -> Iterator[Box]:
     for _ in range(MOST):
         if start + 8 > stop:
             return  # before the seek: a size of 64 bits can lead beyond any file
-        head = take(file, start, 16)
+        head = read_at(file, start, 16)
         if len(head) < 8:
             return
         size, content = int.from_bytes(head[:4], "big"), start + 8

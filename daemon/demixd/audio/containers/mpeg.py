@@ -98,12 +98,12 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
     """Every frame of a file of `size` bytes; None if it is no MP3."""
     start = behind_tags(file)
     first = _find(file, size, start, None)
-    if first is None or (head := header(take(file, first, 4))) is None:
+    if first is None or (head := header(read_at(file, first, 4))) is None:
         return None
     at, count, used, skipped, partial = first, 0, 0, first - start, False
     bitrates = set()
     while count < MOST_FRAMES:
-        frame = header(take(file, at, 4))
+        frame = header(read_at(file, at, 4))
         if frame is None or frame.kind != head.kind:
             if skipped > MOST_JUNK or (found := _find(file, size, at, head.kind)) is None:
                 break
@@ -114,7 +114,7 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
         else:
             bitrates.add(frame.bitrate)
             count, used, at = count + 1, used + frame.size, at + frame.size
-    if not partial and not take(file, at, 4).startswith(TRAILERS):
+    if not partial and not read_at(file, at, 4).startswith(TRAILERS):
         skipped += size - at
     return Walk(
         first=first, head=head, count=count, size=used, skipped=skipped, partial=partial, bitrates=frozenset(bitrates)
@@ -123,7 +123,7 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
 
 def announced(file: BinaryIO, first: int, head: Header) -> int | None:
     """How many frames the Info frame at `first` says follow it; None without one, 0 if it does not say."""
-    tag = take(file, first + head.info, 12)
+    tag = read_at(file, first + head.info, 12)
     if tag[:4] not in (b"Info", b"Xing"):
         return None
     return int.from_bytes(tag[8:12], "big") if len(tag) == 12 and tag[7] & 1 else 0
@@ -145,11 +145,11 @@ def note_length(file: BinaryIO, frames: int) -> None:
     (LAME's "Info tag" rev 1) has delay and padding at its byte 141, 12 bits each, and at byte 154 the CRC-16 of all before
     it, the frame's header included.
     """
-    head = header(take(file, 0, 4))
+    head = header(read_at(file, 0, 4))
     told = announced(file, 0, head) if head else None
     if head is None or not told:
         return
-    frame = bytearray(take(file, 0, head.info + TAG))
+    frame = bytearray(read_at(file, 0, head.info + TAG))
     delay = int.from_bytes(frame[head.info + 141 : head.info + 144], "big") >> 12
     padding = told * head.samples - delay - frames
     frame[head.info + 141 : head.info + 144] = (delay << 12 | padding & 0xFFF).to_bytes(3, "big")
@@ -172,7 +172,7 @@ def behind_tags(file: BinaryIO) -> int:
     """The first byte behind any ID3v2 tags."""
     at = 0
     for _ in range(MOST_TAGS):
-        length = id3_length(take(file, at, ID3_HEADER))
+        length = id3_length(read_at(file, at, ID3_HEADER))
         if not length:
             break
         at += length
@@ -193,7 +193,7 @@ def id3_length(head: bytes) -> int:
 
 def _find(file: BinaryIO, size: int, start: int, kind: tuple[int, int] | None) -> int | None:
     """The first byte, from `start` on, at which frames begin that follow each other; None where none do within REACH."""
-    region = take(file, start, REACH)
+    region = read_at(file, start, REACH)
     at = region.find(0xFF)
     while at >= 0:
         head = header(region[at : at + 4])
@@ -206,7 +206,7 @@ def _find(file: BinaryIO, size: int, start: int, kind: tuple[int, int] | None) -
 def _follow(file: BinaryIO, size: int, at: int, head: Header, short: bool) -> bool:
     """Whether RUN frames stand in a row at `at`; fewer will do if the file ends with, or (`short`) inside, the last."""
     for count in range(RUN):
-        raw = take(file, at, 4)
+        raw = read_at(file, at, 4)
         frame = header(raw)
         if frame is None or frame.kind != head.kind:
             return count > 0 and (at == size or raw.startswith(TRAILERS))
@@ -216,7 +216,7 @@ def _follow(file: BinaryIO, size: int, at: int, head: Header, short: bool) -> bo
     return True
 
 
-def take(file: BinaryIO, at: int, count: int) -> bytes:
+def read_at(file: BinaryIO, at: int, count: int) -> bytes:
     """Up to `count` bytes of `file` from `at` on. Its position is lost."""
     file.seek(at)
     return file.read(count)

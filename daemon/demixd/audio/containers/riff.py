@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from demixd.audio.containers.mpeg import take
+from demixd.audio.containers.mpeg import read_at
 
 Order = Literal["big", "little"]
 
@@ -20,7 +20,7 @@ LARGEST = (1 << 32) - 1
 """The largest size of 32 bits."""
 
 MOST_CHUNKS = 10_000
-"""A WAV has a dozen. A file of 4 GiB can hold 500 million, which would take minutes to walk."""
+"""A WAV has a dozen. A file of 4 GiB can hold 500 million, which would read_at minutes to walk."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ def walk(file: BinaryIO, order: Order = "little") -> Iterator[Chunk]:
     """The chunks of a RIFF, RF64 or FORM file, up to the first whose header the file does not hold. Its position is lost."""
     end, at, audio = file.seek(0, 2), 12, 0
     for _ in range(MOST_CHUNKS):
-        head = take(file, at, 8)
+        head = read_at(file, at, 8)
         if len(head) < 8:
             return
         chunk = Chunk(head[:4], at + 8, int.from_bytes(head[4:], order))
@@ -48,7 +48,7 @@ def walk(file: BinaryIO, order: Order = "little") -> Iterator[Chunk]:
 
 def ds64_audio(file: BinaryIO, ds64: Chunk) -> int:
     """Bytes of the audio by the chunk `ds64`: RIFF size, data size, sample count, each of 64 bits."""
-    return int.from_bytes(take(file, ds64.at + 8, 8), "little")
+    return int.from_bytes(read_at(file, ds64.at + 8, 8), "little")
 
 
 def tag_chunks(file: BinaryIO) -> tuple[bytes, bytes]:
@@ -57,10 +57,10 @@ def tag_chunks(file: BinaryIO) -> tuple[bytes, bytes]:
     size = file.seek(0, 2)
     for chunk in walk(file):
         length = min(chunk.size, size)
-        if chunk.name == b"LIST" and not info and take(file, chunk.at, 4) == b"INFO":
-            info = take(file, chunk.at + 4, max(0, length - 4))
+        if chunk.name == b"LIST" and not info and read_at(file, chunk.at, 4) == b"INFO":
+            info = read_at(file, chunk.at + 4, max(0, length - 4))
         elif chunk.name in (b"id3 ", b"ID3 ") and not id3:
-            id3 = take(file, chunk.at, length)
+            id3 = read_at(file, chunk.at, length)
     return info, id3
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from demixd.audio.containers import mp4
-from demixd.audio.containers.mpeg import behind_tags, take
+from demixd.audio.containers.mpeg import behind_tags, read_at
 
 FIRST = (
     (b"\x1a\x45\xdf\xa3", "matroska", "matroska"),
@@ -79,12 +79,12 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """The sign that the file is cut short, as the end of a sentence; None where there is none."""
 
 
-def look(file: BinaryIO, size: int) -> Signature | None:
+def signature_of(file: BinaryIO, size: int) -> Signature | None:
     """The format of `file`; None if it is none of the above. Its position is lost."""
-    if take(file, 4, 4) in BOXES:
+    if read_at(file, 4, 4) in BOXES:
         return Signature(format="mp4", demuxer="mov", cut=_boxes(file, size))
     start = behind_tags(file)
-    magic = take(file, start, 16)
+    magic = read_at(file, start, 16)
     for first, name, demuxer in FIRST:
         if magic.startswith(first):
             judge = {"matroska": _segment, "asf": _asf, "w64": _w64, "au": _au}.get(demuxer)
@@ -108,7 +108,7 @@ def _boxes(file: BinaryIO, size: int) -> str | None:
 
 def _segment(file: BinaryIO, size: int) -> str | None:
     """EBML (RFC 8794): an element is a name, a size of 1 + as many bytes as its first one has leading zeros, and content."""
-    head = take(file, 0, HEAD)
+    head = read_at(file, 0, HEAD)
     at = head.find(SEGMENT)
     if at < 0:
         return "its segment is missing"
@@ -124,21 +124,21 @@ def _segment(file: BinaryIO, size: int) -> str | None:
 
 
 def _asf(file: BinaryIO, size: int) -> str | None:
-    at = take(file, 0, HEAD).find(FILE_PROPERTIES)
-    declared = int.from_bytes(take(file, at + 40, 8), "little") if at >= 0 else 0
+    at = read_at(file, 0, HEAD).find(FILE_PROPERTIES)
+    declared = int.from_bytes(read_at(file, at + 40, 8), "little") if at >= 0 else 0
     return f"it holds {size:,} of {declared:,} bytes" if declared > size else None
 
 
 def _w64(file: BinaryIO, size: int) -> str | None:
     """W64: a chunk is a name of 16 bytes, a size of 8 that counts all of the chunk, and content."""
-    at = take(file, 0, HEAD).find(W64_DATA)
-    end = at + int.from_bytes(take(file, at + 16, 8), "little") if at >= 0 else 0
+    at = read_at(file, 0, HEAD).find(W64_DATA)
+    end = at + int.from_bytes(read_at(file, at + 16, 8), "little") if at >= 0 else 0
     return f"it holds {size:,} of {end:,} bytes" if end > size else None
 
 
 def _au(file: BinaryIO, size: int) -> str | None:
     """AU: magic, the byte at which the audio begins, and its size, all ones where it is unknown."""
-    head = take(file, 4, 8)
+    head = read_at(file, 4, 8)
     first, length = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
     end = 0 if length == 0xFFFFFFFF else first + length
     return f"it holds {size:,} of {end:,} bytes" if end > size else None
@@ -147,7 +147,7 @@ def _au(file: BinaryIO, size: int) -> str | None:
 def _is_adts(file: BinaryIO, at: int, size: int) -> bool:
     """Whether three ADTS frames of AAC follow each other: twelve ones, two zeros for the layer, 13 bits of length at bit 30."""
     for _ in range(3):
-        head = take(file, at, 7)
+        head = read_at(file, at, 7)
         if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
             return False
         length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5

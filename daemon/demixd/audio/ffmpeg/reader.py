@@ -30,7 +30,7 @@ from av.codec.context import Flags2
 
 from demixd.audio.downmix import WEIGHTS
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.streams import DamagedError, Glance, NotReadableError
+from demixd.audio.streams import DamagedError, Facts, NotReadableError
 
 HELD = 1 << 14
 """Frames held back until the end is known: no encoder's padding is longer (AAC's has at most three packets)."""
@@ -198,7 +198,7 @@ def metadata(song: Path, demuxer: str) -> dict[str, str]:
         return {}
 
 
-def glance(path: Path, number: int = 0, check: Callable[[], None] = lambda: None) -> Glance:
+def probe(path: Path, number: int = 0, check: Callable[[], None] = lambda: None) -> Facts:
     """The facts of a stream of an MP4, decoded to its end; `check` is called between blocks and stops by raising.
 
     Raises `NotReadableError`, `DamagedError` and OSError.
@@ -208,7 +208,7 @@ def glance(path: Path, number: int = 0, check: Callable[[], None] = lambda: None
         for block in sound.blocks():
             check()
             frames += len(block)
-        return Glance(subtype=sound.subtype, rate=sound.rate, channels=sound.channels, frames=frames)
+        return Facts(subtype=sound.subtype, rate=sound.rate, channels=sound.channels, frames=frames)
 
 
 def _samples(frame: AudioFrame) -> Frames:

@@ -52,14 +52,16 @@ def _texts(texts: Texts) -> Iterator[Any]:
         elif key == "date":
             yield from _date(values[0])
         elif key == "comment":
-            yield from (id3.COMM(encoding=encoding, lang=LANGUAGE, desc=d, text=[text]) for d, text in _told(values))
+            yield from (
+                id3.COMM(encoding=encoding, lang=LANGUAGE, desc=d, text=[text]) for d, text in _described(values)
+            )
         elif key == "lyrics":
-            yield from (id3.USLT(encoding=encoding, lang=LANGUAGE, desc=d, text=text) for d, text in _told(values))
+            yield from (id3.USLT(encoding=encoding, lang=LANGUAGE, desc=d, text=text) for d, text in _described(values))
         elif key not in (*keys.TOTALS, *keys.TOTALS.values()):
             yield id3.TXXX(encoding=encoding, desc=keys.FREE.get(key, key.upper()), text=list(values))
 
 
-def _told(values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _described(values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Description and text of each comment: ID3 requires different ones; most programs show the comment that has none."""
     for number, text in enumerate(values, 1):
         yield (str(number) if number > 1 else ""), text

@@ -161,7 +161,7 @@ def canonical(name: str) -> str:
     return key if valid and not LEFT_OUT.match(key) else ""
 
 
-def parted(key: str, text: str) -> Iterator[tuple[str, str]]:
+def split_total(key: str, text: str) -> Iterator[tuple[str, str]]:
     """The key and the text, or two of each where `text` is a number and its total, `3/12`; parts that are empty or 0 left out."""
     number, slash, total = text.partition("/")
     if key in TOTALS and slash:

@@ -29,7 +29,7 @@ from mutagen.oggvorbis import OggVorbis
 from demixd.audio.containers import riff
 from demixd.audio.containers.mpeg import id3_length
 from demixd.audio.tags import keys
-from demixd.audio.tags.values import FRONT, Cover, Found, Tags, picture, together
+from demixd.audio.tags.values import FRONT, Cover, Found, Tags, merged, picture
 
 Place = Callable[[BinaryIO], Found]
 
@@ -56,9 +56,9 @@ MOST_SAID = 200
 FREEFORM = "----:com.apple.iTunes:"
 
 
-def look(song: BinaryIO) -> Tags:
+def tags_of(song: BinaryIO) -> Tags:
     """The tags of `song`; of damaged ones, those that can be read, with a warning. Does not raise."""
-    return together([_found(place, song) for place in _places(song)])
+    return merged([_read_place(place, song) for place in _places(song)])
 
 
 def _places(song: BinaryIO) -> tuple[Place, ...]:
@@ -72,7 +72,7 @@ def _places(song: BinaryIO) -> tuple[Place, ...]:
     return _id3, _ape, _id3v1
 
 
-def _found(place: Place, song: BinaryIO) -> Found:
+def _read_place(place: Place, song: BinaryIO) -> Found:
     song.seek(0)
     try:
         return place(song)
@@ -87,7 +87,7 @@ def _damage(error: Exception) -> str:
     return f"they are damaged ({(str(error) or type(error).__name__)[:MOST_SAID]})"
 
 
-def _half(kind: Any, song: BinaryIO) -> tuple[Any, str | None]:
+def _read_partly(kind: Any, song: BinaryIO) -> tuple[Any, str | None]:
     """A file read by mutagen as far as it could, and why it stopped where it did not read all of it."""
     found = kind.__new__(kind)
     try:
@@ -100,7 +100,7 @@ def _half(kind: Any, song: BinaryIO) -> tuple[Any, str | None]:
 
 
 def _flac(song: BinaryIO) -> Found:
-    flac, problem = _half(FLAC, song)
+    flac, problem = _read_partly(FLAC, song)
     covers = [cover for each in flac.pictures for cover in _picture(each)]
     return Found(texts=list(flac.tags or ()), covers=covers, problem=problem)
 
@@ -112,7 +112,7 @@ def _ogg(song: BinaryIO) -> Found:
     if kind is None:
         return Found()
     texts = list(
-        _half(kind, song)[0].tags
+        _read_partly(kind, song)[0].tags
     )  # the tags are whole: mutagen looks for the stream's end after it has read them
     return Found(texts=texts, covers=list(_vorbis_covers(texts)))
 
@@ -127,7 +127,7 @@ def _vorbis_covers(texts: Iterable[tuple[str, str]]) -> Iterator[Cover]:
                 yield from picture(base64.b64decode(text))
         except (binascii.Error, ValueError, OSError):
             continue
-        except Exception:  # noqa: BLE001 - as in `_found`, but other pictures may be readable
+        except Exception:  # noqa: BLE001 - as in `_read_place`, but other pictures may be readable
             continue
 
 
@@ -230,7 +230,7 @@ def _asf_picture(raw: bytes) -> list[Cover]:
 def _wav(song: BinaryIO) -> Found:
     info, id3 = riff.tag_chunks(song)
     texts = [(INFO_KEYS[name], text) for name, text in riff.texts(info) if name in INFO_KEYS]
-    found = _found(_id3, io.BytesIO(id3))
+    found = _read_place(_id3, io.BytesIO(id3))
     return Found(texts=found.texts or texts, covers=found.covers, problem=found.problem)
 
 

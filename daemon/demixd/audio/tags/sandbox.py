@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.audio.tags.values import NOTHING, Found, Tags, together
+from demixd.audio.tags.values import NOTHING, Found, Tags, merged
 
 PROGRAM = [sys.executable, "-P", "-m", "demixd.audio.tags"]
 
@@ -36,7 +36,7 @@ def read(song: Path, *, fallback: Mapping[str, str] = {}) -> Tags:
     tags = _by_child(song)
     if tags.texts or not fallback:
         return tags
-    found = together([Found(texts=list(fallback.items()))])
+    found = merged([Found(texts=list(fallback.items()))])
     return msgspec.structs.replace(found, covers=tags.covers, warning=tags.warning or found.warning)
 
 

@@ -75,7 +75,7 @@ class Found(msgspec.Struct, kw_only=True):
     problem: str | None = None
 
 
-def together(places: Iterable[Found]) -> Tags:
+def merged(places: Iterable[Found]) -> Tags:
     """The tags of all places of a song together. A key, and the pictures, are taken from the first place that has them."""
     texts: Texts = {}
     covers: tuple[Cover, ...] = ()
@@ -118,7 +118,7 @@ def _texts(pairs: Iterable[tuple[str, str]]) -> tuple[Texts, bool]:
     room: dict[str, int] = {}
     over = False
     for name, raw in pairs:
-        for key, text in keys.parted(keys.canonical(name), _plain(raw).strip()):
+        for key, text in keys.split_total(keys.canonical(name), _plain(raw).strip()):
             size = len(text.encode())
             values = found.get(key, {})
             if text in values:
