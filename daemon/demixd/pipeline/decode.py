@@ -73,7 +73,7 @@ def _accepted(container: Container | None) -> Container:
 
 @contextmanager
 def _opened(view: View, container: Container) -> Iterator[Reader]:
-    """The song, by the library that can read it."""
+    """The song, opened by the library that can read it. Raises BAD_AUDIO."""
     with ExitStack() as stack:
         try:
             sound = stack.enter_context(_reader(view, container))
@@ -121,7 +121,7 @@ def _too_long(duration_s: float | None, limit_s: float) -> AudioProcessingError:
 
 
 def _blocks(sound: Reader, view: View, check: Callable[[], None]) -> Iterator[Frames]:
-    """The song's blocks in one or two channels, every sample a number, to the song's very end or an error."""
+    """The song's blocks in one or two channels, all samples finite. Raises where decoding ends before the song does."""
     down = downmix.matrix(sound.layout, sound.channels) if sound.channels > 2 else None
     done = 0
     blocks = sound.blocks()
@@ -145,7 +145,7 @@ def _blocks(sound: Reader, view: View, check: Callable[[], None]) -> Iterator[Fr
 
 
 def _stopped(done: int, sound: Reader, view: View, detail: str | None) -> AudioProcessingError:
-    """Decoding ended too early: the song is cut short or has a hole, or, if nothing came out, it is no use at all."""
+    """The error of decoding that ended too early: TRUNCATED, or BAD_AUDIO where no frame could be decoded."""
     if not done and view.furthest < view.size:
         return AudioProcessingError(Code.BAD_AUDIO, "The song cannot be decoded: it is damaged at its start.", detail)
     whole = f" of {sound.declared:,}" if sound.declared is not None else ""

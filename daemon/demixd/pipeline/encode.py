@@ -186,7 +186,7 @@ def _finished(path: Path, target: Target) -> tuple[int, str]:
 
 
 def _forget_time(file: BinaryIO) -> None:
-    """Zeroes the time of day in the PEAK chunk that libsndfile gives every float WAV.
+    """Zero the time of day in the PEAK chunk that libsndfile gives every float WAV.
 
     A chunk is name, size, content; PEAK's is version, time, ... It lies before the audio, within the first 1 KiB.
     """

@@ -80,7 +80,7 @@ class Defaults(Section, frozen=True):
             )
 
     def of(self, model: str, profile: str | None) -> "Options":
-        """These as the options of a song: a preset's name becomes its template, or what it sets besides is set."""
+        """The options of a song with these keys. A preset's name becomes its template, or stays, with the format and stems it sets."""
         values = {**msgspec.structs.asdict(self), "naming": shortest(self.naming)}
         if self.naming == "yarg" and self.format == "source":
             values["format"] = "ogg"
