@@ -80,7 +80,7 @@ class Defaults(Section, frozen=True):
             )
 
     def of(self, model: str, profile: str | None) -> "Options":
-        """The options of a song with these keys. A preset's name becomes its template, or stays, with the format and stems it sets."""
+        """The options of a song with these keys. A preset's name becomes its template, or stays and sets format or stems."""
         values = {**msgspec.structs.asdict(self), "naming": shortest(self.naming)}
         if self.naming == "yarg" and self.format == "source":
             values["format"] = "ogg"
