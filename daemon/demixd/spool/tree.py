@@ -48,6 +48,8 @@ PRIVATE_LOCK = "lock"
 """The lock file in a folder of our own: the state folder, and the private one of the outbox."""
 LEASE = f"{HIDDEN}lease"
 LEDGER = "ledger.sqlite3"
+SNAPSHOT = "song"
+"""The private copy of the song, in the job's `tmp`."""
 
 _ID = re.compile("[0-9a-f]{32}")
 """A job's id."""
