@@ -170,22 +170,24 @@ def _mp3(file: BinaryIO, size: int) -> Container | None:
         return None
     if walk.count == mpeg.MOST_FRAMES:
         return Container(format="mp3", refusal="it has more frames than any song")
-    told = mpeg.announced(file, walk.first, walk.head)
-    held = walk.count - (told is not None)
+    announced = mpeg.announced(file, walk.first, walk.head)
+    held = walk.count - (announced is not None)
     warnings: tuple[str, ...] = ()
     if walk.skipped:
         warnings += (f"{walk.skipped:,} bytes in the song are no audio and were skipped.",)
     cut, own = None, False
-    if told and (held < told - 1 or (walk.partial and held < told)):  # some writers count the Info frame too
-        cut = f"it holds {held * walk.head.samples:,} of {told * walk.head.samples:,} frames"
-    elif not told or held > told + 1:
+    if announced and (
+        held < announced - 1 or (walk.partial and held < announced)
+    ):  # some writers count the Info frame too
+        cut = f"it holds {held * walk.head.samples:,} of {announced * walk.head.samples:,} frames"
+    elif not announced or held > announced + 1:
         own = True
-        if told:
+        if announced:
             warnings += ("The song is longer than its header says; all of it is used.",)
         elif walk.partial:
             warnings += ("The song ends in the middle of an MP3 frame; its end may be missing.",)
-    first = walk.first + (walk.head.size if own and told is not None else 0)
-    size = walk.size - (walk.head.size if told is not None else 0)
+    first = walk.first + (walk.head.size if own and announced is not None else 0)
+    size = walk.size - (walk.head.size if announced is not None else 0)
     mean = round(size * 8 * walk.head.kind[1] / (walk.head.samples * max(held, 1)) / 1000)
     return Container(
         format="mp3",
