@@ -123,7 +123,7 @@ def _list(spool: Spool, sidecar: Sidecar) -> bool:
     right = True
     for file in sidecar.output.files:
         path = folder / file.name
-        found = reader.glance(path) if path.suffix in (".m4a", ".mp4") else sndfile.glance(path)
+        found = reader.probe(path) if path.suffix in (".m4a", ".mp4") else sndfile.probe(path)
         wanted = -(-song.frames * found.rate // song.rate)
         right = right and found.frames == wanted
         same = "the song's" if found.frames == wanted else f"NOT the song's {wanted}"

@@ -61,7 +61,7 @@ class Warm(_Message, frozen=True):
 
 
 class Separate(_Message, frozen=True):
-    """`song` is the snapshot, `tmp` takes the spools, `out` the stems; all in the job's work folder. `name` is its name."""
+    """`song` is the snapshot, `tmp` takes PCM files, `out` the stems; all in the job's work folder. `name` is its name."""
 
     job_id: str
     name: str
@@ -93,7 +93,7 @@ class Stop(_Message, frozen=True):
 
 
 class Prepare(_Message, frozen=True):
-    """Decode ahead: the snapshot, into a spool in `tmp`; both as `separate` will name them."""
+    """Decode ahead: the snapshot, into a PCM file in `tmp`; both as `separate` will name them."""
 
     job_id: str
     snapshot: str
