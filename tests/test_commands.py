@@ -18,8 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
+from click.testing import CliRunner
 from rich.cells import cell_len
 from rich.console import Console
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -28,9 +30,11 @@ from watchdog.observers import Observer
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import text
+from demixd.cli.app import commands
 from demixd.cli.status import view
 from demixd.cli.status.board import Board, Health, Pulse, picture
 from demixd.cli.wait import Follower
+from demixd.errors import ConfigError
 from demixd.protocol.status import DaemonStatus, Sidecar
 from demixd.spool.tree import Spool
 
@@ -135,6 +139,40 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 def tree(*roots: Path) -> list[Path]:
     return sorted(path for root in roots for path in root.rglob("*"))
+
+
+# ---- --config
+
+
+def lines_of(command: click.Command, *words: str) -> Iterator[list[str]]:
+    """A command line for every command below `command`, with what it must be given."""
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from lines_of(each, *words, name)
+    else:
+        yield [*words, *("X" for each in command.params if isinstance(each, click.Argument) and each.required)]
+
+
+@pytest.mark.parametrize("line", list(lines_of(commands)), ids=" ".join)
+def test_config_goes_before_and_after_every_command(tmp_path: Path, line: list[str]) -> None:
+    """Wherever `--config` stands among the words of a command, its file is the one that is read."""
+    missing = str(tmp_path / "missing.toml")
+    for place in range(len(line) + 1):
+        done = CliRunner().invoke(commands, [*line[:place], "--config", missing, *line[place:]])
+        assert isinstance(done.exception, ConfigError), done.output
+        assert missing in str(done.exception)
+
+
+def test_config_is_one_file(tmp_path: Path) -> None:
+    """`--config` given twice with different files is an error that names both; with one file it is not."""
+    one, other = Daemon(tmp_path / "one").config, Daemon(tmp_path / "other").config
+    same = one.parent / ".." / "one" / one.name
+    for line in (["--config", one, "status", "--config", other], ["status", "--config", one, "--config", other]):
+        done = CliRunner().invoke(commands, list(map(str, line)))
+        assert (done.exit_code, done.output.count("\n")) == (2, 4)
+        assert f"Error: --config is given twice, with {one} and with {other}: give one file." in done.output
+    done = CliRunner().invoke(commands, ["--config", str(one), "status", "--json", "--config", str(same)])
+    assert (done.exit_code, json.loads(done.output)) == (0, {"daemon": None, "songs": []})
 
 
 # ---- submit

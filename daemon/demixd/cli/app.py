@@ -19,13 +19,13 @@ from demixd.cli import submit as submitting
 from demixd.cli.check import findings
 from demixd.cli.check.finding import Level
 from demixd.cli.client import RefusedError
+from demixd.cli.config_option import chosen_file, config_option, configured
 from demixd.cli.status import watch
 from demixd.cli.wait import Follower, Lookout
 from demixd.config import Config
 from demixd.engine.models import store
 from demixd.errors import AudioProcessingError, ConfigError, StateError
 from demixd.spool.tree import Spool
-from demixd.supervisor import journal
 from demixd.version import __version__
 
 BAD_CONFIG = 78
@@ -34,32 +34,29 @@ INTERRUPTED = 130
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="demixd")
-@click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file (TOML).")
-@click.pass_context
-def commands(context: click.Context, path: Path | None) -> None:
+@config_option
+def commands() -> None:
     """Drop a song into a folder, get its stems in another."""
-    context.obj = configuration.load(path)
 
 
 @commands.command()
-@click.pass_context
-def run(context: click.Context) -> None:
+@configured
+def run(config: Config) -> None:
     """Watch the inbox and separate what is dropped there, until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
-    config: Config = context.obj
-    journal.start(config.log.level)
+    from demixd.supervisor import journal
     from demixd.supervisor.service import Service  # the other commands need no ledger and no threads
 
-    path = context.find_root().params["path"]
-    Service(config, lambda: configuration.load(path)).run()
+    journal.start(config.log.level)
+    file = chosen_file()
+    Service(config, lambda: configuration.load(file)).run()
 
 
 @commands.command()
-@click.pass_context
-def check(context: click.Context) -> None:
+@configured
+def check(config: Config) -> None:
     """Look at the configuration, the folders, the filesystem, the device and the model."""
-    path = context.find_root().params["path"]
     is_wrong = False
-    for each in findings.findings(context.obj, path):
+    for each in findings.findings(config, chosen_file()):
         is_wrong = is_wrong or each.level is Level.FAIL
         say(f"{each.level:6}{each.subject:9}{each.text}")
     if is_wrong:
@@ -69,7 +66,7 @@ def check(context: click.Context) -> None:
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: daemon, and songs.")
 @click.option("--watch", "live", is_flag=True, help="Keep looking until Ctrl-C; no terminal: a line for each change.")
-@click.pass_obj
+@configured
 def status(config: Config, as_json: bool, live: bool) -> None:
     """Show the daemon and what becomes of the songs."""
     spool = Spool(config)
@@ -104,7 +101,7 @@ def status(config: Config, as_json: bool, live: bool) -> None:
 @click.option("--to", "folder", default="", metavar="FOLDER", help="A folder below the inbox.")
 @click.option("--wait", is_flag=True, help="Show progress until every song has ended; 0 only if all are done.")
 @click.option("--json", "as_json", is_flag=True, help="With --wait: print the final status of each song, one a line.")
-@click.pass_obj
+@configured
 def submit(
     config: Config,
     /,
@@ -147,7 +144,7 @@ def _drop(spool: Spool, drops: list[submitting.Drop], *, quietly: bool) -> list[
 @click.argument("names", metavar="NAME...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="The running job and every waiting one.")
 @click.option("--wait", is_flag=True, help="Until the daemon has answered; 0 only if all of them are cancelled.")
-@click.pass_obj
+@configured
 def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool) -> None:
     """Stop the jobs of the songs called NAME (their paths below the inbox)."""
     if bool(names) is everything:
@@ -226,7 +223,7 @@ def _files() -> Iterator[None]:
 @click.option(
     "--show", "as_text", is_flag=True, help="Measure nothing: the arguments are such FILEs, shown in Markdown."
 )
-@click.pass_obj
+@configured
 def bench(
     config: Config, /, songs: tuple[Path, ...], path: Path | None, skip_command: bool, as_text: bool, **wishes: Any
 ) -> None:
@@ -249,12 +246,13 @@ def bench(
 
 
 @commands.group()
+@config_option
 def models() -> None:
     """List, fetch and verify models."""
 
 
 @models.command("list")
-@click.pass_obj
+@configured
 def list_models(config: Config) -> None:
     """Every model that is there or can be fetched."""
     for row in store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle):
@@ -263,7 +261,7 @@ def list_models(config: Config) -> None:
 
 @models.command()
 @click.argument("name")
-@click.pass_obj
+@configured
 def fetch(config: Config, name: str) -> None:
     """Fetch the model NAME from the Hugging Face hub."""
     from demixd.engine.models.fetch import fetch as fetch_model  # the hub's library is slow to load
@@ -282,7 +280,7 @@ def fetch(config: Config, name: str) -> None:
 
 @models.command()
 @click.argument("name", required=False)
-@click.pass_obj
+@configured
 def verify(config: Config, name: str | None) -> None:
     """Compare the hashes of the model NAME (the configured one) with those on record."""
     files = store.locate(
