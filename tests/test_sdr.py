@@ -16,7 +16,7 @@ from demixd.cli.bench import measure, references, report, songs, tables
 from demixd.cli.bench.references import Judge
 from demixd.cli.bench.report import DEMIXD, MIXTURE, SEPARATOR, SongSdr
 from demixd.cli.bench.sdr import Block, sdr
-from demixd.cli.client import RefusedError
+from demixd.cli.console import RefusedError
 from test_bench import example
 
 STEMS = ("vocals", "instrumental")

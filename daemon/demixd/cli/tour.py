@@ -14,12 +14,12 @@ from demixd import config as configuration
 from demixd.audio import sndfile
 from demixd.audio.ffmpeg import reader
 from demixd.cli import client
-from demixd.cli.text import safe
-from demixd.cli.wait import POLL_S, Follower
+from demixd.cli.follow import POLL_S, Follower
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.result_names import numbered
 from demixd.protocol.status import Sidecar
 from demixd.spool.tree import Spool
+from demixd.terminal import safe
 
 START_S = 180.0
 """A cold disk can take this long to bring up torch."""
@@ -97,7 +97,7 @@ def _separate(spool: Spool, song: Path, daemon: subprocess.Popen[bytes]) -> bool
     while not follower.ended:
         if daemon.poll() is not None:
             sys.exit("The daemon stopped.")
-        if follower.look() and (last := follower.song) is not None:
+        if follower.refresh() and (last := follower.song) is not None:
             line = safe(f"  {name}: {last.state}, {last.message or last.doing}")
             if sys.stdout.isatty():
                 print(f"\r{line:<100.100}", end="", flush=True)

@@ -25,8 +25,8 @@ from demixd.cli.bench.messages import Done, Loaded, Setup, Task
 from demixd.cli.bench.processes import child, last_line, peak_bytes
 from demixd.cli.bench.report import Run
 from demixd.cli.bench.songs import Piece
-from demixd.cli.client import RefusedError
-from demixd.cli.wait import Follower
+from demixd.cli.console import RefusedError
+from demixd.cli.follow import Follower
 from demixd.engine.models.store import Where
 from demixd.protocol.job import EngineFacts, State
 from demixd.protocol.result_names import MANIFEST
@@ -111,7 +111,7 @@ class Demixd:
         follower = Follower(self._spool, f"{self._count} {path.name}")
         began = time.monotonic()
         client.drop(self._spool, path, follower.name)
-        while not (follower.look() and follower.ended):
+        while not (follower.refresh() and follower.ended):
             self._check()
             time.sleep(POLL_S)
         seconds = time.monotonic() - began

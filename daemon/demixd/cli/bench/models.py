@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.cli.client import RefusedError
+from demixd.cli.console import RefusedError
 from demixd.config import Config
 from demixd.engine.models.store import Where
 from demixd.errors import AudioProcessingError, Code

@@ -21,10 +21,10 @@ from demixd.cli.bench.models import RANDOM, prepare
 from demixd.cli.bench.references import Judge
 from demixd.cli.bench.report import COMMAND, DEMIXD, SEPARATOR, Report, Run
 from demixd.cli.bench.songs import Piece
-from demixd.cli.client import RefusedError
-from demixd.cli.text import safe
+from demixd.cli.console import RefusedError
 from demixd.config import Config
 from demixd.spool.mounts import mount_of
+from demixd.terminal import safe
 from demixd.version import __version__
 
 PACKAGES = ("torch", "demucs", "openvino")

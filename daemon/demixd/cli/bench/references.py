@@ -17,7 +17,7 @@ from demixd.cli.bench import measure, report, songs
 from demixd.cli.bench.report import MIXTURE, SongSdr
 from demixd.cli.bench.sdr import sdr
 from demixd.cli.bench.songs import Piece
-from demixd.cli.client import RefusedError
+from demixd.cli.console import RefusedError
 from demixd.cli.text import some
 from demixd.protocol.inbox_names import Kind, kind_of_file
 

@@ -10,7 +10,7 @@ import soundfile
 from demixd.audio.pcm import BLOCK
 from demixd.cli.bench.report import Song
 from demixd.cli.bench.sdr import Block
-from demixd.cli.client import RefusedError
+from demixd.cli.console import RefusedError
 from demixd.engine.models.demo.songs import make_song
 from demixd.protocol.inbox_names import Kind, kind_of_file
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from demixd.cli.check import folders, machine
 from demixd.cli.check.finding import Finding, Level
-from demixd.cli.status.board import Cached, Health, Pulse
+from demixd.cli.status.liveness import Health, Liveness
+from demixd.cli.status.reader import CachedDocument
 from demixd.config import DEFAULT_PATH, Config
 from demixd.engine.models import store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB
@@ -104,11 +105,11 @@ def _model(config: Config) -> Finding:
 
 def _daemon(spool: Spool) -> Finding:
     """Whether one runs on this spool: its heartbeat is listened for, for a little more than its interval."""
-    heartbeat, pulse = Cached(spool.status / DAEMON, DaemonStatus), Pulse(time.monotonic())
+    heartbeat, liveness = CachedDocument(spool.status / DAEMON, DaemonStatus), Liveness(time.monotonic())
     began = time.monotonic()
     while True:
-        health = pulse.hear(heartbeat.look(), time.monotonic())
-        is_over = time.monotonic() > began + min(1.5 * pulse.interval_s, PATIENCE_S)
+        health = liveness.update(heartbeat.refresh(), time.monotonic())
+        is_over = time.monotonic() > began + min(1.5 * liveness.interval_s, PATIENCE_S)
         if health is not Health.LISTENING or is_over:
             break
         time.sleep(0.05)
