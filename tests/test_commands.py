@@ -547,10 +547,10 @@ LIGHT = ["status", "status --json", "check", "submit SONG", "submit --wait SONG"
 def test_commands_load_little(daemon: Daemon, tmp_path: Path, command: str) -> None:
     """What works by files alone starts fast: it loads no torch, no numpy, no codec, no ledger and no file events."""
     song = make_song(tmp_path / "light.wav", 0.1)
-    words = [str(song) if word == "SONG" and "submit" in command else word for word in command.split()]
     if "cancel" in command:
         daemon.command("submit", song)
-        words[-1] = song.name
+    given = song.name if "cancel" in command else str(song)
+    words = [given if word == "SONG" else word for word in command.split()]
     code = "import sys, demixd.cli.app\ntry: demixd.cli.app.main()\nfinally: print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code, "--config", str(daemon.config), *words],
