@@ -11,8 +11,8 @@ import soundfile
 import torch
 
 from audio import nothing
+from benchmarks.sdr import sdr
 from daemons import Daemon, running
-from demixd.cli.bench.sdr import sdr
 from demixd.engine.models.demo import checkpoint, evaluate
 from demixd.engine.models.demo.songs import make_song
 from demixd.engine.models.store import DEMO_FOLDER

@@ -152,44 +152,26 @@ def _silence_notice(config: Config, spool: Spool) -> "SilenceNotice":
 
 @commands.command()
 @click.argument("songs", metavar="[SONG...]", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--model", help="A name that `demixd models list` shows; otherwise the configuration's.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; for all of them.")
-@click.option("--precision", help="As in [model], for demixd alone; Demucs knows only float32.")
-@click.option("--seconds", type=click.FloatRange(1, 3600), default=240, show_default=True, help="Of a song made here.")
+@click.option("--model", help="A name that `demixd models list` shows; default: the configuration's.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N; default: the configuration's.")
+@click.option("--precision", help="auto, float32, float16 or bfloat16; default: the configuration's.")
 @click.option(
-    "--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each with each song."
+    "--seconds", type=click.FloatRange(1, 3600), default=240, show_default=True, help="Length of a made song."
 )
-@click.option("--json", "path", metavar="FILE", type=click.Path(path_type=Path), help="Write everything into FILE.")
-@click.option("--skip-command", is_flag=True, help="Leave out the demucs command, which loads the model each time.")
-@click.option(
-    "--references",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    help="Stems that were mixed into each SONG: FOLDER/SONG/vocals.flac, or SONG.vocals.flac, or for one vocals.flac; adds SDR.",
-)
-@click.option(
-    "--show", "as_text", is_flag=True, help="Measure nothing: the arguments are such FILEs, shown in Markdown."
-)
+@click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each song.")
+@click.option("--json", "file", metavar="FILE", type=click.Path(path_type=Path), help="Also write everything to FILE.")
 @configured
-def bench(
-    config: Config, /, songs: tuple[Path, ...], path: Path | None, skip_command: bool, as_text: bool, **wishes: Any
-) -> None:
-    """Measure demixd against Demucs' Separator and its command, on each SONG or on one made here."""
-    from demixd.cli.bench import program, report, tables
+def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **wishes: Any) -> None:
+    """Measure how fast this machine separates each SONG, or a synthetic one, and what it takes."""
+    from demixd.cli.bench import measure, report
 
-    if as_text:
-        for each in songs:
-            for line in tables.markdown(program.read(each)).splitlines():
-                say(line)
-        return
-    if wishes["references"] is not None and not songs:
-        raise click.UsageError("--references needs each SONG that they are of")
     exit_on_sigterm()
-    with refusing_os_errors(), interruptible("Nothing was measured to its end."):
-        found = program.bench(config, songs, program.Wishes(with_command=not skip_command, **wishes), say)
-        program.show(found)
-        if path is not None:
-            path.write_bytes(report.encode(found))
+    with refusing_os_errors(), interruptible("Interrupted: there is no result."):
+        found = measure.bench(config, songs, measure.Wishes(**wishes))
+        for line in ["", *report.lines(found)]:
+            say(line)
+        if file is not None:
+            file.write_bytes(report.encode(found))
 
 
 @commands.group()
