@@ -562,6 +562,7 @@ def test_commands_load_little(daemon: Daemon, tmp_path: Path, command: str) -> N
     loaded = set(done.stderr.splitlines()[-1].split())
     assert done.returncode == 0, done.stderr
     assert loaded & HEAVY == set()
+    assert [name for name in loaded if name.startswith(("demixd.supervisor", "demixd.worker"))] == []
 
 
 # ---- what they look at

@@ -41,7 +41,7 @@ from demixd.terminal import safe
 Contender = MeasuredDaemon | Separator | Command
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the command line; None: as configured."""
 
     model: str | None
@@ -53,27 +53,27 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     references: Path | None = None
 
 
-def bench(config: Config, paths: Sequence[Path], wishes: Wishes) -> Report:
+def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Report:
     """Measure, in a temporary folder that is gone afterwards. Raises RefusedError where something cannot be done."""
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         load = warn_if_busy()
-        playlist = [read_song(path) for path in paths] or [make_song_file(folder / "synthetic.flac", wishes.seconds)]
-        judge = _judge(wishes.references, playlist)
-        name = wishes.model or config.model.name
-        where = prepare(config, name, folder / "models", say, may_be_random=wishes.references is None)
-        demixd = _daemon(folder / "demixd", where, wishes)
+        playlist = [read_song(path) for path in paths] or [make_song_file(folder / "synthetic.flac", options.seconds)]
+        judge = _judge(options.references, playlist)
+        name = options.model or config.model.name
+        where = prepare(config, name, folder / "models", say, may_be_random=options.references is None)
+        demixd = _daemon(folder / "demixd", where, options)
         stack.enter_context(demixd.started_twice())
         say("demucs.api.Separator loads.")
-        separator = stack.enter_context(Separator.running(folder / "separator", where, wishes.device))
+        separator = stack.enter_context(Separator.running(folder / "separator", where, options.device))
         field: dict[str, Contender] = {DEMIXD: demixd, SEPARATOR: separator}
-        if wishes.with_command:
+        if options.with_command:
             field[COMMAND] = Command(folder / "command", where, separator.loaded.device)
         say("Each separates a short song that does not count.")
         contenders = {name: _judged(name, each, judge) for name, each in field.items()}
-        warm_up = [make_song_file(folder / "warm-up.flac", min(WARM_UP_S, wishes.seconds))]
+        warm_up = [make_song_file(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))]
         measure.alternate(contenders, warm_up, 1, lambda *_: None)
-        runs = measure.alternate(contenders, playlist, wishes.repeat, _tell)
+        runs = measure.alternate(contenders, playlist, options.repeat, _tell)
         assert demixd.engine is not None
         return Report(
             schema=report.SCHEMA,
@@ -83,8 +83,8 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes) -> Report:
                 model=where.name,
                 weights="random" if where.name == RANDOM else "real",
                 device=separator.loaded.device,
-                precision=wishes.precision,
-                repeat=wishes.repeat,
+                precision=options.precision,
+                repeat=options.repeat,
                 stems=STEMS,
                 format=FORMAT,
             ),
@@ -97,10 +97,10 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes) -> Report:
         )
 
 
-def _daemon(folder: Path, where: Where, wishes: Wishes) -> MeasuredDaemon:
-    model: dict[str, Any] = {"name": where.name, "device": wishes.device, "allow_pickle": where.allow_pickle}
-    if wishes.precision is not None:
-        model["precision"] = wishes.precision
+def _daemon(folder: Path, where: Where, options: BenchOptions) -> MeasuredDaemon:
+    model: dict[str, Any] = {"name": where.name, "device": options.device, "allow_pickle": where.allow_pickle}
+    if options.precision is not None:
+        model["precision"] = options.precision
     return MeasuredDaemon(folder, model, Path(where.models))
 
 
@@ -178,7 +178,7 @@ def read(path: Path) -> Report:
 @click.option("--show", "as_text", is_flag=True, help="Measure nothing: the arguments are reports, shown in Markdown.")
 @configured
 def command(
-    config: Config, /, songs: tuple[Path, ...], file: Path | None, skip_command: bool, as_text: bool, **wishes: Any
+    config: Config, /, songs: tuple[Path, ...], file: Path | None, skip_command: bool, as_text: bool, **options: Any
 ) -> None:
     """Measure demixd against Demucs' Separator and its command, with each SONG or with a synthetic one."""
     if as_text:
@@ -186,11 +186,11 @@ def command(
             for line in tables.markdown(read(each)).splitlines():
                 say(line)
         return
-    if wishes["references"] is not None and not songs:
+    if options["references"] is not None and not songs:
         raise click.UsageError("--references needs the songs that they belong to.")
     exit_on_sigterm()
     with refusing_os_errors(), interruptible("Interrupted: there is no result."):
-        found = bench(config, songs, Wishes(with_command=not skip_command, **wishes))
+        found = bench(config, songs, BenchOptions(with_command=not skip_command, **options))
         show(found)
         if file is not None:
             file.write_bytes(encode(found))

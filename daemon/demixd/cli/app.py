@@ -115,7 +115,7 @@ def submit(
     if as_json and not wait:
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
     spool = Spool(config)
-    drops = submitting.plan(config, spool, songs, folder=folder, wishes=submitting.wanted(given, settings))
+    drops = submitting.plan(config, spool, songs, folder=folder, chosen=submitting.song_options(given, settings))
     with interruptible("The songs go on: `demixd status` shows them, `demixd cancel NAME` stops one."):
         followers = []
         for each in submitting.drop(spool, drops):
@@ -161,13 +161,13 @@ def _silence_notice(config: Config, spool: Spool) -> "SilenceNotice":
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each song.")
 @click.option("--json", "file", metavar="FILE", type=click.Path(path_type=Path), help="Also write everything to FILE.")
 @configured
-def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **wishes: Any) -> None:
+def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **options: Any) -> None:
     """Measure how fast this machine separates each SONG, or a synthetic one, and what it takes."""
     from demixd.cli.bench import measure, report
 
     exit_on_sigterm()
     with refusing_os_errors(), interruptible("Interrupted: there is no result."):
-        found = measure.bench(config, songs, measure.Wishes(**wishes))
+        found = measure.bench(config, songs, measure.BenchOptions(**options))
         for line in ["", *report.lines(found)]:
             say(line)
         if file is not None:

@@ -28,8 +28,11 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     options: bytes | None
 
 
-def wanted(given: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """The options of a command line: `given` by name (None: not given), and `settings` KEY=VALUE. Raises RefusedError."""
+def song_options(given: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The options of a song from its command line: `given` by name, where None is not given, and `settings` KEY=VALUE.
+
+    Raises RefusedError.
+    """
     found = {key: _value(key, value) for key, value in given.items() if value is not None}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -54,16 +57,16 @@ def _value(key: str, value: Any) -> Any:
 
 
 def plan(
-    config: Config, spool: Spool, songs: Sequence[Path], *, folder: str = "", wishes: Mapping[str, Any]
+    config: Config, spool: Spool, songs: Sequence[Path], *, folder: str = "", chosen: Mapping[str, Any]
 ) -> list[Drop]:
-    """The drops of `songs` into `folder` below the inbox, with the options `wishes`.
+    """One drop for each song, into `folder` below the inbox and with the options `chosen`.
 
-    Raises RefusedError if one of them cannot be dropped, and `bad-options`.
+    Raises RefusedError if a song cannot be dropped, and `bad-options`.
     """
     if not spool.inbox.is_dir():
         raise RefusedError(f"{spool.inbox} is not there: mount the spool, or start `demixd run` once, which makes it")
     below = _folder(config, folder)
-    data = _encoded(wishes) if wishes else None
+    data = _encoded(chosen) if chosen else None
     seen: dict[str, Path] = {}
     for song in songs:
         _check_song(song)
@@ -94,9 +97,9 @@ def _folder(config: Config, folder: str) -> str:
     return "".join(f"{part}/" for part in parts)
 
 
-def _encoded(wishes: Mapping[str, Any]) -> bytes:
+def _encoded(chosen: Mapping[str, Any]) -> bytes:
     try:
-        data = msgspec.json.encode(wishes)
+        data = msgspec.json.encode(chosen)
     except UnicodeEncodeError:
         raise RefusedError("An option holds bytes that are not UTF-8: JSON cannot carry them") from None
     options.parse(data)

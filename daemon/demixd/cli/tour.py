@@ -48,7 +48,7 @@ def show(folder: Path, songs: Sequence[Path]) -> bool:
     if not songs:
         say("No song was given, so a synthetic one is made: drums, bass, keys and something like a voice.")
         songs = [make_song(folder / "Synthetic Song.wav", 10.0)]
-    drops = submit.plan(daemon.config, daemon.spool, songs, wishes={})
+    drops = submit.plan(daemon.config, daemon.spool, songs, chosen={})
     say("Starting the daemon and warming up the model ...")
     with daemon.running():
         say(f"Dropping into {daemon.spool.inbox}")

@@ -39,7 +39,7 @@ BUSY = 0.25
 PACKAGES = ("torch", "demucs", "openvino")
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the command line; None: as configured. `seconds` is the length of a synthetic song."""
 
     model: str | None
@@ -49,20 +49,20 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     repeat: int
 
 
-def bench(config: Config, paths: Sequence[Path], wishes: Wishes) -> Report:
+def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Report:
     """Measure each song, or a synthetic one where none is given. Nothing is left behind. Raises RefusedError."""
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
         folder = Path(temporary)
         load = warn_if_busy()
-        playlist = [read_song(path) for path in paths] or [make_song_file(folder / "synthetic.flac", wishes.seconds)]
-        model = _model(config, wishes)
+        playlist = [read_song(path) for path in paths] or [make_song_file(folder / "synthetic.flac", options.seconds)]
+        model = _model(config, options)
         daemon = MeasuredDaemon(folder / "demixd", msgspec.to_builtins(model), config.models)
         runs: list[Run] = []
         with daemon.started_twice():
             say("A short song that does not count is separated first.")
-            with daemon.separated(make_song_file(folder / "warm-up.flac", min(WARM_UP_S, wishes.seconds))):
+            with daemon.separated(make_song_file(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))):
                 pass
-            for number in range(1, wishes.repeat + 1):
+            for number in range(1, options.repeat + 1):
                 for song in playlist:
                     with daemon.separated(song) as (run, _stems):
                         runs.append(run)
@@ -75,7 +75,7 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes) -> Report:
                 model=model.name,
                 device=model.device,
                 precision=model.precision,
-                repeat=wishes.repeat,
+                repeat=options.repeat,
                 stems=STEMS,
                 format=FORMAT,
             ),
@@ -91,12 +91,12 @@ def bench(config: Config, paths: Sequence[Path], wishes: Wishes) -> Report:
         )
 
 
-def _model(config: Config, wishes: Wishes) -> Model:
+def _model(config: Config, options: BenchOptions) -> Model:
     """The model of the configuration, with what the command line asks for. It must be there: nothing is fetched.
 
     Raises RefusedError, `model-missing` and `bad-model`.
     """
-    asked = {"name": wishes.model, "device": wishes.device, "precision": wishes.precision, "keep_alive_s": -1}
+    asked = {"name": options.model, "device": options.device, "precision": options.precision, "keep_alive_s": -1}
     keys = msgspec.to_builtins(config.model) | {key: value for key, value in asked.items() if value is not None}
     try:
         model = typed(keys, Model)
