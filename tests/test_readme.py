@@ -1,6 +1,7 @@
-"""README.md: everything that a program can meet is in it, and its two clients work as they are written."""
+"""The pages: everything that a program can meet is in them, and their commands and examples work as they are written."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -8,12 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import click
 import msgspec
@@ -25,23 +29,46 @@ from msgspec import inspect
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd.cli.app import commands
 from demixd.config import Config
+from demixd.engine.models.catalog import hub_repo
+from demixd.engine.models.store import DEMO_FOLDER
 from demixd.errors import Code
 from demixd.protocol import job, options, result_names, status
+from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import PARTS, READABLE, Kind
 from demixd.protocol.options import Defaults
+from demixd.supervisor import journal
+from hub import Hub
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, PROTOCOL, TUNING, SERVICE, CONTRIBUTING = PAGES = (
+    "README.md",
+    "config/PROTOCOL.md",
+    "config/README.md",
+    "systemd/README.md",
+    "tests/README.md",
+)
+TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+EXAMPLES = ROOT / "config" / "examples"
 
 
-def section(title: str) -> str:
+def section(title: str, page: str = PROTOCOL) -> str:
     """The text below a heading, up to the next one of any kind."""
-    return re.split(r"^##+ ", README.split(f"# {title}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(r"^##+ ", TEXT[page].split(f"# {title}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def rows(title: str, table: int = 0) -> list[list[str]]:
+def rows(title: str, table: int = 0, page: str = PROTOCOL) -> list[list[str]]:
     """The cells of a section's table, without its head."""
-    lines = re.findall(r"(?:^\|.*\n)+", section(title), re.MULTILINE)[table].splitlines()[2:]
+    lines = re.findall(r"(?:^\|.*\n)+", section(title, page), re.MULTILINE)[table].splitlines()[2:]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def blocks(language: str, page: str) -> list[tuple[str, str]]:
+    """The page's code blocks in a language, each with the heading that it stands under."""
+    found, heading = [], ""
+    for each in re.finditer(rf"^##+ ([^\n]+)$|^```{language}\n(.*?)^```$", TEXT[page], re.DOTALL | re.MULTILINE):
+        heading = each[1] or heading
+        if each[2]:
+            found.append((heading, each[2]))
+    return found
 
 
 def words(cell: str) -> list[str]:
@@ -141,17 +168,17 @@ def documented(title: str, kind: Any) -> None:
 
 
 def test_every_field_of_a_sidecar_is_documented() -> None:
-    """The README has every field of a sidecar, with its type and when it is null."""
+    """The page has every field of a sidecar, with its type and when it is null."""
     documented("The status of a song", status.Sidecar)
 
 
 def test_every_field_of_the_heartbeat_is_documented() -> None:
-    """The README has every field of `_daemon.json`, with its type and when it is null."""
+    """The page has every field of `_daemon.json`, with its type and when it is null."""
     documented("The daemon, and whether it is alive", status.DaemonStatus)
 
 
 def test_every_field_of_the_manifest_is_documented() -> None:
-    """The README has every field of `stems.json` and of the files in it."""
+    """The page has every field of `stems.json` and of the files in it."""
     found = rows("stems.json")
     assert sorted(first(found)) == sorted(fields(status.Manifest))
     (files,) = [cells[2] for cells in found if words(cells[0]) == ["files"]]
@@ -159,7 +186,7 @@ def test_every_field_of_the_manifest_is_documented() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    """The README has every key of an option file, in their order and with their defaults."""
+    """The page has every key of an option file, in their order and with their defaults."""
     found = rows("Options")
     assert first(found) == [*fields(options.Own), *fields(Defaults)]
     plain = {**msgspec.to_builtins(Defaults()), **msgspec.to_builtins(options.Own())}
@@ -176,7 +203,7 @@ def test_every_option_is_documented() -> None:
 
 
 def test_every_choice_of_an_option_is_documented() -> None:
-    """Where an option is a choice, the README has all that there is to choose."""
+    """Where an option is a choice, the page has all that there is to choose."""
     table = {words(cells[0])[0]: cells[1] + cells[2] for cells in rows("Options")}
     for name, facts in options.schema()["properties"].items():
         for choice in facts.get("enum", []):
@@ -185,27 +212,35 @@ def test_every_choice_of_an_option_is_documented() -> None:
             assert limit not in facts or f"{facts[limit]}" in table[name], (name, limit)
 
 
-def test_every_key_of_the_configuration_is_documented() -> None:
-    """The README has every key of the configuration with its default; `[defaults]` are among the options."""
-    plain = msgspec.json.decode(msgspec.json.encode(Config()))
-    table = ""
-    found: dict[str, dict[str, Any]] = {}
-    for cells in rows("Configuration"):
-        for word in words(cells[0]):
-            table, key = word[1:].split("] ") if word.startswith("[") else (table, word)
-            found.setdefault(table, {})[key] = tomli.loads(f"x = {words(cells[1])[0]}")["x"]
-    assert found == {name: keys for name, keys in plain.items() if name not in ("defaults", "profiles")}
+def test_every_key_of_the_configuration_is_explained() -> None:
+    """Every key of `demixd.toml` has words beside it; that the file has every key with its default is a test of its own."""
+    lines = (ROOT / "config" / "demixd.toml").read_text(encoding="utf-8").splitlines()
+    explained = [line.split(" = ")[0] for line in lines if re.fullmatch(r"\w+ = .+?  # .{10,}", line)]
+    tables = msgspec.json.decode(msgspec.json.encode(Config()))
+    assert explained == [key for name, keys in tables.items() if name != "profiles" for key in keys]
+
+
+def test_every_example_of_a_configuration_is_described() -> None:
+    """The page for whoever tunes names every configuration that ships, with all of its profiles."""
+    found = {
+        words(cells[0])[0] if words(cells[0]) else cells[0]: cells for cells in rows("Three examples", page=TUNING)
+    }
+    told = {re.match(r"\[(\S+)\]", name)[1]: words(cells[2]) for name, cells in found.items()}  # type: ignore[index]
+    shipped = {path.name: path for path in (ROOT / "config").glob("*.toml") if path.name != "demixd.toml"}
+    assert told.keys() == shipped.keys()
+    for name, path in shipped.items():
+        assert set(tomli.loads(path.read_text(encoding="utf-8"))["profiles"]) <= set(told[name]), name
 
 
 def test_names_are_documented() -> None:
-    """The README has the extensions of songs, and those by which other programs mark what is not complete."""
+    """The page has the extensions of songs, and those by which other programs mark what is not complete."""
     songs, ignored = (row[1] for row in rows("Names")[:2])
     assert {word.removeprefix(".") for word in words(songs)} == READABLE
     assert {f".{part}" for part in PARTS} <= {word.lower() for word in words(ignored)}
 
 
 def test_every_statement_of_the_contract_is_there() -> None:
-    """The README's guarantees are (a) to (h)."""
+    """The page's guarantees are (a) to (h)."""
     assert [row[0] for row in rows("What you may rely on")] == [f"({letter})" for letter in "abcdefgh"]
 
 
@@ -220,13 +255,21 @@ def find(line: list[str]) -> click.Command:
 
 
 def test_every_command_exists() -> None:
-    """Every command and flag that the README shows is one."""
-    code = "\n".join(re.findall(r"`[^`]+`|```sh.*?```", README, re.DOTALL))
+    """Every command that the pages show is one, and every path is there."""
+    text = "\n".join(TEXT.values())
+    inline = re.findall(r"`[^`\n]+`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
+    code = "\n".join([*inline, *(block for page in PAGES for _, block in blocks("sh", page))])
     shown = re.findall(r"(?<!-u )demixd ((?:--config \S+ )?[a-z]+(?: [a-z]+\b)?)", code)
     assert len(shown) > 8
     for line in shown:
         assert find(re.sub(r"--config \S+ ", "", line).split()) is not commands, line
-    for cells in rows("Commands"):
+    for path in re.findall(r"(?<![/\w.(])(?:daemon|tests|config|systemd)/[\w./-]+\w", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_command_is_explained() -> None:
+    """README.md has all commands, and the flags that it shows are theirs."""
+    for cells in rows("Commands", page=README):
         command = find(words(cells[0])[0].split()[1:])
         if isinstance(command, click.Group):
             assert {each.split()[0] for each in words(cells[0])[1:]} | {words(cells[0])[0].split()[-1]} == set(
@@ -234,19 +277,87 @@ def test_every_command_exists() -> None:
             )
         flags = {flag for parameter in command.params for flag in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", cells[0] + cells[1])) <= flags, cells[0]
-    assert {words(cells[0])[0].split()[1] for cells in rows("Commands")} == set(commands.commands)
-    for path in re.findall(r"(?<![/\w.])(?:daemon|tests|config|systemd)/[\w./-]+\w", README):
-        assert (ROOT / path).exists(), path
+    assert {words(cells[0])[0].split()[1] for cells in rows("Commands", page=README)} == set(commands.commands)
 
 
-# The two clients, as written.
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub links to them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def block(language: str) -> str:
-    """The client in one of the README's code blocks."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    (found,) = [each for each in blocks if "client." in each.partition("\n")[0]]
-    return str(found)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    """A link within the project leads to a file, and to a heading in it."""
+    for link in re.findall(r"\]\((?!https:)([^)]+)\)", TEXT[page]):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_where_is_what() -> None:
+    """Every file that contributors are sent to is there."""
+    named = re.findall(r"`([\w/]+\.py)`", section("Where is what", CONTRIBUTING))
+    assert len(named) > 15
+    assert [path for path in named if not any((ROOT / part / path).exists() for part in ("daemon/demixd", "."))] == []
+
+
+def test_the_picture_is_one() -> None:
+    """README.md shows an SVG that parses, is no wider than a page of GitHub, and refers to nothing outside itself."""
+    (link,) = re.findall(r"!\[.+?\]\((.+?)\)", TEXT[README])
+    picture = ElementTree.parse(ROOT / link).getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert int(picture.attrib["width"]) <= 900
+    text = (ROOT / link).read_text(encoding="utf-8")
+    assert re.findall(r"url\((?!#)|href|<image|<script|@import", text) == []
+
+
+# What administrators type and search for.
+
+
+def test_every_flag_of_the_installer_is_one() -> None:
+    """The installer knows every flag that the pages give to it."""
+    usage = subprocess.run([ROOT / "systemd" / "install", "--help"], capture_output=True, text=True, check=True).stdout
+    for page in PAGES:
+        for line in re.findall(r"systemd/install(?: .*)?", TEXT[page]):
+            assert set(re.findall(r"--[a-z-]+", re.split("[`#]", line)[0])) <= {
+                *re.findall(r"--[a-z-]+", usage),
+                "--help",
+            }
+
+
+def test_every_kind_of_entry_in_the_journal_is_there() -> None:
+    """Administrators search for these numbers and fields; they are the code's."""
+    assert first(rows("The journal", page=SERVICE)) == [kind.value for kind in journal.Kind]
+    failed = job.Job(
+        job_id="1",
+        raw_name=b"Song.flac",
+        identity=Identity(**dict.fromkeys((field.name for field in msgspec.structs.fields(Identity)), 0)),
+        options=Config().options,
+        max_attempts=3,
+        state=job.State.FAILED,
+        step=job.Step.DECODE,
+        error=job.Error(code=Code.BAD_AUDIO, message=""),
+    )
+    known = journal.about(failed, device="cpu")
+    told = section("The journal", SERVICE)
+    assert set(words(told.partition("```")[0])) == known.keys() - {"MESSAGE_ID"}
+    for field, value in re.findall(r"\b([A-Z_]+)=(\S+)", told):
+        assert known[field] == value, field
+
+
+# The two clients, as they are shipped.
+
+
+CLIENTS = {"python": EXAMPLES / "client.py", "sh": EXAMPLES / "client.sh"}
+
+
+def test_every_example_is_run() -> None:
+    """There is no other example than those that are run here, and the page has both."""
+    assert set(EXAMPLES.iterdir()) == set(CLIENTS.values())
+    for path in CLIENTS.values():
+        assert f"(examples/{path.name})" in section("Clients")
 
 
 TOOLS = ("sh", "grep", "sed", "head", "cp", "mv", "touch", "sleep", "mkdir", "sha256sum")
@@ -257,8 +368,7 @@ class Client:
     """One of the two; `start` it as a user would."""
 
     def __init__(self, language: str, folder: Path) -> None:
-        self.path = folder / f"client.{language}"
-        self.path.write_text(block(language), encoding="utf-8")
+        self.language, self.path = language, CLIENTS[language]
         self.env = {**os.environ}
         self.words = [sys.executable, str(self.path)]
         if language == "sh":
@@ -306,22 +416,26 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def song(folder: Path, name: str, client: Client) -> Path:
     """A song with a name that is this client's own."""
-    return make_song(folder / f"{client.path.suffix[1:]} {name}", 0.5)
+    return make_song(folder / f"{client.language} {name}", 0.5)
 
 
 @pytest.mark.parametrize("language", ["python", "sh"])
 def test_a_client_is_short(language: str) -> None:
     """Each client has under 40 lines that fit on a screen."""
-    lines = block(language).splitlines()
+    lines = CLIENTS[language].read_text(encoding="utf-8").splitlines()
     assert len(lines) < 40
     assert max(map(len, lines)) <= 125
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck: apt-get install shellcheck")
-def test_the_shell_client_is_checked(tmp_path: Path) -> None:
-    """shellcheck has nothing to say about the client in plain sh."""
-    client = Client("sh", tmp_path)
-    done = subprocess.run(["shellcheck", "-s", "sh", client.path], capture_output=True, text=True, check=False)
+def test_the_shell_examples_are_checked(tmp_path: Path) -> None:
+    """shellcheck has nothing to say about the client in plain sh, and about the blocks in the pages."""
+    paths = [CLIENTS["sh"]]
+    for page in PAGES:
+        for number, (_, text) in enumerate(blocks("sh", page)):
+            paths.append(tmp_path / f"{Path(page).stem} {number}.sh")
+            paths[-1].write_text(text, encoding="utf-8")
+    done = subprocess.run(["shellcheck", "-s", "sh", *paths], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -426,3 +540,215 @@ def test_a_client_checks_what_it_has_collected(client: Client, tmp_path: Path) -
     other.join()
     assert code == 1
     assert "vocals.wav" in said
+
+
+# The queue, from other languages.
+
+
+@pytest.fixture
+def queue(daemon: Daemon, tmp_path: Path) -> Iterator[list[str]]:
+    """The names in the queue, in the order of work; one more is running. They have what patterns stumble over."""
+    names = ["running.wav", 'say "queue" [1], {2}.wav', "b\\c ].wav", 'ends so"}].wav']
+    daemon.hold.touch()
+    try:
+        for priority, name in zip((4, 3, 2, 1), names, strict=True):
+            (daemon.inbox / f"{name}.job.json").write_text(f'{{"priority": {priority}}}')
+            (make_song(tmp_path / "one.wav", 0.5)).rename(daemon.inbox / name)
+            if name == names[0]:
+                daemon.until(lambda: daemon.song(names[0]).get("step") == "separate", "it runs")
+        daemon.until(
+            lambda: [each["name"] for each in daemon.read("_daemon.json")["queue"]] == names[1:], "all others wait"
+        )
+        yield names[1:]
+    finally:
+        (daemon.inbox / ".cancel").touch()
+        daemon.hold.unlink()
+        daemon.quiet(1)
+
+
+def test_the_queue_in_a_shell(daemon: Daemon, queue: list[str], tmp_path: Path) -> None:
+    """The example in sh prints the names as JSON has them, and so does jq."""
+    (text,) = [text for heading, text in blocks("sh", PROTOCOL) if heading == "The queue, from another language"]
+    (tmp_path / "queue.sh").write_text(text, encoding="utf-8")
+    shown = subprocess.run(["sh", tmp_path / "queue.sh", daemon.spool], capture_output=True, text=True, check=True)
+    assert [json.loads(line.removeprefix('"name":')) for line in shown.stdout.splitlines()] == queue
+    if shutil.which("jq"):
+        (words_of_jq,) = re.findall(r"`(jq .+?)`", section("The queue, from another language"))
+        line = words_of_jq.replace("SPOOL", str(daemon.spool))
+        shown = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+        assert shown.stdout.splitlines() == queue
+
+
+@pytest.mark.skipif(not shutil.which("go"), reason="no go: apt-get install golang-go")
+def test_the_queue_in_go(daemon: Daemon, queue: list[str], tmp_path: Path) -> None:
+    """The example in Go compiles, and prints what runs and what waits."""
+    ((_, text),) = blocks("go", PROTOCOL)
+    (tmp_path / "queue.go").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "HOME": str(tmp_path), "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+    words = ["go", "run", "queue.go", str(daemon.spool)]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["running running.wav", *(f"{at} {name}" for at, name in enumerate(queue, 1))]
+
+
+# The commands of the pages, in a fresh copy of the project.
+
+RUN: dict[tuple[str, str], tuple[str, ...]] = {
+    (README, "Two commands"): ("test_the_first_command",),
+    (README, "Running it"): ("test_running_it",),
+    (PROTOCOL, "Clients"): ("test_running_it",),
+    (PROTOCOL, "The queue, from another language"): ("test_the_queue_in_a_shell",),
+    (TUNING, "Without a GPU"): ("test_installing_openvino",),
+    (SERVICE, "Installing, and taking it away"): ("test_a_model_that_is_not_there", "test_taking_it_away"),
+    (SERVICE, "Mounts and permissions"): ("test_a_second_spool_whose_mount_comes_late",),
+    (SERVICE, "The journal"): ("test_the_journal_has_fields", "test_every_kind_of_entry_in_the_journal_is_there"),
+    (CONTRIBUTING, "Where is what"): ("test_making_files_anew", "test_drawing_the_picture_again"),
+    (CONTRIBUTING, "Changing the locked versions"): (),  # takes uv and the package index
+}
+"""Which tests run the commands below a heading."""
+
+
+def test_every_block_is_run() -> None:
+    """There are no other commands in the pages than those that tests run, and the tests are there."""
+    assert {(page, heading) for page in PAGES for heading, _ in blocks("sh", page)} == RUN.keys()
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for names in RUN.values() for name in names if f"\ndef {name}(" not in tests] == []
+
+
+class Copy:
+    """A fresh copy of the project, with an environment that has this one's packages, and a home of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project, self.home = folder / "project", folder / "home"
+        self.home.mkdir()
+        self.project.mkdir()
+        for part in ("daemon", "config", "systemd", "tests"):
+            shutil.copytree(
+                ROOT / part, self.project / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        made = self.project / ".venv"
+        venv.create(made, symlinks=True)
+        (packages,) = made.glob("lib/python*/site-packages")
+        (packages / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+        for lock in self.project.glob("config/*.lock"):
+            # So that nothing is fetched: all of it is there.
+            (made / f"{lock.name}.sha256").write_text(hashlib.sha256(lock.read_bytes()).hexdigest() + "  -")
+        make_song(self.project / "Song.flac", 2.0)
+        self.env = {
+            "HOME": str(self.home),
+            "PATH": "/usr/bin:/bin",
+            "TMPDIR": str(folder),
+            "OMP_WAIT_POLICY": "passive",
+        }
+
+    def start(self, script: str, **env: str) -> subprocess.Popen[str]:
+        """Type these lines; the first that fails is the last."""
+        return subprocess.Popen(
+            ["bash", "-e", "-c", script],
+            cwd=self.project,
+            env=self.env | env,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def set_up(self) -> None:
+        """Make the environment, as `daemon/try` does first."""
+        self.type("root=$PWD; . daemon/setup.sh; make_venv")
+
+    def type(self, script: str, **env: str) -> str:
+        """What they say; all of them must succeed."""
+        code, said = ended(self.start(script, **env))
+        assert code == 0, said
+        return said
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    return Copy(tmp_path_factory.mktemp("copy"))
+
+
+def lines(page: str, heading: str, number: int = 0) -> list[str]:
+    """The lines of a block of commands."""
+    return [text for title, text in blocks("sh", page) if title == heading][number].splitlines()
+
+
+def test_the_first_command(copy: Copy) -> None:
+    """`daemon/try` makes the environment, separates the song, and lists its stems. The second command is this suite."""
+    first_command, second_command = lines(README, "Two commands")
+    said = copy.type(first_command)
+    assert "the song's" in said and "NOT" not in said
+    assert {"vocals", "instrumental"} <= set(said.split())
+    assert os.access(copy.project / second_command.split()[0], os.X_OK)
+
+
+def test_running_it(copy: Copy) -> None:
+    """A model is fetched (from a hub of ours), a daemon started; a song dropped and found, and both clients used."""
+    copy.set_up()
+    spool = copy.home / "demixd"
+    weights = next(DEMO_FOLDER.glob("*.safetensors"))
+    files = {
+        (hub_repo("htdemucs"), "htdemucs.yaml"): f"models: ['{weights.stem}']\n".encode(),
+        (hub_repo("htdemucs"), weights.name): weights.read_bytes(),
+    }
+    with Hub(files=files) as hub:
+        script = "\n".join(lines(README, "Running it"))
+        daemon = copy.start(script, HF_ENDPOINT=hub.endpoint, no_proxy="127.0.0.1", NO_PROXY="127.0.0.1")
+        try:
+            soon(lambda: daemon.poll() is not None or document(spool, "_daemon.json").get("state") == "ready")
+            assert daemon.poll() is None, daemon.communicate()[0]
+            drop, look = lines(README, "Running it", 1)
+            copy.type(drop)
+            soon(lambda: document(spool, "Song.flac.json").get("state") == "done")
+            assert copy.type(look).split() == look.partition("#")[2].split()
+            for client in lines(PROTOCOL, "Clients"):
+                assert copy.type(client) == ""
+                assert {path.name for path in (copy.project / "stems").iterdir()} == {
+                    "vocals.mp3",
+                    "instrumental.mp3",
+                    "stems.json",
+                }
+                shutil.rmtree(copy.project / "stems")
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
+            _, said = ended(daemon)
+    assert "FAIL" not in said
+
+
+def document(spool: Path, name: str) -> dict[str, Any]:
+    """A status file; {} where it is not there."""
+    path = spool / "status" / name
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return found
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="no openvino: tests/run installs it")
+def test_installing_openvino(copy: Copy) -> None:
+    """What is there already is found, by its hashes' file and without an index."""
+    (line,) = lines(TUNING, "Without a GPU")
+    assert "already satisfied: openvino" in copy.type(f"{line} --no-index")
+
+
+def test_making_files_anew(copy: Copy) -> None:
+    """The commands for contributors make the schemas that are shipped."""
+    copy.set_up()
+    *schemas, _ = lines(CONTRIBUTING, "Where is what")
+    shipped = {path: path.read_bytes() for path in copy.project.glob("config/*.json")}
+    for path in shipped:
+        path.write_bytes(b"")
+    copy.type("\n".join(schemas))
+    assert {path: path.read_bytes() for path in shipped} == shipped
+
+
+@pytest.mark.slow
+def test_drawing_the_picture_again(copy: Copy) -> None:
+    """The picture can be drawn again, from a daemon of today."""
+    copy.set_up()
+    *_, draw = lines(CONTRIBUTING, "Where is what")
+    picture = copy.project / "tests" / "picture" / "demixd.svg"
+    picture.unlink()
+    copy.type(draw)
+    text = "".join(ElementTree.parse(picture).getroot().itertext()).replace("\xa0", " ")
+    assert [part for part in ("is ready", "Running", "Queue: 2", "stems.json") if part not in text] == []
