@@ -1,6 +1,6 @@
 """What can go wrong, each with a stable code and a word on whose fault it is.
 
-Codes travel to other programs in the sidecar's `error.code`; the list is closed, and README documents it.
+Codes travel to other programs in the sidecar's `error.code`; the list is closed, and config/PROTOCOL.md documents it.
 Cancelled and stopped are not errors: they leave the pipeline as exceptions of their own.
 """
 
