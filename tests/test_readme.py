@@ -297,10 +297,12 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 
 def test_where_is_what() -> None:
-    """Every file that contributors are sent to is there."""
+    """Every file and folder that contributors are sent to is there."""
     named = re.findall(r"`([\w/]+\.py)`", section("Where is what", CONTRIBUTING))
     assert len(named) > 15
     assert [path for path in named if not any((ROOT / part / path).exists() for part in ("daemon/demixd", "."))] == []
+    folders = first(rows("Contributing", page=CONTRIBUTING))
+    assert [name for name in folders if not (ROOT / "tests" / name).is_dir()] == []
 
 
 def test_the_picture_is_one() -> None:

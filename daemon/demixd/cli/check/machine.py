@@ -79,7 +79,9 @@ def _gpu_names() -> str | None:
 def _graphics(wanted: str, openvino: str) -> Finding:
     """Intel graphics, by OpenVINO."""
     if not openvino:
-        return Finding(Level.FAIL, "device", f"[model] device = {wanted}: OpenVINO is not installed; see config/README.md")
+        return Finding(
+            Level.FAIL, "device", f"[model] device = {wanted}: OpenVINO is not installed; see config/README.md"
+        )
     if not any(GRAPHICS.glob("renderD*")):
         return Finding(Level.FAIL, "device", f"[model] device = {wanted}: there is nothing in {GRAPHICS}; use auto")
     return Finding(Level.OK, "device", f"{wanted} with OpenVINO {openvino}; whether it works, only the worker knows")
