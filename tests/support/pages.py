@@ -59,7 +59,7 @@ def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def soon(condition: Callable[[], bool]) -> None:
-    """Wait for something, at most a minute; the test says what is wrong where it did not come."""
-    limit = time.monotonic() + 60
+    """Wait for something; the test says what is wrong where it did not come."""
+    limit = time.monotonic() + PATIENCE_S
     while not condition() and time.monotonic() < limit:
         time.sleep(0.02)
