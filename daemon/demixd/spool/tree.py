@@ -38,6 +38,8 @@ PRIVATE_LOCK = "lock"
 """Where nobody else looks."""
 LEASE = ".demixd-lease"
 LEDGER = "ledger.sqlite3"
+SNAPSHOT = "song"
+"""The private copy of the song, in the job's `tmp`."""
 
 _ID = re.compile("[0-9a-f]{32}")
 """A job's id."""

@@ -80,7 +80,7 @@ class Heartbeat:
         """Write `_daemon.json` and say the same in one line to systemd."""
         jobs, folders = self._context.jobs, self._context.folders
         queued = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.queue())
-        in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in self._context.in_flight)
+        in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.running)
         document = status.DaemonStatus(
             schema=status.SCHEMA,
             seq=jobs.seq(),
@@ -110,6 +110,6 @@ class Heartbeat:
             return f"waiting to see whether {self._locks.rival} still uses {self._context.spool.status}"
         if missing := self._context.folders.missing:
             return next(iter(missing.values()))
-        if running := self._context.in_flight:
+        if running := self._context.jobs.running:
             return "; ".join(f"{job.shown}: {job.message}" for job in running)
         return self._context.workers.message or self._context.workers.state

@@ -28,6 +28,18 @@ def key(job: Job, model_sha256: str) -> str:
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
 
+def as_result_of(earlier: Job, job: Job) -> dict[str, object]:
+    """What is said of `job`, whose result was computed for `earlier`."""
+    return {
+        "message": "Done before",
+        "duplicate_of": earlier.job_id,
+        "output": earlier.output,
+        "track": earlier.track,
+        "engine": earlier.engine,
+        "warnings": (*job.warnings, *earlier.warnings),
+    }
+
+
 def still_good(folder: Path, job_id: str, stopped: Callable[[], bool]) -> bool:
     """Whether the result in `folder` is that job's, with every file as its manifest says."""
     manifest = documents.read(folder / MANIFEST, Manifest)

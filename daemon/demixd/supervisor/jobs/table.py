@@ -64,6 +64,7 @@ class JobTable:
         self.kept: dict[str, Job] = {}
         self._ended_successors: dict[str, Job] = {}
         """Newer drops that ended before the running job of their name; they are shown after it."""
+        self._running: dict[str, Job] = {}
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -93,6 +94,11 @@ class JobTable:
     def result(self, job: Job) -> Job | None:
         """The newest job that has computed what `job` is to become."""
         return self._ledger.result(job.result_key) if job.result_key else None
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs in flight, the one that is furthest along first."""
+        return list(self._running.values())
 
     @property
     def queue_length(self) -> int:
@@ -201,6 +207,10 @@ class JobTable:
         self._latest = max(self._latest, job.ready_at)
         self._by_id[job.job_id] = job
         self._queue.put(job)
+        if job.state is State.RUNNING:
+            self._running[job.job_id] = job
+        else:
+            self._running.pop(job.job_id, None)
 
     def _replace(self, job: Job) -> None:
         """The new value of a job, wherever its old one is."""
@@ -208,6 +218,7 @@ class JobTable:
 
     def _forget(self, job: Job) -> None:
         self._queue.drop(job.job_id)
+        self._running.pop(job.job_id, None)
         self._by_id.pop(job.job_id, None)
 
     # ---- what others see of them

@@ -15,7 +15,7 @@ import msgspec
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
-from demixd.spool.tree import Spool
+from demixd.spool.tree import SNAPSHOT, Spool
 from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import snapshot
 from demixd.supervisor.runs.snapshot import Snapshot
@@ -80,7 +80,7 @@ class DiskThread:
         self._thread.start()
 
     def _take(self, job: Job) -> None:
-        song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / "song"
+        song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / SNAPSHOT
         began = time.monotonic()
         result: Snapshot | OSError
         try:

@@ -29,6 +29,14 @@ TRIES = 100
 """How often a name that was chosen may be gone by the time of the rename: who takes so many does it on purpose."""
 
 
+def publish(job: Job, made: Finished, jobs: JobTable, spool: Spool, *, cancelled: Callable[[], bool]) -> Job:
+    """Points 5 and 6: the finished work becomes a result. Comes back without an output where a cancel was first.
+
+    Raises OSError; nothing is published then.
+    """
+    return put_out(prepare(job, made, jobs, spool), jobs, spool, cancelled=cancelled)
+
+
 def prepare(job: Job, made: Finished, jobs: JobTable, spool: Spool) -> Job:
     """Point 5: the manifest is written, everything is durable, and the ledger knows where it will go. Raises OSError."""
     if not write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):

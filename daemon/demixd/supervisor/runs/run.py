@@ -5,22 +5,19 @@ its job on. It never waits for anything. `outcomes` says what becomes of a job t
 """
 
 import logging
-import stat
 
 import msgspec
 
-from demixd.errors import Code
-from demixd.protocol.identity import Identity
-from demixd.protocol.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
+from demixd.protocol.job import Job, Progress, Reason, Stage, State, Step, Tick
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
-from demixd.supervisor.runs import outcomes, publish
+from demixd.supervisor.runs import acceptance, outcomes, publish
+from demixd.supervisor.runs.acceptance import Gone
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import DiskThread, ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.outcomes import CANCELLED, WITHOUT_OUTBOX, Ends, Waits
 from demixd.supervisor.runs.prefetch import Prefetch
-from demixd.supervisor.runs.snapshot import Outcome, Snapshot
 from demixd.supervisor.workers.validate import doubt_of
 from demixd.worker.messages import (
     Began,
@@ -54,7 +51,7 @@ class Run:
         self.is_at_worker = False
         self.cancelled_at: float | None = None
         self._is_prefetched = False
-        """Whether the worker was told to decode it prefetch, and not yet to separate it."""
+        """Whether the worker was told to decode it ahead, and not yet to separate it."""
         self._awaits_twin = False
         self._last_progress = 0.0
 
@@ -71,16 +68,17 @@ class Run:
     # ---- points 1 to 3: the song becomes ours
 
     def start(self, prefetch: Prefetch | None) -> None:
-        """Points 1 and 2: accept the job and take its snapshot on a thread, unless `ahead` has one that still holds."""
-        is_accepted = self._accept()
-        if is_accepted and prefetch is not None and prefetch.still_holds():
-            self.disk, self._is_prefetched = prefetch.disk, prefetch.is_at_worker
-            if prefetch.taken is not None:
-                self.on_snapshot(prefetch.taken)
-            return
+        """Accept the job and take its snapshot on a thread, unless `prefetch` has one that still holds."""
+        accepted = acceptance.accept(self.job, self._context)
+        if isinstance(accepted, Job):
+            self.job = accepted
+            if prefetch is not None and prefetch.still_holds():
+                self._go_on_from(prefetch)
+                return
         if prefetch is not None:
             prefetch.drop()
-        if not is_accepted:
+        if not isinstance(accepted, Job):
+            self._carry_out(accepted)
             return
         try:
             self._spool.make_work(self.job.job_id)
@@ -89,91 +87,37 @@ class Run:
             return
         self.disk.take(self.job)
 
-    def _accept(self) -> bool:
-        job = self.job
-        if self._options_file(job) != job.options_file:
-            self._jobs.update(job, State.WAITING, reason=Reason.CHANGING, message="", ready_at=0.0)
-            self.is_over = True
-            return False
-        allowed = self._config.limits.max_bytes
-        if job.identity.size > allowed:
-            message = f"The song has {job.identity.size} bytes; [limits] max_bytes allows {allowed}."
-            self._carry_out(outcomes.fails(Code.TOO_LARGE, message))
-            return False
-        trace.point("1-accepted")
-        job = self._jobs.commit(job, Stage.ACCEPTED)
-        self.job = self._jobs.update(job, State.RUNNING, step=Step.SNAPSHOT, message="Copying", timing={})
-        trace.point("2-snapshot")
-        return True
-
-    def _options_file(self, job: Job) -> Identity | None:
-        try:
-            status = self._spool.options(job.name).lstat()
-        except OSError:
-            return None
-        return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
+    def _go_on_from(self, prefetch: Prefetch) -> None:
+        self.disk, self._is_prefetched = prefetch.disk, prefetch.is_at_worker
+        if prefetch.taken is not None:
+            self.on_snapshot(prefetch.taken)
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
         """The song is copied and hashed, or is not what was accepted any more."""
         self.disk.join()
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
-        elif isinstance(taken.result, OSError):
-            self._meet_obstacle(taken.result)
-        elif taken.result.sha256 is None:
-            self._lose_song(taken.result.outcome)
-        else:
-            self.job = msgspec.structs.replace(
-                self.job, sha256=taken.result.sha256, timing={"snapshot_s": taken.seconds}
-            )
-            self._judge(self.job, taken.result)
-
-    def _lose_song(self, outcome: Outcome) -> None:
-        """There is no snapshot. What the file is now, the next look finds out."""
-        if outcome is Outcome.GONE and self._context.folders.are_away():
-            message = "The inbox is away, and the song with it."
-            self._carry_out(Waits(reason=Reason.OUTBOX_MISSING, message=message))
-        elif outcome is Outcome.GONE:
-            self._end_missing(replaced=False)
-        elif outcome is Outcome.BUSY:
-            self._carry_out(Waits(reason=Reason.OPEN_FOR_WRITING, settles_anew=True))
-        else:
-            message = "The song changed while it was being copied."
-            self._carry_out(Waits(reason=Reason.CHANGING, message=message, settles_anew=True))
-
-    def _judge(self, job: Job, taken: Snapshot) -> None:
-        """Whether the snapshot is the whole song, and whether its result is there already."""
-        if job.wait_for_sha256 not in (None, job.sha256):
-            message = (
-                f"The song's sha256 is {job.sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
-            )
-            self._fail(Error(code=Code.TRUNCATED, message=message, retryable=True))
             return
-        if not job.settled:
-            job = self.job = self._jobs.save(msgspec.structs.replace(job, settled=True))  # by its hash
-        if taken.has_hole:
-            message = "A part of the song was never written; waiting for it to come."
-            waits = outcomes.after_missing_part(job, message, self._context.circumstances)
-            if waits is not None:
-                self._carry_out(waits)
-                return
-            warning = "has-holes: a part of the song's file was never written and reads as silence or noise."
-            self.job = msgspec.structs.replace(job, warnings=(*job.warnings, warning))
-        self._look_for_a_result()
+        judged = acceptance.judge(self.job, taken, self._context)
+        if isinstance(judged, Gone):
+            self._end_missing(replaced=False)
+        elif isinstance(judged, Job):
+            self.job = judged
+            self._look_for_a_result()
+        else:
+            self._carry_out(judged)
 
     def _look_for_a_result(self) -> None:
         """Take the one that is there, wait for the one that is being made, or have it made."""
-        engine = self._workers.engine
-        if engine is not None:
-            self.job = msgspec.structs.replace(self.job, result_key=dedupe.key(self.job, engine.model_sha256))
-            self._awaits_twin = self._context.twin(self.job) is not None
-            earlier = None if self.job.force else self._jobs.result(self.job)
-            if self._awaits_twin or earlier is not None:
-                self._forget()
-                if not self._awaits_twin and earlier is not None:
-                    self.disk.check(earlier)
-                return
-        self._send()
+        earlier = acceptance.earlier_result(self.job, self._context)
+        self.job = earlier.job
+        self._awaits_twin = earlier.twin is not None
+        if earlier.twin is None and earlier.done is None:
+            self._send()
+            return
+        self._forget()
+        if earlier.done is not None:
+            self.disk.check(earlier.done)
 
     def on_end_of_another(self) -> None:
         """Another job is not in flight any more: if it made what this one asks for, there is a result to look at."""
@@ -188,46 +132,25 @@ class Run:
         elif not checked.is_good:
             self._send()
         else:
-            earlier = checked.earlier
-            self._end(
-                State.DONE,
-                message="Done before",
-                duplicate_of=earlier.job_id,
-                output=earlier.output,
-                track=earlier.track,
-                engine=earlier.engine,
-                warnings=(*self.job.warnings, *earlier.warnings),
-            )
+            self._end(State.DONE, **dedupe.as_result_of(checked.earlier, self.job))
 
     def _send(self) -> None:
         """Point 3, then the worker's turn."""
         trace.point("3-started")
         started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1)
         job = self.job = self._jobs.commit(started, Stage.STARTED)
-        if self._workers.process is None or not self._workers.is_ready:
+        if not self._workers.is_ready:
             self._carry_out(Waits(reason=Reason.RETRY, message="The worker is not ready."))
             return
         trace.point("4-separate")
         self._workers.touch(self._context.clock.now())
         self.is_at_worker, self._is_prefetched = True, False
-        tmp = self._spool.tmp(job.job_id)
-        self._workers.process.send(
-            Separate(
-                job_id=job.job_id,
-                name=job.shown.rpartition("/")[2],
-                song=str(tmp / "song"),
-                sha256=job.sha256 or "",
-                tmp=str(tmp),
-                out=str(self._spool.out(job.job_id)),
-                options=job.options,
-                max_duration_s=self._config.limits.max_duration_s,
-            )
-        )
+        self._workers.send(Separate.of(job, self._spool, self._config.limits.max_duration_s))
 
     def _forget(self) -> None:
         """The worker need not decode it: the result is there, or will be, or nobody wants it any more."""
-        if self._is_prefetched and self._workers.process is not None:
-            self._workers.process.send(Forget(job_id=self.job.job_id))
+        if self._is_prefetched:
+            self._workers.send(Forget(job_id=self.job.job_id))
         self._is_prefetched = False
 
     # ---- the worker's turn
@@ -291,8 +214,7 @@ class Run:
         )
         trace.point("5-publishing")
         try:
-            job = self.job = publish.prepare(job, made, self._jobs, self._spool)
-            job = self.job = publish.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
+            job = self.job = publish.publish(job, made, self._jobs, self._spool, cancelled=self.sees_cancel)
         except OSError as error:
             self.job = msgspec.structs.replace(job, output=None)
             self._meet_obstacle(error)
@@ -316,8 +238,8 @@ class Run:
         log.info("%s: cancel seen", self.job.shown)
         self.cancelled_at = now
         self.disk.abandon()
-        if self.is_at_worker and self._workers.process:
-            self._workers.process.send(Stop(job_id=self.job.job_id))
+        if self.is_at_worker:
+            self._workers.send(Stop(job_id=self.job.job_id))
         elif not self.disk.is_busy:
             self._carry_out(CANCELLED)  # it waits for the result of another
 
@@ -340,9 +262,6 @@ class Run:
         self._carry_out(Waits(reason=Reason.QUEUED, message="The daemon was stopped; this song is next."))
 
     # ---- how it ends
-
-    def _fail(self, error: Error) -> None:
-        self._carry_out(outcomes.after_error(self.job, error, self._context.circumstances))
 
     def _meet_obstacle(self, error: OSError) -> None:
         self._carry_out(outcomes.after_obstacle(self.job, error, self._context.circumstances))

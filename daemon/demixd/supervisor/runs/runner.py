@@ -33,7 +33,7 @@ class Runner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._runs = context.runs
+        self._runs: list[Run] = []
         self._prefetch: Prefetch | None = None
         self._jobs, self._workers = context.jobs, context.workers
 
@@ -44,18 +44,13 @@ class Runner:
     # ---- who there is
 
     @property
-    def in_flight(self) -> list[Job]:
-        """The jobs in flight, the one that is furthest along first."""
-        return self._context.in_flight
-
-    @property
     def at_work(self) -> set[str]:
         """The ids of the jobs that have a work area."""
         prefetch = {self._prefetch.job.job_id} if self._prefetch is not None else set()
-        return prefetch | {job.job_id for job in self.in_flight}
+        return prefetch | {run.job.job_id for run in self._runs}
 
     def runs(self, name: str) -> bool:
-        return any(job.name == name for job in self.in_flight)
+        return any(run.job.name == name for run in self._runs)
 
     def pauses(self, job: Job, now: float) -> bool:
         """Whether the job has hit an obstacle not long ago, and is left alone."""

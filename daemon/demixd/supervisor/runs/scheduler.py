@@ -15,14 +15,13 @@ class Scheduler:
 
     def __init__(self, context: Context, runner: Runner) -> None:
         self._jobs, self._workers, self._folders = context.jobs, context.workers, context.folders
-        self._context = context
         self._runner = runner
         self._marked = False
         self._were_missing = False
 
     def begin(self, now: float) -> None:
         """Start the next job, if its model is warm and the folders are there; prepare the one after."""
-        if not self._context.in_flight:
+        if not self._jobs.running:
             self._begin_first(now)
         following = self._next(now)
         if following is not None and self._runner.has_room_beside:
@@ -44,8 +43,8 @@ class Scheduler:
 
     def _next(self, now: float) -> Job | None:
         """The job that can follow those in flight, if there are any, without another model, and beside them."""
-        in_flight = self._context.in_flight
-        if not in_flight or self._folders.missing or any(job.runs_alone for job in in_flight):
+        running = self._jobs.running
+        if not running or self._folders.missing or any(job.runs_alone for job in running):
             return None
         for job in self._jobs.queued():
             if self._is_held(job, now) or not self._folders.may_hold(job.name):

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from enum import StrEnum
 from io import FileIO
@@ -86,6 +87,15 @@ def take(
 def _new(work: Path, copy: Path) -> FileIO:
     with nofollow.reach(work, copy.parent) as folder:
         return FileIO(nofollow.new_file(folder, copy.name), "w+b")
+
+
+def identity_of(path: Path) -> Identity | None:
+    """What the file is now; None where there is none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def still_is(song: Path, identity: Identity, inbox: Path) -> bool:

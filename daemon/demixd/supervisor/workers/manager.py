@@ -159,6 +159,11 @@ class WorkerManager:
             gpu_peak_bytes=self.ready.gpu_peak_bytes if self.ready else None,
         )
 
+    def send(self, message: ToWorker) -> None:
+        """Tell the worker something. Without one nobody is told: what it had, it lost."""
+        if self.process is not None:
+            self.process.send(message)
+
     def serves(self, options: Options) -> bool:
         """Whether what is warm now will do for a song with these options."""
         if not self.is_ready or self.engine is None or self._is_outdated:
