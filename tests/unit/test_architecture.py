@@ -20,7 +20,7 @@ ORDER = (
 
 SUPERVISOR = tuple(
     f"demixd/supervisor/{name}"
-    for name in ("service", "heartbeat", "inbox", "runs", "jobs", "workers", "folders", "locks", "ledger", "")
+    for name in ("service", "heartbeat", "inbox", "runs", "jobs", "workers", "access", "folders", "locks", "ledger", "")
 )
 
 LIBRARIES = {

@@ -20,7 +20,7 @@ QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status
 @contextmanager
 def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
     daemon = Daemon(folder, fake=True, **{**QUICK, **sections})
-    daemon.constants["demixd.supervisor.workers.manager:RETRY_S"] = [0.3]
+    daemon.constants["demixd.supervisor.workers.missing:RETRY_S"] = [0.3]
     try:
         yield daemon.start().ready()
         assert daemon.stop() == 0

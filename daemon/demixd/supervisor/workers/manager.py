@@ -20,6 +20,7 @@ from demixd.protocol.job import EngineFacts, Error, Tick
 from demixd.protocol.options import Options
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
+from demixd.supervisor.workers.missing import MissingModels, pause_s
 from demixd.supervisor.workers.process import Died, Said
 from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Unready, Warm
 
@@ -31,9 +32,6 @@ STALL_FACTOR = 20
 
 WARM_STALL_S = 900.0
 """Loading can be slow (a cold disk, a slow hub); this long without a word it is taken for hung."""
-
-RETRY_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""How long to wait before asking for a missing model again, or starting a worker that died while it warmed up."""
 
 
 GPU_RETRY_S = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -68,12 +66,6 @@ class Have(StrEnum):
     MISSING = "missing"
 
 
-class _Missing(msgspec.Struct, frozen=True, kw_only=True):
-    error: Error
-    tries: int
-    ask_again: float
-
-
 class WorkerManager:
     """The one worker, whichever process it is at the moment, and the one model that is warm in it.
 
@@ -92,8 +84,7 @@ class WorkerManager:
         self.state = "starting"
         self.ready: Ready | None = None
         """What the worker last said of the engine that it has."""
-        self.missing: dict[Demand, _Missing] = {}
-        """What could not be had."""
+        self._missing = MissingModels()
         self.message = ""
         self._retry_at = 0.0
         self._deaths = 0
@@ -128,7 +119,7 @@ class WorkerManager:
         if (Warm.of(config, demand), demand) != (Warm.of(self._config, self._default), self._default):
             self._is_outdated = True
         self._config, self._default = config, demand
-        self.missing = {each: msgspec.structs.replace(known, ask_again=now) for each, known in self.missing.items()}
+        self._missing.ask_at_once(now)
 
     def renew(self, now: float) -> None:
         """Begin anew with the configuration as it is now. For when no song is at work."""
@@ -173,8 +164,7 @@ class WorkerManager:
 
     def lacks(self, options: Options, now: float) -> bool:
         """Whether the model for a song could not be had, and it is not time to ask for it again."""
-        known = self.missing.get(_demand(options))
-        return known is not None and now < known.ask_again
+        return self._missing.lacks(_demand(options), now)
 
     def want(self, options: Options, now: float) -> Have:
         """How things stand with the model for a song; what can be done about it is begun. For when no song is at work."""
@@ -191,8 +181,7 @@ class WorkerManager:
         return Have.BUSY
 
     def why_missing(self, options: Options) -> str:
-        known = self.missing.get(_demand(options))
-        return known.error.message if known else ""
+        return self._missing.why(_demand(options))
 
     def tick(self, now: float, *, busy: bool) -> None:
         """Start what is not there, ask again for what was missing, end what nobody needs. `busy`: there are songs to do."""
@@ -204,7 +193,7 @@ class WorkerManager:
             self._rest(now)
         if self.process is None and self.state != "asleep" and now >= self._retry_at:
             self._start(now)
-        elif self.state == "missing-model" and now >= self.missing[self._demand].ask_again:
+        elif self.state == "missing-model" and not self._missing.lacks(self._demand, now):
             self._load(self._demand, now)
 
     def _start(self, now: float) -> None:
@@ -219,7 +208,7 @@ class WorkerManager:
             self._load(self._demand, now)
 
     def _put_off(self, now: float) -> None:
-        self._retry_at = now + _pause(self._deaths)
+        self._retry_at = now + pause_s(self._deaths)
         self._deaths += 1
 
     def _rest(self, now: float) -> None:
@@ -284,15 +273,13 @@ class WorkerManager:
         if ready.engine.device.startswith("cuda"):
             self._had_gpu, self._gpu_tries = True, 0
         self.state, self.ready, self._warm, self._deaths, self._segments = "ready", ready, self._demand, 0, []
-        self.missing.pop(self._demand, None)
+        self._missing.found(self._demand)
         engine = ready.engine
         self.message = f"{engine.model} is warm on {engine.device_name} in {engine.precision}"
 
     def _miss(self, error: Error, now: float) -> None:
         """The model cannot be had. The one that was warm before, if any, still is."""
-        known = self.missing.get(self._demand)
-        tries = known.tries if known else 0
-        self.missing[self._demand] = _Missing(error=error, tries=tries + 1, ask_again=now + _pause(tries))
+        self._missing.add(self._demand, error, now)
         self.message = error.message
         self.state = "missing-model" if self.ready is None else "ready"
 
@@ -345,7 +332,3 @@ class WorkerManager:
 
 def _demand(options: Options) -> Demand:
     return Demand.of(options.model, options.stems)
-
-
-def _pause(tries: int) -> float:
-    return RETRY_S[min(tries, len(RETRY_S) - 1)]
