@@ -1,7 +1,7 @@
 """Errors, each with a stable code, grouped by whose fault it is. Pure.
 
-Other programs read the code in the sidecar's `error.code`; the list is closed and documented. A song that is cancelled or
-stopped has no error: `StopProcessingError` has no code.
+Other programs read the code in the sidecar's `error.code`; the list is closed, and config/PROTOCOL.md documents it. A song
+that is cancelled or stopped has no error: `StopProcessingError` has no code.
 """
 
 import errno

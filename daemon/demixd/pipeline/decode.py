@@ -60,7 +60,9 @@ def decode(
 
 def _accepted(container: Container | None) -> Container:
     if container is None:
-        message = "The song is no audio that can be read here (README, Formats); check the file, or convert it."
+        message = (
+            "The song is no audio that can be read here (config/PROTOCOL.md, Sound); check the file, or convert it."
+        )
         raise AudioProcessingError(Code.BAD_AUDIO, message, "no known signature, no run of MP3 frames")
     if container.cut:
         raise AudioProcessingError(Code.TRUNCATED, f"The song is cut short, {container.cut}; copy it again.")

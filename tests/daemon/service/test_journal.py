@@ -1,13 +1,12 @@
 """What the log says, and with which fields; tests/system/test_service.py sees them arrive in a real journal."""
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemons import ROOT, Daemon, make_song, running
+from daemons import Daemon, make_song, running
 from demixd import config
 from demixd.errors import Code
 from demixd.protocol.identity import Identity
@@ -90,10 +89,3 @@ def test_a_stream_that_is_not_the_journal(tmp_path: Path) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.end()
-
-
-def test_the_readme_has_every_kind() -> None:
-    """Administrators search for these numbers; they are the code's."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = re.findall(r"^\| `([0-9a-f]{32})` \|", readme, re.MULTILINE)
-    assert table == [kind.value for kind in journal.Kind]

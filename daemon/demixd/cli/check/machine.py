@@ -48,7 +48,7 @@ def device(wanted: str) -> Finding:
         return _graphics(wanted, openvino)
     nodes = sorted(node.name for node in DEVICES.glob("nvidia[0-9]*"))
     if not nodes and wanted == "auto":
-        faster = f"with OpenVINO {openvino}" if openvino else "OpenVINO would make it faster, see README"
+        faster = f"with OpenVINO {openvino}" if openvino else "OpenVINO would make it faster, see config/README.md"
         return Finding(Level.OK, "device", f"the CPU, {cores}: there is no NVIDIA GPU; {faster}")
     number = int(wanted.partition(":")[2] or 0)
     if number >= len(nodes):
@@ -80,7 +80,9 @@ def _gpu_names() -> str | None:
 def _graphics(wanted: str, openvino: str) -> Finding:
     """Intel graphics, which OpenVINO drives."""
     if not openvino:
-        return Finding(Level.FAIL, "device", f"[model] device = {wanted}: OpenVINO is not installed; see README")
+        return Finding(
+            Level.FAIL, "device", f"[model] device = {wanted}: OpenVINO is not installed; see config/README.md"
+        )
     if not any(GRAPHICS.glob("renderD*")):
         return Finding(Level.FAIL, "device", f"[model] device = {wanted}: there is nothing in {GRAPHICS}; use auto")
     return Finding(Level.OK, "device", f"{wanted} with OpenVINO {openvino}; whether it works, only the worker knows")

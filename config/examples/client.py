@@ -1,0 +1,39 @@
+"""client.py SPOOL SONG FOLDER SECONDS OPTIONS, such as: client.py ~/demixd Song.flac stems 600 '{"format": "mp3"}'"""
+import hashlib, json, math, shutil, sys, time
+from pathlib import Path
+
+spool, song, folder = map(Path, sys.argv[1:4])
+seconds, options = float(sys.argv[4]), sys.argv[5]
+inbox, sidecar = spool / "inbox", spool / "status" / f"{song.name}.json"
+
+def read(path):
+    return json.loads(path.read_bytes()) if path.exists() else {}
+def follow(until):
+    seq, heard = None, time.monotonic()
+    while time.monotonic() < until:
+        job, daemon = read(sidecar), read(spool / "status" / "_daemon.json")
+        if job.get("job_id") != older and job["state"] in ("done", "failed", "cancelled"):
+            return job
+        if daemon.get("seq") != seq:
+            seq, heard = daemon["seq"], time.monotonic()
+        if time.monotonic() > heard + 3 * daemon.get("interval_s", 5):
+            sys.exit("The daemon is not running. The song stays in the inbox until it is.")
+        time.sleep(0.5)
+    raise TimeoutError
+
+older = read(sidecar).get("job_id")  # that of an earlier drop of this name
+(part := inbox / f".{song.name}.part").write_text(options)
+part.rename(inbox / f"{song.name}.job.json")
+shutil.copyfile(song, part)
+part.rename(inbox / song.name)
+try:
+    job = follow(time.monotonic() + seconds)
+except (KeyboardInterrupt, TimeoutError):
+    (inbox / f"{song.name}.cancel").touch()
+    job = follow(math.inf)
+if job["state"] != "done":
+    sys.exit(f"{job['state']}: {job['message']}")
+shutil.copytree(spool / "outbox" / job["output"]["dir"], folder, dirs_exist_ok=True)
+for file in read(folder / "stems.json")["files"]:
+    if hashlib.sha256((folder / file["name"]).read_bytes()).hexdigest() != file["sha256"]:
+        sys.exit(f"{file['name']} is not what it should be")
