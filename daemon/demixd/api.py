@@ -13,6 +13,7 @@ from demixd.engine.engine import Engine
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline.song import Observer, Order, run
+from demixd.protocol.progress import Throttle
 from demixd.spool.files import HIDDEN, sha256_of
 from demixd.spool.tree import OUT, TMP
 from demixd.worker.messages import Warm
@@ -35,7 +36,11 @@ def separate_audio(
     is set, `AudioProcessingError` where the song cannot be separated, `ConfigError` for a bad configuration.
     """
     settings = config.load()
-    tell = _Teller(status_callback)
+    throttle = Throttle(STATUS_S)
+
+    def tell(text: str) -> None:
+        if status_callback is not None and throttle.passes(time.monotonic()):
+            status_callback(text)
 
     def check() -> None:
         if stop_event is not None and stop_event.is_set():
@@ -50,9 +55,7 @@ def separate_audio(
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
     tell("Loading the model")
     engine = _engine(Warm.of(settings, Demand.of(settings.model.name, settings.defaults.stems)))
-    observer = Observer(
-        check=check, began=lambda _: None, decoded=lambda _: None, progressed=lambda tick: tell(tick.message)
-    )
+    observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
         result = run(order, engine, observer, {})
@@ -87,17 +90,3 @@ def _engine(order: Warm) -> Engine:
 def _seed(song: Path) -> int:
     with song.open("rb") as file:
         return int(sha256_of(file)[:15], 16)
-
-
-class _Teller:
-    """Calls the caller back, at most once in STATUS_S."""
-
-    def __init__(self, callback: Callable[[str], None] | None) -> None:
-        self._callback = callback
-        self._told_at = float("-inf")
-
-    def __call__(self, text: str) -> None:
-        now = time.monotonic()
-        if self._callback is not None and now >= self._told_at + STATUS_S:
-            self._told_at = now
-            self._callback(text)

@@ -27,14 +27,14 @@ from demixd.audio.pcm import PcmReader
 from demixd.errors import Code, StopProcessingError
 from demixd.pipeline import encode, mix
 from demixd.pipeline.decode import decode
-from demixd.protocol.job import EngineFacts, Error, Step, Tick
+from demixd.protocol.job import EngineFacts, Error
+from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
 from demixd.spool.tree import pin
 from demixd.worker.channel import BROKEN_STATUS, described
 from demixd.worker.messages import (
-    Began,
     Decoded,
     Failed,
     Finished,
@@ -171,19 +171,18 @@ def taken(order: Separate) -> Track | None:
 def separate(order: Separate, facts: EngineFacts) -> None:
     """The main thread's part."""
     options = order.options
-    say(Began(job_id=order.job_id, step=Step.DECODE))
+    tell(order.job_id, Step.DECODE, 0.0)
     track = taken(order) or decoded_song(order, lambda: check(order.job_id))
     say(Decoded(job_id=order.job_id, track=track))
     how = {name: getattr(options, name) for name in ("format", "bitrate", "bit_depth", "rate", "clip")}
     target, warnings = choose_target(track, **how)
     mix.recipe(options.stems, SOURCES)  # knows what no stem is
-    say(Began(job_id=order.job_id, step=Step.SEPARATE))
+    tell(order.job_id, Step.SEPARATE, 0.04)
     babble(order.job_id)
     fraction = 0.04
     while True:
         check(order.job_id)
-        tick = Tick(step=Step.SEPARATE, fraction=fraction, step_fraction=fraction, message="Separating", segment_s=0.01)
-        say(Progressed(job_id=order.job_id, at=tick))
+        tell(order.job_id, Step.SEPARATE, fraction, segment_s=0.01)
         fraction = min(0.9, fraction + 0.01)
         if not is_there("hold", in_doubt=True):
             break
@@ -192,6 +191,12 @@ def separate(order: Separate, facts: EngineFacts) -> None:
         check(order.job_id)
         to_finish.append((order, lambda: say(written(order, track, facts, target, warnings))))
         changed.notify_all()
+
+
+def tell(job_id: str, step: Step, fraction: float, segment_s: float | None = None) -> None:
+    progress = Progress(fraction=fraction, step_fraction=fraction)
+    at = Tick(step=step, progress=progress, message=step.value.capitalize(), segment_s=segment_s)
+    say(Progressed(job_id=job_id, at=at))
 
 
 def babble(job_id: str) -> None:
@@ -220,7 +225,7 @@ def written(order: Separate, track: Track, facts: EngineFacts, target: Target, w
     """Every stem is a quarter of the song."""
     options, held_tmp, held_out = order.options, pin(order.tmp), pin(order.out)
     tmp, out = held_tmp.path, held_out.path
-    say(Began(job_id=order.job_id, step=Step.ENCODE))
+    tell(order.job_id, Step.ENCODE, 0.94)
     while is_there("hold-encode", in_doubt=True):
         check(order.job_id)
         time.sleep(0.02)

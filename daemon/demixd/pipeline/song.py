@@ -26,8 +26,9 @@ from demixd.pipeline.decode import decode
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.pipeline.stems import Mixer, Order, StemWriter
 from demixd.pipeline.tagging import Tagger, begin_reading
-from demixd.protocol.job import EngineFacts, StemFile, Step, Tick
+from demixd.protocol.job import EngineFacts, StemFile
 from demixd.protocol.options import Options
+from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
 from demixd.protocol.track import Track, pcm_bytes
 
@@ -48,7 +49,6 @@ class Observer(msgspec.Struct, frozen=True, kw_only=True):
     """The caller: told when a step begins, when the song is decoded, and how far it is; `check` raises to stop."""
 
     check: Callable[[], None]
-    began: Callable[[Step], None]
     decoded: Callable[[Track], None]
     progressed: Callable[[Tick], None]
 
@@ -229,23 +229,32 @@ class _SeparationProgress:
         self._observer.progressed(segment)
 
 
-def tick(step: Step, step_fraction: float, detail: str = "", **more: float | None) -> Tick:
+def tick(
+    step: Step,
+    step_fraction: float,
+    detail: str = "",
+    *,
+    eta_s: float | None = None,
+    speed_x: float | None = None,
+    segment_s: float | None = None,
+) -> Tick:
     """The progress of a song that has done `step_fraction` (0 to 1) of `step`."""
     first, last = SHARE[step]
     fraction = first + (last - first) * step_fraction
     return Tick(
         step=step,
-        fraction=fraction,
-        step_fraction=step_fraction,
+        progress=Progress(
+            fraction=round(fraction, 4), step_fraction=round(step_fraction, 4), eta_s=eta_s, speed_x=speed_x
+        ),
         message=f"{VERB[step]}{': ' + detail if detail else ' '}(Overall {100 * fraction:.1f}%)",
-        **more,
+        segment_s=segment_s,
     )
 
 
 @contextmanager
 def _timed(step: Step, observer: Observer, timing: dict[str, float]) -> Iterator[None]:
     observer.check()
-    observer.began(step)
+    observer.progressed(tick(step, 0.0))
     began = time.monotonic()
     try:
         yield

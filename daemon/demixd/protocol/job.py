@@ -10,23 +10,14 @@ Two rules:
 """
 
 from enum import StrEnum
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.identity import Identity
 from demixd.protocol.options import Options
+from demixd.protocol.progress import Fraction, Progress, Step
 from demixd.protocol.track import Amount, Channels, Rate, Track
-
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-"""0 to 1."""
-
-NotNegative = Annotated[float, Meta(ge=0)]
-
-SegmentSeconds = Annotated[float, Meta(ge=0, le=86_400)]
-"""No segment takes a day; a worker is given up after 20 times what its segments have taken."""
 
 
 class State(StrEnum):
@@ -64,17 +55,6 @@ class Reason(StrEnum):
     RETRY = "retry"
 
 
-class Step(StrEnum):
-    """The steps of a running job, in order."""
-
-    SNAPSHOT = "snapshot"
-    DECODE = "decode"
-    SEPARATE = "separate"
-    MIX = "mix"
-    ENCODE = "encode"
-    PUBLISH = "publish"
-
-
 class Stage(StrEnum):
     """The last point of a job that the ledger has; after a crash the job continues from there."""
 
@@ -89,28 +69,6 @@ class Stage(StrEnum):
 class CancelResult(StrEnum):
     CANCELLED = "cancelled"
     TOO_LATE = "too-late"
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """`fraction` is that of the whole job, `step_fraction` that of the step; `speed_x` is in times of real time."""
-
-    fraction: Fraction = 0.0
-    step_fraction: Fraction = 0.0
-    eta_s: NotNegative | None = None
-    speed_x: NotNegative | None = None
-    queue_position: int | None = None
-
-
-class Tick(msgspec.Struct, frozen=True, kw_only=True):
-    """The progress of a song. `message` is a line for people; `segment_s` are the seconds of a segment that was just done."""
-
-    step: Step
-    fraction: Fraction
-    step_fraction: Fraction
-    message: str
-    eta_s: NotNegative | None = None
-    speed_x: NotNegative | None = None
-    segment_s: SegmentSeconds | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,21 +9,8 @@ from typing import Any
 
 import msgspec
 
-from demixd.protocol.job import (
-    FINAL,
-    Cancel,
-    EngineFacts,
-    Error,
-    Job,
-    NotNegative,
-    Output,
-    Previous,
-    Progress,
-    Reason,
-    State,
-    StemFile,
-    Step,
-)
+from demixd.protocol.job import FINAL, Cancel, EngineFacts, Error, Job, Output, Previous, Reason, State, StemFile
+from demixd.protocol.progress import NotNegative, Progress, Step
 from demixd.protocol.track import Amount, Channels, Rate, SongChannels
 
 SCHEMA = 1

@@ -2,7 +2,7 @@
 
 supervisor -> worker                    worker -> supervisor
 warm        load and warm this model    fetching, ready, or unready with the error
-separate    this song, into this folder began, decoded, progressed ..., then finished, failed or stopped
+separate    this song, into this folder decoded, progressed ..., then finished, failed or stopped
 stop        give the song up            stopped (or whatever came first)
 prepare     decode it, its turn comes   prepared; then `separate` finds it decoded
 forget      its turn does not come      nothing
@@ -17,8 +17,9 @@ import msgspec
 from demixd.config import Config
 from demixd.engine.models.catalog import Demand
 from demixd.engine.models.store import Where
-from demixd.protocol.job import EngineFacts, Error, Job, StemFile, Step, Tick
+from demixd.protocol.job import EngineFacts, Error, Job, StemFile
 from demixd.protocol.options import Options
+from demixd.protocol.progress import Tick
 from demixd.protocol.track import Track
 from demixd.spool.tree import SNAPSHOT, Spool
 
@@ -131,11 +132,6 @@ class Unready(_Message, frozen=True):
     error: Error
 
 
-class Began(_Message, frozen=True):
-    job_id: str
-    step: Step
-
-
 class Decoded(_Message, frozen=True):
     job_id: str
     track: Track
@@ -177,4 +173,4 @@ class Prepared(_Message, frozen=True):
 
 
 ToWorker = Warm | Separate | Stop | Prepare | Forget
-FromWorker = Fetching | Ready | Unready | Began | Decoded | Progressed | Finished | Failed | Stopped | Prepared
+FromWorker = Fetching | Ready | Unready | Decoded | Progressed | Finished | Failed | Stopped | Prepared

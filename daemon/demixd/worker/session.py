@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demixd.errors import Code, DeviceLostError, StopProcessingError, disk_error
-from demixd.protocol.job import Error, Step, Tick
+from demixd.protocol.job import Error
+from demixd.protocol.progress import Step, Throttle, Tick
 from demixd.spool.tree import pin
 from demixd.worker.channel import Channel, described
 from demixd.worker.dispatch import Dispatcher
 from demixd.worker.messages import (
-    Began,
     Decoded,
     Failed,
     Fetching,
@@ -147,12 +147,12 @@ class _Song:
         self._job_id = job_id = order.job_id
         self._channel = channel
         self._timing: dict[str, float] = {}
+        self._throttle = Throttle(PROGRESS_S)
         self._gpu_peak_bytes: int | None = None
         self._observer = Observer(
             check=lambda: dispatcher.check(job_id),
-            began=lambda step: channel.send(Began(job_id=job_id, step=step)),
             decoded=lambda track: channel.send(Decoded(job_id=job_id, track=track)),
-            progressed=_Teller(job_id, channel).progressed,
+            progressed=self._tell,
         )
         self._ordered = order
         self._pins: tuple[Pin, ...] = ()
@@ -196,7 +196,7 @@ class _Song:
             self._observer.progressed(tick(Step.DECODE, fraction))
 
         self._order = self._hold()
-        self._observer.began(Step.DECODE)
+        progress(0.0)
         ahead = dispatcher.prefetcher.take(self._job_id, self._observer.check, progress)
         if ahead is None:
             track = decode_song(self._order, self._observer, self._timing)
@@ -206,6 +206,11 @@ class _Song:
         separated = separate_song(self._order, track, engine, self._observer, self._timing)
         self._gpu_peak_bytes = engine.gpu_peak_bytes
         return separated
+
+    def _tell(self, tick: Tick) -> None:
+        """Tell the supervisor how far the song is; of each segment, and otherwise not more often than anyone looks."""
+        if self._throttle.passes(time.monotonic(), tick.step) or tick.segment_s is not None:
+            self._channel.send(Progressed(job_id=self._job_id, at=tick))
 
     def write(self, separated: "Separated") -> None:
         from demixd.pipeline.song import write_stems
@@ -223,20 +228,3 @@ class _Song:
                 gpu_peak_bytes=self._gpu_peak_bytes,
             )
         )
-
-
-class _Teller:
-    """Progress, not more often than anyone wants to know."""
-
-    def __init__(self, job_id: str, channel: Channel) -> None:
-        self._job_id = job_id
-        self._channel = channel
-        self._said: tuple[Step | None, float] = (None, 0.0)
-
-    def progressed(self, tick: Tick) -> None:
-        step, at = self._said
-        now = time.monotonic()
-        if tick.segment_s is None and step is tick.step and now < at + PROGRESS_S:
-            return
-        self._said = (tick.step, now)
-        self._channel.send(Progressed(job_id=self._job_id, at=tick))

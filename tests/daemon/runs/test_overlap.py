@@ -680,25 +680,25 @@ def test_overlapping_changes_no_bit(tmp_path: Path) -> None:
             single.append(stems(one.hear("finished", job_id)))
     with worker(tmp_path / "overlapping") as one:
         one.separate("a")
-        one.hear("began", "a")
+        one.hear("progressed", "a")
         one.prepare("b")
         one.prepare("c")
         for job_id in "bc":
             one.separate(job_id)
         overlapping = [stems(one.hear("finished", job_id)) for job_id in "abc"]
-        told = [(message["type"], message.get("job_id"), message.get("step")) for message in one.said]
+        told = [(each["type"], each.get("job_id"), each.get("at", {}).get("step")) for each in one.said]
     assert overlapping == single
     assert len({str(each) for each in single}) == 3
-    separating = told.index(("began", "a", "separate")), told.index(("began", "a", "mix"))
+    separating = told.index(("progressed", "a", "separate")), told.index(("progressed", "a", "mix"))
     assert any(told.index(("prepared", job_id, None)) < separating[1] for job_id in "bc"), told
-    assert told.index(("began", "b", "decode")) < told.index(("finished", "a", None))
+    assert told.index(("progressed", "b", "decode")) < told.index(("finished", "a", None))
 
 
 def test_a_song_that_waits_in_the_worker_is_stopped_at_once(tmp_path: Path) -> None:
     """In every place: waiting for the model, decoded ahead, being separated; and the one after it is whole."""
     with worker(tmp_path) as one:
         one.separate("a")
-        one.hear("began", "a")
+        one.hear("progressed", "a")
         one.prepare("b")
         one.separate("b")
         began = time.monotonic()

@@ -10,7 +10,8 @@ from daemons import Daemon, make_song, running
 from demixd import config
 from demixd.errors import Code
 from demixd.protocol.identity import Identity
-from demixd.protocol.job import EngineFacts, Error, Job, Reason, State, Step
+from demixd.protocol.job import EngineFacts, Error, Job, Reason, State
+from demixd.protocol.progress import Step
 from demixd.supervisor import journal
 
 ENGINE = EngineFacts(model="demo", model_sha256="0", device="cuda:0", device_name="x", precision="float16")

@@ -17,7 +17,7 @@ from demixd.supervisor.workers.validate import doubt
 
 ERROR = {"code": "bad-audio", "message": "", "detail": None, "retryable": False}
 TRACK = {"format": "wav", "subtype": "PCM_16", "rate": 44100, "channels": 2, "song_channels": 2, "frames": 9}
-TICK = {"step": "separate", "fraction": 0.5, "step_fraction": 0.5, "message": ""}
+TICK = {"step": "separate", "progress": {"fraction": 0.5, "step_fraction": 0.5}, "message": ""}
 ENGINE = {"model": "m", "model_sha256": "0", "device": "cpu", "device_name": "x", "precision": "float32"}
 STEM = {"stem": "vocals", "name": "vocals.wav", "format": "wav", "subtype": "PCM_16", "frames": 9, "rate": 44100}
 STEM |= {"channels": 2, "bytes": 9, "sha256": "0", "peak": 0.0, "gain_db": 0.0}
@@ -42,8 +42,8 @@ NONSENSE = {
     "wrong-union": line("fetching", message="x"),
     "rate-of-nothing": line("decoded", track=TRACK | {"rate": 0, "bitrate": None}),
     "too-many-frames": line("decoded", track=TRACK | {"frames": 10**400, "bitrate": None}),
-    "no-number": b'{"type": "progressed", "job_id": "JOB", "at": {"step": "mix", "fraction": NaN}}\n',
-    "out-of-range": line("progressed", at=TICK | {"fraction": 1e300}),
+    "no-number": line("progressed", at=TICK | {"progress": {"fraction": float("nan")}}),
+    "out-of-range": line("progressed", at=TICK | {"progress": {"fraction": 1e300}}),
     "endless-segment": line("progressed", at=TICK | {"segment_s": 1e300}),
     "stopped-by-nobody": line("stopped"),
     "finished-without-files": finished(*BOTH),
@@ -53,7 +53,7 @@ NONSENSE = {
 """What a worker that is not itself any more says of the song that it has: all of it ends the process."""
 
 HARMLESS = {
-    "flood": line("began", step="separate"),
+    "flood": line("progressed", at=TICK),
     "others": line("progressed", at=TICK).replace(b"JOB", b"0" * 32) + finished(*BOTH).replace(b"JOB", b"0" * 32),
     "fetching": b'{"type": "fetching", "message": "x"}\n',
     "prepared": line("prepared", error=ERROR),
@@ -131,7 +131,11 @@ def heard_from(program: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int
         one.close()
 
 
-GOOD = [b'{"type":"fetching","message":"x"}\n', line("began", step="mix"), line("progressed", at=TICK)]
+GOOD = [
+    b'{"type":"fetching","message":"x"}\n',
+    line("progressed", at=TICK | {"step": "mix"}),
+    line("progressed", at=TICK),
+]
 
 
 def test_any_bytes_are_heard_to_their_end(

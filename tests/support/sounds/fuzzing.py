@@ -18,7 +18,8 @@ from demixd.errors import AudioProcessingError, Code, ConfigError
 from demixd.protocol import options, result_names, status
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import kind_of_file, kind_of_folder
-from demixd.protocol.job import Job, Progress, State, Step, move
+from demixd.protocol.job import Job, State, move
+from demixd.protocol.progress import Step
 from demixd.protocol.result_names import numbered
 from demixd.spool.tree import CANCEL, OPTIONS, SIDECAR, companion
 from demixd.supervisor.workers import process
@@ -96,8 +97,7 @@ def fuzz_messages(data: bytes) -> None:
     if isinstance(message, messages.Decoded):
         job = msgspec.structs.replace(job, track=message.track)
     elif isinstance(message, messages.Progressed):
-        progress = Progress(fraction=message.at.fraction, step_fraction=message.at.step_fraction)
-        job = move(job, State.RUNNING, at="", step=message.at.step, progress=progress)
+        job = move(job, State.RUNNING, at="", step=message.at.step, progress=message.at.progress)
     elif isinstance(message, messages.Failed):
         job = msgspec.structs.replace(job, error=message.error, timing=message.timing)
     daemon = status.DaemonFacts(instance="", version="")

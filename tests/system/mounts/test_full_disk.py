@@ -7,8 +7,8 @@ import pytest
 from daemons import make_song
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline import song
-from demixd.protocol.job import Step
 from demixd.protocol.options import Options
+from demixd.protocol.progress import Step, Tick
 from mounts import mounts, needs_mounts, tmpfs
 from separations import short_bag, warm
 
@@ -35,13 +35,13 @@ def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
     disk = tmp_path / "disk"
     engine = warm(short_bag())
 
-    def began(begun: Step) -> None:
-        if begun is step:
+    def progressed(at: Tick) -> None:
+        if at.step is step and at.progress.step_fraction == 0:
             with (disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
                 while True:
                     ballast.write(bytes(4096))
 
-    observer = song.Observer(check=lambda: None, began=began, decoded=lambda _: None, progressed=lambda _: None)
+    observer = song.Observer(check=lambda: None, decoded=lambda _: None, progressed=progressed)
     with mounts(tmpfs(disk, 16 << 20)):
         for name in ("tmp", "out"):
             (disk / name).mkdir()

@@ -130,7 +130,7 @@ def separated(path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, **
     out.mkdir()
     wanted = Defaults(**options).of("shares", None)
     order = Order(song=path, name="Song.x", tmp=tmp, out=out, options=wanted, max_duration_s=60, seed=7)
-    observer = Observer(check=nothing, began=nothing, decoded=nothing, progressed=nothing)
+    observer = Observer(check=nothing, decoded=nothing, progressed=nothing)
     return run(order, cast(Engine, Shares(shares)), observer, {}), out
 
 
@@ -476,7 +476,7 @@ def test_one_file_needs_four(tmp_path: Path) -> None:
     engine.sources = [*PARTS, "piano"]
     wanted = Defaults(naming="ni-stems").of("shares", None)
     order = Order(song=path, name="x", tmp=tmp_path, out=tmp_path, options=wanted, max_duration_s=60, seed=7)
-    observer = Observer(check=nothing, began=nothing, decoded=nothing, progressed=nothing)
+    observer = Observer(check=nothing, decoded=nothing, progressed=nothing)
     with pytest.raises(AudioProcessingError, match="take htdemucs") as error:
         run(order, cast(Engine, engine), observer, {})
     assert error.value.code is Code.BAD_OPTIONS

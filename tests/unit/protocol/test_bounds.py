@@ -6,13 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from demixd.protocol.job import Progress, StemFile, Tick
+from demixd.protocol.job import StemFile
+from demixd.protocol.progress import Progress, Tick
 from demixd.protocol.status import Input, Manifest
 from demixd.protocol.track import RATES, Track
 
 TRACK = {"format": "wav", "subtype": "PCM_16", "rate": 44100, "channels": 2, "song_channels": 6, "frames": 9}
 STEM = {"stem": "vocals", "name": "vocals.wav", "format": "wav", "subtype": "PCM_16", "frames": 9, "rate": 44100}
-TICK = {"step": "separate", "fraction": 0.5, "step_fraction": 0.5, "message": ""}
+PROGRESS = {"fraction": 1.0, "step_fraction": 0.0, "eta_s": 0.0, "speed_x": 0.0}
 INPUT = {"name": "a", "name_b64": "YQ==", "size": 1, "mtime_ns": 0, "inode": 1, "sha256": None, "duration_s": 0.5}
 ENGINE = {"model": "m", "model_sha256": "0", "device": "cpu", "device_name": "x", "precision": "float32"}
 MANIFEST = {"schema": 1, "job_id": "0", "song": "a", "song_sha256": None, "frames": 9, "rate": 44100, "channels": 2}
@@ -20,8 +21,8 @@ MANIFEST = {"schema": 1, "job_id": "0", "song": "a", "song_sha256": None, "frame
 GOOD: dict[Any, dict[str, Any]] = {
     Track: TRACK | {"bitrate": 320},
     StemFile: STEM | {"channels": 2, "bytes": 9, "sha256": "0", "peak": 0.0, "gain_db": 0.0},
-    Tick: TICK | {"eta_s": 1.5, "speed_x": 2.0, "segment_s": 0.5},
-    Progress: {"fraction": 1.0, "step_fraction": 0.0, "eta_s": 0.0, "speed_x": 0.0},
+    Tick: {"step": "separate", "progress": PROGRESS, "message": "", "segment_s": 0.5},
+    Progress: PROGRESS,
     Input: INPUT | {"frames": 9, "rate": 44100, "channels": 6, "format": "wav"},
     Manifest: MANIFEST | {"gain_db": 0.0, "files": [], "options": {}, "engine": ENGINE, "warnings": [], "version": "0"},
 }

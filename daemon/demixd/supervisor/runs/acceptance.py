@@ -3,7 +3,8 @@
 import msgspec
 
 from demixd.errors import Code
-from demixd.protocol.job import Job, Reason, Stage, State, Step
+from demixd.protocol.job import Job, Reason, Stage, State
+from demixd.protocol.progress import Step
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import outcomes

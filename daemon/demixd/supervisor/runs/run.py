@@ -8,7 +8,8 @@ import logging
 
 import msgspec
 
-from demixd.protocol.job import Job, Progress, Reason, Stage, State, Step, Tick
+from demixd.protocol.job import Job, Reason, Stage, State
+from demixd.protocol.progress import Step, Throttle
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
@@ -20,7 +21,6 @@ from demixd.supervisor.runs.outcomes import CANCELLED, WITHOUT_OUTBOX, Ends, Wai
 from demixd.supervisor.runs.prefetch import Prefetch
 from demixd.supervisor.workers.validate import doubt_of
 from demixd.worker.messages import (
-    Began,
     Decoded,
     Failed,
     Finished,
@@ -53,7 +53,7 @@ class Run:
         self._is_prefetched = False
         """Whether the worker was told to decode it ahead, and not yet to separate it."""
         self._awaits_twin = False
-        self._last_progress = 0.0
+        self._throttle = Throttle(context.config.status.progress_s)
 
     @property
     def is_finishing(self) -> bool:
@@ -170,12 +170,12 @@ class Run:
 
     def _obey(self, message: FromWorker) -> None:
         match message:
-            case Began(step=step):
-                self.job = self._jobs.update(self.job, State.RUNNING, step=step)
             case Decoded(track=track):
                 self.job = self._jobs.update(self.job, State.RUNNING, track=track)
-            case Progressed(at=tick):
-                self._show_progress(tick)
+            case Progressed(at=tick) if self._throttle.passes(self._context.clock.now(), tick.step):
+                self.job = self._jobs.update(
+                    self.job, State.RUNNING, step=tick.step, progress=tick.progress, message=tick.message
+                )
             case Finished():
                 self.is_at_worker = False
                 self._publish(message)
@@ -186,19 +186,6 @@ class Run:
             case Stopped():
                 self.is_at_worker = False
                 self._carry_out(CANCELLED)
-
-    def _show_progress(self, at: Tick) -> None:
-        progress = Progress(
-            fraction=round(at.fraction, 4),
-            step_fraction=round(at.step_fraction, 4),
-            eta_s=at.eta_s,
-            speed_x=at.speed_x,
-        )
-        now = self._context.clock.now()
-        if at.step is self.job.step and now < self._last_progress + self._config.status.progress_s:
-            return
-        self._last_progress = now
-        self.job = self._jobs.update(self.job, State.RUNNING, step=at.step, progress=progress, message=at.message)
 
     def _publish(self, made: Finished) -> None:
         """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""

@@ -16,8 +16,9 @@ import msgspec
 
 from demixd.config import Config
 from demixd.engine.models.catalog import Demand
-from demixd.protocol.job import EngineFacts, Error, Tick
+from demixd.protocol.job import EngineFacts, Error
 from demixd.protocol.options import Options
+from demixd.protocol.progress import Tick
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
 from demixd.supervisor.workers.missing import MissingModels, pause_s
