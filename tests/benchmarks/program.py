@@ -28,7 +28,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from demixd.cli.bench.daemon import FORMAT, STEMS, MeasuredDaemon, SongFile
-from demixd.cli.bench.measure import WARM_UP_S, machine, make_song_file, read_song, run_line, today, warn_if_busy
+from demixd.cli.bench.measure import WARM_UP_S, machine, read_song, run_line, synthetic_song, today, warn_if_busy
 from demixd.cli.bench.report import Measured, Run, encode, medians
 from demixd.cli.bench.report import machine as machine_line
 from demixd.cli.config_option import configured
@@ -58,7 +58,7 @@ def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Repor
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         load = warn_if_busy()
-        playlist = [read_song(path) for path in paths] or [make_song_file(folder / "synthetic.flac", options.seconds)]
+        playlist = [read_song(path) for path in paths] or [synthetic_song(folder / "synthetic.flac", options.seconds)]
         judge = _judge(options.references, playlist)
         name = options.model or config.model.name
         where = prepare(config, name, folder / "models", say, may_be_random=options.references is None)
@@ -71,7 +71,7 @@ def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Repor
             field[COMMAND] = Command(folder / "command", where, separator.loaded.device)
         say("Each separates a short song that does not count.")
         contenders = {name: _judged(name, each, judge) for name, each in field.items()}
-        warm_up = [make_song_file(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))]
+        warm_up = [synthetic_song(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))]
         measure.alternate(contenders, warm_up, 1, lambda *_: None)
         runs = measure.alternate(contenders, playlist, options.repeat, _tell)
         assert demixd.engine is not None

@@ -97,7 +97,7 @@ def running(folder: Path) -> list[str]:
         (["--model", "htdemucs_ft"], "demixd models fetch htdemucs_ft"),
         (["--precision", "int3"], '[model] precision = "int3": it must be "auto", '),
         ([str(ROOT / "README.md")], "cannot be read"),
-        (["missing.flac"], "missing.flac cannot be read"),
+        (["missing.flac"], "missing.flac: No such file or directory"),
     ],
 )
 def test_what_cannot_be_done_is_said(words: list[str], sentence: str, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_what_cannot_be_done_is_said(words: list[str], sentence: str, tmp_path: 
 @pytest.mark.parametrize("seconds", [3.0, 65.0])
 def test_the_song_is_made_to_measure(seconds: float, tmp_path: Path) -> None:
     """The synthetic song has the length that was asked for, two channels, and music's level to its end."""
-    path, song = measure.make_song_file(tmp_path / "song.flac", seconds)
+    path, song = measure.synthetic_song(tmp_path / "song.flac", seconds)
     audio, rate = soundfile.read(path)
     assert audio.shape == (round(seconds * rate), 2)
     assert (song.seconds, rate) == (seconds, 44100)

@@ -85,6 +85,15 @@ def opened(view: View, container: Container) -> Iterator[Sound]:
         yield Sound(file, view, container)
 
 
+def duration_s(path: Path) -> float:
+    """The duration of a song by its file's header. Raises `NotReadableError`."""
+    try:
+        with soundfile.SoundFile(path) as sound:
+            return float(sound.frames / sound.samplerate)
+    except soundfile.SoundFileError as error:
+        raise NotReadableError(str(error)) from error
+
+
 def probe(path: Path) -> Facts:
     """The facts of a finished file, whose first and last block are read. Raises `NotReadableError`, `DamagedError`."""
     try:

@@ -9,10 +9,10 @@ from typing import Any
 from demixd.audio import sndfile
 from demixd.audio.ffmpeg import reader
 from demixd.cli import submit
-from demixd.cli.bench.measure import make_song
 from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, say
 from demixd.cli.follow import follow_to_end
 from demixd.cli.throwaway import ThrowawayDaemon
+from demixd.engine.models.demo.recording import record
 from demixd.errors import AudioProcessingError
 from demixd.protocol.job import State
 from demixd.protocol.status import Sidecar
@@ -47,7 +47,8 @@ def show(folder: Path, songs: Sequence[Path]) -> bool:
     )
     if not songs:
         say("No song was given, so a synthetic one is made: drums, bass, keys and something like a voice.")
-        songs = [make_song(folder / "Synthetic Song.wav", 10.0)]
+        songs = [folder / "Synthetic Song.wav"]
+        record(songs[0], 10.0)
     drops = submit.plan(daemon.config, daemon.spool, songs, chosen={})
     say("Starting the daemon and warming up the model ...")
     with daemon.running():

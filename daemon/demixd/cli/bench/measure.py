@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import soundfile
 
+from demixd.audio import sndfile
+from demixd.audio.streams import NotReadableError
 from demixd.cli.bench.daemon import FORMAT, STEMS, MeasuredDaemon, SongFile
 from demixd.cli.bench.report import Machine, Measured, Report, Run, Settings, Song, medians
 from demixd.cli.console import RefusedError, say
@@ -20,17 +20,12 @@ from demixd.config import Config, Model
 from demixd.engine import host
 from demixd.engine.models import store
 from demixd.engine.models.catalog import AUTO
-from demixd.engine.models.demo import songs as demo
+from demixd.engine.models.demo.recording import record
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.typed import typed
 from demixd.spool.mounts import mount_of
 from demixd.version import __version__
 
-RATE = 44100
-LEVEL_DB = -18.0
-"""RMS of a synthetic song: about that of music with headroom."""
-LOOP_S = 30.0
-"""A synthetic song repeats after this: its content does not change the work, and 30 s are made in a second."""
 WARM_UP_S = 10.0
 
 BUSY = 0.25
@@ -54,13 +49,13 @@ def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Repor
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
         folder = Path(temporary)
         load = warn_if_busy()
-        playlist = [read_song(path) for path in paths] or [make_song_file(folder / "synthetic.flac", options.seconds)]
+        playlist = [read_song(path) for path in paths] or [synthetic_song(folder / "synthetic.flac", options.seconds)]
         model = _model(config, options)
         daemon = MeasuredDaemon(folder / "demixd", msgspec.to_builtins(model), config.models)
         runs: list[Run] = []
         with daemon.started_twice():
             say("A short song that does not count is separated first.")
-            with daemon.separated(make_song_file(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))):
+            with daemon.separated(synthetic_song(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))):
                 pass
             for number in range(1, options.repeat + 1):
                 for song in playlist:
@@ -107,30 +102,22 @@ def _model(config: Config, options: BenchOptions) -> Model:
     return model
 
 
-def make_song(path: Path, seconds: float) -> Path:
-    """A synthetic song of `seconds`, 16-bit stereo at 44.1 kHz, in the format of the path's extension."""
-    loop = np.sum(list(demo.make_song(seed=7, seconds=min(seconds, LOOP_S)).values()), axis=0).T
-    loop *= 10 ** (LEVEL_DB / 20) / np.sqrt(np.mean(loop**2))
-    frames = int(seconds * RATE)
-    soundfile.write(path, np.resize(loop, (frames, loop.shape[1])).clip(-1, 1), RATE, subtype="PCM_16")
-    return path
-
-
-def make_song_file(path: Path, seconds: float) -> SongFile:
-    make_song(path, seconds)
-    return path, Song(name=path.name, seconds=int(seconds * RATE) / RATE)
+def synthetic_song(path: Path, seconds: float) -> SongFile:
+    """A song of that length, made at `path`."""
+    return path, Song(name=path.name, seconds=record(path, seconds))
 
 
 def read_song(path: Path) -> SongFile:
-    """A song of the command line. Raises RefusedError for one that is not WAV, FLAC, MP3 or Ogg."""
+    """A song of the command line. Raises OSError, and RefusedError for one that is not WAV, FLAC, MP3 or Ogg."""
+    path.stat()  # libsndfile does not say why it cannot open a file.
     try:
-        str(path).encode()
-        info = soundfile.info(str(path))
-    except (OSError, UnicodeError, soundfile.SoundFileError) as error:
+        str(path).encode()  # The name is to be in the report, as JSON.
+        seconds = sndfile.duration_s(path)
+    except (UnicodeError, NotReadableError) as error:
         raise RefusedError(f"{path} cannot be read ({error}): take WAV, FLAC, MP3 or Ogg") from error
-    if kind_of_file(path.name) is not Kind.SONG or not info.frames:
+    if kind_of_file(path.name) is not Kind.SONG or not seconds:
         raise RefusedError(f"{path} is no song that a daemon would take from its inbox")
-    return path.absolute(), Song(name=path.name, seconds=round(info.frames / info.samplerate, 3))
+    return path.absolute(), Song(name=path.name, seconds=round(seconds, 3))
 
 
 def run_line(run: Run) -> str:
