@@ -25,7 +25,7 @@ from demixd.engine.accuracy import LIMIT
 from demixd.engine.families.demucs import load
 from demixd.engine.models import store
 from demixd.engine.networks import Eager, Network, never
-from demixd.engine.openvino import cache, candidates, convert, converter, runtime
+from demixd.engine.openvino import autotune, cache, convert, converter, runtime
 from demixd.engine.openvino.cache import Conversion, Run
 from demixd.engine.openvino.converter import Improver, State
 from demixd.errors import StopProcessingError
@@ -46,7 +46,7 @@ def demo() -> BagOfModels:
 
 
 def converted(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager], Path]:
-    """The yardsticks of a model, and its conversion."""
+    """The members of a model, by torch, and its conversion."""
     with cache.making(root, "made") as folder:
         convert.convert(list(make().models), folder)
     found = cache.find(root, "made")
@@ -56,11 +56,11 @@ def converted(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager],
 
 
 def compiled(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager], list[Network]]:
-    yardsticks, folder = converted(make, root)
-    ((precision, networks),) = candidates.build(yardsticks, folder, wanted="float32", threads=2)
-    assert {network.precision for network in networks} == {precision} == {"float32"}
+    members, folder = converted(make, root)
+    networks = autotune.build(members, folder, precision="float32")
+    assert {network.precision for network in networks} == {"float32"}
     assert {network.runtime for network in networks} == {"openvino"}
-    return yardsticks, networks
+    return members, networks
 
 
 def windows(member: Any, count: int = 1, seed: int = 0) -> Tensor:
@@ -87,12 +87,12 @@ def stop() -> None:
 @installed
 @pytest.mark.parametrize("make", [small, unequal_bag, hdemucs, demo])
 def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
-    """Every member, on a segment, on a batch, and on the proof's own segment: what calls itself float32 is it."""
+    """Every member, on a segment, on a batch, and on the test segment: what calls itself float32 is it."""
     for eager, network in zip(*compiled(make, tmp_path), strict=True):
         batch = windows(eager.member, 3)
         assert error(network(batch, never), eager(batch, never)) < LIMIT["float32"]
         segment = accuracy.noise_and_tones(2, batch.shape[-1])
-        assert accuracy.prove(network, segment, eager(segment, never)).fault is None
+        assert accuracy.measure(network, segment, eager(segment, never)).fault is None
 
 
 @installed
@@ -184,14 +184,14 @@ def test_others_are_heard_meanwhile(tmp_path: Path) -> None:
 @installed
 def test_a_damaged_conversion_says_so(tmp_path: Path) -> None:
     """What is cut or is no conversion at all is a `ValueError` that names the file; torch is as good as before."""
-    yardsticks, folder = converted(small, tmp_path)
-    window = windows(yardsticks[0].member)
-    expected = yardsticks[0](window, never)
+    members, folder = converted(small, tmp_path)
+    window = windows(members[0].member)
+    expected = members[0](window, never)
     for name, data in (("0.bin", b""), ("0.xml", b"<net"), ("0.xml", b"")):
         (folder / name).write_bytes(data)
         with pytest.raises(ValueError, match=r"0\.xml"):
-            list(candidates.build(yardsticks, folder, wanted="float32", threads=2))
-    assert torch.equal(yardsticks[0](window, never), expected)
+            autotune.build(members, folder, precision="float32")
+    assert torch.equal(members[0](window, never), expected)
     cache.discard(folder)
     assert cache.find(tmp_path, "made") is None
     assert list(tmp_path.iterdir()) == []
@@ -207,7 +207,8 @@ def test_there_is_a_cpu() -> None:
 @installed
 def test_openvino_keeps_to_itself() -> None:
     """The package that tells its maker of every import is not loaded, also where it is installed."""
-    code = "import sys; from demixd.engine import openvino; openvino.has_device('CPU'); print(sys.modules['openvino_telemetry'])"
+    code = "import sys; from demixd.engine.openvino import runtime; runtime.has_device('CPU'); "
+    code += "print(sys.modules['openvino_telemetry'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "None\n"
 
@@ -216,7 +217,7 @@ def test_precisions_worth_a_try() -> None:
     """bfloat16 only on processors that have it; what was asked for and is not there is nothing."""
 
     def tried(wanted: str, target: str, bfloat16: bool) -> tuple[str, ...]:
-        return candidates.precisions(wanted, target, bfloat16=bfloat16)
+        return autotune.precisions(wanted, target, bfloat16=bfloat16)
 
     assert tried("auto", "CPU", True) == ("bfloat16", "float32")
     assert (
@@ -288,10 +289,10 @@ def test_a_conversion_in_a_process_of_its_own(order: Conversion) -> None:
     assert folder is not None
     assert half_made(order) == []
     mine = load(order.model.locate(), allow_pickle=False).model
-    yardsticks = [Eager(member, torch.device("cpu")) for member in mine.models]
-    ((_, (network,)),) = candidates.build(yardsticks, folder, wanted="float32", threads=2)
-    window = windows(yardsticks[0].member)
-    assert error(network(window, never), yardsticks[0](window, never)) < LIMIT["float32"]
+    members = [Eager(member, torch.device("cpu")) for member in mine.models]
+    (network,) = autotune.build(members, folder, precision="float32")
+    window = windows(members[0].member)
+    assert error(network(window, never), members[0](window, never)) < LIMIT["float32"]
 
 
 @installed
@@ -438,7 +439,7 @@ def test_what_is_not_used_goes(tmp_path: Path) -> None:
     """A conversion and a record that nothing has used for 30 days are removed; to look for one is to use it."""
     for key in ("old", "found", "new"):
         made(tmp_path, key, 0 if key == "new" else 31 * 86400)
-    record = tmp_path / f"old{cache.RACE}"
+    record = tmp_path / f"old{cache.RUNS}"
     record.touch()
     os.utime(record, (0, 0))
     assert cache.find(tmp_path, "found") == tmp_path / "found"
@@ -458,7 +459,7 @@ def test_what_is_being_made_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
-def test_the_race_is_known_on_this_machine(tmp_path: Path) -> None:
+def test_the_runs_are_known_on_this_machine(tmp_path: Path) -> None:
     """The record counts for its processor and its number of threads; one that makes no sense is none."""
     runs = (
         Run(runtime="torch", precision="float32", seconds=2.0, error=0.0),
@@ -466,14 +467,14 @@ def test_the_race_is_known_on_this_machine(tmp_path: Path) -> None:
     )
 
     def known(processor: str = "EPYC", threads: int = 2) -> tuple[Run, ...] | None:
-        return cache.read_race(tmp_path / "compiled", "one", processor=host, threads=threads)
+        return cache.read_runs(tmp_path / "compiled", "one", processor=processor, threads=threads)
 
     assert known() is None
-    cache.write_race(tmp_path / "compiled", "one", runs, processor="EPYC", threads=2)
+    cache.write_runs(tmp_path / "compiled", "one", runs, processor="EPYC", threads=2)
     assert known() == (runs[0], msgspec.structs.replace(runs[1], error=None))
     assert known("Xeon") is known(threads=4) is None
     for text in (b"", b"{}", b"\xff", b"[" * 100_000):
-        (tmp_path / "compiled" / f"one{cache.RACE}").write_bytes(text)
+        (tmp_path / "compiled" / f"one{cache.RUNS}").write_bytes(text)
         assert known() is None
 
 
@@ -526,7 +527,7 @@ def test_room_in_memory() -> None:
 @installed
 @pytest.mark.slow
 def test_the_full_size_model(tmp_path: Path) -> None:
-    """The published architecture: right to the proof's limit, a stop is heard within a second, and it is good afterwards."""
+    """The published architecture: right to the limit of float32, a stop is heard within a second, and it is good afterwards."""
     ((eager,), (network,)) = compiled(full_size, tmp_path)
     window = windows(eager.member)
     expected = eager(window, never)

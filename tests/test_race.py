@@ -11,15 +11,14 @@ import torch
 from daemons import make_song, running
 from demixd.engine import host
 from demixd.engine.engine import Engine
-from demixd.engine.openvino import autotune, cache, convert
-from demixd.engine.openvino import runtime as openvino
+from demixd.engine.openvino import autotune, cache, convert, runtime
 from demixd.engine.openvino.autotune import Rules
 from demixd.engine.openvino.cache import Run
 from demixd.errors import StopProcessingError
 from test_engine import SOURCES, _Reference, generated, ours, separated, short_bag, warm, worst
 
 installed = pytest.mark.skipif(
-    not openvino.is_installed(),
+    not runtime.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",
 )
 
@@ -43,14 +42,14 @@ def run(runtime: str, precision: str, seconds: float, fault: str | None = None) 
 def test_who_wins(precision: str, runs: list[Any], winner: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fastest that is right and clearly faster than torch; what is asked for by name need not be faster."""
     monkeypatch.setattr(host, "has_bfloat16", lambda: True)
-    best = autotune._winner([run(*each) for each in runs], Rules(root=Path("/nowhere"), precision=precision))
+    best = autotune._fastest([run(*each) for each in runs], Rules(root=Path("/nowhere"), precision=precision))
     assert (best.precision if best else None) == winner
 
 
 def test_graphics_win_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """`openvino:GPU` is a wish, like a precision by its name."""
     runs = [run("torch", "float32", 0.5), run("openvino", "float16", 0.8), run("openvino", "float32", 0.9)]
-    best = autotune._winner(runs, Rules(root=Path("/nowhere"), precision="auto", target="GPU"))
+    best = autotune._fastest(runs, Rules(root=Path("/nowhere"), precision="auto", target="GPU"))
     assert best is not None
     assert best.precision == "float16"
 
@@ -58,15 +57,15 @@ def test_graphics_win_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) 
 def test_when_there_is_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With OpenVINO, on a CPU, where the device is left to us; never for plain torch, a GPU or float16."""
     engine = warm(short_bag())
-    monkeypatch.setattr(openvino, "is_installed", lambda: True)
+    monkeypatch.setattr(runtime, "is_installed", lambda: True)
     root = str(tmp_path)
     assert autotune.rules(engine, "auto", "auto", root) is not None
     assert autotune.rules(engine, "cpu", "auto", root) is None
     assert autotune.rules(engine, "auto", "auto", None) is None
     assert autotune.rules(engine, "auto", "float16", root) is None
-    monkeypatch.setattr(openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(runtime, "is_installed", lambda: False)
     assert autotune.rules(engine, "auto", "auto", root) is None
-    monkeypatch.setattr(openvino, "is_installed", lambda: True)
+    monkeypatch.setattr(runtime, "is_installed", lambda: True)
     engine.accelerated = True
     assert autotune.rules(engine, "auto", "auto", root) is None
 
@@ -83,11 +82,11 @@ def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, 
 
 
 def record(engine: Engine, rules: Rules, *runs: Run) -> None:
-    cache.write_race(
+    cache.write_runs(
         rules.root,
         cache.key(engine.facts.model_sha256),
         runs,
-        processor=autotune._where(engine, rules),
+        processor=autotune._machine(engine, rules),
         threads=host.threads(),
     )
 
@@ -101,31 +100,31 @@ def test_the_winner_is_known_at_the_next_start(converted: tuple[Engine, Rules], 
     """A record and a conversion: the winner serves at once, and its stems are Demucs' own to 80 dB."""
     engine, rules = converted
     assert autotune.is_due(engine, rules)
-    assert autotune.known(engine, rules) is engine, "no record yet"
+    assert autotune.recall(engine, rules) is engine, "no record yet"
     record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
     assert not autotune.is_due(engine, rules)
-    faster = autotune.known(engine, rules)
+    faster = autotune.recall(engine, rules)
     assert (faster.facts.runtime, faster.facts.precision, faster.facts.fallback) == ("openvino", "float32", None)
     song = generated(3.7)
     stems, facts = separated(short_bag(), song, 44100, tmp_path, engine=faster)
     assert facts == faster.facts
     assert worst(_Reference(short_bag()).separate_tensor(song)[1], stems) > 80
     record(engine, rules, run("torch", "float32", 1.0), run("openvino", "float32", 2.0))
-    assert autotune.known(engine, rules) is engine, "torch had won"
+    assert autotune.recall(engine, rules) is engine, "torch had won"
 
 
 @installed
 def test_the_race_itself(converted: tuple[Engine, Rules]) -> None:
     """Everyone who takes part is in the record, and the engine is what the record says."""
     engine, rules = converted
-    winner = autotune.race(engine, rules, never)
+    winner = autotune.tune(engine, rules, never)
     runs = autotune._record(engine, rules)
     assert runs is not None
     assert [(each.runtime, each.precision, each.fault) for each in runs] == [
         ("torch", "float32", None),
         ("openvino", "float32", None),
     ]
-    best = autotune._winner(runs, rules)
+    best = autotune._fastest(runs, rules)
     assert winner.facts.runtime == (best.runtime if best else "torch")
     assert not autotune.is_due(engine, rules)
 
@@ -143,7 +142,7 @@ def test_a_song_ends_the_race(converted: tuple[Engine, Rules]) -> None:
             raise StopProcessingError("a song comes first")
 
     with pytest.raises(StopProcessingError):
-        autotune.race(engine, rules, check)
+        autotune.tune(engine, rules, check)
     assert autotune.is_due(engine, rules)
 
 
@@ -154,18 +153,18 @@ def test_a_wrong_way_is_not_taken(
 ) -> None:
     """Fast and wrong: it loses the race; and if it has become wrong since, torch serves, and the sidecar says why."""
     engine, rules = converted
-    right: Callable[..., Any] = openvino.Compiled.__call__
+    right: Callable[..., Any] = runtime.Compiled.__call__
 
     def noise(self: Any, windows: torch.Tensor, check: Any) -> torch.Tensor:
         return torch.randn_like(right(self, windows, check))
 
     if at == "the next start":
         record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
-    monkeypatch.setattr(openvino.Compiled, "__call__", noise)
+    monkeypatch.setattr(runtime.Compiled, "__call__", noise)
     if at == "the race":
-        assert autotune.race(engine, rules, never) is engine
+        assert autotune.tune(engine, rules, never) is engine
         return
-    chosen = autotune.known(engine, rules)
+    chosen = autotune.recall(engine, rules)
     assert chosen.facts.runtime == "torch"
     assert "float32 by openvino is off by" in (chosen.facts.fallback or "")
     song = generated(2.0)
@@ -182,7 +181,7 @@ def test_a_damaged_conversion_is_thrown_away(converted: tuple[Engine, Rules]) ->
     folder = cache.find(rules.root, cache.key(engine.facts.model_sha256))
     assert folder is not None
     (folder / "0.xml").write_text("<net>")
-    assert autotune.known(engine, rules).facts.runtime == "torch"
+    assert autotune.recall(engine, rules).facts.runtime == "torch"
     assert not folder.exists()
     assert autotune.is_due(engine, rules)
 

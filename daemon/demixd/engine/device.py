@@ -3,12 +3,11 @@
 import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from demixd.engine import host as processor
+from demixd.engine import host
 
 CPU = torch.device("cpu")
 
@@ -32,16 +31,12 @@ def name_of(device: torch.device) -> str:
     """What people call it: the GPU's name, or the processor's."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "CPU"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return host.cpu_name()
 
 
 def has(precision: str) -> bool:
     """Whether the processor computes in `precision`; it can imitate what it has not, a hundred times slower."""
-    return precision == "float32" or (precision == "bfloat16" and processor.has_bfloat16())
+    return precision == "float32" or (precision == "bfloat16" and host.has_bfloat16())
 
 
 def settle() -> None:
@@ -49,7 +44,7 @@ def settle() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(processor.threads())
+    torch.set_num_threads(host.threads())
 
 
 def answers(device: torch.device) -> bool:
@@ -98,11 +93,11 @@ def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
             yield block
             continue
         turned = block.mT.contiguous()
-        host = torch.empty(turned.shape, dtype=turned.dtype, pin_memory=True)
-        host.copy_(turned, non_blocking=True)
+        pinned = torch.empty(turned.shape, dtype=turned.dtype, pin_memory=True)
+        pinned.copy_(turned, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(torch.cuda.current_stream(block.device))
-        coming.append((host, arrived))
+        coming.append((pinned, arrived))
         if len(coming) > AHEAD:
             yield _arrived(coming)
     while coming:
@@ -110,6 +105,6 @@ def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _arrived(coming: "deque[tuple[Tensor, torch.cuda.Event]]") -> Tensor:
-    host, arrived = coming.popleft()
+    pinned, arrived = coming.popleft()
     arrived.synchronize()
-    return host.mT
+    return pinned.mT

@@ -9,7 +9,6 @@ Where the memory does not hold a batch, smaller ones are taken for the rest of t
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 import torch
@@ -17,13 +16,11 @@ from torch import Tensor
 
 from demixd.audio.pcm import BLOCK
 from demixd.engine import device as devices
+from demixd.engine.engine import Engine
 from demixd.engine.networks import Network
 from demixd.engine.segments import Read, delayed, drop, grid_of, overlap_add, reblock, segments
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.job import EngineFacts
-
-if TYPE_CHECKING:
-    from demixd.engine.engine import Engine
 
 SHIFT_S = 0.5
 """The shift trick moves the song by up to this, as `demucs.apply` does."""
@@ -60,7 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Separation:
     """`blocks` does it; `facts` say afterwards what did it, and what was given up on the way."""
 
-    def __init__(self, engine: "Engine", song: Song, plan: Plan) -> None:
+    def __init__(self, engine: Engine, song: Song, plan: Plan) -> None:
         self._engine = engine
         self._song = song
         self._plan = plan

@@ -15,8 +15,9 @@ from torch import Tensor
 from demixd.audio.pcm import SpoolReader, SpoolWriter
 from demixd.audio.resample import model_ratio, resample
 from demixd.engine import device as devices
-from demixd.engine.engine import Engine, Plan, SegmentProgress, Song
+from demixd.engine.engine import Engine
 from demixd.engine.segments import Read, measure, normalised
+from demixd.engine.separation import Plan, SegmentProgress, Separation, Song
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.track import Track
@@ -42,7 +43,7 @@ def separate(
     """Write `work/SOURCE.f32` for every needed source, exactly `track.frames` long; and what made them.
 
     Where an engine fails at the song (out of memory, an error of its device, NaN), the whole song is done again by the
-    next one of `Engine.instead`, and the facts say so; the engine itself is as good as before. Raises what `check`
+    next one of `Engine.fallback_after`, and the facts say so; the engine itself is as good as before. Raises what `check`
     raises, BAD_OUTPUT, and `DeviceLostError`.
     """
     plan = Plan(needed=needed, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
@@ -56,7 +57,7 @@ def separate(
                 try:
                     return _write(track, reader, work, engine, plan)
                 except (RuntimeError, AudioProcessingError) as error:
-                    engine = engine.instead(error)
+                    engine = engine.fallback_after(error)
                     log.warning("%s: %s", engine.facts.fallback, error)
                 # Here and not there: what the failed engine held is only given up when its exception is.
                 devices.give_back()
@@ -88,7 +89,7 @@ def _write(
     """Stream the song through the engine and each needed source into its spool."""
     level = measure(torch.from_numpy(block.T) for block in reader.blocks())
     read = normalised(_reading(reader), reader.frames, level)
-    separation = engine.separate(Song(read=read, frames=reader.frames), plan)
+    separation = Separation(engine, Song(read=read, frames=reader.frames), plan)
     paths = {source: work / f"{source}.f32" for source in separation.sources}
     sources = (_to_channels(block * level.std + level.mean, track.channels) for block in separation.blocks())
     back = 1 / model_ratio(track.rate, engine.rate)

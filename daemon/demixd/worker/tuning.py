@@ -52,7 +52,7 @@ class Tuning:
                 raise StopProcessingError("a song comes first")
 
         try:
-            engine = autotune.race(engine, self._rules, check)
+            engine = autotune.tune(engine, self._rules, check)
         except StopProcessingError:
             return engine
         self._end(f"{engine.facts.runtime} in {engine.facts.precision} is the fastest here")

@@ -54,15 +54,15 @@ def _engine(loaded: LoadedModel, name: str, order: Warm, device: str) -> Engine:
         loaded.model, name=name, sha256=loaded.sha256, device=device, precision=order.precision, batch=order.batch
     )
     if order.device == autotune.GRAPHICS and not (runtime.is_installed() and runtime.has_device("GPU")):
-        return engine.but(f"{order.device} is not available on this machine; using the CPU")
+        return engine.with_fallback(f"{order.device} is not available on this machine; using the CPU")
     rules = autotune.rules(engine, order.device, order.precision, order.compiled)
-    return autotune.known(engine, rules) if rules is not None else engine
+    return autotune.recall(engine, rules) if rules is not None else engine
 
 
 def _noted(engine: Engine, too_large: list[str], name: str) -> Engine:
     """The engine, with a word on the models that the GPU could not hold."""
     for other in too_large:
         instead = f"{name} was used" if name != other else "the CPU was used"
-        engine = engine.but(f"the GPU's memory does not hold {other}; {instead}")
+        engine = engine.with_fallback(f"the GPU's memory does not hold {other}; {instead}")
         engine.warnings = (*engine.warnings, f"model-too-large: the GPU's memory does not hold {other}; {instead}.")
     return engine

@@ -5,7 +5,7 @@
         0.xml 0.bin    the core of the bag's first member, in float32; 1.xml ...
         cache/         OpenVINO's own: what it compiled for this processor
         refused.txt    alone in it: why this model cannot be converted, so that nobody tries again
-      KEY.race.json    seconds and error of each way, on the processor and with the threads that it names
+      KEY.runs.json    seconds and error of each way, on the processor and with the threads that it names
       .KEY-1f2e3d4c/   being made, and locked by who makes it; unlocked: garbage
 
     KEY = sha256 of the model's sha256, the versions of openvino, torch and demucs, and FORMAT; 16 hex digits
@@ -34,7 +34,7 @@ FORMAT = 1
 LIBRARIES = ("openvino", "torch", "demucs")
 REFUSED = "refused.txt"
 CACHE = "cache"
-RACE = ".race.json"
+RUNS = ".runs.json"
 
 KEEP_S = 30 * 86400.0
 """Conversions of former versions and models are kept for so long after their last use."""
@@ -49,7 +49,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to run a model, as `proof.prove` found it: `error` is null where it gave no numbers."""
+    """One way to run a model, as `accuracy.measure` found it; `error` is None where its sound was not finite."""
 
     runtime: str
     precision: str
@@ -58,7 +58,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None = None
 
 
-class _Race(msgspec.Struct, frozen=True, kw_only=True):
+class _Runs(msgspec.Struct, frozen=True, kw_only=True):
     processor: str
     threads: int
     runs: tuple[Run, ...]
@@ -138,22 +138,22 @@ def tidy(root: Path, now: float) -> None:
                 path.unlink() if path.is_file() else discard(path)
 
 
-def read_race(root: Path, key: str, *, processor: str, threads: int) -> tuple[Run, ...] | None:
-    """The record of the race; null where it was not run on such a processor with so many threads, or makes no sense."""
-    path = root / f"{key}{RACE}"
+def read_runs(root: Path, key: str, *, processor: str, threads: int) -> tuple[Run, ...] | None:
+    """The runs on record; None where they are of another processor or number of threads, or cannot be read."""
+    path = root / f"{key}{RUNS}"
     try:
-        race = msgspec.json.decode(path.read_bytes(), type=_Race)
+        record = msgspec.json.decode(path.read_bytes(), type=_Runs)
         os.utime(path)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return race.runs if (race.processor, race.threads) == (processor, threads) else None
+    return record.runs if (record.processor, record.threads) == (processor, threads) else None
 
 
-def write_race(root: Path, key: str, runs: tuple[Run, ...], *, processor: str, threads: int) -> None:
+def write_runs(root: Path, key: str, runs: tuple[Run, ...], *, processor: str, threads: int) -> None:
     """Raises OSError."""
     root.mkdir(parents=True, exist_ok=True)
-    race = _Race(processor=processor, threads=threads, runs=runs)
-    write_whole(root / f"{key}{RACE}", msgspec.json.encode(race) + b"\n", root=root, durable=False, follow=True)
+    record = _Runs(processor=processor, threads=threads, runs=runs)
+    write_whole(root / f"{key}{RUNS}", msgspec.json.encode(record) + b"\n", root=root, durable=False, follow=True)
 
 
 def _is_held(folder: Path) -> bool:
