@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ from demixd.engine.models import store
 from demixd.engine.networks import Eager, Network, never
 from demixd.engine.openvino import autotune, cache, convert, converter, runtime
 from demixd.engine.openvino.cache import Conversion, Run
-from demixd.engine.openvino.converter import Improver, State
+from demixd.engine.openvino.converter import ConversionError
 from demixd.errors import StopProcessingError
 from test_engine import SMALL, SOURCES, full_size, hdemucs, htdemucs, unequal_bag
 from test_models import packed, put
 
 installed = pytest.mark.skipif(
-    not runtime.is_installed(),
+    not converter.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",
 )
 
@@ -248,22 +248,6 @@ def ordered(models: Path, name: str, folder: Path) -> Conversion:
     return Conversion(model=where, sha256=sha256, folder=str(folder / "compiled"))
 
 
-@contextlib.contextmanager
-def improving(order: Conversion) -> Iterator[Improver]:
-    one = Improver(order)
-    try:
-        yield one
-    finally:
-        one.close()
-
-
-def finished(one: Improver) -> State:
-    limit = time.monotonic() + PATIENCE_S
-    while (state := one.poll()) is State.RUNNING and time.monotonic() < limit:
-        time.sleep(0.05)
-    return state
-
-
 def until(condition: Callable[[], object]) -> None:
     limit = time.monotonic() + PATIENCE_S
     while not condition():
@@ -281,13 +265,14 @@ def conversion(order: Conversion) -> Path | None:
 
 @installed
 def test_a_conversion_in_a_process_of_its_own(order: Conversion) -> None:
-    """It is found under its key, and runs as the model that it was made of."""
-    with improving(order) as one:
-        assert one.start() is None
-        assert finished(one) is State.DONE, one.reason
-    folder = conversion(order)
-    assert folder is not None
+    """It is found under its key, and runs as the model that it was made of; a second call finds it at once."""
+    assert converter.reason_not(order, order.model.locate()) is None
+    folder = converter.convert(order)
+    assert folder == conversion(order)
     assert half_made(order) == []
+    began = time.monotonic()
+    assert converter.convert(order) == folder
+    assert time.monotonic() < began + 0.1
     mine = load(order.model.locate(), allow_pickle=False).model
     members = [Eager(member, torch.device("cpu")) for member in mine.models]
     (network,) = autotune.build(members, folder, precision="float32")
@@ -298,28 +283,27 @@ def test_a_conversion_in_a_process_of_its_own(order: Conversion) -> None:
 @installed
 def test_an_interrupted_conversion_is_none(order: Conversion) -> None:
     """Killed in the middle: nothing is found, and nothing stays."""
-    with improving(order) as one:
-        assert one.start() is None
+
+    def interrupt() -> None:
         until(lambda: half_made(order))
-        one.pause()
-        assert one.poll() is State.RUNNING
+        os.kill(children()[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(ConversionError, match="ended with status -9"):
+        converter.convert(order)
+    thread.join()
     assert conversion(order) is None
     assert half_made(order) == []
 
 
-@installed
-def test_a_conversion_stands_still_while_it_is_paused(order: Conversion) -> None:
-    """Songs come first; afterwards it goes on, and ends well."""
-    with improving(order) as one:
-        assert one.start() is None
-        one.pause()
-        (child,) = children()
-        until(lambda: state_of(child) == "T")
-        used = ticks(child)
-        time.sleep(0.3)
-        assert ticks(child) == used
-        one.resume()
-        assert finished(one) is State.DONE, one.reason
+def test_a_conversion_that_hangs_is_ended(order: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Songs wait for it: that has an end."""
+    monkeypatch.setattr(converter, "PROGRAM", [sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr(converter, "LIMIT_S", 0.3)
+    with pytest.raises(ConversionError, match="took longer than 0 s"):
+        converter.convert(order)
+    assert children() == []
 
 
 def children(pid: int = 0) -> list[int]:
@@ -344,27 +328,24 @@ def ticks(pid: int) -> int:
 
 
 PARENT = """
-import sys, time, msgspec
-from demixd.engine.openvino.converter import Conversion, Improver
-one = Improver(msgspec.json.decode(sys.argv[1], type=Conversion))
-print(one.start(), flush=True)
-time.sleep(600)
+import sys, msgspec
+from demixd.engine.openvino import converter
+print("begins", flush=True)
+converter.convert(msgspec.json.decode(sys.argv[1], type=converter.Conversion))
 """
 
 
 @installed
-@pytest.mark.parametrize("paused", [False, True])
-def test_a_conversion_ends_with_its_parent(order: Conversion, paused: bool) -> None:
+def test_a_conversion_ends_with_its_parent(order: Conversion) -> None:
     """The worker is killed: its conversion goes too, also one that stands still; what it left is removed later."""
     words = [sys.executable, "-c", PARENT, msgspec.json.encode(order).decode()]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as parent:
         try:
             assert parent.stdout is not None
-            assert parent.stdout.readline() == b"None\n"
+            assert parent.stdout.readline() == b"begins\n"
             until(lambda: half_made(order))
             (child,) = children(parent.pid)
-            if paused:
-                os.kill(child, signal.SIGSTOP)
+            os.kill(child, signal.SIGSTOP)
         finally:
             parent.kill()
     until(lambda: state_of(child) in ("gone", "Z"))
@@ -381,35 +362,27 @@ def test_a_conversion_ends_with_its_parent(order: Conversion, paused: bool) -> N
 @installed
 def test_a_model_that_has_changed_is_not_converted(order: Conversion) -> None:
     """The worker's model and the converted one are the same, or there is none."""
-    with improving(msgspec.structs.replace(order, sha256="0" * 64)) as one:
-        assert one.start() is None
-        assert finished(one) is State.FAILED
-        assert "has changed" in one.reason
+    with pytest.raises(ConversionError, match="has changed"):
+        converter.convert(msgspec.structs.replace(order, sha256="0" * 64))
     assert list(Path(order.folder).glob("*")) == []
 
 
 @installed
-def test_a_model_without_a_core_is_refused_once(tmp_path: Path) -> None:
-    """Demucs' first kind has no spectrogram. The reason is kept, and nobody tries again."""
+def test_a_model_without_a_core_is_not_converted(tmp_path: Path) -> None:
+    """Demucs' first kind has no spectrogram, and the reason says so."""
     arguments: dict[str, Any] = {"sources": SOURCES, "channels": 4, "depth": 2, "lstm_layers": 0, "segment": 1}
     put(tmp_path, "old", {"a": packed(Demucs(**arguments), arguments)})
     order = ordered(tmp_path, "old", tmp_path)
-    with improving(order) as one:
-        assert one.start() is None
-        assert finished(one) is State.FAILED
-        assert "Demucs without a core" in one.reason
-        reason = one.reason
-    with improving(order) as one:
-        assert one.start() == reason
+    with pytest.raises(ConversionError, match="Demucs without a core"):
+        converter.convert(order)
     assert conversion(order) is None
 
 
 def test_a_conversion_needs_room(order: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where memory is short, it is said how much it takes."""
     monkeypatch.setattr(host, "room", lambda: converter.ROOM_BYTES - 100_000_000)
-    with improving(order) as one:
-        assert one.start() == "to convert mine takes 2.2 GB of free memory, and there are 2.0"
-        assert one.poll() is State.RUNNING
+    said = converter.reason_not(order, order.model.locate())
+    assert said == "converting mine takes 2.2 GB of free memory, and there are 2.0"
     assert not Path(order.folder).exists()
 
 
@@ -436,12 +409,11 @@ def made(root: Path, key: str, age_s: float = 0.0) -> Path:
 
 
 def test_what_is_not_used_goes(tmp_path: Path) -> None:
-    """A conversion and a record that nothing has used for 30 days are removed; to look for one is to use it."""
+    """A conversion that nothing has used for 30 days is removed, and a count of tries; to look for one is to use it."""
     for key in ("old", "found", "new"):
         made(tmp_path, key, 0 if key == "new" else 31 * 86400)
-    record = tmp_path / f"old{cache.RUNS}"
-    record.touch()
-    os.utime(record, (0, 0))
+    cache.count_try(tmp_path, "old")
+    os.utime(tmp_path / f"old{cache.TRIES}", (0, 0))
     assert cache.find(tmp_path, "found") == tmp_path / "found"
     cache.tidy(tmp_path, time.time())
     assert {path.name for path in tmp_path.iterdir()} == {"found", "new"}
@@ -467,14 +439,15 @@ def test_the_runs_are_known_on_this_machine(tmp_path: Path) -> None:
     )
 
     def known(processor: str = "EPYC", threads: int = 2) -> tuple[Run, ...] | None:
-        return cache.read_runs(tmp_path / "compiled", "one", processor=processor, threads=threads)
+        return cache.read_runs(folder, processor=processor, threads=threads)
 
+    folder = made(tmp_path / "compiled", "one")
     assert known() is None
-    cache.write_runs(tmp_path / "compiled", "one", runs, processor="EPYC", threads=2)
+    cache.write_runs(folder, runs, processor="EPYC", threads=2)
     assert known() == (runs[0], msgspec.structs.replace(runs[1], error=None))
     assert known("Xeon") is known(threads=4) is None
     for text in (b"", b"{}", b"\xff", b"[" * 100_000):
-        (tmp_path / "compiled" / f"one{cache.RUNS}").write_bytes(text)
+        (folder / cache.RUNS).write_bytes(text)
         assert known() is None
 
 

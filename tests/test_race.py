@@ -1,24 +1,34 @@
-"""Which way of running a model is taken: only what is right, only what is faster, and at once at the next start."""
+"""Which way to run a model is taken: only an accurate one, only a faster one, and at once at the next start."""
 
+import os
+import re
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from demucs.apply import BagOfModels
+from demucs.demucs import Demucs
 
 from daemons import make_song, running
 from demixd.engine import host
 from demixd.engine.engine import Engine
-from demixd.engine.openvino import autotune, cache, convert, runtime
+from demixd.engine.openvino import autotune, cache, convert, converter, runtime
 from demixd.engine.openvino.autotune import Rules
 from demixd.engine.openvino.cache import Run
-from demixd.errors import StopProcessingError
+from demixd.worker.messages import Warm
+from demixd.worker.tuning import tuned
+from demixd.worker.warm import warm as warm_up
 from test_engine import SOURCES, _Reference, generated, ours, separated, short_bag, warm, worst
+from test_openvino import children, state_of, until
+from test_warmth import worker
 
 installed = pytest.mark.skipif(
-    not runtime.is_installed(),
+    not converter.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",
 )
 
@@ -54,20 +64,22 @@ def test_graphics_win_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) 
     assert best.precision == "float16"
 
 
-def test_when_there_is_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With OpenVINO, on a CPU, where the device is left to us; never for plain torch, a GPU or float16."""
+def test_when_a_model_is_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With OpenVINO, on a CPU, where the device is left to us; never for plain torch, a GPU, float16 or a model without core."""
     engine = warm(short_bag())
-    monkeypatch.setattr(runtime, "is_installed", lambda: True)
+    monkeypatch.setattr(converter, "is_installed", lambda: True)
     root = str(tmp_path)
     assert autotune.rules(engine, "auto", "auto", root) is not None
     assert autotune.rules(engine, "cpu", "auto", root) is None
     assert autotune.rules(engine, "auto", "auto", None) is None
     assert autotune.rules(engine, "auto", "float16", root) is None
-    monkeypatch.setattr(runtime, "is_installed", lambda: False)
+    monkeypatch.setattr(converter, "is_installed", lambda: False)
     assert autotune.rules(engine, "auto", "auto", root) is None
-    monkeypatch.setattr(runtime, "is_installed", lambda: True)
+    monkeypatch.setattr(converter, "is_installed", lambda: True)
     engine.accelerated = True
     assert autotune.rules(engine, "auto", "auto", root) is None
+    old = BagOfModels([Demucs(SOURCES, channels=4, depth=2, lstm_layers=0, segment=1)])
+    assert autotune.rules(warm(old), "auto", "auto", root) is None
 
 
 @pytest.fixture
@@ -82,17 +94,8 @@ def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, 
 
 
 def record(engine: Engine, rules: Rules, *runs: Run) -> None:
-    cache.write_runs(
-        rules.root,
-        cache.key(engine.facts.model_sha256),
-        runs,
-        processor=autotune._machine(engine, rules),
-        threads=host.threads(),
-    )
-
-
-def never() -> None:
-    """Nobody wants to stop."""
+    folder = rules.root / cache.key(engine.facts.model_sha256)
+    cache.write_runs(folder, runs, processor=autotune._machine(engine, rules), threads=host.threads())
 
 
 @installed
@@ -114,10 +117,10 @@ def test_the_winner_is_known_at_the_next_start(converted: tuple[Engine, Rules], 
 
 
 @installed
-def test_the_race_itself(converted: tuple[Engine, Rules]) -> None:
-    """Everyone who takes part is in the record, and the engine is what the record says."""
+def test_every_way_is_measured(converted: tuple[Engine, Rules]) -> None:
+    """Every way is in the record, and the engine is what the record says."""
     engine, rules = converted
-    winner = autotune.tune(engine, rules, never)
+    winner = autotune.tune(engine, rules)
     runs = autotune._record(engine, rules)
     assert runs is not None
     assert [(each.runtime, each.precision, each.fault) for each in runs] == [
@@ -130,28 +133,11 @@ def test_the_race_itself(converted: tuple[Engine, Rules]) -> None:
 
 
 @installed
-def test_a_song_ends_the_race(converted: tuple[Engine, Rules]) -> None:
-    """It is given up at once, leaves no record, and is due again."""
-    engine, rules = converted
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 40:
-            raise StopProcessingError("a song comes first")
-
-    with pytest.raises(StopProcessingError):
-        autotune.tune(engine, rules, check)
-    assert autotune.is_due(engine, rules)
-
-
-@installed
-@pytest.mark.parametrize("at", ["the race", "the next start"])
+@pytest.mark.parametrize("at", ["the first start", "the next start"])
 def test_a_wrong_way_is_not_taken(
     at: str, converted: tuple[Engine, Rules], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fast and wrong: it loses the race; and if it has become wrong since, torch serves, and the sidecar says why."""
+    """Fast and wrong: torch serves; where it has become wrong since it was measured, the sidecar says so."""
     engine, rules = converted
     right: Callable[..., Any] = runtime.Compiled.__call__
 
@@ -161,8 +147,8 @@ def test_a_wrong_way_is_not_taken(
     if at == "the next start":
         record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
     monkeypatch.setattr(runtime.Compiled, "__call__", noise)
-    if at == "the race":
-        assert autotune.tune(engine, rules, never) is engine
+    if at == "the first start":
+        assert autotune.tune(engine, rules) is engine
         return
     chosen = autotune.recall(engine, rules)
     assert chosen.facts.runtime == "torch"
@@ -174,7 +160,7 @@ def test_a_wrong_way_is_not_taken(
 
 
 @installed
-def test_a_damaged_conversion_is_thrown_away(converted: tuple[Engine, Rules]) -> None:
+def test_a_damaged_conversion_is_removed(converted: tuple[Engine, Rules]) -> None:
     """Torch serves, and the model is converted again."""
     engine, rules = converted
     record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
@@ -186,24 +172,97 @@ def test_a_damaged_conversion_is_thrown_away(converted: tuple[Engine, Rules]) ->
     assert autotune.is_due(engine, rules)
 
 
+def demo(folder: Path) -> Warm:
+    """To warm up the demo model, and to tune it."""
+    return Warm(
+        model="demo", device="auto", models="/nowhere", repo=None, allow_pickle=False, compiled=str(folder / "compiled")
+    )
+
+
 @installed
-def test_an_idle_daemon_finds_the_fastest(tmp_path: Path) -> None:
-    """A real daemon: ready in torch, then idle, then as fast as it gets; a song meanwhile is done all the same."""
+def test_a_failed_conversion_is_not_tried_at_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch serves, and after a day it is tried again."""
+    monkeypatch.setattr(converter, "PROGRAM", [sys.executable, "-c", "import sys; sys.exit('out of memory')"])
+    order, told = demo(tmp_path), list[str]()
+    engine = warm_up(order, told.append)
+    key = cache.key(engine.facts.model_sha256)
+    for _ in range(2):
+        assert tuned(engine, order, told.append) is engine
+    assert len(told) == 1
+    assert told[0].startswith("Finding the fastest way to run demo on this machine, once; it takes about ")
+    assert [path.name for path in (tmp_path / "compiled").iterdir()] == [f"{key}.tries"]
+    assert cache.has_failed(tmp_path / "compiled", key, time.time())
+    assert not cache.has_failed(tmp_path / "compiled", key, time.time() + cache.FAILED_S)
+
+
+def test_what_is_interrupted_again_and_again_is_given_up(tmp_path: Path) -> None:
+    """A process that does not live to see the end of its tries; a record ends the count."""
+    for _ in range(cache.MAX_TRIES):
+        assert not cache.has_failed(tmp_path, "one", time.time())
+        cache.count_try(tmp_path, "one")
+    assert cache.has_failed(tmp_path, "one", time.time())
+    cache.forget_tries(tmp_path, "one")
+    assert not cache.has_failed(tmp_path, "one", time.time())
+
+
+@installed
+def test_without_memory_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is told and nothing is counted: the next start may have the memory."""
+    monkeypatch.setattr(host, "room", lambda: 0)
+    order, told = demo(tmp_path), list[str]()
+    engine = warm_up(order, told.append)
+    assert tuned(engine, order, told.append) is engine
+    assert told == []
+    assert not (tmp_path / "compiled").exists()
+
+
+@installed
+def test_a_daemon_finds_the_fastest_once(tmp_path: Path) -> None:
+    """A song waits meanwhile, is told why and how long, and is done in the fastest way; the next start knows it."""
     with running(tmp_path, model={"name": "demo", "device": "auto"}) as daemon:
-        facts = daemon.read("_daemon.json")["worker"]
-        assert (facts["runtime"], facts["improving"]) == ("torch", True)
+        daemon.until(lambda: worker(daemon)["state"] == "tuning", "tuning")
         make_song(daemon.inbox / "meanwhile.wav", 1.0)
-        assert daemon.final("meanwhile.wav")["engine"]["precision"] == "float32"
-        daemon.until(lambda: not daemon.read("_daemon.json")["worker"]["improving"], "the race is over")
-        found = daemon.read("_daemon.json")["worker"]
-        make_song(daemon.inbox / "after.wav", 1.0)
-        after = daemon.final("after.wav")
-        assert after["state"] == "done"
-        assert after["engine"]["runtime"] == found["runtime"]
+        make_song(daemon.inbox / "next.wav", 1.0)
+        daemon.until(lambda: daemon.song("next.wav").get("message"), "the reason")
+        waiting = daemon.song("next.wav")
+        assert (waiting["state"], waiting["reason"]) == ("waiting", "queued")
+        assert waiting["message"] == worker(daemon)["message"]
+        assert re.search(
+            r"^Finding the fastest way to run demo on this machine, once; it takes about \d+ s$", waiting["message"]
+        )
+        songs = [daemon.final(name) for name in ("meanwhile.wav", "next.wav")]
+        found = worker(daemon)
+        assert [(song["state"], song["engine"]["runtime"]) for song in songs] == [("done", found["runtime"])] * 2
+        (key,) = [path for path in (tmp_path / "state" / "compiled").iterdir() if path.is_dir()]
+        assert (key / cache.RUNS).is_file()
         assert daemon.stop() == 0
         daemon.start().ready()
-        again = daemon.read("_daemon.json")["worker"]
-        assert (again["runtime"], again["improving"]) == (found["runtime"], False), "known at once"
+        again = worker(daemon)
+        assert (again["state"], again["runtime"]) == ("ready", found["runtime"]), "known at once"
+
+
+@installed
+def test_a_stop_ends_the_tuning(tmp_path: Path) -> None:
+    """At once, with the process that converts; a cancel is obeyed meanwhile; nothing half-made counts or stays."""
+    compiled = tmp_path / "state" / "compiled"
+    with running(tmp_path, model={"name": "demo", "device": "auto"}) as daemon:
+        daemon.until(lambda: list(compiled.glob(".*")), "a conversion that has begun")
+        (converting,) = children(worker(daemon)["pid"])
+        os.kill(converting, signal.SIGSTOP)  # it would end before the test does
+        make_song(daemon.inbox / "song.wav", 1.0)
+        daemon.until(lambda: daemon.song("song.wav").get("reason") == "queued", "waiting")
+        (daemon.inbox / "song.wav.cancel").touch()
+        assert daemon.final("song.wav")["state"] == "cancelled"
+        assert worker(daemon)["state"] == "tuning"
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() < began + 5
+        until(lambda: state_of(converting) in ("gone", "Z"))
+        assert not [path for path in compiled.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        daemon.start()
+        daemon.until(lambda: worker(daemon)["state"] == "ready", "ready")
+        assert [path.name for path in compiled.iterdir() if not path.is_dir()] == []
+        assert len(list(compiled.iterdir())) == 1, "the conversion alone"
 
 
 def test_a_lost_gpu_ends_the_worker(tmp_path: Path) -> None:

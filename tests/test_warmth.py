@@ -20,7 +20,7 @@ from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.manager import GPU_RETRY_S, Have, WorkerManager
 from demixd.supervisor.workers.process import Died, Said
 from demixd.worker import warm as warming
-from demixd.worker.messages import Ready, Warm
+from demixd.worker.messages import Ready, Tuning, Warm
 from test_engine import unequal_bag
 
 
@@ -164,15 +164,19 @@ def test_a_lost_gpu_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert worker.started == 4
 
 
-def test_a_worker_that_improves_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversion that is under way is waited for; then the worker may end."""
+def test_a_worker_that_tunes_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tuning is shown, no song is begun meanwhile, and idle time counts from its end."""
     worker = Worker(monkeypatch, keep_alive_s=10.0)
     worker.keeper.tick(0.0, busy=False)
-    worker.ready(1.0, improving=True)
+    worker.keeper.hear(Said(worker.pid, Tuning(message="about 30 s")), 1.0)
     worker.keeper.tick(60.0, busy=False)
-    assert worker.keeper.state == "ready"
+    assert (worker.keeper.status.state, worker.keeper.status.message) == ("tuning", "about 30 s")
+    assert worker.keeper.is_settled, "systemd is told that the daemon is ready"
+    assert worker.keeper.want(options("htdemucs"), 60.0) is Have.BUSY
     worker.ready(61.0)
     worker.keeper.tick(62.0, busy=False)
+    assert worker.keeper.want(options("htdemucs"), 62.0) is Have.READY
+    worker.keeper.tick(72.0, busy=False)
     assert worker.keeper.state == "asleep"
 
 

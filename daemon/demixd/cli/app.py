@@ -265,8 +265,9 @@ def list_models(config: Config) -> None:
 @click.argument("name")
 @click.pass_obj
 def fetch(config: Config, name: str) -> None:
-    """Fetch the model NAME from the Hugging Face hub."""
+    """Fetch the model NAME from the Hugging Face hub; where OpenVINO runs it, convert it too."""
     from demixd.engine.models.fetch import fetch as fetch_model  # the hub's library is slow to load
+    from demixd.engine.openvino import converter
 
     with Progress(transient=True) as bars:
         bar = bars.add_task(name, total=None)
@@ -278,6 +279,11 @@ def fetch(config: Config, name: str) -> None:
             ),
         )
     click.echo(f"{files.name}: in {files.folder}")
+    if converter.serves(config):
+        with Progress(transient=True) as bars:
+            bars.add_task("converting for OpenVINO", total=None)
+            told = converter.in_advance(config, files)
+        click.echo(f"{files.name}: {told}")
 
 
 @models.command()

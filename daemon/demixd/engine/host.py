@@ -21,6 +21,11 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
+def has_nvidia() -> bool:
+    """Whether the driver of an NVIDIA GPU shows one; torch may be unable to use it."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16."""
     return bool(flags(_read(CPUINFO)) & BFLOAT16)

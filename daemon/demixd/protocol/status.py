@@ -93,10 +93,10 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker: `starting`, `fetching`, `ready`, `asleep` (ended since it was idle), `missing-model` or `dead`.
+    """The worker: `starting`, `fetching`, `tuning`, `ready`, `asleep` (ended since it was idle), `missing-model` or `dead`.
 
-    `batch`: segments at once. `improving`: a faster way to run the model is being made meanwhile. `memory_bytes` is what
-    it has resident, `gpu_peak_bytes` the most that it has had of the GPU's memory; null: no GPU.
+    `tuning`: the fastest way to run the model is being looked for, once on a machine. `batch`: segments at once.
+    `memory_bytes` is what it has resident, `gpu_peak_bytes` the most that it has had of the GPU's memory; null: no GPU.
     """
 
     state: str
@@ -110,7 +110,6 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None
     runtime: str | None = None
     batch: int | None = None
-    improving: bool = False
     gpu_peak_bytes: int | None = None
 
 

@@ -75,15 +75,15 @@ class Demixd:
 
     @contextlib.contextmanager
     def running(self, which: str) -> Iterator[None]:
-        """From a start, named `which`, until READY; then, as `conversion`, until no faster model is in the making."""
+        """From a start, named `which`, until the model is warm; then, as `conversion`, until its fastest way to run is known."""
         began = time.monotonic()
         with child(["demixd", "--config", str(self._settings), "run"], self._log) as self._process:
-            self._until(lambda told: told["state"] == "ready" and told["worker"]["state"] == "ready")
-            ready = time.monotonic()
-            self.start_s[which] = round(ready - began, 3)
-            if self._heartbeat()["worker"].get("improving"):
-                self._until(lambda told: not told["worker"].get("improving"))
-                self.start_s.setdefault("conversion", round(time.monotonic() - ready, 3))
+            self._until(lambda told: told["state"] == "ready" and told["worker"]["state"] in ("ready", "tuning"))
+            warm = time.monotonic()
+            self.start_s[which] = round(warm - began, 3)
+            if self._heartbeat()["worker"]["state"] == "tuning":
+                self._until(lambda told: told["worker"]["state"] == "ready")
+                self.start_s.setdefault("conversion", round(time.monotonic() - warm, 3))
             yield
 
     def _until(self, condition: Callable[[dict[str, Any]], bool]) -> None:

@@ -2,13 +2,14 @@
 
     conversion --> each precision, RUNS times on the test segments --> the fastest accurate one --> engine
                                         |
-                                        +--> the record in `cache`, which decides at every later start (`recall`)
+                                        +--> KEY/runs.json, which decides at every later start (`recall`)
 
 OpenVINO takes torch's place only where it is clearly faster, so autotuning never makes anything slower. Where the
 configuration names a precision or Intel's graphics, OpenVINO serves although torch in another precision is faster.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import msgspec
 
 from demixd.engine import host
 from demixd.engine.engine import Engine
-from demixd.engine.networks import Check, Eager, Network
-from demixd.engine.openvino import cache, runtime
+from demixd.engine.families.demucs_core import can_split
+from demixd.engine.networks import Eager, Network
+from demixd.engine.openvino import cache, converter, runtime
 from demixd.engine.openvino.cache import Run
+from demixd.engine.openvino.converter import GRAPHICS
 from demixd.engine.openvino.runtime import Compiled
 
 log = logging.getLogger(__name__)
@@ -29,8 +32,9 @@ RUNS = 3
 FASTER = 0.95
 """OpenVINO has to need less than this share of torch's time: measured times vary."""
 
-GRAPHICS = "openvino:GPU"
-"""`[model] device` for Intel's graphics."""
+CONVERTING = (8.0, 7.0)
+MEASURING = (2.0, 8.0)
+"""How long each takes: seconds, and so many times the first run of the model in torch. For people, and measured roughly."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,23 +58,29 @@ def precisions(wanted: str, target: str, *, bfloat16: bool) -> tuple[str, ...]:
 def rules(engine: Engine, device: str, precision: str, compiled: str | None) -> Rules | None:
     """How to autotune `engine`, for the configuration's `device` and `precision`.
 
-    None where only torch can serve: on a CUDA GPU, without OpenVINO or a folder `compiled`, and for `device = "cpu"`.
+    None where only torch can serve: on a CUDA GPU, without OpenVINO or a folder `compiled`, for `device = "cpu"`, and for
+    models that have no core.
     """
-    if compiled is None or device not in ("auto", GRAPHICS) or engine.accelerated or not runtime.is_installed():
+    if compiled is None or device not in ("auto", GRAPHICS) or engine.accelerated or not converter.is_installed():
+        return None
+    if not all(can_split(member) for member in engine.members):
         return None
     made = Rules(root=Path(compiled), precision=precision, target="GPU" if device == GRAPHICS else "CPU")
     return made if made.candidates and (made.target == "CPU" or runtime.has_device(made.target)) else None
 
 
 def is_due(engine: Engine, rules: Rules) -> bool:
-    """Whether there is no record for this machine yet, or the fastest network's conversion is gone."""
+    """Whether there is no record for this machine yet, and to make one has not failed within a day."""
     key = cache.key(engine.facts.model_sha256)
-    if cache.reason_not(rules.root, key) is not None:
-        return False
-    runs = _record(engine, rules)
-    if runs is None:
-        return True
-    return _fastest(runs, rules) is not None and cache.find(rules.root, key) is None
+    return _record(engine, rules) is None and not cache.has_failed(rules.root, key, time.time())
+
+
+def seconds(engine: Engine, rules: Rules) -> float:
+    """About how long it takes from here to the record: with CONVERTING, unless the conversion is there."""
+    parts = [MEASURING]
+    if cache.find(rules.root, cache.key(engine.facts.model_sha256)) is None:
+        parts.append(CONVERTING)
+    return sum(fixed + factor * engine.first_run_s for fixed, factor in parts)
 
 
 def recall(engine: Engine, rules: Rules) -> Engine:
@@ -78,27 +88,30 @@ def recall(engine: Engine, rules: Rules) -> Engine:
     folder = cache.find(rules.root, cache.key(engine.facts.model_sha256))
     runs = _record(engine, rules)
     best = _fastest(runs, rules) if runs is not None else None
-    networks = None if folder is None or best is None else _networks(engine, folder, rules, best.precision)
-    if networks is None:
+    if folder is None or best is None:
         return engine
-    faults = [each.fault for each in engine.measure(networks) if each.fault]
+    try:
+        networks = build(engine.eager, folder, precision=best.precision, target=rules.target)
+        faults = [each.fault for each in engine.measure(networks) if each.fault]
+    except (ValueError, RuntimeError, ImportError) as error:
+        log.warning("the converted model is removed: %s", error)
+        cache.discard(folder)
+        return engine
     return engine.with_fallback(f"{faults[0]}; it is not used") if faults else _with(engine, networks, rules)
 
 
-def tune(engine: Engine, rules: Rules, check: Check) -> Engine:
-    """Measure every candidate, write the record, and take the fastest. What `check` raises ends it without a record."""
-    key = cache.key(engine.facts.model_sha256)
-    folder = cache.find(rules.root, key)
-    if folder is None:
-        return engine
-    runs = [_run(engine, engine.networks, check)]
+def tune(engine: Engine, rules: Rules) -> Engine:
+    """Measure torch and every candidate, write the record, and take the fastest.
+
+    The conversion has to be there. Raises `ValueError` and `RuntimeError` where OpenVINO cannot use it.
+    """
+    folder = rules.root / cache.key(engine.facts.model_sha256)
+    runs = [_run(engine, engine.networks)]
     found: dict[str, list[Network]] = {}
     for precision in rules.candidates:
-        networks = _networks(engine, folder, rules, precision)
-        if networks is not None:
-            runs.append(_run(engine, networks, check))
-            found[precision] = networks
-    cache.write_runs(rules.root, key, tuple(runs), processor=_machine(engine, rules), threads=host.threads())
+        found[precision] = build(engine.eager, folder, precision=precision, target=rules.target)
+        runs.append(_run(engine, found[precision]))
+    cache.write_runs(folder, tuple(runs), processor=_machine(engine, rules), threads=host.threads())
     for run in runs:
         log.info(
             "%s in %s: %.3f s for a segment of each member, %s",
@@ -127,18 +140,8 @@ def build(eager: Sequence[Eager], folder: Path, *, precision: str, target: str =
     return [made[members.index(member)] for member in members]
 
 
-def _networks(engine: Engine, folder: Path, rules: Rules, precision: str) -> list[Network] | None:
-    """The networks of one precision; None where the conversion cannot be used, which is then removed."""
-    try:
-        return build(engine.eager, folder, precision=precision, target=rules.target)
-    except (ValueError, RuntimeError, ImportError) as error:
-        log.warning("the converted model is removed: %s", error)
-        cache.discard(folder)
-        return None
-
-
-def _run(engine: Engine, networks: list[Network], check: Check) -> Run:
-    measured = engine.measure(networks, runs=RUNS, check=check)
+def _run(engine: Engine, networks: list[Network]) -> Run:
+    measured = engine.measure(networks, runs=RUNS)
     error = max(each.error for each in measured)
     return Run(
         runtime=networks[0].runtime,
@@ -151,12 +154,8 @@ def _run(engine: Engine, networks: list[Network], check: Check) -> Run:
 
 def _record(engine: Engine, rules: Rules) -> tuple[Run, ...] | None:
     """The runs on record, if they have every candidate of today; else None."""
-    runs = cache.read_runs(
-        rules.root,
-        cache.key(engine.facts.model_sha256),
-        processor=_machine(engine, rules),
-        threads=host.threads(),
-    )
+    folder = rules.root / cache.key(engine.facts.model_sha256)
+    runs = cache.read_runs(folder, processor=_machine(engine, rules), threads=host.threads())
     measured = {run.precision for run in runs or () if run.runtime == "openvino"}
     return runs if runs and set(rules.candidates) <= measured else None
 

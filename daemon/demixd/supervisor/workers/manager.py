@@ -1,6 +1,6 @@
 """Keeps a worker alive and warm, and knows when it has stalled. It is told the time (monotonic, seconds).
 
-starting --> ready <--> (a song)        starting --> fetching, missing-model
+starting --> ready <--> (a song)        starting --> fetching, tuning, missing-model
    ^           |  keep_alive_s without a song: the process ends, and the GPU is free to the last byte
    |           v
    +-------- asleep                      dead: it is started again, at once if it was warm
@@ -20,7 +20,7 @@ from demixd.protocol.options import Options
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
 from demixd.supervisor.workers.process import Died, Said, WorkerProcess
-from demixd.worker.messages import Fetching, Finished, Progressed, Ready, Unready, Warm
+from demixd.worker.messages import Fetching, Finished, Progressed, Ready, Tuning, Unready, Warm
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class WorkerManager:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the worker is warm, or what keeps it from that is known (a long fetch included)."""
+        """Whether the worker is warm, or what keeps it from that is known (a long fetch or tuning included)."""
         return self.state != "starting"
 
     @property
@@ -133,7 +133,6 @@ class WorkerManager:
             fallback=engine.fallback if engine else None,
             runtime=engine.runtime if engine else None,
             batch=self.ready.batch if self.ready else None,
-            improving=self.ready.improving if self.ready else False,
             memory_bytes=self.process.resident_bytes() if self.process else None,
             gpu_peak_bytes=self.ready.gpu_peak_bytes if self.ready else None,
         )
@@ -170,7 +169,7 @@ class WorkerManager:
 
     def tick(self, now: float, *, busy: bool) -> None:
         """Start what is not there, ask again for what was missing, end what nobody needs. `busy`: there are songs to do."""
-        if self.state in ("starting", "fetching") and self.process and now > self._heard + WARM_STALL_S:
+        if self.state in ("starting", "fetching", "tuning") and self.process and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
         if busy:
             self._heard_of_songs = now
@@ -198,8 +197,6 @@ class WorkerManager:
 
     def _rest(self, now: float) -> None:
         """Nothing to do: an idle worker may have to end, or to make room for one that has the GPU again."""
-        if self.ready is not None and self.ready.improving:
-            return  # it is not idle, and would have to begin anew each time
         idle_s = now - max(self._heard_of_songs, self._warm_since)
         if 0 <= self._config.model.keep_alive_s <= idle_s:
             self._drop(f"Asleep after {idle_s:.0f} s without a song; the next one wakes it")
@@ -237,6 +234,8 @@ class WorkerManager:
         match said.message:
             case Fetching(message=message) if self.state in ("starting", "fetching"):
                 self.state, self.message = "fetching", message
+            case Tuning(message=message) if self.state in ("starting", "fetching", "tuning"):
+                self.state, self.message = "tuning", message
             case Ready() as ready:
                 self._on_ready(ready, now)
                 log.info("worker %d: %s (%.1f s)", said.pid, self.message, ready.seconds)
@@ -252,9 +251,8 @@ class WorkerManager:
         return True
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        """Warm; or warm already, and better than before."""
-        if self.state != "ready":
-            self._warm_since = now
+        """The model is warm."""
+        self._warm_since = now
         if ready.engine.device.startswith("cuda"):
             self._had_gpu, self._gpu_tries = True, 0
         self.state, self.ready, self._warm, self._deaths, self._segments = "ready", ready, self._demand, 0, []
