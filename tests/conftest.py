@@ -68,16 +68,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = {"soak": config.getoption("--soak") is not None, "seeded": config.getoption("--seeded")}
     for item in items:
         for word, reason in APART.items():
-            if word in item.keywords and not wanted[word]:
+            if item.get_closest_marker(word) and not wanted[word]:
                 item.add_marker(pytest.mark.skip(reason=reason))
     if any(wanted.values()):
-        chosen = [item for item in items if any(wanted[word] and word in item.keywords for word in APART)]
+        chosen = [item for item in items if any(wanted[word] and item.get_closest_marker(word) for word in APART)]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
     if not config.getoption("--full"):
         skip = pytest.mark.skip(reason="a long sweep: tests/run --full runs it")
         for item in items:
-            if "slow" in item.keywords:
+            if item.get_closest_marker("slow"):
                 item.add_marker(skip)
 
 

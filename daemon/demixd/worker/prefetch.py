@@ -26,7 +26,7 @@ LOOK_S = 0.1
 
 
 class Prefetched(msgspec.Struct, frozen=True, kw_only=True):
-    """A song that was decoded into its work folder, in `seconds`."""
+    """The song is a PCM file in its `tmp`; decoding took `seconds`."""
 
     track: Track
     seconds: float
@@ -61,7 +61,7 @@ class Prefetcher:
     def take(self, job_id: str, check: Callable[[], None], progress: Callable[[float], None]) -> Prefetched | None:
         """The song if it was decoded ahead, else None. Waits while it is being decoded, also if it was forgotten.
 
-        Afterwards this thread does not write into the song's folder any more. `progress` gets fractions of the song;
+        Afterwards this thread does not write to the song's PCM file any more. `progress` gets fractions of the song;
         what `check` raises ends the wait.
         """
         with self._changed:
@@ -96,17 +96,17 @@ class Prefetcher:
             tmp = pin(order.tmp)
         except OSError as error:
             return described(disk_error(error, "opening the work folder"))
-        spool, snapshot = tmp.path / SONG, Path(order.snapshot)
+        pcm, snapshot = tmp.path / SONG, Path(order.snapshot)
         try:
             track = decode(
                 tmp.path / snapshot.name if snapshot.parent == Path(order.tmp) else snapshot,
-                spool,
+                pcm,
                 max_duration_s=order.max_duration_s,
                 check=self._check,
                 progress=self._note,
             )
         except Exception as error:  # noqa: BLE001 - the boundary: the song's own turn reports it
-            spool.unlink(missing_ok=True)
+            pcm.unlink(missing_ok=True)
             return None if isinstance(error, StopProcessingError) else described(error)
         return Prefetched(track=track, seconds=round(time.monotonic() - began, 3))
 

@@ -1,31 +1,25 @@
-"""The jobs in flight, and what is done ahead for the one that comes next.
+"""The runs in progress, and what is done ahead for the song that comes next.
 
-    waiting          in flight
-    ahead  -->  being separated  -->  finishing      at most one song in each
-      |                |                 |
-      snapshot,        the model         mix, encode, publish, end
-      decode
+    waiting             in flight
+    prefetch  -->  being separated  -->  finishing      at most one song in each
+       |                  |                 |
+       snapshot,          the model         mix, encode, publish, end
+       decode
 
-Songs are separated one at a time and published in that order. `run` is one job's way; this hands on what happens to
-whom it concerns, and knows who else was in the worker when it died.
+Songs are separated one at a time and published in that order. A `Run` is one job's way; the runner hands on to it what
+happens, and knows which other songs were in the worker when it died.
 """
 
 import logging
-import time
-from collections.abc import Callable
 
 import msgspec
 
 from demixd.config import Config
 from demixd.protocol.job import Job, Reason, State
-from demixd.spool.tree import Spool
-from demixd.supervisor.folders import Folders
-from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.prefetch import Prefetch, has_room
 from demixd.supervisor.runs.run import Run
-from demixd.supervisor.workers.manager import WorkerManager
 from demixd.worker.messages import FromWorker, Prepared
 
 log = logging.getLogger(__name__)
@@ -35,57 +29,35 @@ AT_ONCE = 2
 
 
 class Runner:
-    """`post` takes what happens on other threads to the main loop."""
+    """Starts runs, and hands on to them what happens."""
 
-    def __init__(
-        self,
-        config: Config,
-        spool: Spool,
-        jobs: JobTable,
-        folders: Folders,
-        workers: WorkerManager,
-        post: Callable[[SnapshotTaken | ResultChecked], None],
-    ) -> None:
-        self._jobs = jobs
-        self._workers = workers
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._runs: list[Run] = []
         self._prefetch: Prefetch | None = None
-        self._context = Context(
-            config=config,
-            spool=spool,
-            jobs=jobs,
-            folders=folders,
-            workers=workers,
-            post=post,
-            in_flight=lambda: self.in_flight,
-        )
+        self._jobs, self._workers = context.jobs, context.workers
 
     def reconfigure(self, config: Config) -> None:
-        """Of another configuration from now on; those in flight end by the one that they began with."""
+        """From now on another configuration holds; the runs in progress end by the one that they began with."""
         self._context = msgspec.structs.replace(self._context, config=config)
 
     # ---- who there is
 
     @property
-    def in_flight(self) -> list[Job]:
-        """The jobs in flight, the one that is furthest along first."""
-        return [run.job for run in self._runs]
-
-    @property
     def at_work(self) -> set[str]:
-        """The ids of the jobs that have a work area."""
+        """The ids of the jobs that have a work folder."""
         prefetch = {self._prefetch.job.job_id} if self._prefetch is not None else set()
-        return prefetch | {job.job_id for job in self.in_flight}
+        return prefetch | {run.job.job_id for run in self._runs}
 
     def runs(self, name: str) -> bool:
-        return any(job.name == name for job in self.in_flight)
+        return any(run.job.name == name for run in self._runs)
 
     def pauses(self, job: Job, now: float) -> bool:
         """Whether the job has hit an obstacle not long ago, and is left alone."""
         return now < self._context.retry_at.get(job.job_id, now)
 
     def end_pauses(self) -> None:
-        """What was in the way is not any more."""
+        """Let every paused job be tried: what was in their way is gone."""
         self._context.retry_at.clear()
 
     @property
@@ -95,13 +67,13 @@ class Runner:
 
     @property
     def has_room_beside(self) -> bool:
-        """Whether another job may start beside those in flight: the model is free, and nobody has to run alone."""
+        """Whether another job may start beside those in flight: the model is free, and no job has to run alone."""
         return len(self._runs) < AT_ONCE and all(run.is_finishing and not run.job.runs_alone for run in self._runs)
 
     # ---- what comes next
 
     def start(self, job: Job) -> None:
-        """It is the job's turn."""
+        """Start the run of a job whose turn it is."""
         prefetch, self._prefetch = self._prefetch, None
         if prefetch is not None and not prefetch.is_for(job):
             prefetch.drop()
@@ -112,7 +84,7 @@ class Runner:
         self._clear()
 
     def prepare(self, job: Job | None) -> None:
-        """Do ahead what can be done for the job that comes next, once the model is at work; for another nothing any more."""
+        """Prefetch the job that comes next, once the model is at work; drop what was prefetched for another."""
         if self._prefetch is not None and (job is None or not self._prefetch.is_for(job)):
             self._prefetch.drop()
             self._prefetch = None
@@ -139,7 +111,7 @@ class Runner:
         self._clear()
 
     def on_message(self, message: FromWorker) -> None:
-        """What the worker says of a song."""
+        """Hand on what the worker says of a song."""
         job_id = getattr(message, "job_id", None)
         if isinstance(message, Prepared):
             if self._prefetch is not None and self._prefetch.job.job_id == job_id:
@@ -148,11 +120,11 @@ class Runner:
         doubts = [run.on_message(message) for run in self._runs if run.job.job_id == job_id]
         self._clear()
         for why in filter(None, doubts):
-            self._workers.kill(time.monotonic(), why)
+            self._workers.kill(self._context.clock.now(), why)
             self.on_death(why)
 
     def look_for_cancels(self, now: float) -> bool:
-        """Obey the cancel files of the jobs in flight; whether there was one."""
+        """Stop the runs whose cancel files are there; whether there was one."""
         seen = [run for run in self._runs if run.sees_cancel()]
         for run in seen:
             run.cancel(now)
@@ -160,7 +132,7 @@ class Runner:
         return bool(seen)
 
     def cancel(self, name: str, now: float) -> None:
-        """Stop the job of a name, where it is in flight."""
+        """Stop the run of a name, if there is one."""
         for run in self._runs:
             if run.job.name == name:
                 run.cancel(now)
@@ -172,7 +144,7 @@ class Runner:
         self._clear()
 
     def tick(self, now: float) -> None:
-        """What only time brings: a worker that does not stop, or has stalled."""
+        """Kill a worker that has not stopped in time after a cancel, or has stalled."""
         there = self._in_worker()
         grace_s = self._context.config.limits.cancel_grace_s
         if any(run.cancelled_at is not None and now > run.cancelled_at + grace_s for run in there):
@@ -187,8 +159,8 @@ class Runner:
             self.on_death("it stalled")
 
     def on_death(self, how: str) -> None:
-        """The worker died. It costs the one song that was in it an attempt; where there were two, neither, but both are
-        tried again alone: then it shows whose fault it was."""
+        """The worker died. Its one song is charged an attempt; where it had two, neither is, and both run alone next: then it
+        shows whose fault it was."""
         there = self._in_worker()
         prefetch = self._prefetch if self._prefetch is not None and self._prefetch.is_decoding else None
         for run in there:
@@ -201,14 +173,14 @@ class Runner:
         self._clear()
 
     def give_back(self) -> None:
-        """The daemon stops: what is in flight waits again."""
+        """The daemon stops: the jobs in flight wait again."""
         self.prepare(None)
         for run in self._runs:
             run.give_back()
         self._clear()
 
     def abandon(self) -> None:
-        """The daemon breaks off: threads end, and nothing is written down."""
+        """The daemon breaks off: end the threads, and write nothing down."""
         disks = [run.disk for run in self._runs]
         for disk in disks + ([self._prefetch.disk] if self._prefetch else []):
             disk.abandon()
@@ -218,7 +190,7 @@ class Runner:
         return [run for run in self._runs if run.is_at_worker]
 
     def _clear(self) -> None:
-        """Let go of those that are over; who waited for them goes on."""
+        """Let go of the runs that are over, and tell the others."""
         while any(run.is_over for run in self._runs):
             self._runs[:] = [run for run in self._runs if not run.is_over]
             for run in self._runs:

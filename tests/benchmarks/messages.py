@@ -1,0 +1,24 @@
+"""The messages to and from `separator`. No torch, since the other end loads none."""
+
+import msgspec
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    folder: str
+    device: str
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    device: str
+    gpu: str | None
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    song: str
+    folder: str
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    separate_s: float
+    gpu_peak_bytes: int | None

@@ -1,0 +1,99 @@
+"""What the log says, and with which fields; tests/system/test_service.py sees them arrive in a real journal."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemons import ROOT, Daemon, make_song, running
+from demixd import config
+from demixd.errors import Code
+from demixd.protocol.identity import Identity
+from demixd.protocol.job import EngineFacts, Error, Job, Reason, State, Step
+from demixd.supervisor import journal
+
+ENGINE = EngineFacts(model="demo", model_sha256="0", device="cuda:0", device_name="x", precision="float16")
+
+
+def a_job(state: State, **more: object) -> Job:
+    identity = Identity(device=1, inode=2, size=3, mtime_ns=4, ctime_ns=5)
+    fields: dict[str, Any] = {"reason": None, **more}
+    options = config.Config().options
+    return Job(
+        job_id="a1", raw_name=b"sub/song.wav", identity=identity, options=options, max_attempts=3, state=state, **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "fields"),
+    [
+        (a_job(State.WAITING, reason=Reason.QUEUED), {"STATE": "waiting"}),
+        (
+            a_job(State.RUNNING, step=Step.SNAPSHOT),
+            {"STATE": "running", "STEP": "snapshot", "DEVICE": "cpu", "MESSAGE_ID": journal.Kind.STARTED},
+        ),
+        (
+            a_job(State.DONE, engine=ENGINE),
+            {"STATE": "done", "DEVICE": "cuda:0", "MESSAGE_ID": journal.Kind.DONE},
+        ),
+        (
+            a_job(State.FAILED, error=Error(code=Code.BAD_AUDIO, message="no audio")),
+            {"STATE": "failed", "CODE": "bad-audio", "DEVICE": "cpu", "MESSAGE_ID": journal.Kind.FAILED},
+        ),
+        (
+            a_job(State.CANCELLED),
+            {"STATE": "cancelled", "DEVICE": "cpu", "MESSAGE_ID": journal.Kind.CANCELLED},
+        ),
+    ],
+    ids=lambda each: each.state if isinstance(each, Job) else "",
+)
+def test_the_fields_of_a_job(job: Job, fields: dict[str, str]) -> None:
+    """What is known, and nothing else; the device of a job that was separated is its own."""
+    expected = {"JOB_ID": job.job_id, "SONG": job.shown, **fields}
+    assert journal.about(job, device="cpu") == expected
+    assert "MESSAGE_ID" not in journal.about(job, device="cpu", is_new=False)
+
+
+def test_fields_collide_with_none_of_logging(caplog: pytest.LogCaptureFixture) -> None:
+    """`extra` refuses names that a record has itself."""
+    job = a_job(State.FAILED, step=None, error=Error(code=Code.BAD_AUDIO, message="no audio"))
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("demixd.test").info("said", extra=journal.about(job, device="cpu"))
+    assert caplog.records[-1].__dict__["CODE"] == "bad-audio"
+
+
+def test_one_line_for_each_change_of_state(tmp_path: Path) -> None:
+    """Without a journal: plain lines on standard error. Steps are for who looks closely."""
+    for level in ("info", "debug"):
+        folder = tmp_path / level
+        folder.mkdir()
+        with running(folder, fake=True, log={"level": level}) as daemon:
+            make_song(daemon.inbox / "song.wav", 0.3)
+            assert daemon.final("song.wav")["state"] == "done"
+            daemon.quiet()
+        lines = [line for line in daemon.log.read_text().splitlines() if line.startswith("song.wav: ")]
+        running_lines = [line for line in lines if "running" in line]
+        assert lines[-1] == "song.wav: done" and lines.count("song.wav: done") == 1
+        assert lines.count("song.wav: waiting (queued)") == 1
+        assert running_lines[0] == "song.wav: running (snapshot)"
+        assert (len(running_lines) > 1) is (level == "debug")
+
+
+def test_a_stream_that_is_not_the_journal(tmp_path: Path) -> None:
+    """$JOURNAL_STREAM is inherited by what redirects its standard error; then that is where the log goes."""
+    daemon = Daemon(tmp_path, fake=True)
+    try:
+        daemon.start(JOURNAL_STREAM="8:1234").ready()
+        daemon.until(lambda: "watching " in daemon.log.read_text(), "the log is where stderr goes")
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_the_readme_has_every_kind() -> None:
+    """Administrators search for these numbers; they are the code's."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `([0-9a-f]{32})` \|", readme, re.MULTILINE)
+    assert table == [kind.value for kind in journal.Kind]

@@ -1,0 +1,170 @@
+"""SIGHUP: the configuration is read again, and gone by, without losing the warm model or a song."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from daemons import ROOT, Daemon, heard, make_song, running
+from demixd import config
+from demixd.errors import Code
+from demixd.protocol.job import Error
+from demixd.protocol.options import Defaults
+from demixd.supervisor.workers.manager import Have
+from demixd.supervisor.workers.process import Said
+from demixd.worker.messages import Unready, Warm
+from scripted_worker import Worker, options
+
+
+def rewrite(daemon: Daemon, change: Callable[[str], str]) -> None:
+    """Another configuration, and the signal."""
+    daemon.config.write_text(change(daemon.config.read_text()))
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+
+
+def says(daemon: Daemon, sentence: str) -> None:
+    daemon.until(lambda: sentence in daemon.log.read_text(), f"the log says: {sentence}")
+
+
+def worker(daemon: Daemon) -> dict[str, Any]:
+    told: dict[str, Any] = daemon.read("_daemon.json")["worker"]
+    return told
+
+
+def test_a_good_configuration(tmp_path: Path) -> None:
+    """From the next drop on; what runs or waits keeps its options, and the worker stays. systemd is told of it."""
+    daemon = Daemon(tmp_path, fake=True)
+    try:
+        with heard(tmp_path) as (address, lines):
+            daemon.start(NOTIFY_SOCKET=address).ready()
+            pid = worker(daemon)["pid"]
+            daemon.hold.touch()
+            make_song(daemon.inbox / "runs.wav", 0.3)
+            daemon.until(lambda: daemon.song("runs.wav").get("step") == "separate", "it runs")
+            make_song(daemon.inbox / "waits.wav", 0.3)
+            daemon.until(lambda: daemon.song("waits.wav").get("reason") == "queued", "it waits")
+            rewrite(daemon, lambda text: text + '[defaults]\nformat = "flac"\n[log]\nlevel = "debug"\n')
+            says(daemon, "the configuration was read again")
+            make_song(daemon.inbox / "new.wav", 0.3)
+            daemon.until(lambda: daemon.song("new.wav").get("reason") == "queued", "it waits too")
+            daemon.hold.unlink()
+            formats = {name: daemon.final(f"{name}.wav")["options"]["format"] for name in ("runs", "waits", "new")}
+            assert formats == {"runs": "source", "waits": "source", "new": "flac"}
+            assert worker(daemon)["pid"] == pid
+            assert daemon.stop() == 0
+        told = [line for line in lines if line in ("READY=1", "RELOADING=1", "STOPPING=1")]
+        assert told == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+        assert any(line.startswith("MONOTONIC_USEC=") for line in lines)
+    finally:
+        daemon.end()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text + "[defaults]\nfromat = 1\n", "fromat"),
+        (lambda _: "not toml", "not TOML"),
+        (lambda text: text.replace('spool = "', 'spool = "/elsewhere'), "[paths] has changed"),
+    ],
+    ids=["unknown key", "not toml", "another spool"],
+)
+def test_a_bad_configuration(tmp_path: Path, change: Callable[[str], str], reason: str) -> None:
+    """It is refused, the log says why, and the old one goes on."""
+    with running(tmp_path, fake=True) as daemon:
+        rewrite(daemon, change)
+        says(daemon, reason)
+        says(daemon, "the old one stays")
+        make_song(daemon.inbox / "song.wav", 0.3)
+        assert daemon.final("song.wav")["state"] == "done"
+
+
+def test_another_model(tmp_path: Path) -> None:
+    """The song that runs is ended with the model it began with; then another worker warms up the new one."""
+    with running(tmp_path, fake=True, model={"name": "mine"}) as daemon:
+        pid = worker(daemon)["pid"]
+        daemon.hold.touch()
+        make_song(daemon.inbox / "runs.wav", 0.3)
+        daemon.until(lambda: daemon.song("runs.wav").get("step") == "separate", "it runs")
+        rewrite(daemon, lambda text: text.replace('device = "cpu"', 'device = "auto"'))
+        says(daemon, "the configuration was read again")
+        assert worker(daemon)["pid"] == pid
+        daemon.hold.unlink()
+        assert daemon.final("runs.wav")["attempt"] == 1
+        daemon.until(lambda: worker(daemon)["pid"] not in (None, pid) and worker(daemon)["state"] == "ready", "anew")
+
+
+def test_a_closed_terminal_ends_it(tmp_path: Path) -> None:
+    """There SIGHUP is no wish for another configuration: the daemon ends with the terminal, as programs do."""
+    ours, theirs = pty.openpty()
+    daemon = Daemon(tmp_path, fake=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+    program = [sys.executable, "-m", "demixd", "--config", str(daemon.config), "run"]
+    with daemon.log.open("wb") as log:
+        daemon.process = subprocess.Popen(program, stdin=theirs, stdout=log, stderr=log, env=environment)
+    try:
+        daemon.ready()
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.process.wait(timeout=60) == 0
+    finally:
+        daemon.end()
+        os.close(ours)
+        os.close(theirs)
+
+
+# ---- the manager, told the time
+
+
+def test_what_was_missing_is_asked_for_at_once() -> None:
+    """A reload after `demixd models fetch` does not wait for the next try."""
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
+    worker.manager.hear(Said(worker.pid, Unready(error=Error(code=Code.MODEL_MISSING, message="not here"))), 1.0)
+    asked = len(worker.sent)
+    worker.manager.tick(2.0, busy=False)
+    assert len(worker.sent) == asked
+    worker.manager.reconfigure(config.Config(), 3.0)
+    worker.manager.tick(3.0, busy=False)
+    assert len(worker.sent) == asked + 1
+    assert worker.started == 1, "the same worker, for the same configuration"
+
+
+def test_no_song_begins_with_an_outdated_model() -> None:
+    """From the reload on the warm model serves nobody, until a worker of the new configuration is there."""
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
+    worker.ready(1.0)
+    assert worker.manager.serves(options("htdemucs"))
+    worker.manager.reconfigure(config.Config(model=config.Model(precision="float32")), 2.0)
+    assert worker.manager.is_outdated and not worker.manager.serves(options("htdemucs"))
+    worker.manager.renew(3.0)
+    assert worker.manager.want(options("htdemucs"), 3.0) is Have.BUSY
+    worker.manager.tick(3.0, busy=True)
+    order = worker.sent[-1]
+    assert isinstance(order, Warm) and order.precision == "float32"
+    assert worker.started == 2
+    worker.ready(4.0)
+    assert worker.manager.serves(options("htdemucs"))
+
+
+def test_what_has_nothing_to_do_with_the_model_keeps_it() -> None:
+    """Other keys, `keep_alive_s` among them, need no other worker."""
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
+    worker.ready(1.0)
+    before = config.Config()
+    changed = msgspec.structs.replace(
+        before, model=config.Model(keep_alive_s=5.0), defaults=Defaults(format="mp3"), limits=config.Limits()
+    )
+    worker.manager.reconfigure(changed, 2.0)
+    assert not worker.manager.is_outdated
+    worker.manager.tick(3.0, busy=False)
+    worker.manager.tick(20.0, busy=False)
+    assert worker.manager.state == "asleep"

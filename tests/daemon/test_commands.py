@@ -1,0 +1,835 @@
+"""The commands that work by files alone: real ones, in processes of their own, on a real daemon with a fake worker."""
+
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner
+from rich.cells import cell_len
+from rich.console import Console
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
+from demixd import config as configuration
+from demixd.cli import text
+from demixd.cli.app import commands
+from demixd.cli.follow import Follower
+from demixd.cli.status import view
+from demixd.cli.status.liveness import Health, Liveness
+from demixd.cli.status.overview import overview
+from demixd.cli.status.reader import StatusReader
+from demixd.errors import ConfigError
+from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.spool.tree import Spool
+from demixd.terminal import safe
+
+EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
+"""Colour, blinking, a window's title, a C1 sequence that clears the screen, and a turned direction of writing."""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for the tests that leave it as it was."""
+    with running(tmp_path_factory.mktemp("commands"), fake=True, profiles={}) as one:
+        yield one
+
+
+@pytest.fixture
+def held(daemon: Daemon) -> Iterator[Daemon]:
+    """That daemon, whose songs stay in step `separate` until `hold` goes."""
+    daemon.hold.touch()
+    yield daemon
+    daemon.hold.unlink(missing_ok=True)
+    daemon.command("cancel", "--all", "--wait")
+
+
+def program(daemon: Daemon, *words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "demixd", "--config", str(daemon.config), *map(str, words)]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "TERM": "xterm-256color"}
+
+
+class Piped:
+    """A command whose output is no terminal."""
+
+    def __init__(self, daemon: Daemon, *words: str | Path) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="demixd-piped-"))
+        self.out, self.err = self._folder / "out", self._folder / "err"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(program(daemon, *words), env=ENVIRONMENT, stdout=out, stderr=err)
+
+    def __enter__(self) -> "Piped":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self._folder)
+
+    def says(self, what: str) -> None:
+        until(lambda: what in self.out.read_text() + self.err.read_text(), what)
+
+    def ends(self) -> int:
+        return self.process.wait(timeout=PATIENCE_S)
+
+
+class Terminal:
+    """A command on a pseudo-terminal; `seen` is all that it has written."""
+
+    def __init__(self, daemon: Daemon, *words: str | Path, columns: int = 80, lines: int = 24) -> None:
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (lines, columns))
+        self._ours = ours
+        self.seen = b""
+        self.process = subprocess.Popen(
+            program(daemon, *words), env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._ours, 65536)
+            except OSError:  # EIO: nobody has the other end any more
+                return
+            self.seen += data
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        os.close(self._ours)
+
+    def says(self, *what: str) -> None:
+        until(lambda: all(each.encode() in self.seen for each in what), f"{what} in {self.seen[-2000:]!r}")
+
+    def ends(self) -> int:
+        status = self.process.wait(timeout=PATIENCE_S)
+        self._reader.join()
+        return status
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    limit = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < limit, f"not in {PATIENCE_S} s: {what}"
+        time.sleep(0.02)
+
+
+def tree(*roots: Path) -> list[Path]:
+    return sorted(path for root in roots for path in root.rglob("*"))
+
+
+# ---- --config
+
+
+def lines_of(command: click.Command, *words: str) -> Iterator[list[str]]:
+    """A command line for every command below `command`, with what it must be given."""
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from lines_of(each, *words, name)
+    else:
+        yield [*words, *("X" for each in command.params if isinstance(each, click.Argument) and each.required)]
+
+
+@pytest.mark.parametrize("line", list(lines_of(commands)), ids=" ".join)
+def test_config_goes_before_and_after_every_command(tmp_path: Path, line: list[str]) -> None:
+    """Wherever `--config` stands among the words of a command, its file is the one that is read."""
+    missing = str(tmp_path / "missing.toml")
+    for place in range(len(line) + 1):
+        done = CliRunner().invoke(commands, [*line[:place], "--config", missing, *line[place:]])
+        assert isinstance(done.exception, ConfigError), done.output
+        assert missing in str(done.exception)
+
+
+def test_config_is_one_file(tmp_path: Path) -> None:
+    """`--config` given twice with different files is an error that names both; with one file it is not."""
+    one, other = Daemon(tmp_path / "one").config, Daemon(tmp_path / "other").config
+    same = one.parent / ".." / "one" / one.name
+    for line in (["--config", one, "status", "--config", other], ["status", "--config", one, "--config", other]):
+        done = CliRunner().invoke(commands, list(map(str, line)))
+        assert (done.exit_code, done.output.count("\n")) == (2, 4)
+        assert f"Error: --config is given twice, with {one} and with {other}: give one file." in done.output
+    done = CliRunner().invoke(commands, ["--config", str(one), "status", "--json", "--config", str(same)])
+    assert (done.exit_code, json.loads(done.output)) == (0, {"daemon": None, "songs": []})
+
+
+# ---- submit
+
+
+def test_options_of_the_command_line_become_those_of_the_song(daemon: Daemon, tmp_path: Path) -> None:
+    """Every kind of option reaches the song's status, and the song lies where it was sent."""
+    song = make_song(tmp_path / "with options.flac", 0.3)
+    words = ["--format", "mp3", "--bitrate", "128", "--stems", "vocals,no_drums", "--rate", "44100", "--tag", "007"]
+    words += ["--naming", "{song}/{stem}.{ext}", "--set", "overlap=0.5", "--set", "clip=clamp", "--priority", "-5"]
+    done = daemon.command("submit", song, "--wait", "--json", "--to", "party/late", *words)
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads(done.stdout)
+    assert sidecar == daemon.song("party/late/with options.flac")
+    expected = {"format": "mp3", "bitrate": 128, "stems": ["vocals", "no_drums"], "rate": 44100, "overlap": 0.5}
+    expected |= {"clip": "clamp", "naming": "{song}/{stem}.{ext}"}
+    assert {key: sidecar["options"][key] for key in expected} == expected
+    assert sidecar["tag"] == "007"
+    assert "party/late/with options/with options/vocals.mp3" in daemon.results()
+
+
+class Arrivals(FileSystemEventHandler):
+    """What appears in a folder under a name that is no dot name, in the kernel's order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        for path in (event.src_path, event.dest_path):
+            name = Path(os.fsdecode(path)).name
+            if event.event_type in ("created", "moved") and name and not name.startswith("."):
+                self.names.append(name)
+
+
+@pytest.mark.parametrize("leaf", ["song.wav", f"{'long ' * 50}.wav"], ids=["short", "255 bytes"])
+def test_options_are_there_before_the_song(tmp_path: Path, leaf: str) -> None:
+    """The option file appears whole, then the song, each by one rename; nothing else is left in the inbox."""
+    daemon, arrivals, observer = Daemon(tmp_path / "d"), Arrivals(), Observer()
+    song = make_song(tmp_path / leaf, 0.1)
+    observer.schedule(arrivals, str(daemon.inbox))
+    observer.start()
+    try:
+        assert daemon.command("submit", song, "--format", "mp3").returncode == 0
+        until(lambda: leaf in arrivals.names, "the song")
+    finally:
+        observer.stop()
+        observer.join()
+    told = Spool(configuration.load(daemon.config)).options(leaf)
+    assert arrivals.names == [told.name, leaf]
+    assert json.loads(told.read_bytes()) == {"format": "mp3"}
+    assert (daemon.inbox / leaf).read_bytes() == song.read_bytes()
+    assert set(tree(daemon.inbox)) == {told, daemon.inbox / leaf}
+
+
+MISTAKES = {
+    "--bitrate much": "bitrate",
+    "--set bitrat=320": "bitrat",
+    "--set overlap": "KEY=VALUE",
+    "--format flac --set format=mp3": "format is given twice",
+    "--stems vocals,vocals": "vocals",
+    "--naming ../{stem}.{ext}": "naming",
+    "--priority 1e9": "priority",
+    "--model nothing-like-it": "nothing-like-it",
+    "--profile nobody": "nobody",
+    "--to ../elsewhere": "below the inbox",
+    "--to .hidden": "ignored-name",
+    "--to x.json": "reserved-name",
+    "MISSING.wav": "MISSING.wav",
+    "FOLDER.wav": "FOLDER.wav",
+    "PIPE.wav": "PIPE.wav",
+    "notes.txt": "not-audio",
+    "film.mid": "unsupported-format",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
+    """What cannot be is one sentence on standard error and exit status 1, before the first song is dropped."""
+    daemon = Daemon(tmp_path / "d")
+    (daemon.folder / "state").mkdir()
+    songs = tmp_path / "songs"
+    (songs / "FOLDER.wav").mkdir(parents=True)
+    os.mkfifo(songs / "PIPE.wav")
+    for name in ("notes.txt", "film.mid"):
+        (songs / name).touch()
+    given = [songs / word if (songs / word).exists() or word.startswith("MISSING") else word for word in words.split()]
+    done = daemon.command("submit", make_song(tmp_path / "good.wav", 0.1), *given)
+    assert done.returncode == 1
+    assert MISTAKES[words] in done.stderr
+    assert done.stderr.startswith("demixd: ")
+    assert done.stderr.count("\n") == 1
+    assert tree(daemon.inbox) == []
+
+
+def test_two_songs_of_one_name(tmp_path: Path) -> None:
+    """Two songs that would have one name are refused, both of them named, before anything is dropped."""
+    daemon, songs = Daemon(tmp_path / "d"), [tmp_path / folder / "song.wav" for folder in ("a", "b")]
+    for song in songs:
+        song.parent.mkdir()
+        make_song(song, 0.1)
+    done = daemon.command("submit", make_song(tmp_path / "other.wav", 0.1), *songs)
+    assert done.returncode == 1
+    assert all(str(song) in done.stderr for song in songs)
+    assert tree(daemon.inbox) == []
+
+
+def test_a_name_that_is_taken(tmp_path: Path) -> None:
+    """A song is never dropped over another, nor beside options that are not its own; the sentence has the remedy."""
+    daemon, song = Daemon(tmp_path / "d"), make_song(tmp_path / "song.wav", 0.1)
+    (daemon.inbox / "song.wav").write_bytes(b"mine")
+    (daemon.inbox / "other.wav.job.json").write_bytes(b"{}")
+    done = daemon.command("submit", song)
+    assert (done.returncode, "--to FOLDER" in done.stderr) == (1, True)
+    done = daemon.command("submit", shutil.copy(song, tmp_path / "other.wav"), "--format", "mp3")
+    assert (done.returncode, "delete it" in done.stderr) == (1, True)
+    assert (daemon.inbox / "song.wav").read_bytes() == b"mine"
+    assert len(tree(daemon.inbox)) == 2
+
+
+def test_an_error_in_the_middle(tmp_path: Path) -> None:
+    """What was dropped before a song that cannot be read stays, and is named; no part of that song is left."""
+    daemon = Daemon(tmp_path / "d")
+    (tmp_path / "bad.wav").symlink_to("/proc/self/mem")
+    first, last = make_song(tmp_path / "first.wav", 0.1), make_song(tmp_path / "last.wav", 0.1)
+    done = daemon.command("submit", first, tmp_path / "bad.wav", last, "--format", "mp3")
+    assert done.returncode == 1
+    assert "bad.wav: " in done.stderr
+    assert "dropped before it: first.wav" in done.stderr
+    assert tree(daemon.inbox) == [daemon.inbox / "first.wav", daemon.inbox / "first.wav.job.json"]
+
+
+# ---- submit --wait
+
+
+def test_wait_in_plain_lines(daemon: Daemon, tmp_path: Path) -> None:
+    """Without a terminal `--wait` says in lines what happens, and ends 1 when not every song is done."""
+    good, bad = make_song(tmp_path / "fine.wav", 0.3), tmp_path / "noise.mp3"
+    bad.write_bytes(b"no" * 5000)
+    done = daemon.command("submit", "--wait", good, bad)
+    assert done.returncode == 1
+    assert f"fine.wav: done, in {daemon.outbox / 'fine'}\n" in done.stdout
+    assert re.search(r"^noise\.mp3: failed: .+", done.stderr, re.MULTILINE)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_wait_as_json(daemon: Daemon, tmp_path: Path) -> None:
+    """`--json` prints the final sidecar of every song, one a line, and nothing else."""
+    songs = [make_song(tmp_path / f"json {number}.wav", 0.2) for number in range(3)]
+    done = daemon.command("submit", "--wait", "--json", *songs)
+    told = {each["input"]["name"]: each for each in map(json.loads, done.stdout.splitlines())}
+    assert told == {song.name: daemon.song(song.name) for song in songs}
+    assert {each["state"] for each in told.values()} == {"done"}
+    assert done.returncode == 0
+
+
+def test_wait_in_bars(held: Daemon, tmp_path: Path) -> None:
+    """On a terminal every song has a bar, all at once; results stay above them, and the bars go."""
+    songs = [make_song(tmp_path / f"bar {number}.wav", 0.2 + number / 10) for number in range(3)]
+    with Terminal(held, "submit", "--wait", "--force", *songs) as terminal:
+        terminal.says("bar 0.wav", "bar 1.wav", "bar 2.wav", "━", "queued", "separate", "90 %")
+        held.hold.unlink()
+        assert terminal.ends() == 0
+        for number in range(3):
+            terminal.says(f"bar {number}.wav: done, in ")
+        assert terminal.seen.rstrip().endswith(b"\x1b[?25h") or b"\x1b[?25h" in terminal.seen[-200:]
+
+
+def test_wait_follows_the_new_drop(held: Daemon, tmp_path: Path) -> None:
+    """The result of an earlier song of that name is not taken for that of the one just dropped."""
+    song = make_song(tmp_path / "again.wav", 0.2)
+    held.hold.unlink()
+    assert held.command("submit", "--wait", song).returncode == 0
+    before = held.song("again.wav")["job_id"]
+    held.until(lambda: not (held.inbox / "again.wav").exists(), "the original put away")
+    held.hold.touch()
+    with Piped(held, "submit", "--wait", "--force", song) as command:
+        command.says("again.wav: separate")
+        assert command.process.poll() is None
+        assert held.song("again.wav")["job_id"] != before
+        (held.inbox / "again.wav.cancel").touch()
+        assert command.ends() == 1
+        command.says("again.wav: cancelled")
+
+
+def test_wait_notices_that_nobody_is_there(tmp_path: Path) -> None:
+    """Without a daemon `--wait` says so, once, and goes on waiting until one has come and done the song."""
+    daemon = Daemon(tmp_path / "d", fake=True, status={"heartbeat_s": 0.2})
+    try:
+        with Piped(daemon, "submit", "--wait", make_song(tmp_path / "song.wav", 0.2)) as command:
+            command.says("The daemon is not running")
+            daemon.start()
+            assert command.ends() == 0
+            assert command.err.read_text().count("not running") == 1
+        assert daemon.ready().stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_ctrl_c_ends_the_waiting_only(held: Daemon, tmp_path: Path) -> None:
+    """Ctrl-C ends `submit --wait` with 130 and says that the songs go on, which they do."""
+    with Piped(held, "submit", "--wait", make_song(tmp_path / "on and on.wav", 0.2)) as command:
+        command.says("on and on.wav: separate")
+        command.process.send_signal(signal.SIGINT)
+        assert command.ends() == 130
+        command.says("The songs go on")
+    held.hold.unlink()
+    assert held.final("on and on.wav")["state"] == "done"
+
+
+# ---- cancel
+
+
+def test_cancel_says_what_it_did(held: Daemon, tmp_path: Path) -> None:
+    """A running and a waiting song in sub-folders are stopped, each told of; `--wait` ends 0 when they are cancelled."""
+    for name in ("one", "two"):
+        daemon_says = held.command("submit", "--force", "--to", "box", make_song(tmp_path / f"{name}.wav", 0.2))
+        assert daemon_says.returncode == 0
+    held.until(lambda: held.song("box/one.wav").get("step") == "separate", "one runs")
+    held.until(lambda: held.song("box/two.wav").get("reason") == "queued", "two is queued")
+    done = held.command("cancel", "--wait", "box/two.wav", "./box//one.wav")
+    assert done.returncode == 0, done.stderr
+    assert "box/one.wav: asked to stop (running, " in done.stdout
+    assert "box/two.wav: asked to stop (waiting, queued)" in done.stdout
+    assert {held.song(f"box/{name}.wav")["state"] for name in ("one", "two")} == {"cancelled"}
+    cancel = held.inbox / "box" / "one.wav.cancel"
+    held.until(lambda: not cancel.exists(), "the first cancel is answered")
+    done = held.command("cancel", "box/one.wav")
+    assert (done.returncode, "cancelled already" in done.stdout) == (0, True)
+    assert not cancel.exists()
+
+
+def test_cancel_all(held: Daemon, tmp_path: Path) -> None:
+    """`--all --wait` stops what runs and what waits, and counts it."""
+    songs = [make_song(tmp_path / f"all {number}.wav", 0.2) for number in range(3)]
+    held.command("submit", "--force", *songs)
+    held.until(lambda: [held.song(song.name).get("state") for song in songs].count("running") == 1, "one runs")
+    held.until(lambda: [held.song(song.name).get("reason") for song in songs].count("queued") == 2, "two wait")
+    done = held.command("cancel", "--all", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "1 running, 2 waiting" in done.stdout
+    assert "3 songs cancelled" in done.stdout
+    assert {held.song(song.name)["state"] for song in songs} == {"cancelled"}
+
+
+def test_cancel_of_a_name_that_nobody_knows(tmp_path: Path) -> None:
+    """An unknown name is an error that tells what was probably meant; the other names are cancelled all the same."""
+    daemon = Daemon(tmp_path)
+    (daemon.inbox / "box").mkdir()
+    make_song(daemon.inbox / "box" / "Song.wav", 0.1)
+    for name, meant in (
+        ("song.wav", "did you mean box/Song.wav?"),
+        ("box/Sonk.wav", "box/Song.wav"),
+        ("box", "Song.wav"),
+    ):
+        done = daemon.command("cancel", name)
+        assert done.returncode == 1
+        assert f"demixd: {name}: no song of that name" in done.stderr
+        assert meant in done.stderr
+    for name in ("../inbox/box/Song.wav", "/etc/passwd", "_daemon"):
+        assert daemon.command("cancel", name).returncode == 1
+    assert not (daemon.inbox / "box" / "Song.wav.cancel").exists()
+    done = daemon.command("cancel", "nobody.wav", "box/Song.wav")
+    assert done.returncode == 1
+    assert (daemon.inbox / "box" / "Song.wav.cancel").exists()
+
+
+# ---- status
+
+
+def test_watch_on_a_terminal(held: Daemon, tmp_path: Path) -> None:
+    """The live table has the daemon, the running song with a bar, the queue and results; Ctrl-C ends it with 0."""
+    held.hold.unlink()
+    assert held.command("submit", "--wait", make_song(tmp_path / "past.wav", 0.1)).returncode == 0
+    held.hold.touch()
+    (held.inbox / "placeholder.wav").touch()
+    held.command("submit", "--force", *(make_song(tmp_path / f"live {number}.wav", 0.2) for number in range(2)))
+    with Terminal(held, "status", "--watch") as terminal:
+        terminal.says(" is ready", "Running", "live 0.wav", "━", "90 %", "separate", "Queue: 1", "live 1.wav")
+        terminal.says("Not ready: 1", "placeholder.wav", "empty", "Last results", "past.wav", "done")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.ends() == 0
+        assert b"Traceback" not in terminal.seen
+        assert b"\x1b[2J" not in terminal.seen.partition(b" is ready")[2]
+        assert terminal.seen.index(b"\x1b[?1049h") < terminal.seen.index(b"\x1b[?1049l")
+        assert b"\x1b[?25h" in terminal.seen
+    (held.inbox / "placeholder.wav").unlink()
+
+
+def test_watch_gives_the_terminal_back(daemon: Daemon) -> None:
+    """SIGTERM too leaves the screen and the cursor as they were."""
+    with Terminal(daemon, "status", "--watch") as terminal:
+        terminal.says(" is ready")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.ends() == 143
+        assert terminal.seen.rstrip().endswith((b"\x1b[?1049l", b"\x1b[?25h"))
+
+
+def test_watch_without_a_terminal(tmp_path: Path) -> None:
+    """Piped, it is a plain line for each change: the daemon comes, runs a song, is done with it, goes."""
+    daemon = Daemon(tmp_path / "d", fake=True, status={"heartbeat_s": 0.2})
+    try:
+        with Piped(daemon, "status", "--watch") as command:
+            command.says("The daemon has never run on this spool")
+            daemon.hold.touch()
+            daemon.start().ready()
+            command.says(" is ready; 0 queued, 0 not ready\n")
+            daemon.command("submit", make_song(tmp_path / "song.wav", 0.2))
+            command.says("; running song.wav 90 % separate")
+            daemon.hold.unlink()
+            command.says("last: song.wav done\n")
+            assert daemon.stop() == 0
+            command.says("has stopped")
+            daemon.start().ready()
+            assert daemon.process is not None
+            command.says(" is ready; 0 queued, 0 not ready; last: song.wav done")
+            daemon.process.kill()
+            command.says("is not running: silent for ")
+            command.process.send_signal(signal.SIGINT)
+            assert command.ends() == 0
+            lines = command.out.read_text().splitlines()
+            assert "\x1b" not in command.out.read_text()
+            assert all(one != other for one, other in pairwise(lines))
+    finally:
+        daemon.end()
+
+
+def test_names_cannot_drive_the_terminal(held: Daemon, tmp_path: Path) -> None:
+    """No command sends what a name would tell a terminal to do; JSON escapes it, and is the same text."""
+    held.hold.unlink()
+    raw, stray = tmp_path / EVIL, tmp_path / os.fsdecode(b"stray \xff\x9b.wav")
+    for path in (raw, stray):
+        make_song(tmp_path / "plain.wav", 0.1).rename(path)
+    said = [held.command("submit", "--wait", raw, stray), held.command("status"), held.command("status", "--json")]
+    said += [
+        held.command("cancel", raw.name),
+        held.command("cancel", f"x{raw.name}"),
+        held.command("submit", f"{raw}x"),
+    ]
+    assert [done.returncode for done in said] == [0, 0, 0, 0, 1, 1]
+    for done in said:
+        assert "evil" in done.stdout + done.stderr
+        assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr) is None
+    assert EVIL in {song["input"]["name"] for song in json.loads(said[2].stdout)["songs"]}
+    with Terminal(held, "status", "--watch") as terminal:
+        terminal.says("evil ")
+        for obeyed in (b"\x1b]0;owned", b"\x1b[31;5m", "\x9b".encode(), "\u202e".encode()):
+            assert obeyed not in terminal.seen
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.ends() == 0
+
+
+def test_plain_status_tells_of_every_song(daemon: Daemon, tmp_path: Path) -> None:
+    """Piped, `status` is a line for the daemon and one for each song, in order of their names, nothing cut."""
+    name = f"{'a long name ' * 9}.wav"
+    daemon.command("submit", "--wait", make_song(tmp_path / name, 0.1))
+    lines = daemon.command("status").stdout.splitlines()
+    assert re.match(r"demixd \S+ was ready \d+ s ago; ", lines[0])
+    assert any(line.startswith(f"{name}: done, in {daemon.outbox}/") for line in lines)
+    assert lines[1:] == sorted(lines[1:])
+
+
+HEAVY = {"torch", "numpy", "soundfile", "av", "mutagen", "sqlite3", "watchdog", "huggingface_hub"}
+
+
+LIGHT = ["status", "status --json", "check", "submit SONG", "submit --wait SONG", "cancel SONG", "cancel --all --wait"]
+
+
+@pytest.mark.parametrize("command", [*LIGHT, "models list"])
+def test_commands_load_little(daemon: Daemon, tmp_path: Path, command: str) -> None:
+    """What works by files alone starts fast: it loads no torch, no numpy, no codec, no ledger and no file events."""
+    song = make_song(tmp_path / "light.wav", 0.1)
+    if "cancel" in command:
+        daemon.command("submit", song)
+    given = song.name if "cancel" in command else str(song)
+    words = [given if word == "SONG" else word for word in command.split()]
+    code = "import sys, demixd.cli.app\ntry: demixd.cli.app.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--config", str(daemon.config), *words],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert done.returncode == 0, done.stderr
+    assert loaded & HEAVY == set()
+    assert [name for name in loaded if name.startswith(("demixd.supervisor", "demixd.worker"))] == []
+
+
+# ---- what they look at
+
+
+def write(status: Path, name: str, state: str, **changes: Any) -> None:
+    """A sidecar as another daemon could have written it."""
+    waits = {"waiting": "queued"}.get(state)
+    since = "2026-01-01T00:00:00.000Z"
+    progress = {"fraction": 0.5, "step_fraction": 0.5, "eta_s": 11.4, "speed_x": 38.21, "queue_position": None}
+    given = {"name": name, "name_b64": "", "size": 1, "mtime_ns": 0, "inode": 1}
+    given |= dict.fromkeys(("sha256", "duration_s", "frames", "rate", "channels", "format"))
+    document = dict.fromkeys(field.name for field in msgspec.structs.fields(Sidecar))
+    document |= {"schema": 1, "seq": 1, "job_id": name, "state": state, "reason": waits, "message": "", "later": [1]}
+    document |= {"step": "separate" if state == "running" else None, "progress": {**progress, "more": 1}}
+    document |= {"input": given, "options": {}, "attempt": 1, "max_attempts": 3, "timing": {}, "warnings": []}
+    document |= {"daemon": {"instance": "", "version": "1"}, "state_since": since, "updated_at": since, **changes}
+    path = status / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".tmp").write_text(json.dumps(document))
+    path.with_suffix(".tmp").rename(path)
+
+
+def heartbeat(seq: int, state: str = "ready", interval_s: float = 1.0) -> DaemonStatus:
+    worker = {
+        "state": "ready",
+        "pid": 2,
+        "message": "",
+        "model": "htdemucs",
+        "device": "cuda:0",
+        "device_name": "A GPU",
+    }
+    worker |= {"precision": "float16", "fallback": None, "memory_bytes": None}
+    document = {
+        "schema": 1,
+        "seq": seq,
+        "interval_s": interval_s,
+        "state": state,
+        "pid": 1,
+        "worker": worker,
+        "queue": [],
+    }
+    document |= {"watch": {"mode": "events", "why": ""}, "warnings": [], "version": "1", "updated_at": ""}
+    document |= {"running": None, "counts": {}, "daemon": {"instance": "", "version": "1"}}
+    return msgspec.convert(document, DaemonStatus)
+
+
+opened: list[str] = []
+"""What this process opens below a folder called `counted`, since it was cleared."""
+
+
+def count(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike) and "counted" in os.fspath(arguments[0]):
+        opened.append(os.fsdecode(arguments[0]))
+
+
+sys.addaudithook(count)
+
+
+def test_a_look_reads_only_what_has_changed(tmp_path: Path) -> None:
+    """Of 10,000 sidecars a second look opens none, and a third one those that have been replaced since."""
+    spool = Spool(configuration.load(Daemon(tmp_path / "counted").config))
+    for number in range(10_000):
+        write(spool.status, f"{number % 10}/{number}.wav", "done")
+    reader = StatusReader(spool)
+    counts = []
+    for changed in ([], [], ["0/0.wav", "7/7.wav"]):
+        for name in changed:
+            write(spool.status, name, "failed")
+        opened.clear()
+        reader.refresh()
+        counts.append(len([path for path in opened if path.endswith(".json")]))
+    assert counts == [10_000, 0, 2]
+    assert len(reader.songs) == 10_000
+    assert sorted(song.input.name for song in reader.songs if song.state == "failed") == ["0/0.wav", "7/7.wav"]
+
+
+def test_foreign_files_in_status(tmp_path: Path) -> None:
+    """Whatever else lies in status/ is passed over: broken, foreign, deep, a pipe, a link, a folder."""
+    daemon = Daemon(tmp_path)
+    status = daemon.spool / "status"
+    write(status, "box/good.wav", "done")
+    for name, data in {
+        "empty": b"",
+        "torn": b'{"schema": 1, "se',
+        "bytes": b"\xff\xfe\x00",
+        "list": b"[1, 2]",
+        "other": b'{"hello": "world"}',
+        "deep": b"[" * 100_000,
+        "wrong": b'{"seq": "x", "job_id": 5, "state": "dancing"}',
+        "_daemon": b'{"seq": null}',
+        "_inbox": b"{}",
+    }.items():
+        (status / f"{name}.json").write_bytes(data)
+    os.mkfifo(status / "pipe.json")
+    (status / "link.json").symlink_to("/dev/zero")
+    (status / "folder.json").mkdir()
+    done = daemon.command("status")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1:] == ["box/good.wav: done"]
+    done = daemon.command("status", "--json")
+    assert [song["input"]["name"] for song in json.loads(done.stdout)["songs"]] == ["box/good.wav"]
+    assert daemon.command("cancel", "other", "wrong", "pipe").returncode == 1
+
+
+def test_whose_sidecar_it_is(tmp_path: Path) -> None:
+    """A drop is followed through its own job's sidecars only; a newer drop's tells how it ended."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    write(spool.status, "song.wav", "done", job_id="old", seq=5)
+    follower = Follower(spool, "song.wav")
+    seen = []
+    for changes in (
+        {"job_id": "old", "seq": 6, "state": "done"},  # a late cancel is acknowledged
+        {"job_id": "stale", "seq": 4, "state": "failed"},
+        {"job_id": "mine", "seq": 7, "state": "waiting"},
+        {"job_id": "mine", "seq": 8, "state": "running"},
+        {
+            "job_id": "newer",
+            "seq": 9,
+            "state": "waiting",
+            "previous": {"job_id": "mine", "state": "done", "output": None},
+        },
+        {"job_id": "newer", "seq": 10, "state": "failed"},
+    ):
+        write(spool.status, "song.wav", **changes)
+        follower.refresh()
+        seen.append(follower.state)
+    assert seen == [None, None, "waiting", "running", "done", "done"]
+    assert follower.ended
+    assert "a newer drop has the name now" in follower.result(spool)
+
+
+def test_liveness_goes_by_our_clock() -> None:
+    """A daemon lives while `seq` changes within three of its intervals; what its files say of the time counts nothing."""
+    liveness = Liveness(0.0)
+    looks = [
+        (None, 0.0, Health.NEVER_RUN),
+        (heartbeat(1), 1.0, Health.LISTENING),
+        (heartbeat(1), 3.9, Health.LISTENING),
+        (heartbeat(1), 4.1, Health.SILENT),
+        (heartbeat(2), 5.0, Health.ALIVE),
+        (heartbeat(2), 7.9, Health.ALIVE),
+        (None, 8.1, Health.SILENT),
+        (heartbeat(1), 9.0, Health.ALIVE),  # a lost ledger begins anew
+        (heartbeat(3, "stopping"), 9.5, Health.ALIVE),
+        (heartbeat(3, "stopping"), 10.6, Health.STOPPED),
+    ]
+    assert [liveness.update(daemon, now) for daemon, now, _ in looks] == [health for *_, health in looks]
+    assert Liveness(0.0).update(heartbeat(9, "stopping"), 0.1) is Health.STOPPED
+
+
+@pytest.mark.parametrize("size", [(80, 24), (80, 10), (40, 24), (200, 50), (20, 5)], ids=str)
+def test_the_table_fits(tmp_path: Path, size: tuple[int, int]) -> None:
+    """However much there is, the table has as many lines and columns as the terminal at most, and counts the rest."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    for number in range(60):
+        state = ("done", "failed", "cancelled", "waiting")[number % 4]
+        write(spool.status, f"{number} 歌{'x' * number}.wav", state, message="why " * 40 if state == "failed" else "")
+    write(spool.status, "slow.wav", "waiting", reason="no-space", message="Make room " * 20)
+    write(spool.status, "now.wav", "running")
+    reader = StatusReader(spool)
+    reader.refresh()
+    columns, lines = size
+    console = Console(file=io.StringIO(), width=columns, height=lines, force_terminal=False)
+    console.print(view.render(overview(reader, Health.ALIVE, 0.0), lines))
+    shown = console.file.getvalue().splitlines()
+    assert len(shown) <= lines
+    assert all(cell_len(line) <= columns for line in shown)
+    if columns >= 80:
+        assert any(all(word in line for word in ("now.wav", "50 %", "38.2x", "0:11", "separate")) for line in shown)
+        assert re.search(r"and \d+ more", "\n".join(shown)) or lines > 30
+
+
+def test_a_list_gets_its_share() -> None:
+    """Lines are dealt one by one to the lists that want more, and no more than there are."""
+    assert view.share(10, [2, 50, 4]) == [2, 4, 4]
+    assert view.share(3, [9, 9, 9]) == [1, 1, 1]
+    assert view.share(-1, [9]) == [0]
+    assert view.share(99, [1, 0]) == [1, 0]
+
+
+def test_texts() -> None:
+    """What a terminal obeys is replaced, and nothing else; numbers are as people write them."""
+    assert safe(EVIL) == "evil \ufffd[31;5m\ufffd]0;owned\ufffd \ufffd2J \ufffdgnp.wav"
+    assert safe("Bjo\u0308rk - 夜 👩‍🎤 [b]{x}\\") == "Bjo\u0308rk - 夜 👩‍🎤 [b]{x}\\"
+    assert json.loads(text.as_json({"name": EVIL})) == {"name": EVIL}
+    assert [text.percent(fraction) for fraction in (0.0, 0.999, 1.0, -3, 7)] == ["0 %", "99 %", "100 %", "0 %", "100 %"]
+    assert [text.clock(seconds) for seconds in (None, 0, 11.4, 59.6, 3725)] == ["", "0:00", "0:11", "1:00", "1:02:05"]
+    assert [text.ago(seconds) for seconds in (0, 119, 120, 7200, 200_000)] == ["0 s", "119 s", "2 min", "2 h", "2 days"]
+
+
+# ---- check
+
+
+def found(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The line of each subject; of several, the last."""
+    return {line.split()[1]: line for line in done.stdout.splitlines()}
+
+
+def test_check_finds_all_well(daemon: Daemon) -> None:
+    """Where a daemon runs everything is well, the daemon is named, and nothing is left behind."""
+    before = tree(daemon.inbox, daemon.outbox)
+    done = daemon.command("check")
+    assert done.returncode == 0, done.stdout
+    lines = found(done)
+    subjects = "config inbox outbox status done failed state work rename lease watch space device models model systemd"
+    assert set(lines) == {*subjects.split(), "daemon"}
+    assert all(line.startswith("ok ") for line in lines.values()), done.stdout
+    assert str(daemon.config) in lines["config"]
+    assert "is ready" in lines["daemon"]
+    assert tree(daemon.inbox, daemon.outbox) == before
+
+
+WRONG: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
+    "no model": ({"model": {"name": "htdemucs"}}, "model", "demixd models fetch htdemucs"),
+    "no spool": ({"paths": {"inbox": "/nowhere/inbox"}}, "inbox", "mkdir -p /nowhere"),
+    "no GPU": ({"model": {"device": "cuda:99"}}, "device", "cuda:99"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
+    """Each is one line with the remedy, and the exit status is 1."""
+    sections, subject, remedy = WRONG[case]
+    daemon = Daemon(tmp_path, **sections)
+    done = daemon.command("check")
+    assert done.returncode == 1
+    line = found(done)[subject]
+    assert line.startswith("FAIL")
+    assert remedy in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user: sudo tests/run")
+def test_check_as_one_who_may_only_read() -> None:
+    """A user who may read and not write gets findings, not tracebacks."""
+    with tempfile.TemporaryDirectory(prefix="demixd-check-") as folder:
+        Path(folder).chmod(0o755)
+        daemon = Daemon(Path(folder))
+        for part in ("outbox", "status", "done", "failed"):
+            (daemon.spool / part).mkdir()
+        (daemon.folder / "state").mkdir(mode=0o700)
+        before = tree(daemon.folder)
+        # The interpreter itself may lie where that user cannot read: what it loads late is loaded before.
+        code = (
+            "import encodings.ascii, encodings.utf_8_sig, os, demixd.cli.app, demixd.cli.check.findings\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534); demixd.cli.app.main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--config", str(daemon.config), "check"],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+        lines = found(done)
+        for part in ("outbox", "status", "done", "failed", "state"):
+            assert re.match(rf"FAIL +{part} .*this user", lines[part]), done.stdout
+        assert lines["inbox"].startswith("note")
+        assert all("not tried" in lines[subject] for subject in ("rename", "lease"))
+        assert tree(daemon.folder) == before
+
+
+def test_check_hears_a_silent_daemon(tmp_path: Path) -> None:
+    """A daemon that has been killed is not taken for one that runs."""
+    daemon = Daemon(tmp_path, fake=True, status={"heartbeat_s": 0.2}).start().ready()
+    daemon.end()
+    line = found(daemon.command("check"))["daemon"]
+    assert line.startswith("note")
+    assert "no sign of life" in line

@@ -1,0 +1,310 @@
+"""A whole worker without a model: it speaks the worker's language, reads and writes songs as the worker does, and
+"separates" by turning the volume down. It is warm at once, and waits where a test wants it to.
+
+While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped; while
+`hold-ahead` or `hold-encode` does, one that is decoded ahead, or whose stems are to be written. While `deaf` lies there,
+none can be stopped.
+A song that holds the word POISON is the end of the process, by SIGSEGV, as soon as it is decoded. While `babble` lies
+there, what is in it (with JOB for the job's id) is what is said when a song has begun to be separated.
+While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says what its hash is. What it was ordered to
+do is in `orders`, a line each, and what it says, but for progress, in `said`, where that file is.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from demixd.audio.formats import Target, choose_target
+from demixd.audio.pcm import PcmReader
+from demixd.errors import Code, StopProcessingError
+from demixd.pipeline import encode, mix
+from demixd.pipeline.decode import decode
+from demixd.protocol.job import EngineFacts, Error, Step, Tick
+from demixd.protocol.result_names import file_name
+from demixd.protocol.track import Track
+from demixd.spool import nofollow
+from demixd.spool.tree import pin
+from demixd.worker.channel import BROKEN_STATUS, described
+from demixd.worker.messages import (
+    Began,
+    Decoded,
+    Failed,
+    Finished,
+    Forget,
+    FromWorker,
+    Prepare,
+    Prepared,
+    Progressed,
+    Ready,
+    Separate,
+    Stop,
+    Stopped,
+    ToWorker,
+    Unready,
+    Warm,
+)
+
+FOLDER = Path(os.environ["FAKE_FOLDER"])
+SOURCES = ("drums", "bass", "other", "vocals")
+stopped: set[str] = set()
+forgotten: dict[int, Prepare] = {}
+"""Orders to prepare whose turn does not come, by identity: the same job may be prepared again."""
+changed = threading.Condition()
+to_decode: list[Prepare] = []
+decoded: dict[str, Track] = {}
+to_finish: list[tuple[Separate, Callable[[], None]]] = []
+
+
+def is_there(name: str, *, in_doubt: bool = False) -> bool:
+    """Whether a test has put that file there; `in_doubt` where the disk fails at it, which tests have it do."""
+    try:
+        (FOLDER / name).stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return in_doubt
+    return True
+
+
+def note(name: str, line: bytes) -> None:
+    with contextlib.suppress(OSError), (FOLDER / name).open("ab") as log:
+        log.write(line)
+
+
+def say(message: FromWorker) -> None:
+    line = msgspec.json.encode(message) + b"\n"
+    with changed:
+        if not isinstance(message, Progressed) and is_there("said"):
+            note("said", line)
+        try:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        except OSError:
+            os._exit(BROKEN_STATUS)
+
+
+def warm(order: Warm) -> EngineFacts | None:
+    if is_there(f"missing-{order.model}"):
+        say(Unready(error=Error(code=Code.MODEL_MISSING, message=f"The model {order.model} is not here.")))
+        return None
+    weights = FOLDER / f"weights-{order.model}"
+    sha256 = weights.read_text() if weights.exists() else order.model
+    facts = EngineFacts(model=order.model, model_sha256=sha256, device="cpu", device_name="none", precision="float32")
+    say(Ready(engine=facts, sources=SOURCES, seconds=0.0))
+    return facts
+
+
+def check(job_id: str) -> None:
+    if job_id in stopped and not is_there("deaf"):
+        raise StopProcessingError
+
+
+def decoded_song(order: Separate | Prepare, stop: Callable[[], None]) -> Track:
+    tmp = pin(order.tmp)
+    song = tmp.path / Path(order.song if isinstance(order, Separate) else order.snapshot).name
+    with song.open("rb") as file:
+        if b"POISON" in file.read(4096):
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return decode(
+        song,
+        tmp.path / "song.f32",
+        max_duration_s=order.max_duration_s,
+        check=stop,
+        progress=lambda _: None,
+    )
+
+
+def prepare() -> None:
+    """The thread that decodes ahead."""
+    while True:
+        with changed:
+            changed.wait_for(lambda: to_decode)
+            order = to_decode[0]
+
+        def stop(order: Prepare = order) -> None:
+            if id(order) in forgotten:
+                raise StopProcessingError
+
+        track, error = None, None
+        try:
+            track = decoded_song(order, stop)
+            while is_there("hold-ahead", in_doubt=True):
+                stop()
+                time.sleep(0.02)
+        except StopProcessingError:
+            pass
+        except Exception as exception:  # noqa: BLE001 - as the worker's own
+            error = described(exception)
+        with changed:
+            to_decode.pop(0)
+            if id(order) not in forgotten:
+                if track is not None:
+                    decoded[order.job_id] = track
+                say(Prepared(job_id=order.job_id, error=error))
+            changed.notify_all()
+
+
+def forget(job_id: str) -> None:
+    with changed:
+        to_decode[1:] = [order for order in to_decode[1:] if order.job_id != job_id]
+        forgotten.update({id(order): order for order in to_decode if order.job_id == job_id})
+        decoded.pop(job_id, None)
+
+
+def taken(order: Separate) -> Track | None:
+    """The song, if it was decoded ahead."""
+    with changed:
+        while any(each.job_id == order.job_id for each in to_decode):
+            check(order.job_id)
+            changed.wait(0.05)
+        return decoded.pop(order.job_id, None)
+
+
+def separate(order: Separate, facts: EngineFacts) -> None:
+    """The main thread's part."""
+    options = order.options
+    say(Began(job_id=order.job_id, step=Step.DECODE))
+    track = taken(order) or decoded_song(order, lambda: check(order.job_id))
+    say(Decoded(job_id=order.job_id, track=track))
+    how = {name: getattr(options, name) for name in ("format", "bitrate", "bit_depth", "rate", "clip")}
+    target, warnings = choose_target(track, **how)
+    mix.recipe(options.stems, SOURCES)  # knows what no stem is
+    say(Began(job_id=order.job_id, step=Step.SEPARATE))
+    babble(order.job_id)
+    fraction = 0.04
+    while True:
+        check(order.job_id)
+        tick = Tick(step=Step.SEPARATE, fraction=fraction, step_fraction=fraction, message="Separating", segment_s=0.01)
+        say(Progressed(job_id=order.job_id, at=tick))
+        fraction = min(0.9, fraction + 0.01)
+        if not is_there("hold", in_doubt=True):
+            break
+        time.sleep(0.02)
+    with changed:
+        check(order.job_id)
+        to_finish.append((order, lambda: say(written(order, track, facts, target, warnings))))
+        changed.notify_all()
+
+
+def babble(job_id: str) -> None:
+    """Say what is no message, or not a true one, over and over as long as it is to be said."""
+    while True:
+        try:
+            line = (FOLDER / "babble").read_bytes().replace(b"JOB", job_id.encode())
+        except FileNotFoundError:
+            return
+        with changed:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        check(job_id)
+
+
+def finish() -> None:
+    """The thread that writes stems."""
+    while True:
+        with changed:
+            changed.wait_for(lambda: to_finish)
+            order, work = to_finish.pop(0)
+        attempt(order, work)
+
+
+def written(order: Separate, track: Track, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
+    """Every stem is a quarter of the song."""
+    options, held_tmp, held_out = order.options, pin(order.tmp), pin(order.out)
+    tmp, out = held_tmp.path, held_out.path
+    say(Began(job_id=order.job_id, step=Step.ENCODE))
+    while is_there("hold-encode", in_doubt=True):
+        check(order.job_id)
+        time.sleep(0.02)
+    files = []
+    for stem in options.stems:
+        name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
+        path = out / name
+        folder = nofollow.Pin(out, path.parent, make=out, follow=True)
+        with PcmReader(tmp / "song.f32", track.channels) as reader:
+            written = encode.write(
+                (block / 4 for block in reader.blocks()),
+                folder.path / path.name,
+                target,
+                frames=track.frames,
+                how=encode.Manner(stem=stem, check=lambda: check(order.job_id)),
+            )
+        files.append(msgspec.structs.replace(written, name=name))
+    return Finished(
+        job_id=order.job_id,
+        files=tuple(files),
+        gain_db=0.0,
+        engine=facts,
+        timing={},
+        warnings=(*track.warnings, *warnings),
+    )
+
+
+def attempt(order: Separate, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except StopProcessingError:
+        say(Stopped(job_id=order.job_id))
+    except Exception as error:  # noqa: BLE001 - as the worker's own
+        say(Failed(job_id=order.job_id, error=described(error), timing={}))
+
+
+def stop(job_id: str) -> None:
+    """Whoever has the song hears it; one that waits to be written is given up here."""
+    with changed:
+        stopped.add(job_id)
+        forget(job_id)
+        if not is_there("deaf") and any(order.job_id == job_id for order, *_ in to_finish):
+            to_finish[:] = [each for each in to_finish if each[0].job_id != job_id]
+            say(Stopped(job_id=job_id))
+
+
+def listen(work: "queue.SimpleQueue[Warm | Separate]") -> None:
+    try:
+        obey(work)
+    except OSError:
+        os._exit(BROKEN_STATUS)
+    os._exit(0)
+
+
+def obey(work: "queue.SimpleQueue[Warm | Separate]") -> None:
+    decoder = msgspec.json.Decoder(ToWorker)
+    for line in sys.stdin.buffer:
+        order = decoder.decode(line)
+        note("orders", line)
+        match order:
+            case Stop(job_id=job_id):
+                stop(job_id)
+            case Forget(job_id=job_id):
+                forget(job_id)
+            case Prepare():
+                with changed:
+                    to_decode.append(order)
+                    changed.notify_all()
+            case _:
+                work.put(order)
+
+
+def main() -> None:
+    work: queue.SimpleQueue[Warm | Separate] = queue.SimpleQueue()
+    for task, arguments in ((listen, (work,)), (prepare, ()), (finish, ())):
+        threading.Thread(target=task, args=arguments, daemon=True).start()
+    facts: EngineFacts | None = None
+    while True:
+        order = work.get()
+        if isinstance(order, Warm):
+            facts = warm(order) or facts
+            continue
+        assert facts is not None
+        attempt(order, lambda each=(order, facts): separate(*each))
+
+
+main()

@@ -1,0 +1,59 @@
+"""The disk fills up in the middle of a song, after it was found to have room: the song waits, it does not fail."""
+
+from pathlib import Path
+
+import pytest
+
+from daemons import make_song
+from demixd.errors import AudioProcessingError, Code
+from demixd.pipeline import song
+from demixd.protocol.job import Step
+from demixd.protocol.options import Options
+from mounts import mounts, needs_mounts, tmpfs
+from separations import short_bag, warm
+
+OPTIONS = Options(
+    model="test",
+    stems=("vocals", "drums"),
+    format="wav",
+    bitrate=320,
+    bit_depth=16,
+    rate="source",
+    clip="joint",
+    instrumental="auto",
+    shifts=0,
+    overlap=0.25,
+    naming="{stem}.{ext}",
+    profile=None,
+)
+
+
+@needs_mounts
+@pytest.mark.parametrize("step", [Step.DECODE, Step.SEPARATE, Step.ENCODE])
+def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
+    """Whatever step finds no room says so by its code, which the daemon waits for."""
+    disk = tmp_path / "disk"
+    engine = warm(short_bag())
+
+    def began(begun: Step) -> None:
+        if begun is step:
+            with (disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
+                while True:
+                    ballast.write(bytes(4096))
+
+    observer = song.Observer(check=lambda: None, began=began, decoded=lambda _: None, progressed=lambda _: None)
+    with mounts(tmpfs(disk, 16 << 20)):
+        for name in ("tmp", "out"):
+            (disk / name).mkdir()
+        order = song.Order(
+            song=make_song(tmp_path / "song.wav", 1.0),
+            name="song.wav",
+            tmp=disk / "tmp",
+            out=disk / "out",
+            options=OPTIONS,
+            max_duration_s=60,
+            seed=0,
+        )
+        with pytest.raises(AudioProcessingError) as raised:
+            song.run(order, engine, observer, {})
+    assert raised.value.code is Code.NO_SPACE

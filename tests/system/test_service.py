@@ -1,0 +1,604 @@
+"""The service on a machine of its own, under its own systemd: installed, used, broken and taken away as people do it.
+
+One machine for all of it; every test leaves the service active and idle.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemons import ROOT, make_song
+from hub import Hub
+from machine import Machine, booted, needs_systemd
+from members import REPO, SIG, SMALL, packed, random_module
+
+pytestmark = needs_systemd
+
+SPOOL = "/srv/demixd"
+UNIT = "demixd.service"
+PROJECT = "/usr/src/project"
+ANNA = "anna"
+"""A user who is in the share's group, and not the service's."""
+
+
+class Box:
+    """A machine with demixd on it, and what its users do there."""
+
+    def __init__(self, machine: Machine, songs: Path) -> None:
+        self.machine, self.songs = machine, songs
+
+    def install(self, *words: str) -> str:
+        return self.machine.run(f"{PROJECT}/systemd/install", *words).stdout
+
+    def make(self, name: str, seconds: float) -> Path:
+        """A song in anna's home."""
+        song = make_song(self.songs / name, seconds)
+        there = self.machine.path(f"/home/{ANNA}/{name}")
+        shutil.copyfile(song, there)
+        there.chmod(0o644)
+        return there
+
+    def drop(self, name: str, seconds: float = 2.0, spool: str = SPOOL) -> None:
+        self.make(name, seconds)
+        self.machine.run("runuser", "-u", ANNA, "--", "cp", f"/home/{ANNA}/{name}", f"{spool}/inbox/{name}")
+
+    def read(self, path: str, spool: str = SPOOL) -> dict[str, Any]:
+        try:
+            document: dict[str, Any] = json.loads(self.machine.path(f"{spool}/status/{path}").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return document
+
+    def song(self, name: str, spool: str = SPOOL) -> dict[str, Any]:
+        return self.read(f"{name}.json", spool)
+
+    def state(self, name: str, *states: str, spool: str = SPOOL) -> dict[str, Any]:
+        found: dict[str, Any] = self.machine.until(
+            lambda: (song := self.song(name, spool)).get("state") in states and song, f"{name} is {states}"
+        )
+        return found
+
+    def done(self, name: str, spool: str = SPOOL) -> dict[str, Any]:
+        """Its final sidecar: it is done, once."""
+        found = self.state(name, "done", "failed", "cancelled", spool=spool)
+        assert found["state"] == "done", found
+        results = [json.loads(path.read_bytes()) for path in self.machine.path(f"{spool}/outbox").glob("*/stems.json")]
+        assert [each["song"] for each in results].count(name) == 1
+        return found
+
+    def separating(self, name: str) -> None:
+        """Wait until it is in the middle of being separated."""
+        self.machine.until(
+            lambda: (song := self.song(name)).get("step") == "separate" and song["progress"]["fraction"] > 0.1,
+            f"{name} is being separated",
+        )
+
+    def waits_for(self, reason: str, name: str, spool: str = SPOOL) -> dict[str, Any]:
+        found: dict[str, Any] = self.machine.until(
+            lambda: (song := self.song(name, spool)).get("reason") == reason and song, f"{name} waits: {reason}"
+        )
+        return found
+
+    @property
+    def pid(self) -> int:
+        return int(self.machine.show(UNIT, "MainPID")["MainPID"])
+
+    @property
+    def worker(self) -> int:
+        pid: int = self.read("_daemon.json")["worker"]["pid"]
+        return pid
+
+    def anonymous_bytes(self, pid: int) -> int:
+        """The memory of a process that no file is behind, so that it cannot be given up."""
+        lines = self.machine.path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) << 10
+
+    def kill(self, signal: str, pid: int) -> None:
+        self.machine.run("kill", f"-{signal}", str(pid))
+
+    def is_warm(self) -> bool:
+        told = self.read("_daemon.json")
+        return (
+            told.get("pid") == self.pid
+            and told["state"] == "ready"
+            and told["worker"]["state"] == "ready"
+            and not told["queue"]
+            and not told["running"]
+        )
+
+    def warm(self) -> None:
+        self.machine.until(lambda: self.machine.is_active(UNIT) and self.is_warm(), "it is active, warm and idle")
+
+    @contextlib.contextmanager
+    def setting(self, name: str, text: str) -> Iterator[None]:
+        """A drop-in of the administrator's."""
+        file = f"/etc/systemd/system/{UNIT}.d/{name}.conf"
+        self.machine.write(file, f"[Service]\n{text}\n")
+        self._take_over()
+        try:
+            yield
+        finally:
+            self.machine.path(file).unlink()
+            self._take_over()
+
+    def _take_over(self) -> None:
+        self.machine.run("systemctl", "daemon-reload")
+        self.machine.run("systemctl", "restart", UNIT)
+        self.warm()
+
+
+def configure(machine: Machine, text: str = "") -> None:
+    machine.write(
+        "/etc/demixd/demixd.toml", f'[model]\nname = "demo"\ndevice = "cpu"\n[status]\nheartbeat_s = 0.5\n{text}'
+    )
+
+
+def give_project(machine: Machine) -> None:
+    """The project as it lies here, without what was made in it."""
+    ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "tests")
+    shutil.copytree(ROOT, machine.path(PROJECT), ignore=ignored, symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    with booted(tmp_path_factory.mktemp("machine")) as machine:
+        give_project(machine)
+        configure(machine)
+        box = Box(machine, tmp_path_factory.mktemp("songs"))
+        box.first = box.install()  # type: ignore[attr-defined]
+        machine.run("useradd", "--create-home", "--groups", "demixd", ANNA)
+        machine.path(f"/home/{ANNA}").chmod(0o755)
+        yield box
+
+
+@pytest.fixture(autouse=True)
+def idle(box: Box) -> Iterator[None]:
+    yield
+    if box.machine.path("/opt/demixd").exists():
+        box.warm()
+
+
+# ---- installed
+
+
+def test_the_installed_service(box: Box) -> None:
+    """Active, READY once it is warm, and the installer says what it did and ends with the status."""
+    said: str = box.first  # type: ignore[attr-defined]
+    assert "/etc/demixd/demixd.toml is there and stays as it is" in said
+    assert "Still to do" not in said
+    assert "Active: active (running)" in said.partition("Songs go into")[2]
+    assert box.machine.is_active(UNIT)
+    entries = box.machine.journal()
+    warm = next(each for each in entries if "is warm on" in each["MESSAGE"] and each["SYSLOG_IDENTIFIER"] == "demixd")
+    started = next(each for each in entries if each.get("UNIT") == UNIT and each.get("JOB_RESULT") == "done")
+    assert int(warm["__MONOTONIC_TIMESTAMP"]) < int(started["__MONOTONIC_TIMESTAMP"])
+    assert box.machine.run("stat", "-c", "%U", f"/proc/{box.pid}").stdout.strip() == "demixd"
+
+
+def test_a_song_of_another_user(box: Box) -> None:
+    """Somebody of the share's group drops it, and can read and delete what comes out."""
+    box.drop("anna.flac")
+    box.done("anna.flac")
+    box.machine.run(
+        "runuser", "-u", ANNA, "--", "cat", f"{SPOOL}/outbox/anna/vocals.flac", f"{SPOOL}/status/anna.flac.json"
+    )
+    box.machine.run("runuser", "-u", ANNA, "--", "rm", "-r", f"{SPOOL}/outbox/anna")
+
+
+def test_it_says_what_it_is_doing(box: Box) -> None:
+    """`systemctl status` shows the song, its percent and the queue."""
+    box.drop("one.flac", 30.0)
+    box.drop("two.flac")
+    box.separating("one.flac")
+
+    def told() -> bool:
+        text = box.machine.show(UNIT, "StatusText")["StatusText"]
+        return text.startswith("one.flac: ") and "%" in text and text.endswith("; 1 waiting")
+
+    box.machine.until(told, "STATUS")
+    box.done("one.flac")
+    box.done("two.flac")
+
+
+def test_installing_again_changes_nothing(box: Box) -> None:
+    """The same version once more: the daemon goes on, and a changed configuration is not touched."""
+    before, text = box.pid, box.machine.path("/etc/demixd/demixd.toml").read_text()
+    assert "Active: active (running)" in box.install()
+    assert box.pid == before
+    assert box.machine.path("/etc/demixd/demixd.toml").read_text() == text
+
+
+def test_an_upgrade_in_the_middle_of_a_song(box: Box) -> None:
+    """The running song waits for the new version, and is done once."""
+    before = box.pid
+    changed = box.machine.path(f"{PROJECT}/README.md")
+    changed.write_text(changed.read_text() + "\nA line that is new.\n")
+    box.drop("upgraded.flac", 60.0)
+    box.separating("upgraded.flac")
+    said = box.install()
+    assert f"{UNIT}: stopped; a running song waits for the new version" in said
+    assert box.pid != before
+    assert "A line that is new" in box.machine.path("/opt/demixd/README.md").read_text()
+    assert box.done("upgraded.flac")["attempt"] == 1
+
+
+def test_a_dry_run_does_nothing(box: Box) -> None:
+    said = box.install("--dry-run", "--instance", "never")
+    assert "/etc/demixd/demixd@never.toml" in said
+    assert not box.machine.path("/etc/demixd/demixd@never.toml").exists()
+    assert "stopped and disabled" in box.install("--uninstall", "--dry-run")
+    assert box.machine.is_active(UNIT)
+
+
+# ---- what goes wrong
+
+
+def test_a_model_that_is_not_there(box: Box) -> None:
+    """Active, and STATUS says what is missing; songs wait until the installer has fetched it, from a hub of our own."""
+    text = box.machine.path("/etc/demixd/demixd.toml").read_text()
+    box.machine.write("/etc/demixd/demixd.toml", text.replace('"demo"', '"htdemucs"'))
+    box.machine.run("systemctl", "restart", UNIT)
+    assert box.machine.is_active(UNIT)
+    assert "htdemucs" in box.machine.show(UNIT, "StatusText")["StatusText"]
+    box.drop("waits.flac")
+    assert "demixd models fetch htdemucs" in box.waits_for("model-missing", "waits.flac")["message"]
+    said = box.install()
+    assert "Still to do:" in said and "systemd/install --fetch htdemucs" in said
+    weights = packed(random_module(0), SMALL)
+    files = {(REPO, "htdemucs.yaml"): f"models: ['{SIG}']\n".encode(), (REPO, f"{SIG}.safetensors"): weights}
+    with Hub(files=files) as hub:
+        words = [f"{PROJECT}/systemd/install", "--fetch", "htdemucs"]
+        said = box.machine.run(*words, HF_ENDPOINT=hub.endpoint, no_proxy="127.0.0.1", NO_PROXY="127.0.0.1").stdout
+    assert "Still to do" not in said
+    assert box.done("waits.flac")["engine"]["model"] == "htdemucs"
+    configure(box.machine)
+    box.machine.run("systemctl", "reload", UNIT)
+    box.machine.until(lambda: box.read("_daemon.json")["worker"]["model"] == "demo", "the demo model is warm")
+
+
+def test_a_configuration_that_is_wrong_from_the_start(box: Box) -> None:
+    """It fails with exit status 78, says why, and is not started over and over; mended, it starts."""
+    configure(box.machine, '[defaults]\nfromat = "wav"\n')
+    assert box.machine.run("systemctl", "restart", UNIT, check=False).returncode != 0
+    facts = box.machine.show(UNIT, "ActiveState", "ExecMainStatus", "NRestarts")
+    assert facts == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
+    assert any("fromat" in each["MESSAGE"] for each in box.machine.journal("-t", "demixd"))
+    configure(box.machine)
+    box.machine.run("systemctl", "start", UNIT)
+    box.warm()
+
+
+def test_a_hung_worker(box: Box) -> None:
+    """It is killed, and the song is tried again."""
+    box.drop("hung.flac", 60.0)
+    box.separating("hung.flac")
+    pid, hung = box.pid, box.worker
+    box.kill("STOP", hung)
+    assert box.done("hung.flac")["attempt"] == 2
+    assert box.pid == pid and box.worker != hung
+    assert any(
+        each.get("MESSAGE_ID") == "7d46f19e8ba24c03b5f2e81d6a9c0754" for each in box.machine.journal("-t", "demixd")
+    )
+
+
+def test_a_hung_supervisor(box: Box) -> None:
+    """systemd kills it when WatchdogSec is over; the song is done once, after the restart."""
+    with box.setting("60-watchdog", "WatchdogSec=3"):
+        box.drop("stopped.flac", 60.0)
+        box.separating("stopped.flac")
+        hung = box.pid
+        box.kill("STOP", hung)
+        box.machine.until(lambda: box.pid not in (0, hung), "another process")
+        assert box.done("stopped.flac")["attempt"] == 2
+        box.warm()
+
+
+@pytest.mark.parametrize("who", ["supervisor", "worker"])
+def test_killed(box: Box, who: str) -> None:
+    """Either is started again, and the song is done once."""
+    name = f"killed-{who}.flac"
+    box.drop(name, 60.0)
+    box.separating(name)
+    pid, worker = box.pid, box.worker
+    box.kill("KILL", pid if who == "supervisor" else worker)
+    assert box.done(name)["attempt"] == 2
+    assert (box.pid != pid) is (who == "supervisor")
+    assert box.worker != worker
+
+
+def test_a_worker_beyond_its_memory_dies_alone(box: Box) -> None:
+    """MemoryMax: the service stays, and the song is done when there is room again."""
+    box.machine.run("systemctl", "restart", UNIT)  # a worker that has had no song yet has to grow for the first
+    box.warm()
+    pid = box.pid
+    limit = sum(box.anonymous_bytes(each) for each in (pid, box.worker)) + (16 << 20)
+    box.machine.run("systemctl", "set-property", "--runtime", UNIT, f"MemoryMax={limit}")
+    worker = box.worker
+    box.drop("greedy.flac", 30.0)
+    box.machine.until(lambda: not box.machine.path(f"/proc/{worker}").exists(), "the worker is killed")
+    box.machine.run("systemctl", "set-property", "--runtime", UNIT, "MemoryMax=infinity")
+    box.done("greedy.flac")
+    assert box.pid == pid
+
+
+def test_stopping_in_the_middle_of_a_song(box: Box) -> None:
+    """Within 5 s, and the song is done after the next start, without an attempt charged."""
+    box.drop("later.flac", 60.0)
+    box.separating("later.flac")
+    began = time.monotonic()
+    box.machine.run("systemctl", "stop", UNIT)
+    assert time.monotonic() - began < 5
+    assert box.song("later.flac")["state"] == "waiting"
+    box.machine.run("systemctl", "start", UNIT)
+    assert box.done("later.flac")["attempt"] == 1
+
+
+def test_reloading(box: Box) -> None:
+    """A good configuration is gone by from the next song on; a bad one is refused, and the journal says why."""
+    pid, worker = box.pid, box.worker
+    configure(box.machine, '[defaults]\nformat = "mp3"\n')
+    box.machine.run("systemctl", "reload", UNIT)
+    box.drop("reloaded.flac")
+    assert box.done("reloaded.flac")["options"]["format"] == "mp3"
+    configure(box.machine, '[defaults]\nfromat = "wav"\n')
+    box.machine.run("systemctl", "reload", UNIT)
+    refused = box.machine.until(
+        lambda: [each for each in box.machine.journal("-t", "demixd", "-p", "err") if "fromat" in each["MESSAGE"]],
+        "why",
+    )
+    assert "the old one stays" in refused[0]["MESSAGE"]
+    box.machine.until(lambda: box.machine.is_active(UNIT), "it has reloaded")
+    box.drop("unchanged.flac")
+    assert box.done("unchanged.flac")["options"]["format"] == "mp3"
+    configure(box.machine)
+    box.machine.run("systemctl", "reload", UNIT)
+    box.warm()
+    assert (box.pid, box.worker) == (pid, worker)
+
+
+def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
+    """An instance with a configuration of its own waits for its mount; on a full disk songs wait."""
+    spool = "/srv/karaoke"
+    machine = box.machine
+    machine.write(
+        "/etc/systemd/system/slow.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sleep 2\n"
+    )
+    machine.run("mkdir", "/var/disk")
+    machine.run("mount", "-t", "tmpfs", "-o", "size=48m,mode=2775,gid=demixd", "disk", "/var/disk")
+    machine.write(
+        "/etc/systemd/system/srv-karaoke.mount",
+        "[Unit]\nRequires=slow.service\nAfter=slow.service\n"
+        f"[Mount]\nWhat=/var/disk\nWhere={spool}\nType=none\nOptions=bind\n",
+    )
+    machine.write(
+        "/etc/demixd/demixd@karaoke.toml",
+        f'[paths]\nspool = "{spool}"\nstate = "/var/lib/demixd@karaoke"\n[model]\nname = "demo"\ndevice = "cpu"\n',
+    )
+    box.install("--instance", "karaoke")
+    assert machine.is_active("demixd@karaoke.service") and machine.is_active(UNIT)
+    assert machine.run("findmnt", "-n", "-o", "FSTYPE", "--target", f"{spool}/inbox").stdout.strip() == "tmpfs"
+    machine.run("systemctl", "stop", "demixd@karaoke.service", "srv-karaoke.mount", "slow.service")
+    assert list(machine.path(spool).iterdir()) == [], "nothing was made where the share is not"
+    machine.run("systemctl", "start", "demixd@karaoke.service")
+    machine.run("dd", "if=/dev/zero", f"of={spool}/full", "bs=1M", "count=100", check=False)
+    machine.run("truncate", "-s", "-3M", f"{spool}/full")
+    box.drop("sung.flac", spool=spool)
+    box.waits_for("no-space", "sung.flac", spool)
+    machine.path(f"{spool}/full").unlink()
+    box.done("sung.flac", spool)
+    machine.run("systemctl", "stop", "demixd@karaoke.service")
+
+
+# ---- what it may do
+
+
+def test_the_units_are_spelt_right(box: Box) -> None:
+    """`systemd-analyze verify` has nothing to say, and `security` no more than 2.0."""
+    home = "/usr/src/home"
+    program = box.machine.path(f"{home}/.local/share/demixd/.venv/bin/demixd")
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    for words in (
+        [UNIT],
+        ["demixd@other.service"],
+        ["--user", "/opt/demixd/systemd/user/demixd.service"],
+    ):
+        done = box.machine.run("systemd-analyze", "verify", *words, XDG_RUNTIME_DIR="/run", HOME=home)
+        assert (done.stdout, done.stderr) == ("", "")
+    shutil.rmtree(box.machine.path(home))
+    box.machine.run("systemd-analyze", "security", "--threshold=20", "--no-pager", UNIT)
+
+
+PROBE = """
+import ctypes, fcntl, json, os, socket, subprocess
+from pathlib import Path
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def fails(what, *arguments):
+    try:
+        what(*arguments)
+    except OSError as error:
+        return error.errno
+    return 0
+
+def call(name, *arguments):
+    ctypes.set_errno(0)
+    return ctypes.get_errno() if getattr(libc, name)(*arguments) == -1 else 0
+
+def lease(path):
+    handle = os.open(path, os.O_RDONLY)
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+status = dict(line.split(":\\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
+print("PROBE " + json.dumps({
+    "write": {path: fails(Path(path).write_text, "x") for path in (
+        "/etc/x", "/usr/x", "/opt/demixd/x", "/var/x", "/srv/x", "/srv/demixd/x", "/var/lib/demixd@probe/x")},
+    "home": fails(os.listdir, "/home/anna"),
+    "network": fails(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
+    "links": [line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]],
+    "capabilities": int(status["CapEff"], 16),
+    "bounding": int(status["CapBnd"], 16),
+    "no_new_privileges": status["NoNewPrivs"],
+    "setuid": subprocess.run(["/srv/demixd/id", "-u"], capture_output=True, text=True).stdout.strip(),
+    "user": os.geteuid(),
+    "mount": call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+    "unshare": call("unshare", 0x10000000),
+    "reboot": call("reboot", 0),
+    "lease": fails(lease, "/srv/demixd/anna's"),
+    "device": fails(os.open, "/srv/demixd/fuse", os.O_RDWR),
+    "null": fails(os.open, "/dev/null", os.O_RDWR),
+    "others": [pid for pid in os.listdir("/proc") if pid == "1"],
+}))
+"""
+
+
+def test_the_hardening_from_inside(box: Box) -> None:
+    """A program in the service's place: what it may, and what it may not."""
+    machine = box.machine
+    machine.write("/opt/demixd/probe.py", PROBE)
+    machine.run("install", "-m", "4755", "/usr/bin/id", "/srv/demixd/id")
+    machine.run("runuser", "-u", ANNA, "--", "cp", "/etc/hostname", "/srv/demixd/anna's")
+    fuse = machine.path("/srv/demixd/fuse")
+    os.mknod(fuse, stat.S_IFCHR, os.makedev(10, 229))
+    fuse.chmod(0o666)
+    machine.run("sh", "-c", "exec 3<> /srv/demixd/fuse")  # whoever is not in the service may open it
+    shutil.copytree(
+        machine.path(f"/etc/systemd/system/{UNIT}.d"), machine.path("/etc/systemd/system/demixd@probe.service.d")
+    )
+    machine.write(
+        "/etc/systemd/system/demixd@probe.service.d/90-probe.conf",
+        "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\n"
+        "ExecStart=/opt/demixd/.venv/bin/python -P /opt/demixd/probe.py\n",
+    )
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "demixd@probe.service")
+    (line,) = machine.until(
+        lambda: [
+            each["MESSAGE"] for each in machine.journal("-u", "demixd@probe") if each["MESSAGE"].startswith("PROBE ")
+        ],
+        "what it found",
+    )
+    found = json.loads(line.removeprefix("PROBE "))
+    eperm, erofs, eafnosupport = 1, 30, 97
+    written = found["write"]
+    assert (written.pop("/srv/demixd/x"), written.pop("/var/lib/demixd@probe/x")) == (0, 0)
+    assert set(written.values()) == {erofs}
+    assert found["home"] != 0
+    assert found["network"] == eafnosupport
+    assert set(found["links"]) <= {"lo"}
+    cap_lease = 1 << 28
+    assert (found["capabilities"], found["bounding"], found["no_new_privileges"]) == (cap_lease, cap_lease, "1")
+    assert found["user"] != 0 and found["setuid"] == str(found["user"])
+    assert {found["mount"], found["unshare"], found["reboot"]} == {eperm}
+    assert found["lease"] == 0
+    assert (found["device"], found["null"]) == (eperm, 0)
+    assert found["others"] == []
+    for path in ("/opt/demixd/probe.py", "/srv/demixd/id", "/srv/demixd/anna's", "/srv/demixd/x", "/srv/demixd/fuse"):
+        machine.path(path).unlink()
+    shutil.rmtree(machine.path("/etc/systemd/system/demixd@probe.service.d"))
+    machine.run("systemctl", "daemon-reload")
+
+
+# ---- the journal
+
+
+def test_the_journal_has_fields(box: Box) -> None:
+    """One entry for each change of state, with fields that find it; for a done, a failed and a cancelled job."""
+    machine = box.machine
+
+    def bring(name: str) -> None:
+        """In one moment: a song that is looked at while it is being copied waits for two reasons, with an entry for each."""
+        home, inbox = f"/home/{ANNA}", f"{SPOOL}/inbox"
+        machine.run("runuser", "-u", ANNA, "--", "cp", f"{home}/{name}", f"{inbox}/.{name}.part")
+        machine.run("runuser", "-u", ANNA, "--", "mv", f"{inbox}/.{name}.part", f"{inbox}/{name}")
+
+    box.make("good.flac", 2.0)
+    bring("good.flac")
+    box.done("good.flac")
+    machine.write(f"/home/{ANNA}/bad.wav", "this is not audio")
+    machine.path(f"/home/{ANNA}/bad.wav").chmod(0o644)
+    bring("bad.wav")
+    failed = box.state("bad.wav", "failed")
+    box.make("unwanted.flac", 60.0)
+    bring("unwanted.flac")
+    box.separating("unwanted.flac")
+    machine.run("runuser", "-u", ANNA, "--", "touch", f"{SPOOL}/inbox/unwanted.flac.cancel")
+    cancelled = box.state("unwanted.flac", "cancelled")
+
+    def states(job: dict[str, Any]) -> list[str]:
+        return [each["STATE"] for each in machine.journal("-t", "demixd", f"JOB_ID={job['job_id']}")]
+
+    good = box.song("good.flac")
+    assert states(good) == ["waiting", "running", "done"]
+    assert states(failed) == ["waiting", "running", "failed"]
+    assert states(cancelled) == ["waiting", "running", "cancelled"]
+    (found,) = machine.journal("-t", "demixd", "CODE=bad-audio")
+    assert (found["JOB_ID"], found["SONG"], found["DEVICE"]) == (failed["job_id"], "bad.wav", "cpu")
+    assert (found["PRIORITY"], found["MESSAGE_ID"]) == ("4", "e2f3a7c15d8b4d4c9e06b7a1c84d9f35")
+    started, done = machine.journal("-t", "demixd", f"JOB_ID={good['job_id']}")[1:]
+    assert (started["STEP"], started["MESSAGE_ID"]) == ("snapshot", "5b0ad2f0d7f94f5c8d1b3fca0f7d3e61")
+    assert (done["DEVICE"], done["MESSAGE_ID"]) == ("cpu", "0c9d2a5ee2ab4b0fa1ac9d3b6e7f4a18")
+    (end,) = machine.journal("-t", "demixd", "SONG=unwanted.flac", "STATE=cancelled")
+    assert end["MESSAGE_ID"] == "a81e64bd30cf4f6b92d57e0c1f3ab972"
+
+
+# ---- for one user
+
+
+@pytest.mark.slow
+def test_for_one_user(box: Box) -> None:
+    """`--user` needs no root: installed, used and taken away by a user of a desktop, in that user's own manager."""
+    machine = box.machine
+    machine.run("useradd", "--create-home", "bob")
+    number = machine.run("id", "-u", "bob").stdout.strip()
+    machine.run("loginctl", "enable-linger", "bob")
+    machine.until(lambda: machine.is_active(f"user@{number}.service"), "bob's own systemd")
+    shutil.copytree(machine.path(PROJECT), machine.path("/home/bob/project"), symlinks=True)
+    machine.write(
+        "/home/bob/.config/demixd/demixd.toml",
+        '[paths]\nspool = "/home/bob/songs"\nstate = "/home/bob/.local/state/demixd"\n[model]\nname = "demo"\n',
+    )
+    machine.run("chown", "-R", "bob:", "/home/bob")
+
+    def bob(*words: str) -> str:
+        environment = {"HOME": "/home/bob", "XDG_RUNTIME_DIR": f"/run/user/{number}"}
+        return machine.run("runuser", "-u", "bob", "--", *words, **environment).stdout
+
+    said = bob("/home/bob/project/systemd/install", "--user")
+    assert "Active: active (running)" in said
+    make_song(machine.path("/home/bob/songs/inbox/song.flac"))
+    box.done("song.flac", "/home/bob/songs")
+    bob("/home/bob/project/systemd/install", "--user", "--uninstall")
+    left = bob("find", "/home/bob", "-name", "demixd*", "-not", "-path", "/home/bob/project/*").split()
+    assert sorted(left) == ["/home/bob/.config/demixd", "/home/bob/.config/demixd/demixd.toml"]
+    assert machine.path("/home/bob/songs/outbox/song/vocals.flac").exists()
+
+
+# ---- taken away
+
+
+def test_taking_it_away(box: Box) -> None:
+    """Nothing is left but the configuration and the songs. The last test: there is no service after it."""
+    machine = box.machine
+    box.drop("kept.flac")
+    box.done("kept.flac")
+    machine.write("/etc/demixd/demixd@other.toml", "# a configuration whose service was never started\n")
+    configurations = sorted(f"/etc/demixd/{path.name}" for path in machine.path("/etc/demixd").iterdir())
+    said = box.install("--uninstall")
+    assert "What stays:" in said and SPOOL in said
+    left = machine.run("find", "/etc", "/opt", "/run", "/srv", "/usr/local", "/var", "-name", "demixd*").stdout.split()
+    assert sorted(left) == ["/etc/demixd", *configurations, SPOOL]
+    assert machine.path(f"{SPOOL}/outbox/kept/vocals.flac").exists()
+    assert machine.path(f"{SPOOL}/done/kept.flac").exists()
+    assert machine.run("getent", "passwd", "demixd", check=False).returncode == 2
+    assert machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "demixd*").stdout.strip() == ""
