@@ -20,7 +20,7 @@ from daemons import make_song
 from demixd.engine.openvino import converter
 from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.process import Died, Said, WorkerProcess
-from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Warm
+from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Tuning, Warm
 
 STOP_S = 1.0
 
@@ -126,6 +126,8 @@ def test_a_compiled_model_stops_within_a_second(times: int, tmp_path: Path, monk
     """By cancelling OpenVINO's request. The worker is told to use it, even where torch is faster."""
     monkeypatch.setattr("demixd.supervisor.workers.process.PROGRAM", [sys.executable, "-c", FORCED])
     with worker(tmp_path, "auto") as one:
+        one.until(Tuning)  # it is warm in torch
+        one.until(Tuning)  # it is converted
         ready = one.until(Ready)
         assert isinstance(ready, Ready)
         assert ready.engine.runtime == "openvino"
