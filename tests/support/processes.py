@@ -42,3 +42,17 @@ def handles(daemon: Daemon) -> tuple[int, int]:
     """How many descriptors and threads it has."""
     assert daemon.process is not None
     return holds(daemon.process.pid)
+
+
+def children(parent: int = 0) -> list[int]:
+    """The processes that a process, or this one, has started from its main thread."""
+    parent = parent or os.getpid()
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def is_over(process: int) -> bool:
+    """Whether a process is gone, or waits for its parent to notice that it is."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True

@@ -194,10 +194,11 @@ def list_models(config: Config) -> None:
 @click.argument("name")
 @configured
 def fetch(config: Config, name: str) -> None:
-    """Fetch the model NAME from the Hugging Face hub."""
+    """Fetch the model NAME from the Hugging Face hub; where OpenVINO runs it, convert it too."""
     from rich.progress import Progress
 
     from demixd.engine.models.fetch import fetch as fetch_model
+    from demixd.engine.openvino import converter
 
     with Progress(transient=True) as bars:
         bar = bars.add_task(name, total=None)
@@ -209,6 +210,11 @@ def fetch(config: Config, name: str) -> None:
             ),
         )
     say(f"{files.name}: in {files.folder}")
+    if converter.serves(config):
+        with Progress(transient=True) as bars:
+            bars.add_task("converting for OpenVINO", total=None)
+            told = converter.in_advance(config, files)
+        say(f"{files.name}: {told}")
 
 
 @models.command()

@@ -1,10 +1,10 @@
-"""How many segments a GPU does at once: measured, since neither its memory nor its speed can be known from its name.
+"""The batch: how many segments a GPU computes at once. It is measured, since a GPU's name tells neither memory nor speed.
 
-The batch is doubled while
+The batch is doubled as long as
 
-    1. the memory is there: what the next one needs is foretold from the last two, and a share stays free for others,
-    2. it pays: a segment takes at least 3 % less time than in a batch of half the size,
-    3. a cancel does not have to wait long for it.
+    1. the next size fits: its memory is extrapolated from the last two sizes, and a share of the free memory stays free,
+    2. it is faster: a segment takes at least 3 % less time than in a batch of half the size,
+    3. a batch is so short that a cancel need not wait long for its end.
 """
 
 import time
@@ -15,34 +15,35 @@ import torch
 
 from demixd.engine.networks import Network, never
 
-MOST = 32
+LARGEST = 32
 SHARE = 0.7
-"""Of the free memory, what a batch may take: the accumulators, cuFFT's plans and other programs need some too."""
-PAYS = 0.97
+"""The share of the free memory that a batch may take: the accumulators, cuFFT's plans and other programs need the rest."""
+FASTER = 0.97
+"""A larger batch has to need less than this share of the time a segment."""
 LONGEST_S = 0.5
-"""A batch cannot be stopped on a GPU, and a cancel has a second."""
+"""A batch cannot be stopped on a GPU, and a cancel must not take a second."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch that was run: `bytes` at its peak, above what was there before."""
+    """One run of a batch: its seconds, and the peak of its memory in bytes above what was allocated before."""
 
     seconds: float
     bytes: int
 
 
 def choose(trial: Callable[[int], Trial], free: int) -> int:
-    """The batch to use, where `trial` runs one of a given size, and `free` bytes are there. Never less than 1.
+    """The batch to use with `free` bytes of memory, at least 1; `trial` runs a batch of a given size.
 
-    `trial` raises `torch.OutOfMemoryError` where the memory does not do, also for 1.
+    `trial` may raise `torch.OutOfMemoryError`, which ends the search; for size 1 it is passed on.
     """
     size, last = 1, trial(1)
     growth = last.bytes
-    while size < MOST and last.bytes + growth * size <= SHARE * free:
+    while size < LARGEST and last.bytes + growth * size <= SHARE * free:
         try:
             bigger = trial(2 * size)
         except torch.OutOfMemoryError:
             break
-        if bigger.seconds > LONGEST_S or bigger.seconds / 2 > PAYS * last.seconds:
+        if bigger.seconds > LONGEST_S or bigger.seconds / 2 > FASTER * last.seconds:
             break
         growth = (bigger.bytes - last.bytes) // size
         size, last = 2 * size, bigger
@@ -50,12 +51,12 @@ def choose(trial: Callable[[int], Trial], free: int) -> int:
 
 
 def trial_on(network: Network, segment: torch.Tensor) -> Callable[[int], Trial]:
-    """Runs `network` on so many copies of a segment `[1, C, T]` that lies on a GPU."""
+    """A `trial` for `choose`: it runs `network` on copies of a segment `[1, C, T]` on a GPU."""
 
     def trial(size: int) -> Trial:
         device = segment.device
         windows = segment.expand(size, -1, -1).contiguous()
-        network(windows, never)  # the first of a size looks for kernels and makes FFT plans
+        network(windows, never)  # the first run of a size looks for kernels and makes FFT plans
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

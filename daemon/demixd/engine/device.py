@@ -1,23 +1,22 @@
-"""Where a model runs: the GPU if there is one and it works, else the CPU, and why. And how tensors get there and back."""
+"""The device that a model runs on (a GPU if there is one that works, else the CPU), and copies to and from it."""
 
 import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from demixd.engine import host as processor
+from demixd.engine import host
 
 CPU = torch.device("cpu")
 
 AHEAD = 4
-"""Blocks on their way from a GPU at once: while one is written to disk, the GPU goes on."""
+"""How many blocks are copied from a GPU at once: while one is written to disk, the GPU goes on."""
 
 
 def choose(wanted: str) -> tuple[torch.device, str | None]:
-    """The device for `auto`, `cpu`, `cuda` or `cuda:N`, and in a sentence why it is not the one asked for."""
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`; and a sentence where it is not the one that was asked for."""
     if not wanted.startswith(("auto", "cuda")):
         return CPU, None
     number = int(wanted.partition(":")[2] or 0)
@@ -29,31 +28,27 @@ def choose(wanted: str) -> tuple[torch.device, str | None]:
 
 
 def name_of(device: torch.device) -> str:
-    """What people call it: the GPU's name, or the processor's."""
+    """The name of the GPU, or of the processor, for people."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "CPU"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return host.cpu_name()
 
 
 def has(precision: str) -> bool:
-    """Whether the processor computes in `precision`; it can imitate what it has not, a hundred times slower."""
-    return precision == "float32" or (precision == "bfloat16" and processor.has_bfloat16())
+    """Whether the processor computes in `precision` itself; torch imitates the others, a hundred times slower."""
+    return precision == "float32" or (precision == "bfloat16" and host.has_bfloat16())
 
 
 def settle() -> None:
-    """Same song, same stems: no faster kernels that round differently from run to run."""
+    """Make results repeatable: the same song gives the same stems, so no kernels that round differently from run to run."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(processor.threads())
+    torch.set_num_threads(host.threads())
 
 
 def answers(device: torch.device) -> bool:
-    """Whether a device still does what it is told. A CUDA error that sticks fails every later call of the process."""
+    """Whether a device still computes. After a sticky CUDA error every later call of the process fails."""
     try:
         return bool(torch.ones(8, device=device).sum().item() == 8)
     except RuntimeError:
@@ -61,13 +56,13 @@ def answers(device: torch.device) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """The GPU's memory that is free, what this process's cache would give back included."""
+    """Free memory of the GPU in bytes, with what torch's cache in this process would give back."""
     free, _ = torch.cuda.mem_get_info(device)
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def free_mib(wanted: str) -> int | None:
-    """The same of the GPU that would be chosen; None where there is none, or it does not answer."""
+    """Free memory of the GPU that `choose` would take, in MiB; None without a GPU, or where it does not answer."""
     device, _ = choose(wanted)
     try:
         return free_bytes(device) >> 20 if device.type == "cuda" else None
@@ -76,33 +71,34 @@ def free_mib(wanted: str) -> int | None:
 
 
 def give_back() -> None:
-    """Return the memory that is cached and not used. What an exception that is still there holds is in use."""
+    """Return cached memory to the GPU. Tensors that a living exception refers to are in use and stay."""
     if torch.cuda.is_available():
         gc.collect()  # a network and its hooks hold each other
         torch.cuda.empty_cache()
 
 
 def to_device(block: Tensor, device: torch.device) -> Tensor:
-    """On the device; the copy to a GPU goes on while the caller does, which only pinned memory allows."""
+    """A copy of `block` on the device. Pinned memory lets the caller go on while it is copied to a GPU."""
     return block.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else block
 
 
 def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same blocks in the machine's own memory, a few behind those of a GPU, which is not waited for until then.
+    """The same blocks `[..., C, T]` in the machine's memory; a GPU may be up to AHEAD blocks ahead of the caller.
 
-    From a GPU they come frame by frame, as they will be written: it turns them in no time, and the processor does not.
+    A GPU transposes the blocks first, so that they lie in memory frame by frame, as they are written: it is much faster
+    at that than the processor.
     """
     coming: deque[tuple[Tensor, torch.cuda.Event]] = deque()
     for block in blocks:
         if not block.is_cuda:
             yield block
             continue
-        turned = block.mT.contiguous()
-        host = torch.empty(turned.shape, dtype=turned.dtype, pin_memory=True)
-        host.copy_(turned, non_blocking=True)
+        transposed = block.mT.contiguous()
+        pinned = torch.empty(transposed.shape, dtype=transposed.dtype, pin_memory=True)
+        pinned.copy_(transposed, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(torch.cuda.current_stream(block.device))
-        coming.append((host, arrived))
+        coming.append((pinned, arrived))
         if len(coming) > AHEAD:
             yield _arrived(coming)
     while coming:
@@ -110,6 +106,6 @@ def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _arrived(coming: "deque[tuple[Tensor, torch.cuda.Event]]") -> Tensor:
-    host, arrived = coming.popleft()
+    pinned, arrived = coming.popleft()
     arrived.synchronize()
-    return host.mT
+    return pinned.mT

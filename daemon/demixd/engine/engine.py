@@ -1,12 +1,13 @@
-"""The warm model: its members live on the device, have run once, and separate one song after the other.
+"""The warm model: its members stay on the device, have run once, and serve one song after the other.
 
-`apply_model` would carry every member to the device and back for each song; here they stay. What an engine cannot do,
-another does instead, rung by rung, for the one song that it could not do:
+(`demucs.apply.apply_model` moves every member to the device and back for each song.) Where an engine fails at a song,
+that song, and no other, is done again by a simpler engine:
 
     half precision or compiled  ->  float32 eager  ->  the CPU  ->  the song fails
 """
 
 import copy
+import time
 from typing import Any
 
 import msgspec
@@ -17,20 +18,17 @@ from demixd.engine import accuracy
 from demixd.engine import batch as batches
 from demixd.engine import device as devices
 from demixd.engine.device import CPU
-from demixd.engine.networks import Check, Eager, Network, Reduced, never
+from demixd.engine.networks import Eager, Network, Reduced
 from demixd.engine.segments import grid_of
-from demixd.engine.separation import Plan, SegmentProgress, Separation, Song
 from demixd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
 from demixd.protocol.job import EngineFacts
-
-__all__ = ["Engine", "Plan", "SegmentProgress", "Song"]
 
 HALVES = ("float16", "bfloat16")
 """What `precision = "auto"` tries on a GPU, in this order: float16 has three bits more, bfloat16 never overflows."""
 
 
 class Engine:
-    """A bag of models on a device. `accelerated` says that the CPU can stand in for the device."""
+    """A bag of models on a device. `accelerated`: the device is not the CPU, which can take its place."""
 
     def __init__(self, bag: Any, *, device: torch.device, facts: EngineFacts) -> None:
         self.members: list[Any] = [member.to(CPU).eval() for member in bag.models]
@@ -43,10 +41,10 @@ class Engine:
         self.accelerated = device.type != "cpu"
         self.batch = 1
         self.on_stand_in = False
-        """Whether the CPU serves since a GPU was wanted and could not be had."""
+        """Whether a GPU was wanted and could not be had, so that the CPU serves."""
         self.warnings: tuple[str, ...] = ()
-        """What every song's sidecar should say of this engine."""
-        # Those on a GPU are copies: if it is lost, nothing can be fetched back from it.
+        """Warnings for the sidecar of every song."""
+        # The networks on a GPU are copies: nothing can be copied back from a GPU that is lost.
         self.eager: list[Eager] = [
             Eager(copy.deepcopy(member) if self.accelerated else member, device) for member in self.members
         ]
@@ -55,8 +53,10 @@ class Engine:
             devices.to_device(accuracy.noise_and_tones(self.channels, grid_of(member, 0.0).segment), device)
             for member in self.members
         ]
+        self.first_run_s = 0.0
+        """How long the members took for their test segments, one after the other, in float32."""
         self.expected: list[Tensor] = []
-        """What the members answer to their test segments in float32, on the device."""
+        """The members' stems `[1, S, C, T]` of their test segments in float32, on the device."""
 
     @classmethod
     def warm(
@@ -69,29 +69,29 @@ class Engine:
         precision: str = "auto",
         batch: int | str = "auto",
     ) -> "Engine":
-        """An engine that has proved itself on `device`, or on the CPU with the reason in its facts.
+        """An engine whose networks have run and are accurate: on `device`, else on the CPU, with the reason in its facts.
 
-        Raises `AudioProcessingError` (BAD_MODEL) where the model gives nothing useful even there, and
-        `ModelTooLargeError` where the GPU's memory does not hold it.
+        `sha256` is the model's. Raises `AudioProcessingError` (BAD_MODEL) where the model gives no usable sound on the
+        CPU either, and `ModelTooLargeError` where the GPU's memory does not hold it.
         """
         devices.settle()
         chosen, fallback = devices.choose(device)
         if chosen.type != "cpu":
             try:
-                return cls._proved(bag, chosen, name, sha256, None)._quickest(precision)._batched(batch)
+                return cls._eager(bag, chosen, name, sha256, None)._in_precision(precision)._with_batch(batch)
             except torch.OutOfMemoryError as error:
                 devices.give_back()
                 raise ModelTooLargeError(_first_line(error)) from error
             except (RuntimeError, AudioProcessingError) as error:
                 fallback = f"{chosen} failed at warm-up ({_first_line(error)}); using the CPU"
-        engine = cls._proved(bag, CPU, name, sha256, fallback)._quickest(precision)
+        engine = cls._eager(bag, CPU, name, sha256, fallback)._in_precision(precision)
         engine.batch = 1 if batch == "auto" else int(batch)
         engine.on_stand_in = fallback is not None
         return engine
 
     @classmethod
-    def _proved(cls, bag: Any, device: torch.device, name: str, sha256: str, fallback: str | None) -> "Engine":
-        """An engine that has run in float32."""
+    def _eager(cls, bag: Any, device: torch.device, name: str, sha256: str, fallback: str | None) -> "Engine":
+        """An engine in float32 that has run once."""
         facts = EngineFacts(
             model=name,
             model_sha256=sha256,
@@ -102,39 +102,41 @@ class Engine:
             fallback=fallback,
         )
         engine = cls(bag, device=device, facts=facts)
+        began = time.perf_counter()
         engine.expected = [
             accuracy.reference(network, segment, name)
             for network, segment in zip(engine.eager, engine._segments, strict=True)
         ]
+        engine.first_run_s = time.perf_counter() - began
         return engine
 
-    def _quickest(self, precision: str) -> "Engine":
-        """In the precision that is wanted; in float32, and why, where it does not prove itself."""
+    def _in_precision(self, precision: str) -> "Engine":
+        """This engine in the wanted precision, or in float32, with the reason, where that is not accurate here."""
         wanted = {"auto": HALVES if self.accelerated else (), "float32": ()}.get(precision, (precision,))
         engine = self
         for each in wanted:
             if not self.accelerated and not devices.has(each):
-                engine = engine.but(f"this processor has no {each}; float32 is used")
+                engine = engine.with_fallback(f"this processor has no {each}; float32 is used")
                 continue
             try:
                 networks: list[Network] = [Reduced(member, self.device, each) for member in self.members]
-                faults = [verdict.fault for verdict in self.judge(networks) if verdict.fault]
+                faults = [each.fault for each in self.measure(networks) if each.fault]
             except (RuntimeError, ValueError) as error:
                 faults = [f"{each} failed at warm-up ({_first_line(error)})"]
             if not faults:
-                return self.using(networks)
-            engine = engine.but(f"{faults[0]}; it is not used")
+                return self.with_networks(networks)
+            engine = engine.with_fallback(f"{faults[0]}; it is not used")
         return engine
 
-    def judge(self, networks: list[Network], *, runs: int = 1, check: Check = never) -> list[accuracy.Verdict]:
-        """One verdict for each member's network. Raises what `check` raises."""
+    def measure(self, networks: list[Network], *, runs: int = 1) -> list[accuracy.Measurement]:
+        """Accuracy and speed of a network for each member, on the members' test segments."""
         return [
-            accuracy.prove(network, segment, expected, runs=runs, check=check)
+            accuracy.measure(network, segment, expected, runs=runs)
             for network, segment, expected in zip(networks, self._segments, self.expected, strict=True)
         ]
 
-    def using(self, networks: list[Network], *, device: str | None = None) -> "Engine":
-        """The same engine with other networks, which have proved themselves."""
+    def with_networks(self, networks: list[Network], *, device: str | None = None) -> "Engine":
+        """This engine with other networks, which are known to be accurate; `device` as the sidecar shows it."""
         other = copy.copy(self)
         other.networks = networks
         other.facts = msgspec.structs.replace(
@@ -145,8 +147,8 @@ class Engine:
         )
         return other
 
-    def _batched(self, batch: int | str) -> "Engine":
-        """With the batch that is wanted, or that the GPU's memory and speed allow."""
+    def _with_batch(self, batch: int | str) -> "Engine":
+        """This engine with `batch` segments at once; `auto`: as many as the GPU's memory and speed allow."""
         if batch == "auto":
             trial = batches.trial_on(self.networks[0], self._segments[0])
             self.batch = batches.choose(trial, devices.free_bytes(self.device))
@@ -155,8 +157,8 @@ class Engine:
             self.batch = int(batch)
         return self
 
-    def but(self, reason: str) -> "Engine":
-        """The same engine, and one more reason why it is not what was asked for."""
+    def with_fallback(self, reason: str) -> "Engine":
+        """This engine, with one more reason in `fallback` why it is not the one that was asked for."""
         other = copy.copy(self)
         fallback = f"{self.facts.fallback}; {reason}" if self.facts.fallback else reason
         other.facts = msgspec.structs.replace(self.facts, fallback=fallback)
@@ -164,25 +166,22 @@ class Engine:
 
     @property
     def alone(self) -> frozenset[str]:
-        """Sources that at most half of the members take part in: cheap without the others."""
+        """The sources that at most half of the members contribute to: each is cheap without the others."""
         used = {source: sum(1 for row in self.weights if row[k]) for k, source in enumerate(self.sources)}
         return frozenset(source for source, count in used.items() if 2 * count <= len(self.members))
 
     @property
     def gpu_peak_bytes(self) -> int | None:
-        """The most that this process has had of the GPU's memory; None without one."""
+        """The largest amount of GPU memory that this process has had, in bytes; None without a GPU."""
         return torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else None
 
-    def separate(self, song: Song, plan: Plan) -> Separation:
-        """The way of one song through this engine."""
-        return Separation(self, song, plan)
+    # ---- simpler engines
 
-    # ---- the rungs
+    def fallback_after(self, error: Exception) -> "Engine":
+        """The next simpler engine, for a song at which this one failed with `error`. This one stays as it is.
 
-    def instead(self, error: Exception) -> "Engine":
-        """The engine to do a song with that this one failed at with `error`; this one is as good as before.
-
-        Raises `error` itself where it is none of an engine's or nothing is left, and `DeviceLostError`.
+        Raises `error` where another engine would fail too or there is none, and `DeviceLostError` where the device does
+        not answer any more.
         """
         if isinstance(error, AudioProcessingError) and error.code is not Code.BAD_OUTPUT:
             raise error
@@ -191,9 +190,10 @@ class Engine:
             raise DeviceLostError(f"{self.facts.device} does not answer any more ({_first_line(error)}).") from error
         why = f"{_cause(error)} on {self.facts.device} in {self.facts.precision}"
         if self.networks != self.eager and not (out_of_memory and self.accelerated):
-            return self.but(f"{why}; this song was done in float32").using(list(self.eager), device=str(self.device))
+            eager = self.with_networks(list(self.eager), device=str(self.device))
+            return eager.with_fallback(f"{why}; this song was done in float32")
         if self.accelerated:
-            return self.but(f"{why}; this song was done on the CPU")._on_cpu()
+            return self.with_fallback(f"{why}; this song was done on the CPU")._on_cpu()
         raise error
 
     def _on_cpu(self) -> "Engine":

@@ -1,7 +1,7 @@
-"""What this machine can do: its processor's cores and kinds of numbers, and the memory that is free. Reads /proc and /sys.
+"""The machine: its processor's name, cores and number formats, and its free memory. The only reader of /proc/cpuinfo.
 
-A cgroup can allow less than the machine has, and every cgroup above it too: the least of them counts. Only cgroup v2
-is asked (`0::/system.slice/demixd.service` in /proc/self/cgroup).
+A cgroup, and each cgroup above it, can allow less than the machine has: the smallest limit counts. Only cgroup v2 is
+read (`0::/system.slice/demixd.service` in /proc/self/cgroup).
 """
 
 import os
@@ -11,28 +11,35 @@ from pathlib import Path
 BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 """Flags of processors that multiply bfloat16; others are slower with it than with float32."""
 
+CPUINFO = Path("/proc/cpuinfo")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cpu_name() -> str:
     """The processor's name as its maker gives it; `CPU` where the system does not tell (ARM)."""
-    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    lines = _read(CPUINFO).splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
+def has_nvidia() -> bool:
+    """Whether the driver of an NVIDIA GPU shows one; torch may be unable to use it."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
 def has_bfloat16() -> bool:
-    return bool(flags(_read(Path("/proc/cpuinfo"))) & BFLOAT16)
+    """Whether the processor multiplies bfloat16."""
+    return bool(flags(_read(CPUINFO)) & BFLOAT16)
 
 
 def threads() -> int:
-    """How many threads pay: a physical core each (two on one core share its multipliers), no more than we may use."""
-    count = cores(_read(Path("/proc/cpuinfo")), os.sched_getaffinity(0))
+    """How many threads are worth starting: one a physical core (two on a core share its multipliers), within our limits."""
+    count = cores(_read(CPUINFO), os.sched_getaffinity(0))
     allowed = [quota(_read(folder / "cpu.max")) for folder in _cgroups()]
     return max(1, min([count, *(each for each in allowed if each is not None)]))
 
 
 def room() -> int:
-    """Bytes of memory that can be had without anyone being killed for it."""
+    """Bytes of memory that can be allocated before the kernel ends a process for it."""
     free = [available(_read(Path("/proc/meminfo")))]
     for folder in _cgroups():
         used, cache = _read(folder / "memory.current"), _read(folder / "memory.stat")
@@ -47,7 +54,7 @@ def flags(cpuinfo: str) -> frozenset[str]:
 
 
 def cores(cpuinfo: str, allowed: set[int]) -> int:
-    """The physical cores of the `allowed` processors; where none are told (ARM, some virtual machines), all of these."""
+    """The number of physical cores of the `allowed` processors; where cores are not listed (ARM), of these processors."""
     found = set()
     for block in cpuinfo.split("\n\n"):
         facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
@@ -58,7 +65,7 @@ def cores(cpuinfo: str, allowed: set[int]) -> int:
 
 
 def quota(cpu_max: str) -> int | None:
-    """`150000 100000` is one processor and a half: a second thread would keep the first one waiting. `max` is no limit."""
+    """Whole processors in a `cpu.max`; None: no limit. `150000 100000`, one and a half, is 1: a second thread would stall."""
     match cpu_max.split():
         case [limit, period] if limit.isdecimal() and period.isdecimal() and int(period):
             return int(limit) // int(period)
@@ -66,6 +73,7 @@ def quota(cpu_max: str) -> int | None:
 
 
 def available(meminfo: str) -> int | None:
+    """The kernel's estimate in /proc/meminfo, in bytes."""
     line = next((line for line in meminfo.splitlines() if line.startswith("MemAvailable:")), "")
     match line.split():
         case [_, number, "kB"] if number.isdecimal():
@@ -74,7 +82,7 @@ def available(meminfo: str) -> int | None:
 
 
 def left(limit: str, used: str, stat: str) -> int | None:
-    """What a cgroup may still take: files that are only cached (`inactive_file`) make way. `max` is no limit."""
+    """Bytes that a cgroup may still allocate; None: no limit. Cached files (`inactive_file`) are dropped when needed."""
     if not (limit.strip().isdecimal() and used.strip().isdecimal()):
         return None
     line = next((line for line in stat.splitlines() if line.startswith("inactive_file ")), "inactive_file 0")
@@ -82,7 +90,7 @@ def left(limit: str, used: str, stat: str) -> int | None:
 
 
 def _cgroups() -> Iterator[Path]:
-    """Our cgroup's folder and those above it."""
+    """The folder of our cgroup, and of each cgroup above it."""
     lines = _read(Path("/proc/self/cgroup")).splitlines()
     path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
     folder = CGROUPS / path

@@ -1,7 +1,7 @@
-"""A member of a bag, made ready to run in one way: on a device, in a precision, by a runtime.
+"""Networks: a member of a bag made ready to run on a device, in a precision, by a runtime.
 
-Every way takes and gives the same, so that one can stand in for another: float32 eager is the yardstick, and the rung
-to fall back to.
+All have the same inputs and outputs, so that one can take another's place. float32 eager is the reference for accuracy,
+and the fallback.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ class Network(Protocol):
     def __call__(self, windows: Tensor, check: Check) -> Tensor:
         """Windows `[B, C, T]` to stems `[B, S, C, T]`, both float32 and on the engine's device.
 
-        `check` is called often during the work, and what it raises ends it; the network is as good as before then.
+        `check` is called often meanwhile; what it raises ends the call, and the network can be used again.
         """
         ...
 
 
 class Eager:
-    """The member as it is, by torch, layer by layer, in float32."""
+    """The member itself in torch, in float32."""
 
     runtime, precision = "torch", "float32"
 
@@ -52,7 +52,7 @@ class Eager:
 
 
 class Reduced:
-    """The member's core in half precision, by torch; the transforms in float32."""
+    """The member's core in torch in half precision; its transforms in float32."""
 
     runtime = "torch"
 
@@ -79,13 +79,13 @@ class Reduced:
 
 
 def never() -> None:
-    """Nobody wants to stop."""
+    """A check that never stops anything."""
 
 
 def _hook(network: nn.Module, check: Check) -> None:
-    """Let a cancel through between the layers: a segment of a large model takes seconds on a CPU."""
+    """Call `check` before every layer: a segment of a large model takes seconds on a CPU, and a cancel less than one."""
     for module in network.modules():
-        module._forward_pre_hooks.clear()  # a copy brings the hooks of what it was copied from
+        module._forward_pre_hooks.clear()  # a copied module has the hooks of the original
     for module in network.modules():
         if isinstance(module, nn.ModuleList | nn.Sequential):
             for layer in module:
@@ -93,7 +93,7 @@ def _hook(network: nn.Module, check: Check) -> None:
 
 
 def _cast(network: nn.Module, dtype: torch.dtype) -> None:
-    """Demucs makes its embeddings of position in float32, and everything after them would be, weights excepted."""
+    """Cast the inputs of every layer with weights: Demucs adds position embeddings in float32, which would spread from there."""
 
     def cast(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(

@@ -1,18 +1,18 @@
 """A song in overlapping segments, and back: the arithmetic of `demucs.apply.apply_model`, as a stream.
 
-The model hears segments of L frames; segment i starts at i·stride, where stride = ⌊(1 - overlap)·L⌋, so the last ones
-are shorter. Each answer is weighted with a triangle (1 in the middle), and what overlaps is averaged:
+The model gets segments of L frames; segment i starts at i·stride, where stride = ⌊(1 - overlap)·L⌋, so the last ones
+are shorter. Each answer is weighted with a triangle (1 in the middle), and overlapping answers are averaged:
 
     out[t] = Σᵢ w[t - i·stride]·answerᵢ[t - i·stride]  /  Σᵢ w[t - i·stride]
 
        |--------L--------|
        |--stride--|--------L--------|
-       |  final   |--stride--|----- ...       nothing that comes later touches `final`: it leaves at once,
-                                              and one segment is all that is ever held.
+       |  final   |--stride--|----- ...       no later segment reaches `final`, so it is given out at once,
+                                              and no more than one segment is held.
 
-A short segment is heard in the middle of a longer window where the model wants one length. What surrounds it there is
-the song itself as far as it goes, and beyond its ends zeros of the *normalised* song: (x - mean) / std, both of the
-whole song's mono mean, as `demucs.api.Separator` takes them.
+Some models take windows of one length only: a shorter segment then lies in the middle of such a window, with the song's
+own frames around it and, beyond the song's ends, zeros of the *normalised* song: (x - mean) / std, both of the whole
+song's mono mean, as in `demucs.api.Separator`.
 
 Pure: tensors in, tensors out; the model is an argument. Shapes: `[B, C, T]` into the model, `[B, S, C, T]` out of it.
 """
@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 Read = Callable[[int, int], Tensor]
-"""Frames `start` to `stop` of a song, `[C, stop - start]`; what lies outside the song is zero."""
+"""Frames `start` to `stop` of a song, `[C, stop - start]`; frames outside the song are zero."""
 
 Forward = Callable[[Tensor], Tensor]
-"""The model: windows of the normalised song `[B, C, T]` to their stems `[B, S, C, T]`."""
+"""A model: windows of the normalised song `[B, C, T]` to their stems `[B, S, C, T]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,14 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """How a model's song is cut: `segment` and `stride` in frames, `valid` the window it wants for a segment's length."""
+    """How a song is cut: `segment` and `stride` in frames; `valid(length)` is the window for a segment of that length."""
 
     segment: int
     stride: int
     valid: Callable[[int], int]
 
     def count(self, frames: int) -> int:
+        """The number of segments of a song."""
         return -(-frames // self.stride)
 
 
@@ -68,7 +69,7 @@ def measure(blocks: Iterable[Tensor]) -> Level:
 
 
 def normalised(read: Read, frames: int, level: Level) -> Read:
-    """The same song as the model hears it. Zeros outside stay zeros, which a mean of its own would otherwise move."""
+    """The song normalised by `level`; frames outside it are zero before and after."""
 
     def inside(start: int, stop: int) -> Tensor:
         block = (read(start, stop) - level.mean) / level.std
@@ -85,20 +86,20 @@ def delayed(read: Read, frames: int) -> Read:
 
 
 def triangle(length: int) -> Tensor:
-    """The weights of a segment, `[length]`: rising from 1/h to 1 in the middle, and falling again."""
+    """The weights of a segment, `[length]`: rising from 1/h to 1 in the middle, and falling again (`demucs.apply`)."""
     half = length // 2
     weight = torch.cat([torch.arange(1, half + 1), torch.arange(length - half, 0, -1)])
     return weight / weight.max()
 
 
 def window(offset: int, length: int, valid: int) -> tuple[int, int]:
-    """Start and stop of the window of `valid` frames with the segment in its middle; left is one less where odd."""
+    """Start and stop of the window of `valid` frames with a segment in its middle; an odd frame goes to the right."""
     start = offset - (valid - length) // 2
     return start, start + valid
 
 
 def trim_centre(block: Tensor, length: int) -> Tensor:
-    """The middle `length` frames of `[..., T]`: what `window` added is taken away again."""
+    """The middle `length` frames of `[..., T]`: the segment within its window."""
     start = (block.shape[-1] - length) // 2
     return block[..., start : start + length]
 
@@ -166,7 +167,7 @@ def reblock(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 
 def grid_of(member: Any, overlap: float) -> Grid:
-    """How `apply_model` cuts a song for this member."""
+    """How `demucs.apply.apply_model` cuts a song for this member of a bag."""
     segment = int(member.samplerate * member.segment)
     valid = getattr(member, "valid_length", lambda length: length)
     return Grid(segment=segment, stride=int((1 - overlap) * segment), valid=valid)

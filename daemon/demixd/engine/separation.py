@@ -1,15 +1,14 @@
-"""One song's way through an engine: cut into windows, through the networks in batches, added up again.
+"""The separation of one song: windows of it go through an engine's networks in batches, and are added up again.
 
     read --windows--> pinned --copy--> device: networks, weights, overlap-add, mean over shifts --copy--> blocks
 
-On a GPU nothing waits for anything until a block is needed on this side; memory there is bounded by the batch.
-Where the memory does not hold a batch, smaller ones are taken for the rest of the song, then the cache is emptied.
+A GPU is only waited for where a block is needed in the machine's memory; GPU memory is bounded by the batch. Where a
+batch does not fit, the rest of the song is done in smaller ones; where one segment does not, the cache is emptied once.
 """
 
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 import torch
@@ -17,20 +16,18 @@ from torch import Tensor
 
 from demixd.audio.pcm import BLOCK
 from demixd.engine import device as devices
+from demixd.engine.engine import Engine
 from demixd.engine.networks import Network
 from demixd.engine.segments import Read, delayed, drop, grid_of, overlap_add, reblock, segments
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.job import EngineFacts
 
-if TYPE_CHECKING:
-    from demixd.engine.engine import Engine
-
 SHIFT_S = 0.5
-"""The shift trick moves the song by up to this, as `demucs.apply` does."""
+"""The shift trick (`demucs.apply.apply_model`) delays the song by up to this."""
 
 
 class SegmentProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Segments are done: of member `model` (from 1) of `models`, `done` of `total`; the last ones took `seconds`."""
+    """`done` of `total` segments of all members; the last batch, of member `model` (from 1) of `models`, took `seconds`."""
 
     model: int
     models: int
@@ -40,14 +37,17 @@ class SegmentProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Song(msgspec.Struct, frozen=True, kw_only=True):
-    """A song as the model hears it: `read` gives its normalised frames `[C, T]`."""
+    """A song at the model's rate and channels: `read` gives its normalised frames `[C, T]`."""
 
     read: Read
     frames: int
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with a song. `check` raises to stop, also in the middle of a segment."""
+    """How to separate a song: the `needed` sources, overlap and shifts as in Demucs, and the callbacks.
+
+    `check` may raise to stop, also within a segment. `seed` decides the shifts.
+    """
 
     needed: frozenset[str]
     overlap: float
@@ -58,9 +58,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Separation:
-    """`blocks` does it; `facts` say afterwards what did it, and what was given up on the way."""
+    """`blocks` separates the song; `facts` tell afterwards what separated it, with the fallbacks that were taken."""
 
-    def __init__(self, engine: "Engine", song: Song, plan: Plan) -> None:
+    def __init__(self, engine: Engine, song: Song, plan: Plan) -> None:
         self._engine = engine
         self._song = song
         self._plan = plan
@@ -76,11 +76,12 @@ class Separation:
         return msgspec.structs.replace(facts, fallback="; ".join([*notes, *self._notes]) or None)
 
     def blocks(self) -> Iterator[Tensor]:
-        """`sources` of the song in blocks `[N, C, T]` as they become final; still normalised, in the machine's memory.
+        """The N `sources` in blocks `[N, C, T]`, normalised as the song is, in the machine's memory, as they become final.
 
-        out[s] = sum over members of weight[m][s] * mean over shifts of member m's answer / sum of the weights of s.
-        Members that no needed source takes anything from are not run. Raises what `plan.check` raises,
-        `torch.OutOfMemoryError` and other RuntimeErrors of the device, and BAD_OUTPUT for NaN or Inf.
+            out[s] = sum over m of weight[m][s] * (mean over shifts of member m's stem s) / sum over m of weight[m][s]
+
+        as in `demucs.apply`. Members without a weight for a needed source are not run. Raises what `plan.check` raises,
+        the RuntimeErrors of the device (`torch.OutOfMemoryError` too), and BAD_OUTPUT for NaN or Inf.
         """
         for block in devices.to_host(self._mixed()):
             if not torch.isfinite(block).all():
@@ -88,7 +89,7 @@ class Separation:
             yield block
 
     def _mixed(self) -> Iterator[Tensor]:
-        """The same on the device: the members' streams, weighted and added up."""
+        """The blocks of `blocks` on the device: the members' streams, weighted and added up."""
         engine = self._engine
         columns = [engine.sources.index(source) for source in self.sources]
         weights = torch.tensor(engine.weights)[:, columns]
@@ -106,7 +107,7 @@ class Separation:
             yield torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
     def _member(self, number: int, place: int) -> Iterator[Tensor]:
-        """One member's answer to the whole song, `[S, C, BLOCK]` at a time; with shifts the mean over them."""
+        """All stems of one member in blocks `[S, C, BLOCK]`; with shifts, the mean over them."""
         plan, song, batch = self._plan, self._song, self._batch
         grid = grid_of(self._engine.members[number], plan.overlap)
 
@@ -132,7 +133,7 @@ class Separation:
         return (torch.stack(blocks).mean(0) for blocks in zip(*shifted, strict=True))
 
     def _through(self, network: Network, windows: Tensor) -> Tensor:
-        """Windows `[B, C, T]` through a network, in batches that the memory holds."""
+        """Windows `[B, C, T]` to stems `[B, S, C, T]`, in batches that fit into memory."""
         device, check = self._engine.device, self._plan.check
         emptied = False
         while True:
@@ -143,7 +144,7 @@ class Separation:
             except torch.OutOfMemoryError:
                 if emptied:
                     raise
-            # Here and not there: what the failed call held is only given up when its exception is.
+            # After the handler: the tensors of the failed call are freed only with its exception.
             size = min(self._batch, len(windows))
             if size > 1:
                 self._batch = size // 2

@@ -15,8 +15,9 @@ from torch import Tensor
 from demixd.audio.pcm import PcmReader, PcmWriter
 from demixd.audio.resample import model_ratio, resample
 from demixd.engine import device as devices
-from demixd.engine.engine import Engine, Plan, SegmentProgress, Song
+from demixd.engine.engine import Engine
 from demixd.engine.segments import Read, measure, normalised
+from demixd.engine.separation import Plan, SegmentProgress, Separation, Song
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.track import Track
@@ -41,9 +42,9 @@ def separate(
 ) -> tuple[dict[str, Path], EngineFacts]:
     """Write `work/PART.f32` for each part in `needed`, exactly `track.frames` long; their paths, and the engine's facts.
 
-    Where an engine fails at the song (out of memory, an error of its device, NaN), `Engine.instead` names another one,
-    which does the whole song again, and the facts are that one's; `engine` itself can be used for the next song. Raises
-    what `check` raises, BAD_OUTPUT, and `DeviceLostError`.
+    Where an engine fails at the song (out of memory, an error of its device, NaN), `Engine.fallback_after` gives another
+    one, which does the whole song again, and the facts are that one's; `engine` itself can be used for the next song.
+    Raises what `check` raises, BAD_OUTPUT, and `DeviceLostError`.
     """
     plan = Plan(needed=needed, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
     mixture = work / "mixture.f32"
@@ -56,7 +57,7 @@ def separate(
                 try:
                     return _write_parts(track, reader, work, engine, plan)
                 except (RuntimeError, AudioProcessingError) as error:
-                    engine = engine.instead(error)
+                    engine = engine.fallback_after(error)
                     log.warning("%s: %s", engine.facts.fallback, error)
                 # Outside the handler: the exception's traceback holds what the failed engine has on the device.
                 devices.give_back()
@@ -88,7 +89,7 @@ def _write_parts(
     """Stream the song through the engine, and each needed part into its PCM file."""
     level = measure(torch.from_numpy(block.T) for block in reader.blocks())
     read = normalised(_reading(reader), reader.frames, level)
-    separation = engine.separate(Song(read=read, frames=reader.frames), plan)
+    separation = Separation(engine, Song(read=read, frames=reader.frames), plan)
     paths = {part: work / f"{part}.f32" for part in separation.sources}
     parts = (_to_channels(block * level.std + level.mean, track.channels) for block in separation.blocks())
     back = 1 / model_ratio(track.rate, engine.rate)

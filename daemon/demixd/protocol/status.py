@@ -82,10 +82,11 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker. `state`: `starting`, `fetching`, `ready`, `asleep` (ended because it was idle), `missing-model` or `dead`.
+    """The worker. `state`: `starting`, `fetching`, `tuning`, `ready`, `asleep` (ended because it was idle), `missing-model`
+    or `dead`.
 
-    `batch`: segments computed at once. `improving`: a faster form of the model is being made meanwhile. `memory_bytes`: its
-    resident memory. `gpu_peak_bytes`: the most of the GPU's memory that it has used; null without a GPU.
+    `tuning`: the fastest way to run the model is being looked for, once on a machine. `batch`: segments computed at once.
+    `memory_bytes`: its resident memory. `gpu_peak_bytes`: the most of the GPU's memory that it has used; null without a GPU.
     """
 
     state: str
@@ -99,7 +100,6 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None
     runtime: str | None = None
     batch: int | None = None
-    improving: bool = False
     gpu_peak_bytes: int | None = None
 
 

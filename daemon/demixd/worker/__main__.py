@@ -2,7 +2,7 @@
 
     {"type": "warm", "model": "demo", "device": "auto", "models": "/tmp", "repo": null, "allow_pickle": false}
 
-It ends with its input.
+It ends with its input, and with its parent.
 """
 
 import logging

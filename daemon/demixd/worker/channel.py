@@ -1,4 +1,4 @@
-"""The way to the supervisor: a line a message. Whatever libraries print goes to standard error instead."""
+"""Messages to the supervisor, a line each on standard output. What libraries print goes to standard error instead."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ from demixd.worker.messages import FromWorker
 log = logging.getLogger("demixd.worker")
 
 BROKEN_STATUS = 4
-"""Exit status of a worker whose line to the supervisor is broken."""
+"""Exit status of a worker whose pipe to or from the supervisor is broken."""
 
 
 class Channel:
-    """Any thread may speak."""
+    """The worker's standard output. Any thread may send."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,7 +27,7 @@ class Channel:
         os.dup2(2, 1)
 
     def send(self, message: FromWorker) -> None:
-        """Where nobody can be told any more, the process ends: that tells the supervisor."""
+        """Send a message. Where that is not possible the process ends, which the supervisor notices."""
         with self._lock:
             try:
                 self._file.write(msgspec.json.encode(message) + b"\n")
@@ -38,7 +38,7 @@ class Channel:
 
 
 def described(error: Exception) -> Error:
-    """An exception as the sidecar shows it. One that we did not foresee is ours, with its traceback in the log."""
+    """An exception as the sidecar shows it. An unexpected one is an internal error, with its traceback in the log."""
     if isinstance(error, AudioProcessingError):
         return Error.of(error)
     log.error("".join(traceback.format_exception(error)))

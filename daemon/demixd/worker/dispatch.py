@@ -1,9 +1,9 @@
-"""What the supervisor wants, heard on a thread of its own: work for each thread in order, and which job to give up.
+"""Receives the supervisor's messages on a thread of its own, and hands the work to the worker's other threads.
 
 warm, separate --> work        the main thread, which has the model
 (separated)    --> finishing   the thread that writes stems
-prepare        --> ahead       the thread that decodes ahead
-stop           --> whichever has the job; where it only waits, it is given up at once
+prepare        --> prefetcher  the thread that decodes ahead
+stop           --> the thread that has the job; a job that only waits is given up at once
 """
 
 import logging
@@ -26,7 +26,7 @@ Work = TypeVar("Work")
 
 
 class WorkQueue(Generic[Work]):
-    """Work that waits for one thread, in order. What waits can be taken back; what was taken cannot."""
+    """Work that waits for one thread, in order. Waiting work can be dropped."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -37,25 +37,15 @@ class WorkQueue(Generic[Work]):
             self._waiting.append((job_id, work))
             self._changed.notify()
 
-    @property
-    def is_empty(self) -> bool:
-        with self._changed:
-            return not self._waiting
-
-    def wait(self, seconds: float) -> bool:
-        """Whether there is something, now or within so many seconds."""
-        with self._changed:
-            return bool(self._waiting) or self._changed.wait(seconds)
-
     def take(self) -> Work:
-        """The next, once there is one."""
+        """The next piece of work, once there is one."""
         with self._changed:
             while not self._waiting:
                 self._changed.wait()
             return self._waiting.pop(0)[1]
 
     def drop(self, job_id: str) -> bool:
-        """Take back what waits for that job; whether there was something."""
+        """Drop the work that waits for a job; whether there was any."""
         with self._changed:
             before = len(self._waiting)
             self._waiting = [each for each in self._waiting if each[0] != job_id]
@@ -63,7 +53,7 @@ class WorkQueue(Generic[Work]):
 
 
 class Dispatcher:
-    """The lanes, and the jobs that were stopped."""
+    """The queues of the worker's threads, and the jobs that were stopped."""
 
     def __init__(self, channel: Channel) -> None:
         self.work: WorkQueue[Warm | Separate] = WorkQueue()
@@ -78,18 +68,18 @@ class Dispatcher:
             raise StopProcessingError(f"job {job_id} was stopped")
 
     def finish(self, job_id: str, work: Callable[[], None]) -> None:
-        """Let the rest of a song be done by the thread that writes stems."""
+        """Have the rest of a song done by the thread that writes stems."""
         self.finishing.put(job_id, work)
         if job_id in self._stopped:
-            self._give_up(job_id)  # the stop came before there was something to take back
+            self._give_up(job_id)  # the stop came before this work did
 
     def _listen(self) -> None:
         try:
             self._obey()
         except (OSError, msgspec.DecodeError) as error:
-            log.error("dispatcher cannot be heard any more: %s", error)
+            log.error("the supervisor cannot be heard any more: %s", error)
             os._exit(BROKEN_STATUS)
-        # The supervisor is gone; nobody waits for what is being done.
+        # The supervisor is gone, and nobody waits for the song at work.
         os._exit(0)
 
     def _obey(self) -> None:
@@ -110,6 +100,6 @@ class Dispatcher:
                     self.work.put(None, order)
 
     def _give_up(self, job_id: str) -> None:
-        """Whoever takes it back from its lane answers; where a thread has the job, its next `check` does."""
+        """Drop a job that waits, and say so; where a thread has the job, its next `check` raises."""
         if self.work.drop(job_id) or self.finishing.drop(job_id):
             self._channel.send(Stopped(job_id=job_id))

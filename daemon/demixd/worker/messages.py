@@ -1,11 +1,11 @@
-"""What supervisor and worker say to each other: one JSON object a line, `type` first.
+"""The messages between supervisor and worker: one JSON object a line, `type` first.
 
 supervisor -> worker                    worker -> supervisor
-warm        load and warm this model    fetching, ready, or unready with the error
+warm        load and warm this model    fetching, tuning, then ready, or unready with the error
 separate    this song, into this folder decoded, progressed ..., then finished, failed or stopped
-stop        give the song up            stopped (or whatever came first)
-prepare     decode it, its turn comes   prepared; then `separate` finds it decoded
-forget      its turn does not come      nothing
+stop        give the song up            stopped (or the end that came first)
+prepare     decode this song ahead      prepared; a later `separate` finds it decoded
+forget      it need not be prepared     nothing
 (end of input)                          the worker ends
 
 While one song is separated, the stems of the one before are written and the next one is decoded. `separate` needs no
@@ -43,7 +43,7 @@ class Warm(_Message, frozen=True):
 
     @classmethod
     def of(cls, config: Config, demand: Demand) -> "Warm":
-        """The order for what is demanded, as the configuration has it."""
+        """The order for `demand` under `config`."""
         return cls(
             model=demand.model,
             device=config.model.device,
@@ -57,12 +57,12 @@ class Warm(_Message, frozen=True):
         )
 
     def where(self, name: str) -> Where:
-        """A model that will do, where this order has it looked for."""
+        """A model of this name, in the folders of this order."""
         return Where(name=name, repo=self.repo, models=self.models, allow_pickle=self.allow_pickle)
 
 
 class Separate(_Message, frozen=True):
-    """`song` is the snapshot, `tmp` takes PCM files, `out` the stems; all in the job's work folder. `name` is its name."""
+    """`song` is the path of the snapshot of the song `name`; PCM files go into `tmp`, stems into `out`."""
 
     job_id: str
     name: str
@@ -94,7 +94,7 @@ class Stop(_Message, frozen=True):
 
 
 class Prepare(_Message, frozen=True):
-    """Decode ahead: the snapshot, into a PCM file in `tmp`; both as `separate` will name them."""
+    """Decode the snapshot ahead, into a PCM file in `tmp`; both paths are those that `separate` will have."""
 
     job_id: str
     snapshot: str
@@ -113,11 +113,19 @@ class Forget(_Message, frozen=True):
 
 
 class Fetching(_Message, frozen=True):
+    """The model is being fetched from the hub, which can take minutes."""
+
+    message: str
+
+
+class Tuning(_Message, frozen=True):
+    """The fastest way to run the model is being looked for, once on a machine; `message` says how long that takes."""
+
     message: str
 
 
 class Ready(_Message, frozen=True):
-    """`on_stand_in`: a GPU was wanted and there, and the CPU serves. `improving`: a faster way is being made meanwhile."""
+    """The model is warm, after `seconds`. `batch`: segments at once. `on_stand_in`: the CPU serves in place of a GPU."""
 
     engine: EngineFacts
     sources: tuple[str, ...]
@@ -125,7 +133,6 @@ class Ready(_Message, frozen=True):
     batch: int = 1
     gpu_peak_bytes: int | None = None
     on_stand_in: bool = False
-    improving: bool = False
 
 
 class Unready(_Message, frozen=True):
@@ -173,4 +180,4 @@ class Prepared(_Message, frozen=True):
 
 
 ToWorker = Warm | Separate | Stop | Prepare | Forget
-FromWorker = Fetching | Ready | Unready | Decoded | Progressed | Finished | Failed | Stopped | Prepared
+FromWorker = Fetching | Tuning | Ready | Unready | Decoded | Progressed | Finished | Failed | Stopped | Prepared

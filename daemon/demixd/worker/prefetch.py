@@ -1,9 +1,9 @@
-"""Decoding before a song's turn comes, on a thread of its own: while one song is separated, the next one is decoded.
+"""Decodes the next song on a thread of its own, while the song before it is separated.
 
     prepare --> waits --> being decoded --> decoded --> taken by `separate`
                   |______________|______________|____ forgotten
 
-What went wrong is no answer: the song decodes anew in its own turn, and meets the same error there.
+A failure here is not final: the song is decoded again in its own turn, which meets the same error and reports it.
 """
 
 import threading
@@ -22,7 +22,7 @@ from demixd.worker.channel import Channel, described
 from demixd.worker.messages import Prepare, Prepared
 
 LOOK_S = 0.1
-"""How often someone who waits for a song looks whether it was stopped."""
+"""How often `take` looks whether its song was stopped while it waits."""
 
 
 class Prefetched(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class Prefetched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prefetcher:
-    """Decodes one song at a time, in the order in which they were ordered."""
+    """Decodes one song at a time, in the order of `prepare`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -41,7 +41,7 @@ class Prefetcher:
         self._waiting: list[Prepare] = []
         self._busy: Prepare | None = None
         self._unwanted = False
-        """Whether the song that is being decoded was forgotten."""
+        """Whether the song at work was forgotten."""
         self._fraction = 0.0
         self._decoded: dict[str, Prefetched] = {}
         threading.Thread(target=self._run, name="ahead", daemon=True).start()
@@ -59,9 +59,10 @@ class Prefetcher:
                 self._unwanted = True
 
     def take(self, job_id: str, check: Callable[[], None], progress: Callable[[float], None]) -> Prefetched | None:
-        """The song as it was decoded ahead, or None; while it is being decoded this waits, also for a forgotten one.
+        """The song if it was decoded ahead, else None. Waits while it is being decoded, also if it was forgotten.
 
-        Afterwards nobody writes to the song's PCM file any more. `progress` gets fractions of the song.
+        Afterwards this thread does not write to the song's PCM file any more. `progress` gets fractions of the song;
+        what `check` raises ends the wait.
         """
         with self._changed:
             while any(order.job_id == job_id for order in (self._busy, *self._waiting) if order is not None):
@@ -87,7 +88,7 @@ class Prefetcher:
                 self._channel.send(Prepared(job_id=order.job_id, error=made if isinstance(made, Error) else None))
 
     def _decode(self, order: Prepare) -> Prefetched | Error | None:
-        """None for a song that was forgotten."""
+        """The decoded song, or the error; None for a song that was forgotten."""
         from demixd.pipeline.decode import decode
 
         began = time.monotonic()
@@ -104,7 +105,7 @@ class Prefetcher:
                 check=self._check,
                 progress=self._note,
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the song's own turn will tell
+        except Exception as error:  # noqa: BLE001 - the boundary: the song's own turn reports it
             pcm.unlink(missing_ok=True)
             return None if isinstance(error, StopProcessingError) else described(error)
         return Prefetched(track=track, seconds=round(time.monotonic() - began, 3))

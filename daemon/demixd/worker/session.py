@@ -1,7 +1,7 @@
-"""A worker's session: orders come in, songs go out, the warm model stays.
+"""A worker's session: it carries out the supervisor's orders, song after song, and keeps the model warm.
 
-The main thread separates, one song after the other; one thread writes the stems of the song before, one decodes the
-next, and one listens, so that a `stop` is heard during the work.
+The main thread separates; meanwhile one thread writes the stems of the song before, one decodes the next song, and one
+receives messages, so that a `stop` is noticed at any time.
 """
 
 import logging
@@ -27,45 +27,38 @@ from demixd.worker.messages import (
     Ready,
     Separate,
     Stopped,
+    Tuning,
     Unready,
     Warm,
 )
 
 if TYPE_CHECKING:
-    # torch takes seconds to import: orders are heard first, and `_warm` brings it.
+    # torch takes seconds to import: messages are received first, and `_warm` imports it.
     from demixd.engine.engine import Engine
     from demixd.pipeline.song import Order, Separated
     from demixd.spool.nofollow import Pin
-    from demixd.worker.tuning import Tuning
 
 log = logging.getLogger("demixd.worker")
-
-LOOK_S = 0.5
-"""How often it is seen to while something is made in the background; otherwise the worker sleeps until an order comes."""
-
 
 LOST_STATUS = 75
 """The exit status of a worker whose GPU was lost (sysexits' EX_TEMPFAIL)."""
 
 
 PROGRESS_S = 0.25
-"""At most this often a line of progress; every segment gets its own."""
+"""The least time between two lines of progress of one step; every segment gets a line of its own."""
 
 
 def serve(channel: Channel) -> None:
     """Carry out the orders on standard input, for ever: the process ends with its input."""
     dispatcher = Dispatcher(channel)
     threading.Thread(target=_finish, args=(dispatcher,), name="finish", daemon=True).start()
-    warm: _WarmModel | None = None
+    engine: Engine | None = None
     while True:
-        if warm is not None:
-            warm.pass_the_time(dispatcher)
         order = dispatcher.work.take()
         if isinstance(order, Warm):
-            warm = _warm(order, channel, warm)
-        elif warm is not None:
-            warm.tuning.pause()
-            _separate(order, warm.engine, channel, dispatcher)
+            engine = _warm(order, channel) or engine
+        elif engine is not None:
+            _separate(order, engine, channel, dispatcher)
         else:
             error = Error(code=Code.INTERNAL_ERROR, message="The worker was given a song before a model.")
             channel.send(Failed(job_id=order.job_id, error=error, timing={}))
@@ -76,59 +69,33 @@ def _finish(dispatcher: Dispatcher) -> None:
         dispatcher.finishing.take()()
 
 
-class _WarmModel:
-    """The engine, and what is done for it between songs."""
-
-    def __init__(self, engine: "Engine", tuning: "Tuning", channel: Channel, seconds: float) -> None:
-        self.engine = engine
-        self.tuning = tuning
-        self._channel = channel
-        self._seconds = seconds
-        self._say()
-
-    def pass_the_time(self, dispatcher: Dispatcher) -> None:
-        """Until there is an order, or nothing left to do but wait for one."""
-        while self.tuning.is_improving and not dispatcher.work.wait(LOOK_S):
-            self.engine = self.tuning.step(self.engine, lambda: not dispatcher.work.is_empty)
-            if not self.tuning.is_improving:
-                self._say()
-
-    def _say(self) -> None:
-        engine = self.engine
-        self._channel.send(
-            Ready(
-                engine=engine.facts,
-                sources=tuple(engine.sources),
-                seconds=self._seconds,
-                batch=engine.batch,
-                gpu_peak_bytes=engine.gpu_peak_bytes,
-                on_stand_in=engine.on_stand_in,
-                improving=self.tuning.is_improving,
-            )
-        )
-
-
-def _warm(order: Warm, channel: Channel, before: _WarmModel | None) -> _WarmModel | None:
-    """The model that is ordered; where it cannot be had, the one that was warm before stays."""
-    from demixd.worker.tuning import Tuning
+def _warm(order: Warm, channel: Channel) -> "Engine | None":
+    """The model that is ordered, warm and announced; None where it cannot be had, which is told."""
+    from demixd.worker.tuning import tuned
     from demixd.worker.warm import warm
 
     began = time.monotonic()
-    if before is not None:
-        before.tuning.pause()
     try:
         engine = warm(order, lambda text: channel.send(Fetching(message=text)))
-        tuning = Tuning(order, engine)
+        engine = tuned(engine, order, lambda text: channel.send(Tuning(message=text)))
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the supervisor must know
         channel.send(Unready(error=described(error)))
-        return before
-    if before is not None:
-        before.tuning.close()
-    return _WarmModel(engine, tuning, channel, round(time.monotonic() - began, 2))
+        return None
+    channel.send(
+        Ready(
+            engine=engine.facts,
+            sources=tuple(engine.sources),
+            seconds=round(time.monotonic() - began, 2),
+            batch=engine.batch,
+            gpu_peak_bytes=engine.gpu_peak_bytes,
+            on_stand_in=engine.on_stand_in,
+        )
+    )
+    return engine
 
 
 def _separate(order: Separate, engine: "Engine", channel: Channel, dispatcher: Dispatcher) -> None:
-    """The model's part of a song, and what it takes for it; the rest is left to the thread that writes stems."""
+    """Decode and separate a song, and leave its stems to the thread that writes them."""
     song = _Song(order, channel, dispatcher)
 
     def work() -> None:
@@ -139,7 +106,7 @@ def _separate(order: Separate, engine: "Engine", channel: Channel, dispatcher: D
 
 
 class _Song:
-    """One song in the worker's hands: what to do, whom to tell, and how long it took."""
+    """One song at the worker: its order, its observer, and the seconds of each step."""
 
     def __init__(self, order: Separate, channel: Channel, dispatcher: Dispatcher) -> None:
         from demixd.pipeline.song import Observer
@@ -158,7 +125,7 @@ class _Song:
         self._pins: tuple[Pin, ...] = ()
 
     def _hold(self) -> "Order":
-        """The order, with folders that stay what they are now while the song is in hand."""
+        """The order, with its folders held open: what is renamed or linked in their place meanwhile does not matter."""
         from demixd.pipeline.song import Order
 
         order = self._ordered
@@ -178,7 +145,7 @@ class _Song:
         )
 
     def attempt(self, work: Callable[[], None]) -> None:
-        """The job's boundary: whatever happens, the supervisor is told."""
+        """The job's boundary: run `work`, and tell the supervisor if it raises."""
         try:
             work()
         except StopProcessingError:

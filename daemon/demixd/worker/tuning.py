@@ -1,75 +1,60 @@
-"""What the worker does while it has no songs: it has the model converted for a faster runtime, and takes what wins.
+"""Finds the fastest way to run a model, once on a machine, when the model is warmed up there for the first time.
 
-songs wait --> nothing          none --> the conversion goes on (a process of its own, stopped while songs run)
-                                     --> the race, given up as soon as a song comes, and run again later
+    warm in torch --> converted for OpenVINO (a process of its own) --> every way measured, and recorded --> the fastest
+
+Songs wait meanwhile, as they do while a model is fetched. Whatever fails here, torch serves.
 """
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from demixd.engine.engine import Engine
-from demixd.engine.openvino import autotune
+from demixd.engine.openvino import autotune, cache, converter
+from demixd.engine.openvino.autotune import Rules
 from demixd.engine.openvino.cache import Conversion
-from demixd.engine.openvino.converter import Improver, State
-from demixd.errors import StopProcessingError
 from demixd.worker.messages import Warm
 
 log = logging.getLogger(__name__)
 
 
-class Tuning:
-    """For one warm engine. `is_improving` until there is nothing left to find out."""
-
-    def __init__(self, order: Warm, engine: Engine) -> None:
-        self._order = order
-        self._improver: Improver | None = None
-        self._rules = autotune.rules(engine, order.device, order.precision, order.compiled)
-        self.is_improving = self._rules is not None and autotune.is_due(engine, self._rules)
-
-    def pause(self) -> None:
-        """A song comes: it has the processor to itself."""
-        if self._improver is not None:
-            self._improver.pause()
-
-    def step(self, engine: Engine, is_wanted: Callable[[], bool]) -> Engine:
-        """Go on; the engine to use from now on. `is_wanted` says that an order has come."""
-        assert self._rules is not None
-        if self._improver is None:
-            self._improver = Improver(self._conversion(engine))
-            if (reason := self._improver.start()) is not None:
-                self._end(reason)
-            return engine
-        self._improver.resume()
-        match self._improver.poll():
-            case State.RUNNING:
-                return engine
-            case State.FAILED:
-                self._end(self._improver.reason)
-                return engine
-
-        def check() -> None:
-            if is_wanted():
-                raise StopProcessingError("a song comes first")
-
-        try:
-            engine = autotune.race(engine, self._rules, check)
-        except StopProcessingError:
-            return engine
-        self._end(f"{engine.facts.runtime} in {engine.facts.precision} is the fastest here")
+def tuned(engine: Engine, order: Warm, tell: Callable[[str], None]) -> Engine:
+    """`engine`, warmed up by `order`, or a faster one. `tell` gets a sentence for people whenever a step begins."""
+    rules = autotune.rules(engine, order.device, order.precision, order.compiled)
+    if rules is None:
+        return engine
+    cache.tidy(rules.root, time.time())
+    if not autotune.is_due(engine, rules):
+        return engine
+    try:
+        return _tuned(engine, order, rules, tell)
+    except Exception as error:  # noqa: BLE001 - the boundary: OpenVINO and the disk fail as they please, and torch serves
+        log.warning("%s stays with torch: %s: %s", engine.facts.model, type(error).__name__, error)
+        with contextlib.suppress(OSError):  # a disk that cannot take this has not taken the conversion either
+            cache.count_try(rules.root, cache.key(engine.facts.model_sha256), tries=cache.MAX_TRIES)
         return engine
 
-    def close(self) -> None:
-        """Another model, or the end."""
-        if self._improver is not None:
-            self._improver.close()
-        self.is_improving = False
 
-    def _end(self, reason: str) -> None:
-        log.info("%s", reason)
-        self.close()
-
-    def _conversion(self, engine: Engine) -> Conversion:
-        facts = engine.facts
-        return Conversion(
-            model=self._order.where(facts.model), sha256=facts.model_sha256, folder=self._order.compiled or ""
-        )
+def _tuned(engine: Engine, order: Warm, rules: Rules, tell: Callable[[str], None]) -> Engine:
+    model, sha256 = order.where(engine.facts.model), engine.facts.model_sha256
+    conversion = Conversion(model=model, sha256=sha256, folder=str(rules.root))
+    if (reason := converter.reason_not(conversion, model.locate())) is not None:
+        log.info("%s stays with torch: %s", engine.facts.model, reason)
+        return engine
+    seconds = autotune.seconds(engine, rules)
+    sentence = (
+        f"Finding the fastest way to run {engine.facts.model} on this machine, once; it takes about {seconds:.0f} s"
+    )
+    tell(sentence)
+    cache.count_try(rules.root, cache.key(sha256))
+    folder = converter.convert(conversion)
+    tell(sentence)
+    try:
+        faster = autotune.tune(engine, rules)
+    except ValueError:
+        cache.discard(folder)
+        raise
+    cache.forget_tries(rules.root, cache.key(sha256))
+    log.info("%s runs by %s in %s", faster.facts.model, faster.facts.runtime, faster.facts.precision)
+    return faster

@@ -1,4 +1,4 @@
-"""From a model's name to an engine that has run: find it, fetch it where it may be fetched, load it, warm it up."""
+"""From a model's name to a warm engine: find the model's files, or fetch them, load them, run the model once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,15 +8,15 @@ from demixd.engine.engine import Engine
 from demixd.engine.families.demucs import LoadedModel, load
 from demixd.engine.models.catalog import AUTO, PUBLISHED, Demand
 from demixd.engine.models.fetch import fetch
-from demixd.engine.openvino import autotune, runtime
+from demixd.engine.openvino import autotune, converter, runtime
 from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
 from demixd.worker.messages import Warm
 
 
 def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
-    """The engine that `order` asks for: of the models that will do, the first that can be had and that the GPU holds.
+    """The engine for `order`: with the first of the models that suit that can be had and fits into the GPU's memory.
 
-    Raises `AudioProcessingError` (MODEL_MISSING, BAD_MODEL ...).
+    `tell` gets sentences for people while a model is fetched. Raises `AudioProcessingError` (MODEL_MISSING, BAD_MODEL ...).
     """
     names = Demand(model=order.model, wide=order.wide).candidates(devices.free_mib(order.device))
     too_large: list[str] = []
@@ -32,7 +32,7 @@ def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
             return _noted(_engine(loaded, name, order, order.device), too_large, name)
         except ModelTooLargeError:
             too_large.append(name)
-    # Not even the last one fits: the CPU has room for the first, and stands in while others have the GPU's memory.
+    # None fits, since other programs have the GPU's memory: until that changes, the CPU runs the best of them.
     devices.give_back()
     engine = _noted(_engine(_load(names[0], order, tell), names[0], order, "cpu"), too_large, names[0])
     engine.on_stand_in = True
@@ -53,16 +53,16 @@ def _engine(loaded: LoadedModel, name: str, order: Warm, device: str) -> Engine:
     engine = Engine.warm(
         loaded.model, name=name, sha256=loaded.sha256, device=device, precision=order.precision, batch=order.batch
     )
-    if order.device == autotune.GRAPHICS and not (runtime.is_installed() and runtime.has_device("GPU")):
-        return engine.but(f"{order.device} is not available on this machine; using the CPU")
+    if order.device == converter.GRAPHICS and not (converter.is_installed() and runtime.has_device("GPU")):
+        return engine.with_fallback(f"{order.device} is not available on this machine; using the CPU")
     rules = autotune.rules(engine, order.device, order.precision, order.compiled)
-    return autotune.known(engine, rules) if rules is not None else engine
+    return autotune.recall(engine, rules) if rules is not None else engine
 
 
 def _noted(engine: Engine, too_large: list[str], name: str) -> Engine:
-    """The engine, with a word on the models that the GPU could not hold."""
+    """The engine, with a note and a warning for each model that the GPU could not hold."""
     for other in too_large:
         instead = f"{name} was used" if name != other else "the CPU was used"
-        engine = engine.but(f"the GPU's memory does not hold {other}; {instead}")
+        engine = engine.with_fallback(f"the GPU's memory does not hold {other}; {instead}")
         engine.warnings = (*engine.warnings, f"model-too-large: the GPU's memory does not hold {other}; {instead}.")
     return engine

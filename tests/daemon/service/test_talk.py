@@ -56,6 +56,7 @@ HARMLESS = {
     "flood": line("progressed", at=TICK),
     "others": line("progressed", at=TICK).replace(b"JOB", b"0" * 32) + finished(*BOTH).replace(b"JOB", b"0" * 32),
     "fetching": b'{"type": "fetching", "message": "x"}\n',
+    "tuning": b'{"type": "tuning", "message": "x"}\n',
     "prepared": line("prepared", error=ERROR),
 }
 """What is said at the wrong time, or of other jobs, or without end: it is heard and not believed."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,16 @@ from demixd.engine.accuracy import LIMIT
 from demixd.engine.families.demucs import load
 from demixd.engine.models import store
 from demixd.engine.networks import Eager, Network, never
-from demixd.engine.openvino import cache, candidates, convert, converter, runtime
+from demixd.engine.openvino import autotune, cache, convert, converter, runtime
 from demixd.engine.openvino.cache import Conversion, Run
-from demixd.engine.openvino.converter import Improver, State
+from demixd.engine.openvino.converter import ConversionError
 from demixd.errors import StopProcessingError
 from members import packed, put
+from processes import children, is_over
 from separations import SMALL, SOURCES, full_size, hdemucs, htdemucs, unequal_bag
 
 installed = pytest.mark.skipif(
-    not runtime.is_installed(),
+    not converter.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",
 )
 
@@ -46,7 +47,7 @@ def demo() -> BagOfModels:
 
 
 def converted(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager], Path]:
-    """The yardsticks of a model, and its conversion."""
+    """The members of a model, by torch, and its conversion."""
     with cache.making(root, "made") as folder:
         convert.convert(list(make().models), folder)
     found = cache.find(root, "made")
@@ -56,11 +57,11 @@ def converted(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager],
 
 
 def compiled(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager], list[Network]]:
-    yardsticks, folder = converted(make, root)
-    ((precision, networks),) = candidates.build(yardsticks, folder, wanted="float32", threads=2)
-    assert {network.precision for network in networks} == {precision} == {"float32"}
+    members, folder = converted(make, root)
+    networks = autotune.build(members, folder, precision="float32")
+    assert {network.precision for network in networks} == {"float32"}
     assert {network.runtime for network in networks} == {"openvino"}
-    return yardsticks, networks
+    return members, networks
 
 
 def windows(member: Any, count: int = 1, seed: int = 0) -> Tensor:
@@ -87,12 +88,12 @@ def stop() -> None:
 @installed
 @pytest.mark.parametrize("make", [small, unequal_bag, hdemucs, demo])
 def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
-    """Every member, on a segment, on a batch, and on the proof's own segment: what calls itself float32 is it."""
+    """Every member, on a segment, on a batch, and on the test segment: what calls itself float32 is it."""
     for eager, network in zip(*compiled(make, tmp_path), strict=True):
         batch = windows(eager.member, 3)
         assert error(network(batch, never), eager(batch, never)) < LIMIT["float32"]
         segment = accuracy.noise_and_tones(2, batch.shape[-1])
-        assert accuracy.prove(network, segment, eager(segment, never)).fault is None
+        assert accuracy.measure(network, segment, eager(segment, never)).fault is None
 
 
 @installed
@@ -184,14 +185,14 @@ def test_others_are_heard_meanwhile(tmp_path: Path) -> None:
 @installed
 def test_a_damaged_conversion_says_so(tmp_path: Path) -> None:
     """What is cut or is no conversion at all is a `ValueError` that names the file; torch is as good as before."""
-    yardsticks, folder = converted(small, tmp_path)
-    window = windows(yardsticks[0].member)
-    expected = yardsticks[0](window, never)
+    members, folder = converted(small, tmp_path)
+    window = windows(members[0].member)
+    expected = members[0](window, never)
     for name, data in (("0.bin", b""), ("0.xml", b"<net"), ("0.xml", b"")):
         (folder / name).write_bytes(data)
         with pytest.raises(ValueError, match=r"0\.xml"):
-            list(candidates.build(yardsticks, folder, wanted="float32", threads=2))
-    assert torch.equal(yardsticks[0](window, never), expected)
+            autotune.build(members, folder, precision="float32")
+    assert torch.equal(members[0](window, never), expected)
     cache.discard(folder)
     assert cache.find(tmp_path, "made") is None
     assert list(tmp_path.iterdir()) == []
@@ -207,7 +208,8 @@ def test_there_is_a_cpu() -> None:
 @installed
 def test_openvino_keeps_to_itself() -> None:
     """The package that tells its maker of every import is not loaded, also where it is installed."""
-    code = "import sys; from demixd.engine import openvino; openvino.has_device('CPU'); print(sys.modules['openvino_telemetry'])"
+    code = "import sys; from demixd.engine.openvino import runtime; runtime.has_device('CPU'); "
+    code += "print(sys.modules['openvino_telemetry'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "None\n"
 
@@ -216,7 +218,7 @@ def test_precisions_worth_a_try() -> None:
     """bfloat16 only on processors that have it; what was asked for and is not there is nothing."""
 
     def tried(wanted: str, target: str, bfloat16: bool) -> tuple[str, ...]:
-        return candidates.precisions(wanted, target, bfloat16=bfloat16)
+        return autotune.precisions(wanted, target, bfloat16=bfloat16)
 
     assert tried("auto", "CPU", True) == ("bfloat16", "float32")
     assert (
@@ -247,22 +249,6 @@ def ordered(models: Path, name: str, folder: Path) -> Conversion:
     return Conversion(model=where, sha256=sha256, folder=str(folder / "compiled"))
 
 
-@contextlib.contextmanager
-def improving(order: Conversion) -> Iterator[Improver]:
-    one = Improver(order)
-    try:
-        yield one
-    finally:
-        one.close()
-
-
-def finished(one: Improver) -> State:
-    limit = time.monotonic() + PATIENCE_S
-    while (state := one.poll()) is State.RUNNING and time.monotonic() < limit:
-        time.sleep(0.05)
-    return state
-
-
 def until(condition: Callable[[], object]) -> None:
     limit = time.monotonic() + PATIENCE_S
     while not condition():
@@ -280,93 +266,69 @@ def conversion(order: Conversion) -> Path | None:
 
 @installed
 def test_a_conversion_in_a_process_of_its_own(order: Conversion) -> None:
-    """It is found under its key, and runs as the model that it was made of."""
-    with improving(order) as one:
-        assert one.start() is None
-        assert finished(one) is State.DONE, one.reason
-    folder = conversion(order)
-    assert folder is not None
+    """It is found under its key, and runs as the model that it was made of; a second call finds it at once."""
+    assert converter.reason_not(order, order.model.locate()) is None
+    folder = converter.convert(order)
+    assert folder == conversion(order)
     assert half_made(order) == []
+    began = time.monotonic()
+    assert converter.convert(order) == folder
+    assert time.monotonic() < began + 0.1
     mine = load(order.model.locate(), allow_pickle=False).model
-    yardsticks = [Eager(member, torch.device("cpu")) for member in mine.models]
-    ((_, (network,)),) = candidates.build(yardsticks, folder, wanted="float32", threads=2)
-    window = windows(yardsticks[0].member)
-    assert error(network(window, never), yardsticks[0](window, never)) < LIMIT["float32"]
+    members = [Eager(member, torch.device("cpu")) for member in mine.models]
+    (network,) = autotune.build(members, folder, precision="float32")
+    window = windows(members[0].member)
+    assert error(network(window, never), members[0](window, never)) < LIMIT["float32"]
 
 
 @installed
 def test_an_interrupted_conversion_is_none(order: Conversion) -> None:
     """Killed in the middle: nothing is found, and nothing stays."""
-    with improving(order) as one:
-        assert one.start() is None
+
+    def interrupt() -> None:
         until(lambda: half_made(order))
-        one.pause()
-        assert one.poll() is State.RUNNING
+        os.kill(children()[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(ConversionError, match="ended with status -9"):
+        converter.convert(order)
+    thread.join()
     assert conversion(order) is None
     assert half_made(order) == []
 
 
-@installed
-def test_a_conversion_stands_still_while_it_is_paused(order: Conversion) -> None:
-    """Songs come first; afterwards it goes on, and ends well."""
-    with improving(order) as one:
-        assert one.start() is None
-        one.pause()
-        (child,) = children()
-        until(lambda: state_of(child) == "T")
-        used = ticks(child)
-        time.sleep(0.3)
-        assert ticks(child) == used
-        one.resume()
-        assert finished(one) is State.DONE, one.reason
-
-
-def children(pid: int = 0) -> list[int]:
-    pid = pid or os.getpid()
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def stat(pid: int) -> list[str]:
-    """The fields after the name (proc(5)): the state is the first."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-
-
-def state_of(pid: int) -> str:
-    try:
-        return stat(pid)[0]
-    except FileNotFoundError:
-        return "gone"
-
-
-def ticks(pid: int) -> int:
-    return int(stat(pid)[11]) + int(stat(pid)[12])
+def test_a_conversion_that_hangs_is_ended(order: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Songs wait for it: that has an end."""
+    monkeypatch.setattr(converter, "PROGRAM", [sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr(converter, "LIMIT_S", 0.3)
+    with pytest.raises(ConversionError, match="took longer than 0 s"):
+        converter.convert(order)
+    assert children() == []
 
 
 PARENT = """
-import sys, time, msgspec
-from demixd.engine.openvino.converter import Conversion, Improver
-one = Improver(msgspec.json.decode(sys.argv[1], type=Conversion))
-print(one.start(), flush=True)
-time.sleep(600)
+import sys, msgspec
+from demixd.engine.openvino import converter
+print("begins", flush=True)
+converter.convert(msgspec.json.decode(sys.argv[1], type=converter.Conversion))
 """
 
 
 @installed
-@pytest.mark.parametrize("paused", [False, True])
-def test_a_conversion_ends_with_its_parent(order: Conversion, paused: bool) -> None:
+def test_a_conversion_ends_with_its_parent(order: Conversion) -> None:
     """The worker is killed: its conversion goes too, also one that stands still; what it left is removed later."""
     words = [sys.executable, "-c", PARENT, msgspec.json.encode(order).decode()]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as parent:
         try:
             assert parent.stdout is not None
-            assert parent.stdout.readline() == b"None\n"
+            assert parent.stdout.readline() == b"begins\n"
             until(lambda: half_made(order))
             (child,) = children(parent.pid)
-            if paused:
-                os.kill(child, signal.SIGSTOP)
+            os.kill(child, signal.SIGSTOP)
         finally:
             parent.kill()
-    until(lambda: state_of(child) in ("gone", "Z"))
+    until(lambda: is_over(child))
     assert conversion(order) is None
 
     def tidied() -> bool:
@@ -380,35 +342,27 @@ def test_a_conversion_ends_with_its_parent(order: Conversion, paused: bool) -> N
 @installed
 def test_a_model_that_has_changed_is_not_converted(order: Conversion) -> None:
     """The worker's model and the converted one are the same, or there is none."""
-    with improving(msgspec.structs.replace(order, sha256="0" * 64)) as one:
-        assert one.start() is None
-        assert finished(one) is State.FAILED
-        assert "has changed" in one.reason
+    with pytest.raises(ConversionError, match="has changed"):
+        converter.convert(msgspec.structs.replace(order, sha256="0" * 64))
     assert list(Path(order.folder).glob("*")) == []
 
 
 @installed
-def test_a_model_without_a_core_is_refused_once(tmp_path: Path) -> None:
-    """Demucs' first kind has no spectrogram. The reason is kept, and nobody tries again."""
+def test_a_model_without_a_core_is_not_converted(tmp_path: Path) -> None:
+    """Demucs' first kind has no spectrogram, and the reason says so."""
     arguments: dict[str, Any] = {"sources": SOURCES, "channels": 4, "depth": 2, "lstm_layers": 0, "segment": 1}
     put(tmp_path, "old", {"a": packed(Demucs(**arguments), arguments)})
     order = ordered(tmp_path, "old", tmp_path)
-    with improving(order) as one:
-        assert one.start() is None
-        assert finished(one) is State.FAILED
-        assert "Demucs without a core" in one.reason
-        reason = one.reason
-    with improving(order) as one:
-        assert one.start() == reason
+    with pytest.raises(ConversionError, match="Demucs without a core"):
+        converter.convert(order)
     assert conversion(order) is None
 
 
 def test_a_conversion_needs_room(order: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where memory is short, it is said how much it takes."""
     monkeypatch.setattr(host, "room", lambda: converter.ROOM_BYTES - 100_000_000)
-    with improving(order) as one:
-        assert one.start() == "to convert mine takes 2.2 GB of free memory, and there are 2.0"
-        assert one.poll() is State.RUNNING
+    said = converter.reason_not(order, order.model.locate())
+    assert said == "converting mine takes 2.2 GB of free memory, and there are 2.0"
     assert not Path(order.folder).exists()
 
 
@@ -435,12 +389,11 @@ def made(root: Path, key: str, age_s: float = 0.0) -> Path:
 
 
 def test_what_is_not_used_goes(tmp_path: Path) -> None:
-    """A conversion and a record that nothing has used for 30 days are removed; to look for one is to use it."""
+    """A conversion that nothing has used for 30 days is removed, and a count of tries; to look for one is to use it."""
     for key in ("old", "found", "new"):
         made(tmp_path, key, 0 if key == "new" else 31 * 86400)
-    record = tmp_path / f"old{cache.RACE}"
-    record.touch()
-    os.utime(record, (0, 0))
+    cache.count_try(tmp_path, "old")
+    os.utime(tmp_path / f"old{cache.TRIES}", (0, 0))
     assert cache.find(tmp_path, "found") == tmp_path / "found"
     cache.tidy(tmp_path, time.time())
     assert {path.name for path in tmp_path.iterdir()} == {"found", "new"}
@@ -458,7 +411,7 @@ def test_what_is_being_made_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
-def test_the_race_is_known_on_this_machine(tmp_path: Path) -> None:
+def test_the_runs_are_known_on_this_machine(tmp_path: Path) -> None:
     """The record counts for its processor and its number of threads; one that makes no sense is none."""
     runs = (
         Run(runtime="torch", precision="float32", seconds=2.0, error=0.0),
@@ -466,14 +419,15 @@ def test_the_race_is_known_on_this_machine(tmp_path: Path) -> None:
     )
 
     def known(processor: str = "EPYC", threads: int = 2) -> tuple[Run, ...] | None:
-        return cache.read_race(tmp_path / "compiled", "one", processor=host, threads=threads)
+        return cache.read_runs(folder, processor=processor, threads=threads)
 
+    folder = made(tmp_path / "compiled", "one")
     assert known() is None
-    cache.write_race(tmp_path / "compiled", "one", runs, processor="EPYC", threads=2)
+    cache.write_runs(folder, runs, processor="EPYC", threads=2)
     assert known() == (runs[0], msgspec.structs.replace(runs[1], error=None))
     assert known("Xeon") is known(threads=4) is None
     for text in (b"", b"{}", b"\xff", b"[" * 100_000):
-        (tmp_path / "compiled" / f"one{cache.RACE}").write_bytes(text)
+        (folder / cache.RUNS).write_bytes(text)
         assert known() is None
 
 
@@ -526,7 +480,7 @@ def test_room_in_memory() -> None:
 @installed
 @pytest.mark.slow
 def test_the_full_size_model(tmp_path: Path) -> None:
-    """The published architecture: right to the proof's limit, a stop is heard within a second, and it is good afterwards."""
+    """The published architecture: right to the limit of float32, a stop is heard within a second, and it is good afterwards."""
     ((eager,), (network,)) = compiled(full_size, tmp_path)
     window = windows(eager.member)
     expected = eager(window, never)

@@ -146,7 +146,7 @@ def test_out_of_memory_on_the_cpu(tmp_path: Path) -> None:
 def in_half() -> Engine:
     """An engine that runs in bfloat16, as a GPU would."""
     engine = warm(unequal_bag())
-    return engine.using([Reduced(member, engine.device, "bfloat16") for member in engine.members])
+    return engine.with_networks([Reduced(member, engine.device, "bfloat16") for member in engine.members])
 
 
 def test_not_a_number_in_half_precision(expected: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_a_wrong_fast_way_is_caught(precision: str, tmp_path: Path, monkeypatch:
     noisy(bag, monkeypatch)
     if precision == "auto":
         monkeypatch.setattr("demixd.engine.engine.HALVES", ("bfloat16",))
-        engine = Engine._proved(bag, device.CPU, "test", "0", None)
+        engine = Engine._eager(bag, device.CPU, "test", "0", None)
         engine.accelerated = True
-        engine = engine._quickest("auto")
+        engine = engine._in_precision("auto")
     else:
         engine = warm(bag, precision=precision)
     assert engine.facts.precision == "float32"
@@ -248,7 +248,7 @@ def test_a_fast_precision_is_forty_decibels_below_the_song(precision: str, tmp_p
     bag, song = unequal_bag(), generated(SHORT)
     engine = warm(bag)
     exact = ours(bag, song, 44100, tmp_path, engine=engine)
-    engine = engine.using([Reduced(member, engine.device, precision) for member in engine.members])
+    engine = engine.with_networks([Reduced(member, engine.device, precision) for member in engine.members])
     stems, facts = separated(bag, song, 44100, tmp_path, engine=engine)
     assert facts.precision == precision
     assert not same(stems, exact), "it is another precision"
@@ -268,10 +268,10 @@ def test_float32_means_float32() -> None:
         def __call__(self, windows: torch.Tensor, check: Any) -> torch.Tensor:
             return engine.eager[0](windows, check) * 1.001
 
-    verdict = accuracy.prove(Coarse(), engine._segments[0], engine.expected[0])
+    verdict = accuracy.measure(Coarse(), engine._segments[0], engine.expected[0])
     assert verdict.fault is not None
     assert "float32 by other is off by 0.001" in verdict.fault
-    assert accuracy.prove(engine.eager[0], engine._segments[0], engine.expected[0]).fault is None
+    assert accuracy.measure(engine.eager[0], engine._segments[0], engine.expected[0]).fault is None
 
 
 def test_a_model_that_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ def test_the_batch_grows_while_it_pays() -> None:
         tried.append(size)
         return Trial(seconds=0.01 + 0.002 * size, bytes=100 + 50 * size)
 
-    assert batch.choose(trial, free=10**9) == batch.MOST
+    assert batch.choose(trial, free=10**9) == batch.LARGEST
     assert tried == [1, 2, 4, 8, 16, 32]
     tried.clear()
     assert batch.choose(trial, free=1000) == 8, "0.7 x 1000 holds 100 + 50 x 8, not 100 + 50 x 16"

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -25,10 +26,13 @@ from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
-from demixd.engine.families import demucs as engine
+from demixd.engine import host
+from demixd.engine.families.demucs import LoadedModel
+from demixd.engine.families.demucs import load as load_files
 from demixd.engine.models import catalog, store
 from demixd.engine.models import fetch as fetching
 from demixd.engine.models.fetch import FetchProgress, fetch
+from demixd.engine.openvino import converter
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from hub import Hub, Request
 from members import REPO, SIG, SMALL, STEMS, packed, put, random_module
@@ -79,8 +83,8 @@ def locate(models: Path, name: str = "htdemucs", repo: Path | None = None, pickl
     return store.locate(name, repo=repo, models=models, allow_pickle=pickles)
 
 
-def load(models: Path, name: str = "htdemucs", repo: Path | None = None, pickles: bool = False) -> engine.LoadedModel:
-    return engine.load(locate(models, name, repo, pickles), allow_pickle=pickles)
+def load(models: Path, name: str = "htdemucs", repo: Path | None = None, pickles: bool = False) -> LoadedModel:
+    return load_files(locate(models, name, repo, pickles), allow_pickle=pickles)
 
 
 def refused(code: Code, what: Callable[[], object], *words: str) -> AudioProcessingError:
@@ -467,7 +471,7 @@ def test_a_pickle_is_not_read_unless_allowed(models: Path, tmp_path: Path) -> No
     (models / "mine.yaml").write_text("models: [a]")
     (models / "a.th").write_bytes(pickle.dumps(Marker(tmp_path / "marker")))
     refused(Code.BAD_MODEL, lambda: load(models, "mine"), "a.th", "pickle", "allow_pickle", "a.safetensors")
-    refused(Code.BAD_MODEL, lambda: engine.load(locate(models, "mine", pickles=True), allow_pickle=False), "pickle")
+    refused(Code.BAD_MODEL, lambda: load_files(locate(models, "mine", pickles=True), allow_pickle=False), "pickle")
     assert not (tmp_path / "marker").exists()
 
 
@@ -552,11 +556,11 @@ def test_fetch_brings_a_model_that_loads(hub: Hub, models: Path, member: bytes) 
     assert (models / f"{SIG}.safetensors.sha256").read_text().startswith(hashlib.sha256(member).hexdigest())
     assert (told[-1].file, told[-1].bytes, told[-1].total_bytes) == (f"{SIG}.safetensors", len(member), len(member))
     assert str(told[-1]) == f"Fetching htdemucs: {SIG}.safetensors, 100% of 0.6 MB"
-    assert same_state(engine.load(files, allow_pickle=False).model.models[0], random_module(0).half().float())
+    assert same_state(load_files(files, allow_pickle=False).model.models[0], random_module(0).half().float())
 
 
 def test_the_command_fetches(hub: Hub, tmp_path: Path) -> None:
-    """`demixd models fetch htdemucs` ends 0 and says where the model is; `verify` agrees with it."""
+    """`demixd models fetch htdemucs` ends 0 and says where the model is, converts it, and `verify` agrees with it."""
     config = tmp_path / "demixd.toml"
     config.write_text(f'[paths]\nspool = "{tmp_path}/spool"\nstate = "{tmp_path}/state"\n')
     for command, word in (("fetch", "in "), ("verify", "good, ")):
@@ -565,7 +569,28 @@ def test_the_command_fetches(hub: Hub, tmp_path: Path) -> None:
         said, _ = process.communicate()
         assert process.returncode == 0, said
         assert f"htdemucs: {word}" in said
+        if command == "fetch" and converter.is_installed() and not host.has_nvidia():
+            assert "htdemucs: converted for OpenVINO in " in said
+            (conversion,) = (tmp_path / "state" / "compiled").iterdir()
+            assert (conversion / "0.xml").is_file()
     assert (tmp_path / "state" / "models" / "htdemucs.yaml").exists()
+
+
+@pytest.mark.skipif(not converter.is_installed() or host.has_nvidia(), reason="nothing is converted here")
+def test_an_interrupted_command_leaves_no_half_of_a_conversion(hub: Hub, tmp_path: Path) -> None:
+    """Ctrl-C while it converts: it ends at once, the model is there, and nothing else."""
+    config, compiled = tmp_path / "demixd.toml", tmp_path / "state" / "compiled"
+    config.write_text(f'[paths]\nspool = "{tmp_path}/spool"\nstate = "{tmp_path}/state"\n')
+    code = f"import sys; sys.argv[1:] = ['--config', {str(config)!r}, 'models', 'fetch', 'htdemucs']\n"
+    process = python(f"{code}from demixd.cli.app import main; main()", HF_ENDPOINT=hub.endpoint)
+    while not list(compiled.glob(".*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=10)
+    assert process.returncode == 1, said
+    assert list(compiled.iterdir()) == []
+    assert locate(tmp_path / "state" / "models").members
 
 
 def test_fetch_creates_its_folder(hub: Hub, tmp_path: Path) -> None:

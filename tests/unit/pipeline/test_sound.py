@@ -1,12 +1,12 @@
 """One song through every codec that it can come in and every format that its stems can have: aligned to the sample."""
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import av
-import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -17,10 +17,10 @@ from demixd.audio import tags
 from demixd.audio.ffmpeg import reader, stemfile
 from demixd.audio.ffmpeg.meter import Meter
 from demixd.audio.formats import FORMATS
-from demixd.audio.pcm import BLOCK, Frames
+from demixd.audio.pcm import Frames
 from demixd.audio.tags import Cover, Tags
 from demixd.audio.tags.reading import tags_of
-from demixd.engine.engine import Engine, Plan, Song
+from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline.decode import decode
 from demixd.pipeline.song import Observer, Order, Result, run
@@ -99,25 +99,13 @@ class Shares:
     warnings: tuple[str, ...] = ()
     alone: frozenset[str] = frozenset()
     facts = EngineFacts(model="shares", model_sha256="0" * 64, device="cpu", device_name="", precision="float32")
+    device = torch.device("cpu")
+    members = (SimpleNamespace(samplerate=44100, segment=2),)
+    weights = ((1.0,) * len(PARTS),)
+    sources = PARTS
 
     def __init__(self, shares: tuple[float, ...]) -> None:
-        self.sources = list(PARTS)
-        self._shares = dict(zip(PARTS, shares, strict=True))
-
-    def separate(self, song: Song, plan: Plan) -> "Shared":
-        return Shared([self._shares[part] for part in sorted(plan.needed)], song, sorted(plan.needed), self.facts)
-
-
-class Shared(msgspec.Struct, frozen=True):
-    shares: list[float]
-    song: Song
-    sources: list[str]
-    facts: EngineFacts
-
-    def blocks(self) -> Iterator[torch.Tensor]:
-        shares = torch.tensor(self.shares)[:, None, None]
-        for start in range(0, self.song.frames, BLOCK):
-            yield shares * self.song.read(start, min(start + BLOCK, self.song.frames))
+        self.networks = [lambda windows, _check: torch.tensor(shares)[:, None, None] * windows[:, None]]
 
 
 QUARTERS = (0.25, 0.25, 0.25, 0.25)

@@ -17,7 +17,7 @@ from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
 from demixd.supervisor.workers.manager import GPU_RETRY_S, Have
 from demixd.supervisor.workers.process import Said
 from demixd.worker import warm as warming
-from demixd.worker.messages import Warm
+from demixd.worker.messages import Tuning, Warm
 from scripted_worker import Worker, options
 from separations import unequal_bag
 
@@ -124,15 +124,19 @@ def test_a_lost_gpu_is_looked_for_again() -> None:
     assert worker.started == 4
 
 
-def test_a_worker_that_improves_is_not_idle() -> None:
-    """A conversion that is under way is waited for; then the worker may end."""
+def test_a_worker_that_tunes_is_not_idle() -> None:
+    """Tuning is shown, no song is begun meanwhile, and idle time counts from its end."""
     worker = Worker(keep_alive_s=10.0)
     worker.manager.tick(0.0, busy=False)
-    worker.ready(1.0, improving=True)
+    worker.manager.hear(Said(worker.pid, Tuning(message="about 30 s")), 1.0)
     worker.manager.tick(60.0, busy=False)
-    assert worker.manager.state == "ready"
+    assert (worker.manager.status.state, worker.manager.status.message) == ("tuning", "about 30 s")
+    assert worker.manager.is_settled, "systemd is told that the daemon is ready"
+    assert worker.manager.want(options("htdemucs"), 60.0) is Have.BUSY
     worker.ready(61.0)
     worker.manager.tick(62.0, busy=False)
+    assert worker.manager.want(options("htdemucs"), 62.0) is Have.READY
+    worker.manager.tick(72.0, busy=False)
     assert worker.manager.state == "asleep"
 
 

@@ -1,8 +1,8 @@
-"""Makes a model of its files: bytes whose hash is known in, a bag of Demucs' modules on the CPU out.
+"""Loads a Demucs model: from files whose hashes are checked to a bag of Demucs' modules on the CPU.
 
-Rules. A file of weights decides what is built, so it is not believed: it may name one of Demucs' three classes (nothing
+Rules. A file of weights says which model to build, and is not trusted: it may name one of Demucs' three classes (nothing
 that it names is imported), with arguments that the class has, plain and of modest size, for a model no larger than the
-file itself; and its weights must fit that model exactly. A pickle is only read where `allow_pickle` says so.
+file itself; and its weights must fit that model exactly. A pickle is read only where `allow_pickle` is set.
 """
 
 import inspect
@@ -49,13 +49,13 @@ _STEM = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,31}")
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: BagOfModels
-    """float32, in eval mode; its members' segments are the bag's, where it has one."""
+    """float32, in eval mode. Where the bag has a segment, its members have it too."""
     sha256: str
-    """`store.model_hash`: the same as long as the bag and the weights are."""
+    """`store.model_hash`, of the bag and the weights."""
 
 
 class _Package(msgspec.Struct, frozen=True, kw_only=True):
-    """What Demucs saves of a model, in either kind of file."""
+    """The contents of a Demucs file, safetensors or pickle: a class, its arguments and the weights."""
 
     klass: Any
     args: list[Any]
@@ -64,7 +64,7 @@ class _Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(files: ModelFiles, *, allow_pickle: bool) -> LoadedModel:
-    """Raises `bad-model` where the files are not what they should be, `model-missing` where one cannot be read."""
+    """The model in `files`. Raises BAD_MODEL where a file is changed, damaged or not allowed, MODEL_MISSING where one is gone."""
     members: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     for member in files.members:
@@ -90,7 +90,7 @@ def _member(files: ModelFiles, member: Member, data: bytes, allow_pickle: bool) 
 
 
 def _bag(files: ModelFiles, members: list[Any]) -> BagOfModels:
-    """Demucs asserts what is checked here."""
+    """The members as a bag; `ValueError` where they do not fit together, which Demucs would only assert."""
     first = members[0]
     for other in members:
         if any(getattr(other, key) != getattr(first, key) for key in ("sources", "samplerate", "audio_channels")):
@@ -106,7 +106,7 @@ def _bag(files: ModelFiles, members: list[Any]) -> BagOfModels:
 
 
 def _parse(data: bytes) -> _Package:
-    """Safetensors: 8 bytes of length, that much JSON, tensors. Demucs puts its own JSON into the metadata there."""
+    """A safetensors file: 8 bytes of length, a JSON header of that length, tensors. Demucs' JSON is in the header's metadata."""
     size = int.from_bytes(data[:8], "little")
     if not 2 <= size <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise ValueError("it is cut short, or no safetensors file")
@@ -129,7 +129,7 @@ def _parse(data: bytes) -> _Package:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON argument as Demucs means it. The only object there is a fraction."""
+    """An argument of a class, from JSON. The only kind of object allowed is a fraction."""
     match value:
         case None | bool():
             return value
@@ -145,7 +145,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unpickle(data: bytes) -> _Package:
-    """Runs whatever the file wants: only ever called where the configuration says that its maker is trusted."""
+    """A pickle, which can run any code: called only where the configuration says that the file's maker is trusted."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sources of modules have changed since these files were made
@@ -180,7 +180,10 @@ def _build(package: _Package) -> Any:
 
 @contextmanager
 def _no_larger_than(elements: int) -> Iterator[None]:
-    """Ends construction once it has more parameters than the file: memory is touched after they are registered."""
+    """Raise `ValueError` once a model under construction has more parameters than `elements`.
+
+    Parameters are registered before their memory is written to, so a huge model costs nothing until then.
+    """
     built = 0
 
     def count(_module: torch.nn.Module, _name: str, parameter: torch.nn.Parameter | None) -> None:
@@ -197,7 +200,7 @@ def _no_larger_than(elements: int) -> Iterator[None]:
 
 
 def _check_facts(model: Any) -> None:
-    """What the rest of the program builds on."""
+    """Check what the rest of the program relies on; `ValueError` where it is not so."""
     stems = model.sources
     if not isinstance(stems, list | tuple) or not 1 <= len(set(stems)) == len(stems) <= MAX_ITEMS:
         raise ValueError("its stems must be a list of different names")

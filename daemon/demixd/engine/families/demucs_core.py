@@ -1,10 +1,10 @@
-"""A hybrid Demucs cut in three: the STFT, everything between, and the inverse. What is between can be run by anything.
+"""A hybrid Demucs cut in three: the STFT, the core, and the inverse STFT. Any runtime and precision can run the core.
 
     windows --_spec, _magnitude--> spectrogram --+-- Core --+--> spectrograms --_mask, _ispec--+--> stems
           \\______________________________________|          |__> waves _________________________|
 
-The transforms stay in float32: FFTs have no fast bfloat16 and cost a twentieth. The core is Demucs' own `forward` with
-its four doors to the transforms exchanged, so that nothing of the network is written down twice.
+The transforms stay in torch and float32: there is no fast bfloat16 FFT, and they take a twentieth of the time. The core
+is Demucs' own `forward`, with the four methods that call the transforms replaced; nothing of the network is copied here.
 """
 
 import copy
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 
 def can_split(member: nn.Module) -> bool:
-    """Whether a member has the two branches, and complex numbers as channels: all that Demucs publishes since v3."""
+    """Whether a member has two branches and complex numbers as channels, as all that Demucs publishes since v3."""
     return isinstance(member, HTDemucs | HDemucs) and member.cac and getattr(member, "hybrid", True)
 
 
 def bare(member: Any) -> Any:
-    """A copy of a member with weights of its own, and no hooks."""
+    """A deep copy of a member, without hooks."""
     twin = copy.deepcopy(member)
     for module in twin.modules():
         module._forward_pre_hooks.clear()
@@ -29,7 +29,7 @@ def bare(member: Any) -> Any:
 
 
 class Core(nn.Module):
-    """A member between its transforms. It takes the member over, which answers no waves itself any more."""
+    """A member between its transforms. The member is changed, and gives no waves by itself any more."""
 
     def __init__(self, member: Any) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ class Core(nn.Module):
 
 
 def take_apart(member: Any, windows: Tensor) -> Tensor:
-    """The spectrogram `[B, 2C, F, N]` of float32 windows `[B, C, T]`, as the core wants it."""
+    """The core's spectrogram `[B, 2C, F, N]` of float32 windows `[B, C, T]`."""
     spectrogram: Tensor = member._magnitude(member._spec(windows))
     return spectrogram
 
 
 def put_together(member: Any, spectrograms: Tensor, waves: Tensor) -> Tensor:
-    """What the core made, to stems `[B, S, C, T]` in float32."""
+    """The core's spectrograms `[B, S, 2C, F, N]` and waves `[B, S, C, T]` to stems `[B, S, C, T]` in float32."""
     complex_ones = member._mask(None, spectrograms.float())
     stems: Tensor = waves.float() + member._ispec(complex_ones, waves.shape[-1])
     return stems

@@ -1,10 +1,10 @@
-"""The bag: `NAME.yaml`, which says of which members a model is made.
+"""The bag: `NAME.yaml`, the list of a model's members.
 
     models: ['f7e0c4bc', 'd12395a8']    signatures, never paths
     weights: [[1., 0.], [0., 1.]]       one row a member, one number a stem; absent: all 1
-    segment: 44                         seconds, in place of the members' own; absent: theirs
+    segment: 44                         seconds, in place of the members' own; absent: their own
 
-A bag comes from whoever filled the folder, so everything that it says is checked before it is used.
+Anyone may have filled the folder, so everything in a bag is checked before it is used.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Bag(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(path: Path) -> Bag:
-    """The bag in `path`, checked. Raises `bad-model`, and OSError as it comes."""
+    """The bag at `path`, checked. Raises `AudioProcessingError` (BAD_MODEL) and OSError."""
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     try:
@@ -61,7 +61,7 @@ def _sigs(value: Any) -> tuple[str, ...]:
 
 
 def _weights(value: Any, members: int) -> tuple[tuple[float, ...], ...] | None:
-    """Stems are divided by the sum of their column, which must not be zero; how many there are, the weights know."""
+    """The weights, checked. A stem is divided by the sum of its column, so no sum may be zero; the stems are counted later."""
     if value is None:
         return None
     rows = value if isinstance(value, list) else []

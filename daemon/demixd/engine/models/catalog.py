@@ -1,4 +1,4 @@
-"""The models that Demucs publishes, by name, and which of them will do for a song. Pure."""
+"""The models that Demucs publishes, by name, and which of them suits a song. Pure."""
 
 from collections.abc import Iterable
 from types import MappingProxyType
@@ -6,7 +6,7 @@ from types import MappingProxyType
 import msgspec
 
 NAMESPACE = "adefossez"
-"""Demucs' own place on the Hugging Face hub (`demucs/hf.py`)."""
+"""Demucs' namespace on the Hugging Face hub (`demucs/hf.py`)."""
 
 FOUR = ("drums", "bass", "other", "vocals")
 
@@ -31,11 +31,11 @@ PUBLISHED = MappingProxyType(
 )
 
 QUANTIZED = frozenset({"mdx_q", "mdx_extra_q"})
-"""Published too, but packed by diffq, which has no wheels: mdx and mdx_extra are what went into them."""
+"""Published too, but packed by diffq, which has no wheels: they are mdx and mdx_extra, made smaller."""
 
 
 def hub_repo(name: str) -> str:
-    """Where Demucs puts a model on the hub: `htdemucs` and `htdemucs_X` have names of their own, others a prefix."""
+    """The hub's repository of a model: `HTDemucs`, `HTDemucs-X` for `htdemucs_X`, and `Demucs-NAME` for the others."""
     family, _, rest = name.partition("_")
     if family == "htdemucs":
         return f"{NAMESPACE}/HTDemucs" + (f"-{rest}" if rest else "")
@@ -43,18 +43,18 @@ def hub_repo(name: str) -> str:
 
 
 AUTO = "auto"
-"""In place of a model's name: the best that the machine holds."""
+"""In place of a model's name: the best that fits into the GPU's memory."""
 
 DEFAULT = "htdemucs"
 
 NEEDS_MIB = MappingProxyType({"htdemucs": 4096, "htdemucs_ft": 6144, "htdemucs_6s": 8192})
-"""The GPU memory that `auto` wants free for a model, with room for the song before it is given up."""
+"""MiB of free GPU memory from which on `auto` takes a model; they include what a song needs."""
 
 _WIDE = frozenset(PUBLISHED["htdemucs_6s"].stems) - frozenset(FOUR)
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What a song asks of a model. `wide`: guitar or piano are wanted, which only htdemucs_6s has."""
+    """What a song needs: a model by name, or `auto`. `wide`: its stems include guitar or piano, which only htdemucs_6s has."""
 
     model: str
     wide: bool = False
@@ -64,9 +64,9 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         return cls(model=model, wide=any(stem.removeprefix("no_") in _WIDE for stem in stems))
 
     def candidates(self, free_mib: int | None) -> tuple[str, ...]:
-        """The models that will do, the best first. `free_mib` of a GPU; None where there is none.
+        """The models that suit, the best first. `free_mib` is the GPU's free memory; None: no GPU.
 
-        A named model is tried, whatever its size; if the GPU does not hold it, htdemucs serves, where that has the stems.
+        A named model is tried whatever its size; htdemucs follows it, if it has the stems, in case the GPU is too small.
         """
         if self.model == AUTO:
             best = ("htdemucs_6s",) if self.wide else ("htdemucs_ft", DEFAULT)

@@ -1,11 +1,11 @@
 """Fetches a model from the hub into the models folder.
 
     MODELS/.fetch/lock                             held while a process fetches into MODELS
-    MODELS/.fetch/955717e8.safetensors.HASH.part   what has come of the file with that hash (its first 16 digits)
+    MODELS/.fetch/955717e8.safetensors.HASH.part   the bytes so far of the file with that hash (its first 16 digits)
 
-Rules. A file gets its final name by a rename, once its bytes have the hash that the hub states, and its record before
-that. The bag comes last: a model that can be located is whole. A part outlives an interruption, and the next fetch
-goes on from it; a part with a wrong hash is deleted. All of a model's files come from one commit.
+Rules. A file is recorded and renamed to its final name once its bytes have the hash that the hub states. The bag comes
+last, so a model that can be located is complete. A part survives any interruption, and the next fetch continues it; a
+part with a wrong hash is deleted. All files of a model come from one commit.
 """
 
 import errno
@@ -30,12 +30,12 @@ FETCH = ".fetch"
 LOCK = "lock"
 LOCK_POLL_S = 0.2
 RETRIES = 3
-"""How often a download that brings nothing new is tried again within a fetch."""
+"""How often in a row a download may bring no new byte before the fetch fails."""
 RETRY_PAUSE_S = 1.0
 
 
 class FetchProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """`file` is empty while another process fetches into the folder and this one waits for it."""
+    """How far a fetch is; `file` is empty while another process fetches into the same folder, and this one waits."""
 
     model: str
     file: str = ""
@@ -50,7 +50,7 @@ class FetchProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Tell = Callable[[FetchProgress], None]
-"""Called at every chunk and five times a second while waiting; what it raises ends the fetch, which can be resumed."""
+"""Called at every chunk, and five times a second while waiting. What it raises ends the fetch, which can be resumed."""
 
 
 class _Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +61,10 @@ class _Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = None) -> ModelFiles:
-    """Make the files of model `name` in `models` those of the hub, whatever was there before.
+    """Fetch the files of the model `name` into the folder `models`, and replace those that differ from the hub's.
 
-    Raises `model-missing` (unknown, offline, no network, refused), `bad-model` (a wrong hash), `no-space`, `io-error`.
+    Raises `AudioProcessingError`: MODEL_MISSING (unknown, offline, no network, refused), BAD_MODEL (a wrong hash),
+    NO_SPACE or IO_ERROR.
     """
     if name in QUANTIZED:
         sentence = f"{name} is packed by diffq, which is not supported: use {name.removesuffix('_q')}."
@@ -94,7 +95,7 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
 
 @contextmanager
 def _lock(session: _Session) -> Iterator[None]:
-    """One fetch at a time in a models folder, rather than one of each model: models share members."""
+    """Let one process at a time fetch into a folder, whichever models: they share members."""
     with (session.models / FETCH / LOCK).open("w") as file:
         while True:
             try:
@@ -124,13 +125,13 @@ def _fetch_member(session: _Session, remote: hub.RemoteFile, final: Path) -> Non
         records.write(record, final, remote.sha256)
         return
     part = _download(session, remote)
-    final.unlink(missing_ok=True)  # another file with this name: it must not be there beside the new record
+    final.unlink(missing_ok=True)  # a former file of this name must not lie beside the new record
     records.write(record, final, remote.sha256)
     part.replace(final)
 
 
 def _download(session: _Session, remote: hub.RemoteFile) -> Path:
-    """A part that has all of the file's bytes, with the hash that the hub states."""
+    """The complete part, whose hash is the one that the hub states."""
     folder = session.models / FETCH
     part = folder / f"{remote.name}.{remote.hash[:16]}.part"
     for old in set(folder.glob(f"{remote.name}.*.part")) - {part}:
@@ -156,11 +157,11 @@ def _download(session: _Session, remote: hub.RemoteFile) -> Path:
 
 
 def _receive(session: _Session, remote: hub.RemoteFile, part: Path, have: int) -> hub.HubError:
-    """Add what comes to `part`, until no more does; the reason to give if that was not enough."""
+    """Add bytes to `part` until the connection ends; the error to raise if they are not enough."""
     with part.open("r+b") as file:
         try:
             for position, chunk in hub.stream(remote, have):
-                if position > remote.size:  # more than it said: wrong, whatever it is
+                if position > remote.size:  # more than the hub stated
                     break
                 if position == 0:
                     file.truncate(0)
@@ -177,7 +178,7 @@ def _receive(session: _Session, remote: hub.RemoteFile, part: Path, have: int) -
 
 
 def _hash(part: Path, remote: hub.RemoteFile) -> str:
-    """In the kind that the hub states: sha256, or git's sha1 of a blob for a small file."""
+    """The hash of `part`, of the kind that the hub states: sha256, or git's sha1 of a blob for a small file."""
     if len(remote.hash) == len(hashlib.sha256().hexdigest()):
         return records.hash_file(part)
     data = part.read_bytes()

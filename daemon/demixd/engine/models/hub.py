@@ -1,8 +1,9 @@
-"""The Hugging Face hub: what it knows of a file, and the file's bytes from any point on.
+"""The Hugging Face hub: the facts of a file, and the file's bytes from any point on.
 
-`hf_hub_download` does not serve here: since version 1 it throws a partial file away when it fails, and it compares no
-hashes. HF_ENDPOINT, HF_TOKEN and proxies are honoured as huggingface_hub does; nothing is reported to the hub.
-huggingface_hub is imported where it is used: that takes a third of a second, and most commands never fetch.
+Requests, redirects, proxies, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are huggingface_hub's. Its `hf_hub_download` is not
+used: since version 1 it downloads into a file with a random name and deletes it on any failure, so that nothing is resumed
+after a stop or a kill; it compares no hashes, and bounds no sizes. Nothing is reported to the hub.
+huggingface_hub is imported in the functions: that takes a third of a second, and most commands never fetch.
 """
 
 import re
@@ -13,11 +14,11 @@ import msgspec
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 NOT_THERE = (401, 403, 404)
-"""What the hub answers where a repository does not exist: 401 to strangers, who shall not know."""
+"""The statuses of what does not exist or is not public: the hub answers 401 where it has no such repository."""
 
 
 class HubError(Exception):
-    """The hub did not give us the file. `final`: asking again at once will not help."""
+    """The hub did not deliver. `reason` and `remedy` are parts of a sentence; `final`: a retry would not help."""
 
     def __init__(self, reason: str, remedy: str, *, final: bool) -> None:
         super().__init__(reason)
@@ -27,15 +28,18 @@ class HubError(Exception):
 
 
 class RemoteFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of a file, as the hub states them; `size` in bytes."""
+
     name: str
     url: str
     size: int
     hash: str
-    """sha256 of a file in large file storage, git's sha1 of any other."""
+    """The sha256 of a file in large file storage, git's sha1 of any other."""
     commit: str
 
     @property
     def sha256(self) -> str:
+        """Raises HubError where the hub states none."""
         if not _SHA256.fullmatch(self.hash):
             raise HubError(f"it states no sha256 for {self.name}", "use another HF_ENDPOINT", final=True)
         return self.hash
@@ -54,10 +58,10 @@ def is_offline() -> bool:
 
 
 def ask(endpoint: str, repo: str, name: str, revision: str, *, max_bytes: int) -> RemoteFile:
-    """The facts of a file, from its headers. Raises HubError."""
+    """The facts of the file `name`, by a HEAD request. Raises HubError, also where it is empty or over `max_bytes`."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    # Else torch's version goes into the user agent, and huggingface_hub gets a list of programs to look for and report.
+    # Otherwise torch's version goes into the user agent, and huggingface_hub asks the hub for programs to look for.
     constants.HF_HUB_DISABLE_TELEMETRY = True
     url = hf_hub_url(repo, name, revision=revision, endpoint=endpoint)
     try:
@@ -73,7 +77,7 @@ def ask(endpoint: str, repo: str, name: str, revision: str, *, max_bytes: int) -
 
 
 def stream(remote: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
-    """Chunks and where they belong, from byte `start` or, from a hub that cannot do that, from 0. Raises HubError."""
+    """Chunks with their positions, from byte `start`; from 0 where the hub ignores ranges. Raises HubError."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it has no __all__
 
@@ -81,7 +85,7 @@ def stream(remote: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
-        # Redirected to its storage, the client keeps the range and leaves the token out.
+        # When the hub redirects to its storage, the client keeps the range and drops the token.
         with get_session().stream(
             "GET", remote.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
         ) as answer:

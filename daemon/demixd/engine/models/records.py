@@ -1,4 +1,4 @@
-"""Records: the sha256 that a file had when we first saw it, beside it or elsewhere, in sha256sum's format.
+"""Records: the sha256 that a file had when it was first seen, in a file in sha256sum's format.
 
 955717e8.safetensors.sha256 -> 'HEX  955717e8.safetensors'    (an absolute path, where it lies elsewhere)
 """
@@ -14,12 +14,13 @@ SUFFIX = ".sha256"
 
 
 def hash_file(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(record: Path) -> str | None:
-    """The recorded sha256; null where there is none. A record that makes no sense matches nothing."""
+    """The recorded sha256; None where there is no record. A damaged record gives a text that equals no hash."""
     try:
         return record.read_text(encoding="utf-8", errors="replace")[:64]
     except FileNotFoundError:
@@ -29,7 +30,7 @@ def read(record: Path) -> str | None:
 
 
 def write(record: Path, file: Path, sha256: str) -> None:
-    """Atomic; daemons that share the folder write the same line."""
+    """Record the hash of `file`, by a rename. Daemons that share the folder write the same line. Raises OSError."""
     name = file.name if file.parent == record.parent else file.absolute()
     part = record.with_name(f".{record.name}.{secrets.token_hex(4)}")
     record.parent.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,16 @@
-"""Models on disk: where their files are, and whether the bytes are still the ones we know.
+"""Models on disk: where their files are, and whether their bytes are still those on record.
 
     MODELS/                         [paths] models; several daemons may share it
       htdemucs.yaml                 the bag, see bag.py
       955717e8.safetensors          a member, shared by all bags that name it
       955717e8.safetensors.sha256   its record, as sha256sum writes it (`sha256sum -c` reads it)
       recorded/FOLDER/              records of the members in a `[model] repo`: that folder is never written into
-      .fetch/                       hub.py's own: partial files and a lock
+      .fetch/                       partial files and a lock, see fetch.py
 
-A `[model] repo` has the same layout and takes the place of MODELS. `demo` is always the one in the package.
+A `[model] repo` has the same layout and takes the place of MODELS. `demo` is always the model in the package.
 
-Rules. Bytes are hashed before anything in them is interpreted, at every load. The first hash seen is recorded (where
-we fetched: the hub's own), any other is refused. No torch here: `demixd check` and the supervisor start fast.
+Rules. At every load, a file is hashed before anything in it is interpreted. The first hash seen is recorded (for a
+fetched file: the hub's own), and any other is refused. No torch here: `demixd check` and the supervisor start fast.
 """
 
 import contextlib
@@ -43,19 +43,19 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """A model all of whose files are there."""
+    """The files of a model, all of which exist."""
 
     name: str
     folder: Path
     bag: bags.Bag
     members: tuple[Member, ...]
-    """In the bag's order; a member that the bag names twice is here twice."""
+    """In the bag's order, and twice where the bag names a member twice."""
     records: Path | None
-    """The folder of the members' records; null: none are kept, since the package vouches for its demo model."""
+    """The folder of the members' records; None for the demo model, which the package itself vouches for."""
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
-    """A model by its name, and where its files are looked for; as plain text, for another process."""
+    """A model by its name, and the folders to find it in; plain text, to be sent to another process."""
 
     name: str
     repo: str | None
@@ -63,12 +63,14 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     allow_pickle: bool
 
     def locate(self) -> ModelFiles:
-        """Raises as the function of that name."""
+        """The model's files; see the function of that name."""
         repo = Path(self.repo) if self.repo else None
         return locate(self.name, repo=repo, models=Path(self.models), allow_pickle=self.allow_pickle)
 
 
 class State(StrEnum):
+    """Whether a model is there, and whether the hashes of its files are on record."""
+
     RECORDED = "recorded"
     UNRECORDED = "unrecorded"
     EMBEDDED = "embedded"
@@ -77,7 +79,7 @@ class State(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of `demixd models list`; `about` says what the model is or what is wrong with it."""
+    """A line of `demixd models list`; `about` describes the model, or its fault."""
 
     name: str
     state: State
@@ -88,19 +90,21 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def folder_of(name: str, *, repo: Path | None, models: Path) -> Path:
+    """The folder that a model of this name is looked for in."""
     return DEMO_FOLDER if name == DEMO else repo or models
 
 
 def is_known(name: str, *, repo: Path | None, models: Path) -> bool:
-    """Whether `name` is a model at all: one of Demucs' or one whose bag is there. For options, before any work."""
+    """Whether `name` is a model: one that Demucs publishes, or one whose bag is there. To check options early."""
     path = folder_of(name, repo=repo, models=models) / f"{name}{bags.SUFFIX}"
     return name in (DEMO, AUTO) or name in PUBLISHED or (bool(_NAME.fullmatch(name)) and path.is_file())
 
 
 def locate(name: str, *, repo: Path | None, models: Path, allow_pickle: bool) -> ModelFiles:
-    """The files of model `name`; none of them is opened but the bag.
+    """The files of the model `name`; only the bag is opened.
 
-    Raises `model-missing` where a file is not there or cannot be read, `bad-model` where the bag is not one.
+    Raises `AudioProcessingError`: MODEL_MISSING where a file is not there or cannot be read, BAD_MODEL where the bag is
+    wrong or a member is a pickle that is not allowed, BAD_OPTIONS where `name` can be no model's name.
     """
     if not _NAME.fullmatch(name):
         raise AudioProcessingError(Code.BAD_OPTIONS, f"{name!r} is no model's name; `demixd models list` shows them.")
@@ -151,7 +155,7 @@ def _unreadable(name: str, path: Path, models: Path | None, error: OSError) -> A
 
 
 def listing(*, repo: Path | None, models: Path, allow_pickle: bool) -> list[Row]:
-    """Every model that is there or that Demucs publishes, by name. Reads bags and sizes, hashes nothing."""
+    """Every model that is there or that Demucs publishes, by name. Bags and sizes are read, nothing is hashed."""
     folder = folder_of("", repo=repo, models=models)
     local = {path.stem for path in folder.glob(f"*{bags.SUFFIX}") if _NAME.fullmatch(path.stem)}
     return [_row(name, repo, models, allow_pickle) for name in sorted({DEMO, *PUBLISHED, *local})]
@@ -176,11 +180,11 @@ def _row(name: str, repo: Path | None, models: Path, allow_pickle: bool) -> Row:
     return Row(name=name, state=state, folder=folder, members=len(files.members), bytes=size, about=about)
 
 
-# ---- what the bytes must be
+# ---- the hashes
 
 
 def read_member(files: ModelFiles, member: Member) -> tuple[bytes, str]:
-    """The bytes of a member and their sha256, once they are known to be the recorded ones."""
+    """The bytes of a member and their sha256, which is the one on record. Raises BAD_MODEL where it is not."""
     try:
         with member.path.open("rb") as file:
             data = file.read(MAX_MEMBER_BYTES + 1)
@@ -194,7 +198,7 @@ def read_member(files: ModelFiles, member: Member) -> tuple[bytes, str]:
 
 
 def verify(files: ModelFiles) -> str:
-    """Hash every member against its record, record those that have none; the model's hash."""
+    """The model's hash, after each member was hashed and compared with its record; hashes without a record are recorded."""
     hashes = {}
     for member in set(files.members):
         try:
@@ -206,7 +210,10 @@ def verify(files: ModelFiles) -> str:
 
 
 def model_hash(files: ModelFiles, hashes: dict[str, str]) -> str:
-    """One sha256 for a model: of the lines of its bag's and its members' (by signature), in the bag's order."""
+    """The sha256 of a model: of the hashes of its bag and of its members in the bag's order, a line each.
+
+    `hashes` are the members' by signature.
+    """
     lines = [files.bag.sha256, *(hashes[member.sig] for member in files.members)]
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
@@ -220,7 +227,7 @@ def _check(files: ModelFiles, member: Member, sha256: str) -> None:
     record = files.records / f"{member.path.name}{records.SUFFIX}"
     expected = records.read(record)
     if expected is None:
-        # A folder that cannot be written has no record, and the next load tries again.
+        # In a folder that cannot be written there is no record; the next load tries again.
         with contextlib.suppress(OSError):
             records.write(record, member.path, sha256)
     elif expected != sha256:

@@ -1,32 +1,40 @@
-"""Which way to run a model is the fastest here: torch as it is against all that OpenVINO offers, on the test segments.
+"""The fastest accurate way to run a model on this machine: torch, or OpenVINO in one of several precisions.
 
-    conversion --candidates--> proof of each, RUNS times --> the fastest that is right --> engine
+    conversion --> each precision, RUNS times on the test segments --> the fastest accurate one --> engine
                                         |
-                                        +--> the record, by which the next start has the winner at once (`known`)
+                                        +--> KEY/runs.json, which decides at every later start (`recall`)
 
-A candidate has to be clearly faster than what is there, so that nothing is ever made slower by this. Where a precision
-is asked for by name, only it takes part.
+OpenVINO takes torch's place only where it is clearly faster, so autotuning never makes anything slower. Where the
+configuration names a precision or Intel's graphics, OpenVINO serves although torch in another precision is faster.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from demixd.engine import accuracy, host
+from demixd.engine import host
 from demixd.engine.engine import Engine
-from demixd.engine.networks import Check, Network
-from demixd.engine.openvino import cache, runtime
+from demixd.engine.families.demucs_core import can_split
+from demixd.engine.networks import Eager, Network
+from demixd.engine.openvino import cache, converter, runtime
 from demixd.engine.openvino.cache import Run
-from demixd.engine.openvino.candidates import build, precisions
+from demixd.engine.openvino.converter import GRAPHICS
+from demixd.engine.openvino.runtime import Compiled
 
 log = logging.getLogger(__name__)
 
 RUNS = 3
-"""How often each candidate runs each test segment: the median counts."""
+"""How often a network runs each test segment; the median time counts."""
 
-GRAPHICS = "openvino:GPU"
+FASTER = 0.95
+"""OpenVINO has to need less than this share of torch's time: measured times vary."""
+
+CONVERTING = (8.0, 6.0)
+MEASURING = (2.0, 7.0)
+"""How long each takes: seconds, and so many times the first run of the model in torch. For people, and measured roughly."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,121 +45,141 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     target: str = "CPU"
 
     @property
-    def entrants(self) -> tuple[str, ...]:
+    def candidates(self) -> tuple[str, ...]:
         return precisions(self.precision, self.target, bfloat16=host.has_bfloat16())
 
 
+def precisions(wanted: str, target: str, *, bfloat16: bool) -> tuple[str, ...]:
+    """The precisions to try, the likely fastest first. `bfloat16`: the processor multiplies it."""
+    fast = {"CPU": ("bfloat16",) if bfloat16 else (), "GPU": ("float16",)}[target]
+    return tuple(each for each in (*fast, "float32") if wanted in ("auto", each))
+
+
 def rules(engine: Engine, device: str, precision: str, compiled: str | None) -> Rules | None:
-    """How to race for `engine`; None where there is nothing to race: a GPU, no OpenVINO, or plain torch is wanted."""
-    wanted = compiled is not None and device in ("auto", GRAPHICS) and not engine.accelerated
-    if not wanted or compiled is None or not runtime.is_installed():
+    """How to autotune `engine`, for the configuration's `device` and `precision`.
+
+    None where only torch can serve: on a CUDA GPU, without OpenVINO or a folder `compiled`, for `device = "cpu"`, and for
+    models that have no core.
+    """
+    if compiled is None or device not in ("auto", GRAPHICS) or engine.accelerated or not converter.is_installed():
+        return None
+    if not all(can_split(member) for member in engine.members):
         return None
     made = Rules(root=Path(compiled), precision=precision, target="GPU" if device == GRAPHICS else "CPU")
-    return made if made.entrants and (made.target == "CPU" or runtime.has_device(made.target)) else None
+    return made if made.candidates and (made.target == "CPU" or runtime.has_device(made.target)) else None
 
 
 def is_due(engine: Engine, rules: Rules) -> bool:
-    """Whether it is not known yet which way is the fastest, or the winner's conversion is not there."""
+    """Whether there is no record for this machine yet, and to make one has not failed within a day."""
     key = cache.key(engine.facts.model_sha256)
-    if cache.reason_not(rules.root, key) is not None:
-        return False
-    runs = _record(engine, rules)
-    if runs is None:
-        return True
-    return _winner(runs, rules) is not None and cache.find(rules.root, key) is None
+    return _record(engine, rules) is None and not cache.has_failed(rules.root, key, time.time())
 
 
-def known(engine: Engine, rules: Rules) -> Engine:
-    """The engine with what won a former race, proved again; or as it is."""
+def seconds(engine: Engine, rules: Rules) -> float:
+    """About how long it takes from here to the record: with CONVERTING, unless the conversion is there."""
+    parts = [MEASURING]
+    if cache.find(rules.root, cache.key(engine.facts.model_sha256)) is None:
+        parts.append(CONVERTING)
+    return sum(fixed + factor * engine.first_run_s for fixed, factor in parts)
+
+
+def recall(engine: Engine, rules: Rules) -> Engine:
+    """The engine with the networks that the record names, after one more check of their accuracy; else `engine`."""
     folder = cache.find(rules.root, cache.key(engine.facts.model_sha256))
     runs = _record(engine, rules)
-    best = _winner(runs, rules) if runs is not None else None
+    best = _fastest(runs, rules) if runs is not None else None
     if folder is None or best is None:
         return engine
-    for networks in _built(engine, folder, rules, best.precision):
-        faults = [verdict.fault for verdict in engine.judge(networks) if verdict.fault]
-        return engine.but(f"{faults[0]}; it is not used") if faults else _with(engine, networks, rules)
-    return engine
-
-
-def race(engine: Engine, rules: Rules, check: Check) -> Engine:
-    """Run it, write the record, and take the winner. `check` ends it by raising: then there is no record."""
-    key = cache.key(engine.facts.model_sha256)
-    folder = cache.find(rules.root, key)
-    if folder is None:
+    try:
+        networks = build(engine.eager, folder, precision=best.precision, target=rules.target)
+        faults = [each.fault for each in engine.measure(networks) if each.fault]
+    except (ValueError, RuntimeError, ImportError) as error:
+        log.warning("the converted model is removed: %s", error)
+        cache.discard(folder)
         return engine
-    runs = [_run(engine, engine.networks, check)]
+    return engine.with_fallback(f"{faults[0]}; it is not used") if faults else _with(engine, networks, rules)
+
+
+def tune(engine: Engine, rules: Rules) -> Engine:
+    """Measure torch and every candidate, write the record, and take the fastest.
+
+    The conversion has to be there. Raises `ValueError` and `RuntimeError` where OpenVINO cannot use it.
+    """
+    folder = rules.root / cache.key(engine.facts.model_sha256)
+    runs = [_run(engine, engine.networks)]
     found: dict[str, list[Network]] = {}
-    for precision in rules.entrants:
-        for networks in _built(engine, folder, rules, precision):
-            runs.append(_run(engine, networks, check))
-            found[precision] = networks
-    cache.write_race(rules.root, key, tuple(runs), processor=_where(engine, rules), threads=host.threads())
+    for precision in rules.candidates:
+        found[precision] = build(engine.eager, folder, precision=precision, target=rules.target)
+        runs.append(_run(engine, found[precision]))
+    cache.write_runs(folder, tuple(runs), processor=_machine(engine, rules), threads=host.threads())
     for run in runs:
         log.info(
-            "%s %s: %.3f s for a segment of each member, %s",
+            "%s in %s: %.3f s for a segment of each member, %s",
             run.runtime,
             run.precision,
             run.seconds,
-            run.fault or "right",
+            run.fault or "accurate",
         )
-    best = _winner(runs, rules)
+    best = _fastest(runs, rules)
     return _with(engine, found[best.precision], rules) if best is not None else engine
 
 
-def _built(engine: Engine, folder: Path, rules: Rules, precision: str) -> Sequence[list[Network]]:
-    """The networks of one precision; none where the conversion cannot be used, which is thrown away then."""
-    try:
-        made = build(engine.eager, folder, wanted=precision, threads=host.threads(), target=rules.target)
-        return [networks for _, networks in made]
-    except (ValueError, RuntimeError, ImportError) as error:
-        log.warning("the converted model is thrown away: %s", error)
-        cache.discard(folder)
-        return []
+def build(eager: Sequence[Eager], folder: Path, *, precision: str, target: str = "CPU") -> list[Network]:
+    """A network for every member, from the conversion in `folder`. `ValueError` where that cannot be used."""
+    members = [each.member for each in eager]
+    made: dict[int, Network] = {}
+    for place in sorted({members.index(member) for member in members}):  # a bag may name a member twice
+        made[place] = Compiled.load(
+            eager[place],
+            cache.core(folder, place),
+            target=target,
+            precision=precision,
+            threads=host.threads(),
+            cache=folder / cache.CACHE,
+        )
+    return [made[members.index(member)] for member in members]
 
 
-def _run(engine: Engine, networks: list[Network], check: Check) -> Run:
-    verdicts = engine.judge(networks, runs=RUNS, check=check)
-    error = max(verdict.error for verdict in verdicts)
+def _run(engine: Engine, networks: list[Network]) -> Run:
+    measured = engine.measure(networks, runs=RUNS)
+    error = max(each.error for each in measured)
     return Run(
         runtime=networks[0].runtime,
         precision=networks[0].precision,
-        seconds=sum(verdict.seconds for verdict in verdicts),
+        seconds=sum(each.seconds for each in measured),
         error=error if error < float("inf") else None,
-        fault=next((verdict.fault for verdict in verdicts if verdict.fault), None),
+        fault=next((each.fault for each in measured if each.fault), None),
     )
 
 
 def _record(engine: Engine, rules: Rules) -> tuple[Run, ...] | None:
-    """A former race with all that would take part now; None: there was none."""
-    runs = cache.read_race(
-        rules.root,
-        cache.key(engine.facts.model_sha256),
-        processor=_where(engine, rules),
-        threads=host.threads(),
-    )
-    ran = {run.precision for run in runs or () if run.runtime == "openvino"}
-    return runs if runs and set(rules.entrants) <= ran else None
+    """The runs on record, if they have every candidate of today; else None."""
+    folder = rules.root / cache.key(engine.facts.model_sha256)
+    runs = cache.read_runs(folder, processor=_machine(engine, rules), threads=host.threads())
+    measured = {run.precision for run in runs or () if run.runtime == "openvino"}
+    return runs if runs and set(rules.candidates) <= measured else None
 
 
-def _winner(runs: Sequence[Run], rules: Rules) -> Run | None:
-    """The entrant to use; None: what is there already, where no entrant is clearly faster.
+def _fastest(runs: Sequence[Run], rules: Rules) -> Run | None:
+    """The candidate to use; None: torch, where no accurate candidate is clearly faster.
 
-    Torch is no rival where it could not give the precision or the device that was asked for by name.
+    Torch does not count where it cannot give the precision or the device that the configuration names.
     """
-    right = [run for run in runs if run.runtime == "openvino" and run.fault is None and run.precision in rules.entrants]
-    best = min(right, key=lambda run: run.seconds, default=None)
-    rivals = [
+    usable = [
+        run for run in runs if run.runtime == "openvino" and run.fault is None and run.precision in rules.candidates
+    ]
+    best = min(usable, key=lambda run: run.seconds, default=None)
+    torch_s = [
         run.seconds
         for run in runs
         if run.runtime == "torch" and rules.target == "CPU" and rules.precision in ("auto", run.precision)
     ]
-    return best if best is None or not rivals or best.seconds < accuracy.FASTER * min(rivals) else None
+    return best if best is None or not torch_s or best.seconds < FASTER * min(torch_s) else None
 
 
 def _with(engine: Engine, networks: list[Network], rules: Rules) -> Engine:
-    return engine.using(networks, device=GRAPHICS if rules.target == "GPU" else None)
+    return engine.with_networks(networks, device=GRAPHICS if rules.target == "GPU" else None)
 
 
-def _where(engine: Engine, rules: Rules) -> str:
+def _machine(engine: Engine, rules: Rules) -> str:
     return f"{engine.facts.device_name} {rules.target}"

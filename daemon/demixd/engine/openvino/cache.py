@@ -1,16 +1,16 @@
-"""Models converted for OpenVINO, on disk, and how fast each way to run a model was found to be.
+"""Models converted for OpenVINO, on disk, with the measurements of each way to run them.
 
     STATE/compiled/
       KEY/             appears complete, by one rename, or not at all; its mtime is when it was last used
         0.xml 0.bin    the core of the bag's first member, in float32; 1.xml ...
         cache/         OpenVINO's own: what it compiled for this processor
-        refused.txt    alone in it: why this model cannot be converted, so that nobody tries again
-      KEY.race.json    seconds and error of each way, on the processor and with the threads that it names
-      .KEY-1f2e3d4c/   being made, and locked by who makes it; unlocked: garbage
+        runs.json      time and error of each way to run the model, on the processor and with the threads that it names
+      KEY.tries        a byte for each time that KEY/runs.json was to be made, until it is
+      .KEY-1f2e3d4c/   being made, and locked by the process that makes it; unlocked: garbage
 
     KEY = sha256 of the model's sha256, the versions of openvino, torch and demucs, and FORMAT; 16 hex digits
 
-All of it can be made again: what is damaged or missing costs time, nothing else. No torch here.
+All of it can be made again; damage or loss costs time and nothing else. No torch here.
 """
 
 import contextlib
@@ -29,19 +29,23 @@ from demixd.spool import nofollow
 from demixd.spool.files import rename_new, sync, sync_folder, write_whole
 
 FORMAT = 1
-"""Grows when what we convert, or how, changes."""
+"""Raised whenever our conversion changes."""
 
 LIBRARIES = ("openvino", "torch", "demucs")
-REFUSED = "refused.txt"
 CACHE = "cache"
-RACE = ".race.json"
+RUNS = "runs.json"
+TRIES = ".tries"
 
 KEEP_S = 30 * 86400.0
 """Conversions of former versions and models are kept for so long after their last use."""
 
+MAX_TRIES = 3
+FAILED_S = 86400.0
+"""After so many tries that were interrupted, or one that failed, a model runs by torch for so long before the next."""
+
 
 class Conversion(msgspec.Struct, frozen=True, kw_only=True):
-    """What to convert: a model, the sha256 it must have, and STATE/compiled."""
+    """The order for a conversion: a model, the sha256 that it must have, and the path of STATE/compiled."""
 
     model: Where
     sha256: str
@@ -49,7 +53,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to run a model, as `proof.prove` found it: `error` is null where it gave no numbers."""
+    """One way to run a model, as `accuracy.measure` found it; `error` is None where its sound was not finite."""
 
     runtime: str
     precision: str
@@ -58,19 +62,20 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None = None
 
 
-class _Race(msgspec.Struct, frozen=True, kw_only=True):
+class _Runs(msgspec.Struct, frozen=True, kw_only=True):
     processor: str
     threads: int
     runs: tuple[Run, ...]
 
 
 def key(sha256: str) -> str:
+    """KEY for a model's sha256, as above."""
     lines = [sha256, *(f"{name} {_version(name)}" for name in LIBRARIES), str(FORMAT)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def find(root: Path, key: str) -> Path | None:
-    """The folder of a conversion that is there; from now on it counts as used."""
+    """The folder of a conversion, which counts as used now; None where there is none."""
     folder = root / key
     if not core(folder, 0).exists():
         return None
@@ -80,26 +85,13 @@ def find(root: Path, key: str) -> Path | None:
 
 
 def core(folder: Path, member: int) -> Path:
-    """The saved core of a member, by its place in the bag."""
+    """The path of a member's saved core; `member` is its place in the bag, from 0."""
     return folder / f"{member}.xml"
-
-
-def reason_not(root: Path, key: str) -> str | None:
-    """Why there will never be such a conversion, if that is so."""
-    try:
-        return (root / key / REFUSED).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
-def refuse(root: Path, key: str, reason: str) -> None:
-    with making(root, key) as folder:
-        (folder / REFUSED).write_text(f"{reason}\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def making(root: Path, key: str) -> Iterator[Path]:
-    """A folder to make the conversion in. It gets its name at the end; if another has that by now, theirs is as good."""
+    """A folder to make a conversion in, renamed to KEY at the end, unless another process has made KEY meanwhile."""
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f".{key}-{secrets.token_hex(4)}"
     folder.mkdir()
@@ -109,7 +101,7 @@ def making(root: Path, key: str) -> Iterator[Path]:
         yield folder
         for path in folder.iterdir():
             with path.open("rb") as file:
-                sync(file.fileno())  # a power cut must not leave a name without its bytes: nobody would notice
+                sync(file.fileno())  # a power cut must not leave a file without its bytes: nothing would notice
         with contextlib.suppress(FileExistsError):
             rename_new(folder, root / key)
             sync_folder(root)
@@ -119,16 +111,18 @@ def making(root: Path, key: str) -> Iterator[Path]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a conversion; it is gone at once, whatever becomes of its bytes."""
+    """Remove a conversion: by a rename first, so that it is never there in part. Raises OSError."""
     aside = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     folder.rename(aside)
     nofollow.remove_tree(aside.parent, aside, follow=True)
 
 
 def tidy(root: Path, now: float) -> None:
-    """Remove what has not been used for `KEEP_S` (`now` is the wall clock), and what was never finished."""
+    """Remove conversions that were not used for KEEP_S, and all that was never finished. `now` is the wall clock, in seconds."""
     for path in root.iterdir() if root.is_dir() else ():
-        with contextlib.suppress(OSError):  # it went by itself, or cannot be removed: the next start tries again
+        with contextlib.suppress(
+            OSError
+        ):  # another process was faster, or it cannot be removed: the next start tries again
             if path.name.startswith("."):
                 if path.is_file():
                     path.unlink()
@@ -138,22 +132,40 @@ def tidy(root: Path, now: float) -> None:
                 path.unlink() if path.is_file() else discard(path)
 
 
-def read_race(root: Path, key: str, *, processor: str, threads: int) -> tuple[Run, ...] | None:
-    """The record of the race; null where it was not run on such a processor with so many threads, or makes no sense."""
-    path = root / f"{key}{RACE}"
+def read_runs(folder: Path, *, processor: str, threads: int) -> tuple[Run, ...] | None:
+    """The runs on record; None where they are of another processor or number of threads, or cannot be read."""
     try:
-        race = msgspec.json.decode(path.read_bytes(), type=_Race)
-        os.utime(path)
+        record = msgspec.json.decode((folder / RUNS).read_bytes(), type=_Runs)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return race.runs if (race.processor, race.threads) == (processor, threads) else None
+    return record.runs if (record.processor, record.threads) == (processor, threads) else None
 
 
-def write_race(root: Path, key: str, runs: tuple[Run, ...], *, processor: str, threads: int) -> None:
-    """Raises OSError."""
+def write_runs(folder: Path, runs: tuple[Run, ...], *, processor: str, threads: int) -> None:
+    """Put the runs on record in the folder of a conversion. Raises OSError."""
+    record = _Runs(processor=processor, threads=threads, runs=runs)
+    write_whole(folder / RUNS, msgspec.json.encode(record) + b"\n", root=folder, durable=False, follow=True)
+
+
+def count_try(root: Path, key: str, tries: int = 1) -> None:
+    """Count a try before it begins, so that one which ends with this process counts too. Raises OSError."""
     root.mkdir(parents=True, exist_ok=True)
-    race = _Race(processor=processor, threads=threads, runs=runs)
-    write_whole(root / f"{key}{RACE}", msgspec.json.encode(race) + b"\n", root=root, durable=False, follow=True)
+    with (root / f"{key}{TRIES}").open("ab") as file:
+        file.write(b"." * tries)
+
+
+def forget_tries(root: Path, key: str) -> None:
+    """Forget the tries, since the last one succeeded. Raises OSError."""
+    (root / f"{key}{TRIES}").unlink(missing_ok=True)
+
+
+def has_failed(root: Path, key: str, now: float) -> bool:
+    """Whether it has been tried often enough for the time being. `now` is the wall clock, in seconds."""
+    try:
+        tries = (root / f"{key}{TRIES}").stat()
+    except OSError:
+        return False
+    return tries.st_size >= MAX_TRIES and now - tries.st_mtime < FAILED_S
 
 
 def _is_held(folder: Path) -> bool:

@@ -1,98 +1,110 @@
-"""Has a model converted while the worker has nothing else to do. Songs come first: it stands still while one runs."""
+"""Has a model converted by `convert`, a process of its own, and waits for it. No torch here: commands convert too."""
 
-import contextlib
-import signal
+import os
 import subprocess
 import sys
-import tempfile
 import time
-from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
+from demixd.config import Config
 from demixd.engine import host
+from demixd.engine.models import store
+from demixd.engine.models.store import ModelFiles, Where
 from demixd.engine.openvino import cache
 from demixd.engine.openvino.cache import Conversion
-from demixd.errors import AudioProcessingError
 
 PROGRAM = [sys.executable, "-m", "demixd.engine.openvino.convert"]
 
 ROOM_BYTES = 2 << 30
 ROOM_FACTOR = 6
-"""Converting wants so much free memory, and so many times the model's files: htdemucs (168 MB) takes 1.7 GB at its most."""
+"""Free memory that a conversion needs: so many bytes, and so many times the model's files. htdemucs (168 MB) takes 1.7 GB."""
+
+GRAPHICS = "openvino:GPU"
+"""`[model] device` for Intel's graphics."""
+
+LIMIT_S = 600.0
+"""A conversion that takes longer is ended. It takes 20 s for htdemucs on two cores."""
 
 
-class State(StrEnum):
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
+class ConversionError(Exception):
+    """The model was not converted; the text says why."""
 
 
-class Improver:
-    """One conversion: `start` it, `poll` how it goes, `close` it. `reason` says why it failed.
+def is_installed() -> bool:
+    """Whether OpenVINO is installed. Imports nothing of it."""
+    try:
+        version("openvino")
+    except PackageNotFoundError:
+        return False
+    return True
 
-    The conversion ends with the *thread* that started it (PR_SET_PDEATHSIG): start it from one that stays.
-    """
 
-    def __init__(self, conversion: Conversion) -> None:
-        self._conversion = conversion
-        self._root = Path(conversion.folder)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the conversion runs
-        self.reason = ""
+def serves(config: Config) -> bool:
+    """Whether a daemon of this configuration would run the models that were fetched by OpenVINO, as far as is known here."""
+    device = config.model.device
+    return is_installed() and not config.repo and (device == GRAPHICS or (device == "auto" and not host.has_nvidia()))
 
-    def start(self) -> str | None:
-        """Begin, and answer None; or say in words why not."""
-        refused = cache.reason_not(self._root, cache.key(self._conversion.sha256))
-        try:
-            missing = refused or self._no_room()
-        except AudioProcessingError as error:
-            missing = error.message
-        if missing is not None:
-            return missing
-        cache.tidy(self._root, time.time())
-        self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=self._said, stderr=self._said)
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as order:  # it ended; `poll` tells why
-            order.write(msgspec.json.encode(self._conversion) + b"\n")
+
+def in_advance(config: Config, files: ModelFiles) -> str:
+    """Convert a model right after it was fetched, so that no song has to wait for it; the outcome in words."""
+    where = Where(name=files.name, repo=None, models=str(config.models), allow_pickle=False)
+    order = Conversion(model=where, sha256=store.verify(files), folder=str(config.compiled))
+    reason = reason_not(order, files)
+    if config.state.exists() and config.state.stat().st_uid != os.geteuid():
+        reason = f"{config.state} belongs to another user"  # who could not write into what we made there
+    began = time.monotonic()
+    try:
+        if reason is None:
+            convert(order)
+    except ConversionError as error:
+        reason = str(error)
+    if reason is not None:
+        return f"not converted for OpenVINO: {reason}"
+    return f"converted for OpenVINO in {time.monotonic() - began:.0f} s"
+
+
+def reason_not(order: Conversion, files: ModelFiles) -> str | None:
+    """Why the conversion should not be begun; None where it may, or is there already."""
+    if cache.find(Path(order.folder), cache.key(order.sha256)) is not None:
         return None
+    size = sum(path.stat().st_size for path in {member.path for member in files.members})
+    needed, room = ROOM_BYTES + ROOM_FACTOR * size, host.room()
+    if room >= needed:
+        return None
+    return f"converting {files.name} takes {needed / 1e9:.1f} GB of free memory, and there are {room / 1e9:.1f}"
 
-    def _no_room(self) -> str | None:
-        files = self._conversion.model.locate()
-        size = sum(path.stat().st_size for path in {member.path for member in files.members})
-        needed, room = ROOM_BYTES + ROOM_FACTOR * size, host.room()
-        if room >= needed:
-            return None
-        return f"to convert {files.name} takes {needed / 1e9:.1f} GB of free memory, and there are {room / 1e9:.1f}"
 
-    def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
+def convert(order: Conversion) -> Path:
+    """The folder of the conversion. Where it is not there yet it is made, which takes half a minute.
 
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+    Raises `ConversionError`. The process that converts ends with the *thread* that calls this (PR_SET_PDEATHSIG), and with
+    any exception in it.
+    """
+    root, key = Path(order.folder), cache.key(order.sha256)
+    if (folder := cache.find(root, key)) is not None:
+        return folder
+    try:
+        done = subprocess.run(
+            PROGRAM,
+            input=msgspec.json.encode(order) + b"\n",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConversionError(f"the conversion took longer than {LIMIT_S:.0f} s") from error
+    finally:
+        cache.tidy(root, time.time())  # what a process that was killed has left
+    folder = cache.find(root, key)
+    if done.returncode or folder is None:
+        raise ConversionError(_last_line(done.stdout) or f"the conversion ended with status {done.returncode}")
+    return folder
 
-    def poll(self) -> State:
-        if self._process is None or (status := self._process.poll()) is None:
-            return State.RUNNING
-        if status == 0:
-            return State.DONE
-        self.reason = self._last_words() or f"the conversion ended with status {status}"
-        return State.FAILED
 
-    def close(self) -> None:
-        """End the conversion if it still runs; nothing half-made stays."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            cache.tidy(self._root, time.time())
-        self._said.close()
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def _last_words(self) -> str:
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+def _last_line(said: bytes) -> str:
+    lines = said.decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,17 +1,15 @@
-"""OpenVINO's only door: the core of a member, saved, compiled for this processor or Intel's graphics, and run.
+"""The only module that calls OpenVINO: it saves a member's core, compiles it for a processor or Intel's graphics, runs it.
 
     windows --take_apart (torch)--> Compiled._infer (OpenVINO) --put_together (torch)--> stems
 
-One window at a time: batches are slower per window on CPUs. Nothing is copied on the way in or out; OpenVINO reads and
-writes tensors where they lie. It waits in short turns, so that a stop is heard, and an inference can be given up
-between two layers: it is good for the next one then.
+Windows go through one by one: batches are slower per window on CPUs. OpenVINO reads and writes the tensors in place. It
+runs asynchronously, so that a stop is noticed within WAIT_MS; an inference can be cancelled between two layers, and the
+request is used again.
 """
 
 import contextlib
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,12 @@ from demixd.engine.networks import Check, Eager
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 WAIT_MS = 10
-"""How often `check` is called."""
+"""How often `check` is called, in milliseconds."""
 
 
 @cache
 def _library() -> Any:
-    # With this package beside it, OpenVINO reports its use to its maker over the network, from `import openvino` on.
+    # With the package openvino_telemetry, `import openvino` alone reports to its maker over the network.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: importing it fails
     import openvino
 
@@ -41,33 +39,21 @@ def _core() -> Any:
     return _library().Core()
 
 
-def version() -> str | None:
-    """Nothing is imported for this."""
-    try:
-        return version_of("openvino")
-    except PackageNotFoundError:
-        return None
-
-
-def is_installed() -> bool:
-    return version() is not None
-
-
 def has_device(target: str) -> bool:
-    """Whether there is a `CPU` or `GPU` that OpenVINO can use; several are `GPU.0`, `GPU.1` ..."""
+    """Whether OpenVINO finds a device of the kind `CPU` or `GPU` (which it may call `GPU.0`, `GPU.1` ...)."""
     return any(name.partition(".")[0] == target for name in _core().available_devices)
 
 
 def save(traced: Any, shapes: list[list[int]], path: Path) -> None:
-    """Convert what `torch.jit.trace` made, for inputs of exactly these shapes, and save it in float32."""
+    """Save the result of `torch.jit.trace` at `path`, in float32 and for inputs of exactly these shapes."""
     model = _library().convert_model(traced, input=shapes)
     _library().save_model(model, path, compress_to_fp16=False)
 
 
 class Compiled:
-    """A member whose core OpenVINO runs. Other lengths than it was converted for are left to `eager`.
+    """A member whose core is run by OpenVINO.
 
-    Those are the ends of songs, where the member takes them as they are: HTDemucs does not, HDemucs does.
+    Windows of another length than the converted one go to `eager`: HDemucs takes shorter ones at the ends of songs.
     """
 
     runtime = "openvino"
@@ -80,7 +66,7 @@ class Compiled:
 
     @classmethod
     def load(cls, eager: Eager, path: Path, *, target: str, precision: str, threads: int, cache: Path) -> "Compiled":
-        """Compile the core saved at `path`. `ValueError` says why that is not possible."""
+        """Compile the core saved at `path`. Raises `ValueError` with the reason where OpenVINO cannot."""
         how: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -110,7 +96,7 @@ class Compiled:
         return put_together(self._eager.member, spectrograms, waves)
 
     def _infer(self, tensors: list[Tensor], check: Check) -> list[Tensor]:
-        """What the core makes of its inputs: views of OpenVINO's own memory, good until the next call."""
+        """The core's outputs, which are views of OpenVINO's own memory and change with the next call."""
         request = self._request
         inputs = [tensor.contiguous().numpy() for tensor in tensors]
         for place, array in enumerate(inputs):

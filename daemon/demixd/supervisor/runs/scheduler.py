@@ -70,6 +70,7 @@ class Scheduler:
             match self._workers.want(job.options, now):
                 case Have.READY:
                     self._runner.start(self._unmark(job))
+                    self._unmark_all()
                     return
                 case Have.MISSING:
                     self._mark(job, Reason.MODEL_MISSING, self._workers.why_missing(job.options))
@@ -84,12 +85,20 @@ class Scheduler:
                 self._unmark(job)
 
     def _wait_for_the_worker(self) -> None:
-        """While a model is loaded, which takes seconds, the jobs are simply queued; while it is fetched they say so."""
+        """While a model is loaded, which takes seconds, the jobs are queued; while it is fetched or tuned they say so."""
         if self._workers.state == "fetching":
             self._mark_all(Reason.MODEL_MISSING, self._workers.message)
-        elif self._marked:
+        elif self._workers.state == "tuning":
+            self._mark_all(Reason.QUEUED, self._workers.message)
+        else:
+            self._unmark_all()
+
+    def _unmark_all(self) -> None:
+        """Songs wait for their turn alone, but for those whose own model or folder is not there."""
+        if self._marked:
+            self._marked = False
             for job in self._jobs.queue():
-                if job.reason is not Reason.MODEL_MISSING or not self._workers.why_missing(job.options):
+                if self._folders.may_hold(job.name) and not self._workers.why_missing(job.options):
                     self._unmark(job)
 
     def _mark_all(self, reason: Reason, message: str) -> None:
@@ -103,6 +112,7 @@ class Scheduler:
             self._jobs.update(job, State.WAITING, reason=reason, message=message)
 
     def _unmark(self, job: Job) -> Job:
-        if job.reason not in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING):
+        is_told_why = job.reason is Reason.QUEUED and job.message
+        if job.reason not in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING) and not is_told_why:
             return job
         return self._jobs.update(job, State.WAITING, reason=Reason.QUEUED, message="")

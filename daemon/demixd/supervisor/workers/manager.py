@@ -1,6 +1,6 @@
 """Keeps a worker alive and warm, and knows when it has stalled. It is told the time (monotonic, seconds).
 
-starting --> ready <--> (a song)        starting --> fetching, missing-model
+starting --> ready <--> (a song)        starting --> fetching, tuning, missing-model
    ^           |  keep_alive_s without a song: the process ends, and the GPU is free to the last byte
    |           v
    +-------- asleep                      dead: it is started again, at once if it was warm
@@ -23,7 +23,7 @@ from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
 from demixd.supervisor.workers.missing import MissingModels, pause_s
 from demixd.supervisor.workers.process import Died, Said
-from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Unready, Warm
+from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Tuning, Unready, Warm
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class WorkerManager:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the worker is warm, or it is known what keeps it from that (a long download included)."""
+        """Whether the worker is warm, or it is known what keeps it from that (a long download or tuning included)."""
         return self.state != "starting"
 
     @property
@@ -146,7 +146,6 @@ class WorkerManager:
             fallback=engine.fallback if engine else None,
             runtime=engine.runtime if engine else None,
             batch=self.ready.batch if self.ready else None,
-            improving=self.ready.improving if self.ready else False,
             memory_bytes=self.process.resident_bytes() if self.process else None,
             gpu_peak_bytes=self.ready.gpu_peak_bytes if self.ready else None,
         )
@@ -186,7 +185,7 @@ class WorkerManager:
 
     def tick(self, now: float, *, busy: bool) -> None:
         """Start the worker where there is none, ask again for what was missing, end an idle worker. `busy`: songs wait or run."""
-        if self.state in ("starting", "fetching") and self.process and now > self._heard + WARM_STALL_S:
+        if self.state in ("starting", "fetching", "tuning") and self.process and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
         if busy:
             self._heard_of_songs = now
@@ -214,8 +213,6 @@ class WorkerManager:
 
     def _rest(self, now: float) -> None:
         """End an idle worker after `keep_alive_s`, or for a new one that may have the GPU again."""
-        if self.ready is not None and self.ready.improving:
-            return  # it is not idle, and would have to begin anew each time
         idle_s = now - max(self._heard_of_songs, self._warm_since)
         if 0 <= self._config.model.keep_alive_s <= idle_s:
             self._drop(f"Asleep after {idle_s:.0f} s without a song; the next one wakes it")
@@ -253,6 +250,8 @@ class WorkerManager:
         match said.message:
             case Fetching(message=message) if self.state in ("starting", "fetching"):
                 self.state, self.message = "fetching", message
+            case Tuning(message=message) if self.state in ("starting", "fetching", "tuning"):
+                self.state, self.message = "tuning", message
             case Ready() as ready:
                 self._on_ready(ready, now)
                 log.info("worker %d: %s (%.1f s)", said.pid, self.message, ready.seconds)
@@ -268,9 +267,8 @@ class WorkerManager:
         return True
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        """The worker is warm, or has something better warm than before."""
-        if self.state != "ready":
-            self._warm_since = now
+        """The worker is warm."""
+        self._warm_since = now
         if ready.engine.device.startswith("cuda"):
             self._had_gpu, self._gpu_tries = True, 0
         self.state, self.ready, self._warm, self._deaths, self._segments = "ready", ready, self._demand, 0, []

@@ -1,1 +1,1 @@
-"""The embedded demo model: a small HTDemucs trained on synthetic songs, with what made it. Read CARD.md first."""
+"""The embedded demo model: a small HTDemucs trained on synthetic songs, with the programs that made it. Read CARD.md first."""
