@@ -1,21 +1,23 @@
-"""demixd: drop a song into a folder, get its stems in another.
+"""demixd: drop a song into a folder, get its stems in another. This is the map.
 
-cli -> service -> inbox, worker -> pipeline -> steps -> engine -> spool, status, ledger, config, notify -> job, errors
+Three programs over five libraries; a folder is a process or a library, and imports only from those to its right:
 
-service     the supervisor's life: startup, main loop, shutdown; it never imports torch
-inbox/      what lies in the inbox, and how far the kernel's word on it goes
-intake      from songs in the inbox to jobs; `options` of each, `cancels`, and `leftovers` that are no job
-jobs        the jobs that wait or run; `line` is their order, `turns` whose turn it is
-runner      the jobs in flight, and what is done `ahead` for the next; `flight` is one job's way through the ten points of the
-            protocol: `capture`, the worker, `publishing`, `landing`, `ending`
-recovery    after a crash; `rebuild` after a lost ledger; `places` and `locks` say whether the folders are there and ours
-worker/     the child process with the warm model, and the supervisor's end of it
-pipeline    decode, separate, mix, encode: one song, in the worker or by `separate_audio`; `stems` are written all at once
-formats     what stems can be; `containers` and `signatures` what a song is; `sndfile` and ffmpeg/ read and write them
-tags/       what a song says of itself, and `dress` has its stems say
-spool       the folders and names that other programs see; `status` what they read there; `documents` reads it safely
-commands/   what `cli` does by files alone
-bench/      demixd against Demucs, measured
+    cli -> supervisor -> worker -> pipeline -> engine -> audio -> spool -> config -> protocol -> errors
+
+cli/          what people type: check, status, submit, cancel, models, bench, the tour; files alone, no other process
+supervisor/   the daemon's process, one loop that decides: `service` is its life, `heartbeat` its signs of life
+    inbox/    what lies in the inbox, whether it is ready, and which job it becomes
+    jobs/     every job there is: the table, the queue, results that are there already, old sidecars, a lost ledger
+    runs/     one job from its turn to its end: `run` goes the way, `outcomes` decides what an obstacle costs, `ending` ends it
+    workers/  the parent's end of worker processes
+worker/       the child: the warm model, the songs it is given, and the messages that both sides speak
+pipeline/     one song: decode, separate, mix, encode
+engine/       the model, from its files to a warm network on a device
+audio/        formats, codecs, containers, tags, measures; knows no job
+spool/        the share on disk: the tree, and reading, writing and renaming in it without links or loss
+protocol/     what is said in files, as types and names; pure
+
+`api` is `separate_audio`: one song in the caller's process, by the same pipeline.
 """
 
 from typing import TYPE_CHECKING

@@ -37,10 +37,10 @@ class Worker:
 
     def ready(self, now: float, device: str = "cpu", model: str = "htdemucs", **more: Any) -> None:
         facts = EngineFacts(model=model, model_sha256="0", device=device, device_name="x", precision="float32")
-        self.manager.hear(Said(self.pid, Ready(engine=facts, sources=(), seconds=0.0, **more)), now)
+        self.manager.on_message(Said(self.pid, Ready(engine=facts, sources=(), seconds=0.0, **more)), now)
 
     def die(self, now: float) -> None:
-        self.manager.bury(Died(self.pid, "killed"), now)
+        self.manager.on_death(Died(self.pid, "killed"), now)
 
 
 def options(model: str, *stems: str) -> Any:

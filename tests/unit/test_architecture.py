@@ -24,7 +24,7 @@ SUPERVISOR = tuple(
 )
 
 LIBRARIES = {
-    "torch": ("engine", "pipeline/separate"),
+    "torch": ("engine", "pipeline/separate", "audio/resample"),
     "demucs": ("engine",),
     "openvino": ("engine/openvino",),
     "safetensors": ("engine",),

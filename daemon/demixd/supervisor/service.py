@@ -37,8 +37,8 @@ from demixd.supervisor.runs.ending import Ending
 from demixd.supervisor.runs.recovery import recover
 from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.runs.scheduler import Scheduler
-from demixd.supervisor.workers.manager import StartWorker, WorkerManager
-from demixd.supervisor.workers.process import Died, Said, WorkerProcess
+from demixd.supervisor.workers.manager import WorkerManager
+from demixd.supervisor.workers.process import Died, Said, StartWorker, WorkerProcess
 from demixd.version import __version__
 from demixd.worker.messages import Ready, Unready
 
@@ -227,11 +227,11 @@ class Service:
                 self._is_stopping = True
             case Reload():
                 self._reload(now)
-            case Said() if self.workers.hear(event, now):
+            case Said() if self.workers.on_message(event, now):
                 self.runner.on_message(event.message)
                 if isinstance(event.message, Ready | Unready):
                     self._beating.soon()
-            case Died() if self.workers.bury(event, now):
+            case Died() if self.workers.on_death(event, now):
                 self.runner.on_death(event.how)
             case SnapshotTaken():
                 self.runner.on_snapshot(event)

@@ -126,7 +126,7 @@ def test_what_was_missing_is_asked_for_at_once() -> None:
     """A reload after `demixd models fetch` does not wait for the next try."""
     worker = Worker()
     worker.manager.tick(0.0, busy=False)
-    worker.manager.hear(Said(worker.pid, Unready(error=Error(code=Code.MODEL_MISSING, message="not here"))), 1.0)
+    worker.manager.on_message(Said(worker.pid, Unready(error=Error(code=Code.MODEL_MISSING, message="not here"))), 1.0)
     asked = len(worker.sent)
     worker.manager.tick(2.0, busy=False)
     assert len(worker.sent) == asked

@@ -128,7 +128,7 @@ def test_a_worker_that_tunes_is_not_idle() -> None:
     """Tuning is shown, no song is begun meanwhile, and idle time counts from its end."""
     worker = Worker(keep_alive_s=10.0)
     worker.manager.tick(0.0, busy=False)
-    worker.manager.hear(Said(worker.pid, Tuning(message="about 30 s")), 1.0)
+    worker.manager.on_message(Said(worker.pid, Tuning(message="about 30 s")), 1.0)
     worker.manager.tick(60.0, busy=False)
     assert (worker.manager.status.state, worker.manager.status.message) == ("tuning", "about 30 s")
     assert worker.manager.is_settled, "systemd is told that the daemon is ready"
@@ -162,7 +162,7 @@ def test_a_model_that_is_missing_does_not_pass_for_the_warm_one() -> None:
     worker.ready(1.0)
     assert worker.manager.want(options("mdx"), 2.0) is Have.BUSY
     error = Error(code=Code.MODEL_MISSING, message="not here")
-    worker.manager.hear(Said(worker.pid, Unready(error=error)), 3.0)
+    worker.manager.on_message(Said(worker.pid, Unready(error=error)), 3.0)
     assert worker.manager.want(options("mdx"), 3.0) is Have.MISSING
     assert worker.manager.why_missing(options("mdx")) == "not here"
     assert worker.manager.want(options("htdemucs"), 3.0) is Have.READY

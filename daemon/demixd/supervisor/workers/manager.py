@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 from enum import StrEnum
 from statistics import median
-from typing import Protocol
 
 import msgspec
 
@@ -22,7 +21,7 @@ from demixd.protocol.progress import Tick
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
 from demixd.supervisor.workers.missing import MissingModels, pause_s
-from demixd.supervisor.workers.process import Died, Said
+from demixd.supervisor.workers.process import Died, Said, StartWorker, Worker
 from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Tuning, Unready, Warm
 
 log = logging.getLogger(__name__)
@@ -37,25 +36,6 @@ WARM_STALL_S = 900.0
 
 GPU_RETRY_S = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """How long the CPU serves in place of a GPU that was lost before an idle worker is started anew to look for it."""
-
-
-class Worker(Protocol):
-    """A worker, as the manager sees it; `WorkerProcess` is one."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def send(self, message: ToWorker) -> None: ...
-
-    def heard(self) -> None: ...
-
-    def resident_bytes(self) -> int | None: ...
-
-    def close(self) -> None: ...
-
-
-StartWorker = Callable[[Callable[[Said | Died], None]], Worker]
-"""Starts a worker; what it says is posted."""
 
 
 class Have(StrEnum):
@@ -241,7 +221,7 @@ class WorkerManager:
         self.message = f"Loading {demand.model}"
         self.process.send(Warm.of(self._config, demand))
 
-    def hear(self, said: Said, now: float) -> bool:
+    def on_message(self, said: Said, now: float) -> bool:
         """Take in a message about the worker itself; False where it comes from a former process."""
         if self.process is None or said.pid != self.process.pid:
             return False
@@ -282,7 +262,7 @@ class WorkerManager:
         self.message = error.message
         self.state = "missing-model" if self.ready is None else "ready"
 
-    def bury(self, died: Died, now: float) -> bool:
+    def on_death(self, died: Died, now: float) -> bool:
         """Take in a worker's death; False where it is that of a former process."""
         if self.process is None or died.pid != self.process.pid:
             return False

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -145,3 +146,22 @@ def _understood(line: bytes) -> FromWorker | str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return str(error)
     return doubt(message) or message
+
+
+class Worker(Protocol):
+    """A worker, as the manager sees it; `WorkerProcess` is one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def send(self, message: ToWorker) -> None: ...
+
+    def heard(self) -> None: ...
+
+    def resident_bytes(self) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+StartWorker = Callable[[Callable[[Said | Died], None]], Worker]
+"""Starts a worker; what it says is posted."""
