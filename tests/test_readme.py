@@ -22,7 +22,7 @@ import soundfile
 import tomli
 from msgspec import inspect
 
-from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
+from daemons import CLIENT_BEAT_S, PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd.cli.app import commands
 from demixd.config import Config
 from demixd.errors import Code
@@ -300,7 +300,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Client:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with running(tmp_path_factory.mktemp("readme"), fake=True) as one:
+    with running(tmp_path_factory.mktemp("readme"), fake=True, status={"heartbeat_s": CLIENT_BEAT_S}) as one:
         yield one
 
 

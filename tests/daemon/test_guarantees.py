@@ -20,9 +20,6 @@ from watching import MOVED_TO, Events, Histories, again_and_again, faults, needs
 
 FINAL = ("done", "failed", "cancelled")
 
-QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status": {"heartbeat_s": 0.2}}
-"""Short intervals, for the tests that wait until nothing more happens."""
-
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
@@ -213,7 +210,7 @@ def test_c_a_sidecar_changes_by_rename_alone(daemon: Daemon) -> None:
 
 def test_d_final_states_are_final(tmp_path: Path) -> None:
     """A job that is done, failed or cancelled stays so: whatever is asked of it later, and across a kill."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     names = ["done.wav", "failed.mp3", "cancelled.wav"]
     histories = Histories(daemon.spool / "status")
     try:
@@ -254,7 +251,7 @@ def test_d_final_states_are_final(tmp_path: Path) -> None:
 @pytest.mark.parametrize("when", ["separate", pytest.param("5-publishing", marks=pytest.mark.slow), "6-rename"])
 def test_d_after_cancelled_nothing_appears(tmp_path: Path, when: str) -> None:
     """After `cancelled` no output of that job ever appears: not while it stops, not later, not after a restart."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     found: set[str] = set()
     daemon.hold.touch()
     drop(daemon, "song.wav", 5.0)
@@ -288,7 +285,7 @@ def test_d_after_cancelled_nothing_appears(tmp_path: Path, when: str) -> None:
 )
 def test_e_originals_stay_until_the_result_is_there(tmp_path: Path, point: str) -> None:
     """Until its result is there the original is where it was, untouched; then it is in done/, the very same file."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     source = drop(daemon, "song.wav")
     song = daemon.inbox / "song.wav"
     song.chmod(0o640)
@@ -318,7 +315,7 @@ def test_e_originals_stay_until_the_result_is_there(tmp_path: Path, point: str) 
 @pytest.mark.parametrize("after", ["move", "keep", "delete"])
 def test_e_originals_are_never_modified(tmp_path: Path, after: str) -> None:
     """Under each policy the originals have their bytes still, wherever they are; only one that is done is ever deleted."""
-    daemon = Daemon(tmp_path, fake=True, inbox={**QUICK["inbox"], "after": after}, status=QUICK["status"])
+    daemon = Daemon(tmp_path, fake=True, inbox={"after": after})
     originals = {"done.wav": "done", "failed.wav": "failed", "cancelled.wav": "failed"}
     try:
         daemon.start().ready()
@@ -458,7 +455,7 @@ def test_g_the_heart_beats(tmp_path: Path) -> None:
 @needs_strace
 def test_g_the_heart_beats_on_a_slow_disk(tmp_path: Path) -> None:
     """`seq` grows while sixty songs are cancelled at once, or deleted, on a disk that takes 10 ms for each fsync."""
-    daemon = Daemon(tmp_path, fake=True, inbox=QUICK["inbox"], status={"heartbeat_s": BEAT_S})
+    daemon = Daemon(tmp_path, fake=True, status={"heartbeat_s": BEAT_S})
     song = make_song(tmp_path / "song.wav", 0.05)
     names = [f"{number:03d}.wav" for number in range(60)]
     found: list[float] = []

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from daemons import MUSIC, ROOT, Daemon, make_song, running
+from daemons import CLIENT_BEAT_S, MUSIC, ROOT, Daemon, make_song, running
 from hub import Hub
 from points import POINTS
 
@@ -24,7 +24,9 @@ from points import POINTS
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests that leave it as it was."""
-    with running(tmp_path_factory.mktemp("daemon"), limits={"truncated_grace_s": 2.0}) as one:
+    with running(
+        tmp_path_factory.mktemp("daemon"), limits={"truncated_grace_s": 2.0}, status={"heartbeat_s": CLIENT_BEAT_S}
+    ) as one:
         yield one
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from daemons import Daemon, heard, make_song
 from mounts import Mount, bind, disk, mounts, needs_mounts, tmpfs
-from queues import QUICK, all_done_once, drop, looks, order_of_work, queue, queued, running, started, warned
+from queues import all_done_once, drop, looks, order_of_work, queue, queued, running, started, warned
 
 # ---- not there at the start
 
 
 def test_a_spool_that_is_not_there_at_the_start(tmp_path: Path) -> None:
     """The daemon lives, is READY once with a STATUS that names what is missing, makes nothing, and goes on by itself."""
-    daemon = Daemon(tmp_path / "parent", fake=True, **QUICK)
+    daemon = Daemon(tmp_path / "parent", fake=True)
     shutil.rmtree(daemon.spool)
     try:
         with heard(tmp_path) as (address, lines):
@@ -173,7 +173,7 @@ def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_an_outbox_that_goes_away_under_the_real_worker(tmp_path: Path) -> None:
     """The worker makes no folder where the outbox was, and what it falls over is not held against the song."""
-    daemon = Daemon(tmp_path, **QUICK)
+    daemon = Daemon(tmp_path)
     try:
         daemon.start().ready()
         drop(daemon, "song.wav", seconds=12.0)
@@ -278,7 +278,7 @@ def test_a_spool_that_is_mounted_late_and_goes_away(tmp_path: Path, make: Callab
     """Started before its share is mounted, and unmounted during a job: nothing is made below the mount, all is done once."""
     mount = make(tmp_path, tmp_path / "spool")
     with mounts(mount):
-        daemon = Daemon(tmp_path, fake=True, **QUICK)
+        daemon = Daemon(tmp_path, fake=True)
         daemon.constants["demixd.supervisor.runs.outcomes:RETRY_S"] = 0.5
         daemon.hold.touch()
         try:
@@ -445,7 +445,7 @@ def test_a_read_only_inbox(tmp_path: Path) -> None:
     mount = bind(store, tmp_path / "spool" / "inbox")
     with mounts(mount):
         mount.change("bind,ro")
-        daemon = Daemon(tmp_path, fake=True, **QUICK)
+        daemon = Daemon(tmp_path, fake=True)
         try:
             daemon.start().ready()
             make_song(store / "song.wav", 0.3)
@@ -502,7 +502,7 @@ def full_state(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
     """A daemon whose ledger cannot be written since its disk is full, and which says so; a song waits. And what fills it."""
     state = tmp_path / "state"
     with mounts(tmpfs(state, 2 << 20)):
-        daemon, fill = Daemon(tmp_path, fake=True, **QUICK), state / "fill"
+        daemon, fill = Daemon(tmp_path, fake=True), state / "fill"
         try:
             daemon.start().ready()
             with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:

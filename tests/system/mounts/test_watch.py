@@ -22,7 +22,7 @@ from processes import handles, watched
 from queues import all_done_once, drop, looks, queued, running, started, warned
 
 NOTICED_S = 5.0
-SELDOM: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 60.0}, "status": {"heartbeat_s": 0.2}}
+SELDOM: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 60.0}}
 """Whatever is seen soon is seen by an event."""
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
@@ -166,7 +166,7 @@ needs_limits = pytest.mark.skipif(not may_limit(), reason="needs user namespaces
 )
 def test_a_kernel_that_refuses_to_watch(tmp_path: Path, what: str, limits: tuple[int, int]) -> None:
     """It is said, songs are found by scans alone, retries leave nothing behind, and events come when the limit goes."""
-    daemon = Daemon(tmp_path, fake=True, inbox={"settle": 0.1, "scan_interval": 0.2})
+    daemon = Daemon(tmp_path, fake=True)
     try:
         daemon.start(under=limited(*limits)).ready()
         assert watch(daemon)["mode"] == "poll"
