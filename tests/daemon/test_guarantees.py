@@ -248,7 +248,7 @@ def test_d_final_states_are_final(tmp_path: Path) -> None:
     assert {name: end["state"] for name, end in ends.items()} == dict(zip(names, FINAL, strict=True))
 
 
-@pytest.mark.parametrize("when", ["separate", pytest.param("5-publishing", marks=pytest.mark.slow), "6-rename"])
+@pytest.mark.parametrize("when", ["separate", pytest.param("5-publishing", marks=pytest.mark.daily), "6-rename"])
 def test_d_after_cancelled_nothing_appears(tmp_path: Path, when: str) -> None:
     """After `cancelled` no output of that job ever appears: not while it stops, not later, not after a restart."""
     daemon = Daemon(tmp_path, fake=True)
@@ -281,7 +281,7 @@ def test_d_after_cancelled_nothing_appears(tmp_path: Path, when: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", [pytest.param("4-separate", marks=pytest.mark.slow), "6-rename", "8-sidecar", "9-original"]
+    "point", [pytest.param("4-separate", marks=pytest.mark.daily), "6-rename", "8-sidecar", "9-original"]
 )
 def test_e_originals_stay_until_the_result_is_there(tmp_path: Path, point: str) -> None:
     """Until its result is there the original is where it was, untouched; then it is in done/, the very same file."""
@@ -545,7 +545,7 @@ def check_h(daemon: Daemon, source: Path, name: str, rate: int, frames: int) -> 
     return sidecar
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in RARE else []) for n in SONGS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.daily] if n in RARE else []) for n in SONGS])
 def test_h_stems_have_the_song_s_frames(real: Daemon, name: str) -> None:
     """All stems of a song have the song's number of frames at its rate, and are sample-aligned with it."""
     source = drop(real, name, **{"seconds": 0.4, **SONGS[name]})

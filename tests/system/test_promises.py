@@ -109,6 +109,7 @@ def test_a_song_that_clips_has_one_gain(tmp_path: Path) -> None:
         np.testing.assert_allclose(stem / 10 ** (manifest["gain_db"] / 20), made["none"][1][name], atol=1e-6)
 
 
+@pytest.mark.xdist_group("computing")
 def test_cancel_of_a_model_in_full_size(tmp_path: Path) -> None:
     """htdemucs in full size on the CPU stops within 5 s, and the next song runs without loading it again."""
     save_random_model(tmp_path / "repo", "full", **FULL_SIZE)
@@ -184,13 +185,17 @@ def peak_mb(folder: Path, seconds: float, *, quick: bool = False) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.xdist_group("computing")
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_song(tmp_path: Path) -> None:
     """With the model itself: the peak memory for an hour is within 100 MB of that for two minutes."""
     assert peak_mb(tmp_path / "long", 3600) < peak_mb(tmp_path / "short", 120) + 100
 
 
-@pytest.mark.parametrize("minutes", [30, pytest.param(240, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "minutes", [pytest.param(30, marks=pytest.mark.daily), pytest.param(240, marks=pytest.mark.slow)]
+)
+@pytest.mark.xdist_group("computing")
 def test_hours_take_the_memory_of_minutes(tmp_path: Path, minutes: int) -> None:
-    """Four hours of audio (and half an hour, every day) are within 10 % of the memory of five minutes."""
+    """Four hours of audio (and half an hour) are within 10 % of the memory of five minutes."""
     assert peak_mb(tmp_path / "long", 60 * minutes, quick=True) < 1.1 * peak_mb(tmp_path / "short", 300, quick=True)

@@ -18,6 +18,8 @@ from demixd.engine.models.demo.songs import make_song
 from demixd.engine.models.store import DEMO_FOLDER
 from demixd.pipeline.decode import decode
 
+pytestmark = pytest.mark.xdist_group("computing")
+
 TARGETS = {"drums": 11.0, "bass": 13.0, "other": 6.5, "vocals": 7.0, "instrumental": 13.0}
 """Mean SDR in dB that the model must have on unseen songs."""
 
@@ -61,7 +63,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield made.ready()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.daily) for seed in range(1, 20))])
 def test_the_card_is_true_of_the_daemon(daemon: Daemon, tmp_path: Path, seed: int) -> None:
     """A song of the card, through the daemon and every lossless format, has the figures that the bare model has of it."""
     seconds, rate = 12.0, 44100

@@ -22,6 +22,8 @@ from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.process import Died, Said, WorkerProcess
 from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Warm
 
+pytestmark = pytest.mark.xdist_group("computing")
+
 STOP_S = 1.0
 
 FORCED = """
@@ -120,6 +122,7 @@ def test_a_torch_model_stops_within_a_second(times: int, tmp_path: Path) -> None
         check(one, times)
 
 
+@pytest.mark.daily
 @pytest.mark.skipif(not runtime.is_installed(), reason="no OpenVINO: see config/requirements-openvino.lock")
 @pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_compiled_model_stops_within_a_second(times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> Non
         daemon.until(lambda: not daemon.works(), "no work folder")
 
 
-@pytest.mark.slow
+@pytest.mark.daily
 def test_an_outbox_that_goes_away_under_the_real_worker(tmp_path: Path) -> None:
     """The worker makes no folder where the outbox was, and what it falls over is not held against the song."""
     daemon = Daemon(tmp_path)
@@ -273,7 +273,7 @@ def on_bind(tmp_path: Path, at: Path) -> Mount:
 
 
 @needs_mounts
-@pytest.mark.parametrize("make", [on_disk, pytest.param(on_bind, marks=pytest.mark.slow)], ids=["disk", "bind"])
+@pytest.mark.parametrize("make", [on_disk, pytest.param(on_bind, marks=pytest.mark.daily)], ids=["disk", "bind"])
 def test_a_spool_that_is_mounted_late_and_goes_away(tmp_path: Path, make: Callable[[Path, Path], Mount]) -> None:
     """Started before its share is mounted, and unmounted during a job: nothing is made below the mount, all is done once."""
     mount = make(tmp_path, tmp_path / "spool")
@@ -365,9 +365,9 @@ def test_an_inbox_on_a_mount_of_its_own(tmp_path: Path) -> None:
     ("part", "step"),
     [
         ("outbox", "snapshot"),
-        pytest.param("outbox", "decode", marks=pytest.mark.slow),
+        pytest.param("outbox", "decode", marks=pytest.mark.daily),
         ("outbox", "encode"),
-        pytest.param("work", "snapshot", marks=pytest.mark.slow),
+        pytest.param("work", "snapshot", marks=pytest.mark.daily),
         ("work", "decode"),
     ],
 )

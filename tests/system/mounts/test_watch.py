@@ -162,7 +162,7 @@ needs_limits = pytest.mark.skipif(not may_limit(), reason="needs user namespaces
 
 @needs_limits
 @pytest.mark.parametrize(
-    ("what", "limits"), [("instances", (0, 100)), pytest.param("watches", (100, 0), marks=pytest.mark.slow)]
+    ("what", "limits"), [("instances", (0, 100)), pytest.param("watches", (100, 0), marks=pytest.mark.daily)]
 )
 def test_a_kernel_that_refuses_to_watch(tmp_path: Path, what: str, limits: tuple[int, int]) -> None:
     """It is said, songs are found by scans alone, retries leave nothing behind, and events come when the limit goes."""
@@ -290,7 +290,7 @@ def check_change(daemon: Daemon, change: Change) -> None:
     daemon.until(lambda: not daemon.read("_daemon.json")["warnings"], "nothing is wrong any more")
 
 
-@pytest.mark.parametrize("way", [pytest.param(renamed, marks=pytest.mark.slow), retargeted])
+@pytest.mark.parametrize("way", [pytest.param(renamed, marks=pytest.mark.daily), retargeted])
 def test_an_inbox_that_is_another_folder(tmp_path: Path, way: Callable[[Path, Path], Change]) -> None:
     """By rename or by link: it is noticed within 5 s and said; what waits in the one before waits until that is back."""
     daemon = Daemon(tmp_path, fake=True, **SELDOM)
@@ -300,7 +300,7 @@ def test_an_inbox_that_is_another_folder(tmp_path: Path, way: Callable[[Path, Pa
 
 
 @needs_mounts
-@pytest.mark.slow
+@pytest.mark.daily
 def test_an_inbox_that_is_mounted_over(tmp_path: Path) -> None:
     """A mount on top of the inbox: the songs below wait, those on it are done, and all is done when it goes."""
     with started(tmp_path, **SELDOM) as daemon:
