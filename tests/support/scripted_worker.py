@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from demixd import config
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
@@ -13,13 +11,12 @@ from demixd.worker.messages import Ready
 
 
 class Worker:
-    """The other end of a keeper: it says what a test wants, and the keeper's orders are in `sent`."""
+    """The other end of a manager: it says what a test wants, and the manager's orders are in `sent`."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **model: Any) -> None:
+    def __init__(self, **model: Any) -> None:
         self.sent: list[Any] = []
         self.started = 0
-        monkeypatch.setattr("demixd.supervisor.workers.manager.WorkerProcess", self._start)
-        self.keeper = WorkerManager(config.Config(model=config.Model(**model)), lambda _: None)
+        self.manager = WorkerManager(config.Config(model=config.Model(**model)), lambda _: None, self._start)
 
     def _start(self, _post: Any) -> "Worker":
         self.started += 1
@@ -40,10 +37,10 @@ class Worker:
 
     def ready(self, now: float, device: str = "cpu", model: str = "htdemucs", **more: Any) -> None:
         facts = EngineFacts(model=model, model_sha256="0", device=device, device_name="x", precision="float32")
-        self.keeper.hear(Said(self.pid, Ready(engine=facts, sources=(), seconds=0.0, **more)), now)
+        self.manager.hear(Said(self.pid, Ready(engine=facts, sources=(), seconds=0.0, **more)), now)
 
     def die(self, now: float) -> None:
-        self.keeper.bury(Died(self.pid, "killed"), now)
+        self.manager.bury(Died(self.pid, "killed"), now)
 
 
 def options(model: str, *stems: str) -> Any:

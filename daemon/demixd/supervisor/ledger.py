@@ -44,13 +44,13 @@ class Ledger:
     """The jobs on disk. `starts` counts the daemon's starts, this one included.
 
     Where the disk is full or fails, a call is made again until it succeeds: `in_trouble` is called each time before, with
-    the reason, and may wait a while, or end it by raising. By default it raises StateError.
+    the reason, and may wait a while, or end it by raising StateError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, in_trouble: Callable[[str], None]) -> None:
         """Raises OSError, StateError, and UnreadableError where the file is damaged or of another version."""
         self._path = path
-        self.in_trouble: Callable[[str], None] = self._give_up
+        self._in_trouble = in_trouble
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connect()
@@ -84,9 +84,6 @@ class Ledger:
         self._db.executescript(_SCHEMA + f"PRAGMA user_version={_VERSION};")
         self.starts = self._start()
 
-    def _give_up(self, reason: str) -> None:
-        raise StateError(f"{self._path}: {reason}")
-
     def _patiently(self, work: Callable[[], T]) -> T:
         """What `work` gives, whole or not at all, as soon as the disk allows."""
         while True:
@@ -98,7 +95,7 @@ class Ledger:
     def _renew(self, reason: str) -> None:
         """Wait, and connect anew: a lock that could not be given back would be in our own way for ever (SQLITE_PROTOCOL)."""
         while True:
-            self.in_trouble(reason)
+            self._in_trouble(reason)
             self._db.close()  # what was begun is rolled back
             try:
                 self._connect()

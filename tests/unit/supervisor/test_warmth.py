@@ -96,86 +96,86 @@ def test_idle_costs_next_to_nothing(tmp_path: Path) -> None:
         assert share < 0.005
 
 
-# ---- the keeper, told the time
+# ---- the manager, told the time
 
 
-def test_a_lost_gpu_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_gpu_is_looked_for_again() -> None:
     """While the CPU stands in, an idle worker is started anew now and then, ever more rarely, until the GPU is back."""
-    worker = Worker(monkeypatch)
-    worker.keeper.tick(0.0, busy=False)
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
     worker.ready(1.0, device="cuda:0")
     worker.die(2.0)
-    worker.keeper.tick(2.0, busy=True)
+    worker.manager.tick(2.0, busy=True)
     worker.ready(3.0)  # the driver is gone: torch knows no GPU any more
     assert worker.started == 2
-    worker.keeper.tick(3.0 + GPU_RETRY_S[0] - 1, busy=False)
+    worker.manager.tick(3.0 + GPU_RETRY_S[0] - 1, busy=False)
     assert worker.started == 2
-    worker.keeper.tick(3.0 + GPU_RETRY_S[0], busy=True)
+    worker.manager.tick(3.0 + GPU_RETRY_S[0], busy=True)
     assert worker.started == 2, "songs come first"
-    worker.keeper.tick(70.0, busy=False)
+    worker.manager.tick(70.0, busy=False)
     assert worker.started == 3
     worker.ready(71.0)
-    worker.keeper.tick(71.0 + GPU_RETRY_S[0], busy=False)
+    worker.manager.tick(71.0 + GPU_RETRY_S[0], busy=False)
     assert worker.started == 3, "the second time it waits longer"
-    worker.keeper.tick(71.0 + GPU_RETRY_S[1], busy=False)
+    worker.manager.tick(71.0 + GPU_RETRY_S[1], busy=False)
     assert worker.started == 4
     worker.ready(400.0, device="cuda:0")
-    worker.keeper.tick(10_000.0, busy=False)
+    worker.manager.tick(10_000.0, busy=False)
     assert worker.started == 4
 
 
-def test_a_worker_that_improves_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_improves_is_not_idle() -> None:
     """A conversion that is under way is waited for; then the worker may end."""
-    worker = Worker(monkeypatch, keep_alive_s=10.0)
-    worker.keeper.tick(0.0, busy=False)
+    worker = Worker(keep_alive_s=10.0)
+    worker.manager.tick(0.0, busy=False)
     worker.ready(1.0, improving=True)
-    worker.keeper.tick(60.0, busy=False)
-    assert worker.keeper.state == "ready"
+    worker.manager.tick(60.0, busy=False)
+    assert worker.manager.state == "ready"
     worker.ready(61.0)
-    worker.keeper.tick(62.0, busy=False)
-    assert worker.keeper.state == "asleep"
+    worker.manager.tick(62.0, busy=False)
+    assert worker.manager.state == "asleep"
 
 
-def test_a_gpu_that_failed_at_warm_up_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_failed_at_warm_up_is_looked_for_again() -> None:
     """The worker says itself that the CPU stands in; where no GPU was wanted or there, nobody looks for one."""
-    worker = Worker(monkeypatch)
-    worker.keeper.tick(0.0, busy=False)
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
     worker.ready(1.0)
-    worker.keeper.tick(10_000.0, busy=False)
+    worker.manager.tick(10_000.0, busy=False)
     assert worker.started == 1
     worker.ready(1.0, on_stand_in=True)
-    worker.keeper.tick(20_000.0, busy=False)
+    worker.manager.tick(20_000.0, busy=False)
     assert worker.started == 2
 
 
-def test_a_model_that_is_missing_does_not_pass_for_the_warm_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_missing_does_not_pass_for_the_warm_one() -> None:
     """The model that is warm serves on; the one that cannot be had does not."""
     from demixd.protocol.job import Error
     from demixd.worker.messages import Unready
 
-    worker = Worker(monkeypatch)
-    worker.keeper.tick(0.0, busy=False)
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
     worker.ready(1.0)
-    assert worker.keeper.want(options("mdx"), 2.0) is Have.BUSY
+    assert worker.manager.want(options("mdx"), 2.0) is Have.BUSY
     error = Error(code=Code.MODEL_MISSING, message="not here")
-    worker.keeper.hear(Said(worker.pid, Unready(error=error)), 3.0)
-    assert worker.keeper.want(options("mdx"), 3.0) is Have.MISSING
-    assert worker.keeper.why_missing(options("mdx")) == "not here"
-    assert worker.keeper.want(options("htdemucs"), 3.0) is Have.READY
+    worker.manager.hear(Said(worker.pid, Unready(error=error)), 3.0)
+    assert worker.manager.want(options("mdx"), 3.0) is Have.MISSING
+    assert worker.manager.why_missing(options("mdx")) == "not here"
+    assert worker.manager.want(options("htdemucs"), 3.0) is Have.READY
 
 
-def test_auto_is_warm_for_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_warm_for_auto() -> None:
     """What was taken for `auto` serves songs that ask for auto or for it by name; guitar needs another."""
-    worker = Worker(monkeypatch, name="auto")
-    worker.keeper.tick(0.0, busy=False)
+    worker = Worker(name="auto")
+    worker.manager.tick(0.0, busy=False)
     worker.ready(1.0, model="htdemucs_ft", device="cuda:0")
-    assert worker.keeper.want(options("auto"), 2.0) is Have.READY
-    assert worker.keeper.want(options("htdemucs_ft"), 2.0) is Have.READY
-    assert worker.keeper.want(options("auto", "guitar"), 2.0) is Have.BUSY
+    assert worker.manager.want(options("auto"), 2.0) is Have.READY
+    assert worker.manager.want(options("htdemucs_ft"), 2.0) is Have.READY
+    assert worker.manager.want(options("auto", "guitar"), 2.0) is Have.BUSY
     assert (worker.sent[-1].model, worker.sent[-1].wide) == ("auto", True)
     worker.ready(3.0, model="htdemucs_6s", device="cuda:0")
-    assert worker.keeper.want(options("auto", "no_piano"), 4.0) is Have.READY
-    assert worker.keeper.want(options("auto"), 4.0) is Have.BUSY
+    assert worker.manager.want(options("auto", "no_piano"), 4.0) is Have.READY
+    assert worker.manager.want(options("auto"), 4.0) is Have.BUSY
 
 
 # ---- which model
@@ -264,7 +264,7 @@ def test_a_named_model_that_does_not_fit(gpu: set[str]) -> None:
 
 
 def test_no_model_fits(gpu: set[str]) -> None:
-    """The CPU has room: it does what was asked for, until the GPU has room again, for which the keeper looks."""
+    """The CPU has room: it does what was asked for, until the GPU has room again, for which the manager looks."""
     gpu.update(("htdemucs_ft", "htdemucs", "htdemucs_6s"))
     engine = warming.warm(order("htdemucs_6s", wide=True), lambda _: None)
     assert (engine.facts.model, engine.facts.device) == ("htdemucs_6s", "cpu")

@@ -8,22 +8,16 @@ nobody can be found for is kept for two looks. At start-up one that is a minute 
 of former days. One that cannot be removed is remembered by its identity, and means nothing more.
 """
 
-import logging
 import os
 
 import msgspec
 
-from demixd.config import Config
 from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import Cancel, CancelResult, Job, State
-from demixd.spool import nofollow
-from demixd.spool.tree import CANCEL, Spool, companion
+from demixd.spool.tree import CANCEL, companion
 from demixd.supervisor.inbox.scan import Listing, Seen
-from demixd.supervisor.jobs.table import JobTable
-from demixd.supervisor.runs import cancel_file, ending
+from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.runner import Runner
-
-log = logging.getLogger(__name__)
 
 EXPIRED_S = 60.0
 
@@ -34,17 +28,12 @@ LOOKS = 2
 class Cancels:
     """Carries out the cancel files of each listing."""
 
-    def __init__(self, config: Config, spool: Spool, jobs: JobTable, runner: Runner) -> None:
-        self.reconfigure(config)
-        self._spool = spool
-        self._jobs = jobs
+    def __init__(self, context: Context, runner: Runner) -> None:
+        self._spool, self._jobs, self._ending = context.spool, context.jobs, context.ending
+        self._files = context.cancel_files
         self._runner = runner
         self._strangers: dict[str, int] = {}
         self._first = True
-
-    def reconfigure(self, config: Config) -> None:
-        """Of another configuration from now on."""
-        self._after = config.inbox.after
 
     def look(self, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
         """Carry out every cancel file; those that are no part of a job, with their reason as kind.
@@ -82,14 +71,15 @@ class Cancels:
             self._runner.cancel(job.name, now)
             job = self._jobs.newest(name) or job
         if job.state is State.WAITING:
-            ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
+            self._ending.end(job, State.CANCELLED)
         elif not running:
             self._too_late(job, seen)
         return []
 
     def _not_for(self, job: Job, seen: Seen, *, running: bool, now: float) -> list[Seen]:
         """A cancel that means nothing to the newest job: it was for the one before, or has been obeyed and stays."""
-        if running:
+        older = self._jobs.active.get(job.name)
+        if running and older is not None and older.cancel_file != seen.identity:
             self._runner.cancel(job.name, now)  # its end takes the file away
             return []
         self._forget(job, seen)  # what could not be removed then, perhaps can be now
@@ -106,16 +96,16 @@ class Cancels:
 
     def _forget(self, job: Job, seen: Seen) -> None:
         """Take the cancel file away; where that cannot be, note that it means nothing more."""
-        kept = cancel_file.remove_cancel(job, seen.identity, self._spool.inbox / seen.name, self._spool)
+        kept = self._files.remove_of(job, seen.identity, seen.name)
         if kept != job:
             self._jobs.save(kept)
 
     def _cancel_all(self, seen: Seen, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
         """The bare `.cancel`. It stays while a running job has not stopped, and does not mean what was dropped since."""
-        if self._jobs.cancelled_all == seen.identity:
+        if self._files.obeyed_all == seen.identity:
             return [] if self._remove_all(seen) else [_as(seen, Kind.ANSWERED)]
         self._runner.cancel_all(now)
-        self._jobs.cancelled_all = seen.identity
+        self._files.obeyed_all = seen.identity
         spared = False
         for job in [*self._jobs.successors.values(), *self._jobs.active.values()]:
             song = listing.songs.get(job.name)
@@ -124,7 +114,7 @@ class Cancels:
             elif not self._first and job.job_id in fresh and seen.identity.ctime_ns < job.identity.ctime_ns:
                 continue  # it was dropped after the cancel, and seen with it
             elif job.state is State.WAITING:
-                ending.end(job, State.CANCELLED, self._jobs, self._spool, self._after)
+                self._ending.end(job, State.CANCELLED)
         self._remove_all(seen)
         return [_as(seen, Kind.EXPIRED)] if spared else []
 
@@ -132,11 +122,8 @@ class Cancels:
         """Take it away, once the running jobs have stopped; False where it cannot be."""
         if self._runner.is_stopping_some:
             return True
-        try:
-            nofollow.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
-        except OSError as error:
-            log.warning("%s cannot be removed: %s", seen.name, error)
-            self._jobs.outlive_cancel_all(seen.identity)
+        if not self._files.remove(seen.name):
+            self._files.remember_all(seen.identity)
             return False
         return True
 
@@ -144,10 +131,7 @@ class Cancels:
         """A cancel for a name that nobody knows."""
         count = self._strangers[seen.name] = self._strangers.get(seen.name, 0) + 1
         if count > LOOKS:
-            try:
-                nofollow.remove_file(self._spool.inbox, self._spool.inbox / seen.name, follow=True)
-            except OSError as error:
-                log.warning("%s cannot be removed: %s", seen.name, error)
+            self._files.remove(seen.name)
         return [_as(seen, Kind.NO_SUCH_JOB)]
 
 

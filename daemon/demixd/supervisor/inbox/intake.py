@@ -9,7 +9,6 @@ on another size or time of modification is a new drop, which makes a new job. An
     answered        nothing: it was left here by policy, and stays answered until it is a new drop
 """
 
-import logging
 import os
 import uuid
 
@@ -18,26 +17,16 @@ import msgspec
 from demixd.config import Config
 from demixd.engine.models import store
 from demixd.errors import AudioProcessingError
-from demixd.protocol import options
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Error, Job, Reason, Stage, State
 from demixd.protocol.options import JobOptions
-from demixd.spool import nofollow
 from demixd.spool.leases import writer_has
-from demixd.spool.tree import CANCEL, OPTIONS, Spool, companion
-from demixd.supervisor.folders import Folders
-from demixd.supervisor.inbox.readiness import Settling, Trust
-from demixd.supervisor.inbox.recheck import Recheck
+from demixd.spool.tree import CANCEL, companion
+from demixd.supervisor.inbox.readiness import FOREVER, RECHECK_S, Readiness
 from demixd.supervisor.inbox.scan import Listing, Seen
-from demixd.supervisor.jobs.table import JobTable, previous
-from demixd.supervisor.runs import ending
-
-log = logging.getLogger(__name__)
-
-RECHECK_S = 1.0
-"""When to look again at a file that somebody has open."""
-
-FOREVER = float("inf")
+from demixd.supervisor.jobs.table import previous
+from demixd.supervisor.runs.context import Context
+from demixd.supervisor.runs.disk_thread import Rehash
 
 AT_ONCE = 100
 """How many songs one look takes on, or into the line, at most: where 10,000 come at once, the loop goes round in between,
@@ -48,54 +37,49 @@ them all taken on with it."""
 class Intake:
     """Keeps the jobs in step with the songs in the inbox. `now` is monotonic, in seconds."""
 
-    def __init__(
-        self, config: Config, spool: Spool, jobs: JobTable, folders: Folders, trust: Trust, recheck: Recheck
-    ) -> None:
+    def __init__(self, config: Config, context: Context, readiness: Readiness, rehash: Rehash) -> None:
         self.reconfigure(config)
-        self._spool = spool
-        self._jobs = jobs
-        self._folders = folders
-        self._trust = trust
-        self._recheck = recheck
-        self._settling = Settling()
-        self.again = FOREVER
+        self._spool, self._jobs, self._folders = context.spool, context.jobs, context.folders
+        self._ending = context.ending
+        self._readiness = readiness
+        self._rehash = rehash
+        self.look_again_at = FOREVER
         """When a file's settle time can be over."""
         self.fresh: set[str] = set()
         """The ids of the jobs that the last look has made."""
         self._ready: list[Job] = []
         """The jobs that have become ready in this look."""
-        self._rechecks = False
+        self._asked_for_hash = False
         """Whether this look has asked for a hash."""
 
     def reconfigure(self, config: Config) -> None:
-        """Of another configuration from now on."""
         self._config = config
         self._usual = config.options
         """What most songs are to become; ten thousand share it."""
 
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to what has been listed."""
-        self.again, self._rechecks = FOREVER, False
+        self.look_again_at, self._asked_for_hash = FOREVER, False
         for seen in listing.options:
-            self._options_settle_at(seen.name, seen.identity, now)  # they may settle before their song is there
+            self._readiness.settles_at(seen.name, seen.identity, now)  # they may settle before their song is there
         at_once = len(listing.songs) if any(map(self._is_nobodys, listing.cancels)) else AT_ONCE
         self._greet(listing, now, at_once)
         for seen in listing.songs.values():
             if (job := self._jobs.waiting(seen.name)) is not None:
                 self._watch(job, seen, now)
                 if len(self._ready) >= at_once:
-                    self.again = now
+                    self.look_again_at = now
                     break
         if self._ready:
             self._jobs.save_all(self._ready)
             self._ready = []
         self._miss(listing)
-        self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
+        self._readiness.forget_others(listing)
 
     @property
     def is_settled(self) -> bool:
         """Whether another look at the same listing would find nothing more to do."""
-        return self.again == FOREVER and not self._rechecks and not self._folders.inbox_is_another
+        return self.look_again_at == FOREVER and not self._asked_for_hash and not self._folders.inbox_is_another
 
     def _is_nobodys(self, cancel: Seen) -> bool:
         """Whether a cancel file means all songs, or one that has no job yet."""
@@ -109,7 +93,7 @@ class Intake:
         cancels = {seen.name: seen.identity for seen in listing.cancels}
         for name, seen in listing.songs.items():
             if len(new) >= at_once:
-                self.again = now
+                self.look_again_at = now
                 break
             current = self._jobs.successors.get(name) or self._jobs.active.get(name)
             if current is None:
@@ -118,7 +102,7 @@ class Intake:
                     new.append(self._new(seen, last, cancels))
             elif not _is_its(current, seen):
                 if current.state is State.WAITING:
-                    ending.end_missing(current, self._jobs, self._spool, replaced=True)
+                    self._ending.end_missing(current, replaced=True)
                 new.append(self._new(seen, self._jobs.newest(name), cancels))
         self.fresh = {job.job_id for job in new}
         if new:
@@ -134,13 +118,13 @@ class Intake:
             return True
         if grows and last.kept.inode == seen.identity.inode:
             # It was cancelled while it was being written: what is written yet belongs to it.
-            over = self._settling.over_at(seen.name, seen.identity, self._settle_s(seen.name, seen.identity), now)
+            over = self._readiness.settles_at(seen.name, seen.identity, now)
             settled = over <= now and writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity) is None
             last = msgspec.structs.replace(last, kept=seen.identity, settled=settled)
             # What comes once it has settled is a new drop, also for a daemon that is started in between.
             self._jobs.kept[seen.name] = self._jobs.save(last) if settled else last
             if not settled:
-                self.again = min(self.again, max(over, now + RECHECK_S))
+                self.look_again_at = min(self.look_again_at, max(over, now + RECHECK_S))
             return True
         if last.sha256 is not None and _differs_by_inode(last, seen):
             return self._is_same_content(last, seen)
@@ -148,8 +132,8 @@ class Intake:
 
     def _is_same_content(self, last: Job, seen: Seen) -> bool:
         """Where only the inode differs the hash decides; until it is known the song counts as answered."""
-        self._rechecks = True
-        sha256 = self._recheck.sha256(self._spool.song(seen.name), seen.identity)
+        self._asked_for_hash = True
+        sha256 = self._rehash.sha256(self._spool.song(seen.name), seen.identity)
         if sha256 is not None and sha256 != last.sha256:
             return False
         if sha256 is not None:
@@ -188,7 +172,7 @@ class Intake:
                 self._folders.trust_inbox()
             return
         for job in gone:
-            ending.end_missing(job, self._jobs, self._spool, replaced=False)
+            self._ending.end_missing(job, replaced=False)
         for name in self._jobs.kept.keys() - listing.songs.keys():
             del self._jobs.kept[name]
 
@@ -198,77 +182,23 @@ class Intake:
         """See whether a waiting job's song has become ready, or stopped being it."""
         if job.ready_at and job.identity == seen.identity and job.options_file == seen.options:
             return
-        reason, again, chosen = self._readiness(job, seen, now)
-        if reason is not None:
-            self.again = min(self.again, again)
-            if (reason, seen.identity) != (job.reason, job.identity):
-                message = job.message if reason is job.reason else ""
-                # What grows is still coming: its grace begins anew.
-                since = job.truncated_since if seen.identity == job.identity else None
-                self._jobs.update(
-                    job,
-                    State.WAITING,
-                    reason=reason,
-                    message=message,
-                    identity=seen.identity,
-                    ready_at=0.0,
-                    truncated_since=since,
-                )
+        verdict = self._readiness.of(job, seen, now)
+        if verdict.reason is None:
+            ready = msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options)
+            self._accept(ready, verdict.options)
             return
-        self._accept(msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options), chosen)
-
-    def _readiness(
-        self, job: Job, seen: Seen, now: float
-    ) -> tuple[Reason | None, float, JobOptions | AudioProcessingError]:
-        """Why the song is not ready (None: it is), when to look again, and what its option file says."""
-        if seen.identity.size == 0:
-            return Reason.EMPTY, FOREVER, options.NONE
-        if seen.companion:
-            return Reason.COMPANION_FILE, FOREVER, options.NONE
-        reason, again, chosen = self._read_options(seen, now)
-        if reason is not None:
-            return reason, again, chosen
-        awaits_hash = isinstance(chosen, JobOptions) and chosen.own.wait_for_sha256 is not None
-        settle_s = 0.0 if awaits_hash else self._settle_s(seen.name, seen.identity)
-        over = self._settling.over_at(seen.name, seen.identity, settle_s, now)
-        if over > now:
-            return Reason.CHANGING, over, chosen
-        reason = writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity)
-        if reason is not None:
-            return reason, now + RECHECK_S, chosen
-        if job.reason is Reason.TRUNCATED and job.identity == seen.identity:
-            # It may heal by growing. When its grace is over it is taken once more, to fail, or with its hole.
-            left = (job.truncated_since or now) + self._config.limits.truncated_grace_s - now
-            if left > 0:
-                return Reason.TRUNCATED, now + left, chosen
-        return None, now, chosen
-
-    def _read_options(self, seen: Seen, now: float) -> tuple[Reason | None, float, JobOptions | AudioProcessingError]:
-        """The song's option file, under the same rules of readiness; a bad one is an answer too."""
-        if seen.options is None:
-            return None, now, options.NONE
-        path = self._spool.options(seen.name)
-        over = self._options_settle_at(companion(seen.name, OPTIONS), seen.options, now)
-        if over > now:
-            return Reason.CHANGING, over, options.NONE
-        if reason := writer_has(self._spool.inbox, path, seen.options):
-            return reason, now + RECHECK_S, options.NONE
-        if seen.options.size > options.LONGEST:
-            return None, now, options.bad(f"the file has {seen.options.size} bytes; {options.LONGEST} are allowed")
-        try:
-            with os.fdopen(nofollow.read_file(self._spool.inbox, path), "rb") as file:
-                return None, now, options.parse(file.read(options.LONGEST + 1))
-        except AudioProcessingError as error:
-            return None, now, error
-        except OSError:
-            return Reason.CHANGING, now + RECHECK_S, options.NONE  # it went just now
-
-    def _options_settle_at(self, name: str, identity: Identity, now: float) -> float:
-        return self._settling.over_at(name, identity, self._settle_s(name, identity), now)
-
-    def _settle_s(self, name: str, identity: Identity) -> float:
-        remote = self._trust.is_remote(self._spool.song(name).parent, identity.device)
-        return self._config.inbox.settle_remote if remote else self._config.inbox.settle
+        self.look_again_at = min(self.look_again_at, verdict.look_again_at)
+        if (verdict.reason, seen.identity) != (job.reason, job.identity):
+            self._jobs.update(
+                job,
+                State.WAITING,
+                reason=verdict.reason,
+                message=job.message if verdict.reason is job.reason else "",
+                identity=seen.identity,
+                ready_at=0.0,
+                # What grows is still coming: its grace begins anew.
+                truncated_since=job.truncated_since if seen.identity == job.identity else None,
+            )
 
     def _accept(self, job: Job, chosen: JobOptions | AudioProcessingError) -> None:
         """The song is complete: it joins the queue, or its options are bad."""
@@ -279,8 +209,7 @@ class Intake:
             effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
             job = self._jobs.commit(msgspec.structs.replace(job, settled=True), Stage.SEEN)
-            after = self._config.inbox.after
-            ending.end(job, State.FAILED, self._jobs, self._spool, after, error=Error.of(error), message=error.message)
+            self._ending.end(job, State.FAILED, error=Error.of(error), message=error.message)
             return
         ready = self._jobs.update(
             job,

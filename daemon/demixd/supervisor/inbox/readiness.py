@@ -1,17 +1,128 @@
-"""How far the kernel's word goes for a folder: told by its filesystem, and proved on a scratch file.
+"""When a file in the inbox is ready: its song and options have looked the same for the settle time, and nobody writes them.
 
-Where others may write without our kernel's knowing (a network's filesystem, FUSE), or where a lease does not notice a
-writer, a song has to look the same for longer, and there are no events to wait for.
+How long the settle time is depends on the filesystem. Where others may write without our kernel's knowing (a network's
+filesystem, FUSE), or where a lease does not notice a writer, a file has to look the same for longer.
 """
 
+import os
 from pathlib import Path
 
+import msgspec
+
+from demixd.config import Config
+from demixd.errors import AudioProcessingError
+from demixd.protocol import options
 from demixd.protocol.identity import Identity
-from demixd.spool.leases import lease_fails
+from demixd.protocol.job import Job, Reason
+from demixd.protocol.options import JobOptions
+from demixd.spool import nofollow
+from demixd.spool.leases import lease_fails, writer_has
 from demixd.spool.mounts import UNKNOWN, Mount, is_remote, mount_of
+from demixd.spool.tree import OPTIONS, Spool, companion
+from demixd.supervisor.inbox.scan import Listing, Seen
+
+RECHECK_S = 1.0
+"""When to look again at a file that somebody has open."""
+
+FOREVER = float("inf")
 
 
-class Trust:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a song is not ready (None: it is), when to look again, and what its option file says, or what is wrong in it."""
+
+    reason: Reason | None = None
+    look_again_at: float = FOREVER
+    options: JobOptions | AudioProcessingError = options.NONE
+
+
+class Readiness:
+    """Judges the songs of the inbox. `now` is monotonic, in seconds."""
+
+    def __init__(self, config: Config, spool: Spool) -> None:
+        self.reconfigure(config)
+        self._spool = spool
+        self._settling = Settling()
+        self.mounts = InboxMounts()
+
+    def reconfigure(self, config: Config) -> None:
+        self._config = config
+
+    def of(self, job: Job, seen: Seen, now: float) -> Verdict:
+        """Whether the song of a waiting job is ready."""
+        if seen.identity.size == 0:
+            return Verdict(reason=Reason.EMPTY)
+        if seen.companion:
+            return Verdict(reason=Reason.COMPANION_FILE)
+        verdict = self._of_options(seen, now)
+        if verdict.reason is not None:
+            return verdict
+        chosen = verdict.options
+        awaits_hash = isinstance(chosen, JobOptions) and chosen.own.wait_for_sha256 is not None
+        over = now if awaits_hash else self.settles_at(seen.name, seen.identity, now)
+        if over > now:
+            return Verdict(reason=Reason.CHANGING, look_again_at=over)
+        reason = writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity)
+        if reason is not None:
+            return Verdict(reason=reason, look_again_at=now + RECHECK_S)
+        if job.reason is Reason.TRUNCATED and job.identity == seen.identity:
+            # It may heal by growing. When its grace is over it is taken once more, to fail, or with its hole.
+            left = (job.truncated_since or now) + self._config.limits.truncated_grace_s - now
+            if left > 0:
+                return Verdict(reason=Reason.TRUNCATED, look_again_at=now + left)
+        return verdict
+
+    def _of_options(self, seen: Seen, now: float) -> Verdict:
+        """Whether the song's option file is ready, by the same rules; a bad one is an answer too."""
+        if seen.options is None:
+            return Verdict()
+        path = self._spool.options(seen.name)
+        over = self.settles_at(companion(seen.name, OPTIONS), seen.options, now)
+        if over > now:
+            return Verdict(reason=Reason.CHANGING, look_again_at=over)
+        if reason := writer_has(self._spool.inbox, path, seen.options):
+            return Verdict(reason=reason, look_again_at=now + RECHECK_S)
+        if seen.options.size > options.LONGEST:
+            size = f"the file has {seen.options.size} bytes; {options.LONGEST} are allowed"
+            return Verdict(options=options.bad(size))
+        try:
+            with os.fdopen(nofollow.read_file(self._spool.inbox, path), "rb") as file:
+                return Verdict(options=options.parse(file.read(options.LONGEST + 1)))
+        except AudioProcessingError as error:
+            return Verdict(options=error)
+        except OSError:
+            return Verdict(reason=Reason.CHANGING, look_again_at=now + RECHECK_S)  # it went just now
+
+    def settles_at(self, name: str, identity: Identity, now: float) -> float:
+        """When the file's settle time is over, if it keeps looking as it does; it is over if that is not after `now`."""
+        remote = self.mounts.is_remote(self._spool.song(name).parent, identity.device)
+        settle_s = self._config.inbox.settle_remote if remote else self._config.inbox.settle
+        return self._settling.over_at(name, identity, settle_s, now)
+
+    def forget_others(self, listing: Listing) -> None:
+        """Drop what is known of files that are not in the listing any more."""
+        self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
+
+
+class Settling:
+    """Since when each file has looked as it does, on the monotonic clock in seconds."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[Identity, float]] = {}
+
+    def over_at(self, name: str, identity: Identity, settle_s: float, now: float) -> float:
+        """When the settle time of the file is over, if it keeps looking like this; it is, if that is not after `now`."""
+        known, since = self._since.get(name, (None, now))
+        if known != identity:
+            since = now
+            self._since[name] = (identity, now)
+        return since + settle_s
+
+    def forget(self, names: set[str]) -> None:
+        """Drop every name that is not among `names`."""
+        self._since = {name: known for name, known in self._since.items() if name in names}
+
+
+class InboxMounts:
     """What is known of the inbox's filesystems, by device number; a sub-folder may be a mount of its own."""
 
     def __init__(self) -> None:
@@ -41,22 +152,3 @@ class Trust:
             except OSError:
                 return True
         return self._remote[device]
-
-
-class Settling:
-    """Since when each file has looked as it does, on the monotonic clock in seconds."""
-
-    def __init__(self) -> None:
-        self._since: dict[str, tuple[Identity, float]] = {}
-
-    def over_at(self, name: str, identity: Identity, settle_s: float, now: float) -> float:
-        """When the settle time of the file is over, if it keeps looking like this; it is, if that is not after `now`."""
-        known, since = self._since.get(name, (None, now))
-        if known != identity:
-            since = now
-            self._since[name] = (identity, now)
-        return since + settle_s
-
-    def forget(self, names: set[str]) -> None:
-        """Drop every name that is not among `names`."""
-        self._since = {name: known for name, known in self._since.items() if name in names}

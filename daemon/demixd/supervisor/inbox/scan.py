@@ -54,14 +54,13 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING = Listing(songs={}, cancels=(), options=(), others=(), complete=True)
 
 
-def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bool = False) -> Listing:
+def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING) -> Listing:
     """List the inbox. Raises OSError where the inbox itself cannot be read.
 
     What is as it was in the listing `before` is that very object again, and so is the listing where nothing is new: of
-    10,000 old files a look costs little then, and no memory. `by_name`: a file that has the name and the inode that it had
-    is taken to be as it was. That it was written to is what events tell, where they come.
+    10,000 old files a look costs little then, and no memory.
     """
-    if _is_same(inbox, before, by_name=by_name):
+    if _is_same(inbox, before):
         return before
     walk = _Walk(before.files, recursive=recursive)
     with _open_folder(inbox) as root:
@@ -92,28 +91,26 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_name: bo
     )
 
 
-def _is_same(inbox: Path, before: Listing, *, by_name: bool) -> bool:
+def _is_same(inbox: Path, before: Listing) -> bool:
     try:
         with _open_folder(inbox) as folder:
-            return _same(folder, "", before, by_name) == len(before.files) + len(before.folders)
+            return _same(folder, "", before) == len(before.files) + len(before.folders)
     except OSError:
         return False  # a file went, or a folder cannot be read: the walk knows what to make of it
 
 
-def _same(folder: int, way: str, before: Listing, by_name: bool) -> int:
+def _same(folder: int, way: str, before: Listing) -> int:
     """How many entries are as they were; -1 where one is not. A folder counts as one more. Raises OSError."""
     count = 0
     with os.scandir(folder) as entries:
         for entry in entries:
             name = way + entry.name
             known = before.files.get(name)
-            if known is not None and by_name:
-                is_same = known.identity.inode == entry.inode()
-            elif known is not None:
+            if known is not None:
                 is_same = known.identity.matches(entry.stat(follow_symlinks=False))
             elif is_same := _was_walked(entry, before):
                 with _open_folder(entry.name, folder) as inside:
-                    inner = _same(inside, f"{name}/", before, by_name)
+                    inner = _same(inside, f"{name}/", before)
                 is_same, count = inner >= 0, count + inner
             if not is_same:
                 return -1

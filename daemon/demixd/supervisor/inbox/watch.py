@@ -40,17 +40,6 @@ class _Ring(FileSystemEventHandler):
             self._ring()
 
 
-class _Lost(logging.Handler):
-    """Hears the library say that the kernel's queue was full, which it says to its log and to nobody else."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.is_told = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.is_told = self.is_told or "overflow" in record.getMessage()
-
-
 class InboxWatch:
     """Rings when something in the inbox changes, as long as the kernel can tell. `now` is monotonic, in seconds."""
 
@@ -67,13 +56,6 @@ class InboxWatch:
         self._refused_at = -REFUSED_S
         self._events = WatchStatus(mode="events", why="")
         self.status = WatchStatus(mode="poll", why="not started")
-        self._lost = _Lost()
-        logging.getLogger("watchdog").addHandler(self._lost)
-
-    def tells_all(self) -> bool:
-        """Whether all that has happened since this was asked last has rung, as far as anyone can tell."""
-        is_whole, self._lost.is_told = not self._lost.is_told, False
-        return is_whole and self.status.mode == "events"
 
     def check(self, watch: Watch, root: Root | None, mount: Mount) -> None:
         """Start the observer, or start it anew where a thread of it has died or the inbox is another folder now.
@@ -118,11 +100,6 @@ class InboxWatch:
         if self._observer is not None:
             _end(self._observer)
             self._observer = None
-
-    def close(self) -> None:
-        """Stop for good."""
-        self.stop()
-        logging.getLogger("watchdog").removeHandler(self._lost)
 
     def _poll(self, why: str) -> None:
         self.stop()

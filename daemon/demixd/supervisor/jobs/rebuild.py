@@ -36,18 +36,18 @@ class _Seq(msgspec.Struct, frozen=True):
     seq: int
 
 
-def open_ledger(state: Path) -> Ledger:
-    """The ledger in `state`; one that cannot be read is kept aside. Raises OSError."""
+def open_ledger(state: Path, in_trouble: Callable[[str], None]) -> Ledger:
+    """The ledger in `state`; one that cannot be read is kept aside. `in_trouble` is the ledger's. Raises OSError."""
     path = state / LEDGER
     try:
-        return Ledger(path)
+        return Ledger(path, in_trouble)
     except UnreadableError as error:
         aside = path.with_name(f"{LEDGER}.bad-{secrets.token_hex(4)}")
         log.error("%s; it is kept as %s, and made anew", error, aside.name)
         for suffix in ("", "-wal", "-shm"):
             if (part := path.with_name(path.name + suffix)).exists():
                 part.rename(aside.with_name(aside.name + suffix))
-    return Ledger(path)
+    return Ledger(path, in_trouble)
 
 
 def starts(status: Path) -> int:

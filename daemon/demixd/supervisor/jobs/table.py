@@ -1,8 +1,10 @@
 """The jobs that are waiting or running, and the two places where they are written down: ledger and sidecars.
 
-active   the one job of a name that its sidecar shows
-behind   a newer drop of that name, which waits for the end of the running one; its turn to be shown comes then
-left     the last job of a name whose original is still in the inbox
+active       the one job of a name that its sidecar shows
+successors   newer drops of the name of a running job; each is shown once that job has ended
+kept         the last job of a name whose original is still in the inbox
+
+`commit` and `save` are durable when they return; `update` and `write_sidecar` tell others, and are not.
 """
 
 import logging
@@ -14,7 +16,6 @@ from pathlib import Path
 import msgspec
 
 from demixd.protocol import status
-from demixd.protocol.identity import Identity
 from demixd.protocol.job import FINAL, Job, Previous, Stage, State, move
 from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool
@@ -24,8 +25,6 @@ from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-CANCELLED_ALL = "cancelled all"
-
 
 def utc(now: float) -> str:
     """A UNIX time in seconds as the protocol writes it."""
@@ -33,13 +32,28 @@ def utc(now: float) -> str:
 
 
 class JobTable:
-    """The current jobs of each name. `clock` is the time of day (UNIX seconds)."""
+    """The current jobs of each name.
 
-    def __init__(self, spool: Spool, ledger: Ledger, daemon: status.DaemonFacts, clock: Callable[[], float]) -> None:
+    `clock` is the time of day (UNIX seconds), `device` tells where songs are separated at present. `keep_alive` is called
+    with each sidecar: where thousands are written, or wait for the disk, the heartbeat must not wait for the last of them.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        ledger: Ledger,
+        daemon: status.DaemonFacts,
+        clock: Callable[[], float],
+        *,
+        device: Callable[[], str | None] = lambda: None,
+        keep_alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self._spool = spool
         self._ledger = ledger
         self._daemon = daemon
         self._clock = clock
+        self._device = device
+        self._keep_alive = keep_alive
         self._count = 0
         self._latest = 0.0
         """The latest `ready_at` of them all."""
@@ -50,17 +64,6 @@ class JobTable:
         self.kept: dict[str, Job] = {}
         self._ended_successors: dict[str, Job] = {}
         """Newer drops that ended before the running job of their name; they are shown after it."""
-        self.unfinished_ends: dict[str, Job] = {}
-        """Final jobs, by id, whose end has to wait for a folder that is away."""
-        self.is_away: Callable[[str], bool] = lambda _: False
-        """Whether a folder of the spool is away just now, or the inbox that had the song of this name."""
-        self.device: Callable[[], str | None] = lambda: None
-        """Where songs are separated at present."""
-        value = ledger.fact(CANCELLED_ALL)
-        self.cancelled_all = msgspec.json.decode(value, type=Identity) if value else None
-        """The last bare cancel file that was obeyed; it means nothing more."""
-        self.keep_alive: Callable[[], None] = lambda: None
-        """Called with each sidecar: where thousands are written, or wait for the disk, the heart must not wait for the last."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -149,7 +152,7 @@ class JobTable:
 
     def fields(self, job: Job, *, is_new: bool = True) -> dict[str, str]:
         """What the journal is told of a job besides the sentence."""
-        return journal.about(job, device=self.device(), is_new=is_new)
+        return journal.about(job, device=self._device(), is_new=is_new)
 
     def commit(self, job: Job, stage: Stage) -> Job:
         """Promise it: the stage and the job as it is now are on the disk when this returns."""
@@ -170,10 +173,6 @@ class JobTable:
         elif job.name in self.kept:
             self.kept[job.name] = job
         return job
-
-    def outlive_cancel_all(self, seen: Identity) -> None:
-        """Note for the next start too that a bare cancel file, which cannot be removed, has been obeyed."""
-        self._ledger.note(CANCELLED_ALL, msgspec.json.encode(seen))
 
     def close(self, job: Job) -> None:
         """The job is finished. Its name is free, or that of the newer drop behind it."""
@@ -215,7 +214,7 @@ class JobTable:
 
     def write_sidecar(self, job: Job) -> bool:
         """Write the sidecar, unless it serves an older job still. Whether it is there; the log says why not."""
-        self.keep_alive()
+        self._keep_alive()
         if self._is_successor(job):
             return True
         position = self._queue.position(job.job_id)

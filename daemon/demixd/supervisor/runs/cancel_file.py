@@ -1,7 +1,12 @@
-"""The cancel file of a job: whether it stands, whom it means, and how it is taken away."""
+"""The cancel file of a job: whether it stands, whom it means, and how it goes.
+
+    NAME.cancel   means the job of NAME
+    .cancel       means every job there is
+
+A cancel file that cannot be removed is remembered by its identity, and means nothing more.
+"""
 
 import logging
-from pathlib import Path
 
 import msgspec
 
@@ -9,46 +14,66 @@ from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
 from demixd.spool.tree import Spool
-from demixd.supervisor.jobs.table import JobTable
+from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-
-def is_for_a_newer_drop(job: Job, cancel: Identity, spool: Spool) -> bool:
-    """Whether the name is that of a new drop by now, and the cancel came after it."""
-    try:
-        song = Identity.of(spool.song(job.name).lstat())
-    except OSError:
-        return False
-    return not song.is_same_drop(job.identity) and cancel.ctime_ns >= song.ctime_ns
+OBEYED_ALL = "cancelled all"
+"""The ledger's fact about the last bare cancel file that was obeyed and cannot be removed."""
 
 
-def standing_cancel(job: Job, spool: Spool) -> Identity | None:
-    """The cancel file of the job's name, if there is one that has not been obeyed before."""
-    try:
-        found = Identity.of(spool.cancel(job.name).lstat())
-    except OSError:
-        return None
-    return None if found == job.cancel_file else found
+class CancelFiles:
+    """The cancel files in the inbox, as jobs see them."""
 
+    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        value = ledger.fact(OBEYED_ALL)
+        self.obeyed_all = msgspec.json.decode(value, type=Identity) if value else None
+        """The last bare cancel file that was obeyed."""
 
-def remove_cancel(job: Job, seen: Identity, path: Path, spool: Spool) -> Job:
-    """Delete an obeyed cancel file. One that cannot be deleted is remembered, so that it is not obeyed again."""
-    try:
-        nofollow.remove_file(spool.inbox, path, follow=True)
-    except OSError as error:
+    def standing(self, job: Job) -> Identity | None:
+        """The cancel file of the job's name, if there is one that has not been obeyed before."""
+        try:
+            found = Identity.of(self._spool.cancel(job.name).lstat())
+        except OSError:
+            return None
+        return None if found == job.cancel_file else found
+
+    def mean(self, job: Job) -> bool:
+        """Whether a cancel file that means `job` is there: its own, or the bare one."""
+        if self.standing(job) is not None:
+            return True
+        try:
+            everything = Identity.of(self._spool.cancel_all.lstat())
+        except OSError:
+            return False
+        return everything != self.obeyed_all
+
+    def is_for_a_newer_drop(self, job: Job, cancel: Identity) -> bool:
+        """Whether the job's name is that of a new drop by now, and the cancel came after it."""
+        try:
+            song = Identity.of(self._spool.song(job.name).lstat())
+        except OSError:
+            return False
+        return not song.is_same_drop(job.identity) and cancel.ctime_ns >= song.ctime_ns
+
+    def remove_of(self, job: Job, seen: Identity, name: str) -> Job:
+        """Remove the job's obeyed cancel file `name`; where that cannot be, the job remembers that it was obeyed."""
         is_news = job.cancel_file != seen
-        log.log(logging.WARNING if is_news else logging.DEBUG, "%s cannot be removed: %s", path, error)
+        if self.remove(name, level=logging.WARNING if is_news else logging.DEBUG):
+            return job
         return msgspec.structs.replace(job, cancel_file=seen)
-    return job
 
-
-def is_cancelled(job: Job, jobs: JobTable, spool: Spool) -> bool:
-    """Whether a cancel file that means `job` is there: its own, or the bare one."""
-    if standing_cancel(job, spool) is not None:
+    def remove(self, name: str, *, level: int = logging.WARNING) -> bool:
+        """Remove the cancel file `name` (its path below the inbox); False, and a line in the log, where that cannot be."""
+        try:
+            nofollow.remove_file(self._spool.inbox, self._spool.inbox / name, follow=True)
+        except OSError as error:
+            log.log(level, "%s cannot be removed: %s", name, error)
+            return False
         return True
-    try:
-        everything = Identity.of(spool.cancel_all.lstat())
-    except OSError:
-        return False
-    return everything != jobs.cancelled_all
+
+    def remember_all(self, seen: Identity) -> None:
+        """Note for the next start too that a bare cancel file, which cannot be removed, has been obeyed."""
+        self._ledger.note(OBEYED_ALL, msgspec.json.encode(seen))

@@ -1,32 +1,56 @@
-"""What every job in flight stands on."""
+"""What every run works with."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from demixd.config import Config
 from demixd.protocol.job import Job
 from demixd.spool.tree import Spool
+from demixd.supervisor.clock import Clock
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs.table import JobTable
+from demixd.supervisor.runs.cancel_file import CancelFiles
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
+from demixd.supervisor.runs.ending import Ending
+from demixd.supervisor.runs.outcomes import Circumstances
 from demixd.supervisor.workers.manager import WorkerManager
+
+if TYPE_CHECKING:
+    from demixd.supervisor.runs.run import Run
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """`post` takes what happens on other threads to the main loop; `in_flight` gives all jobs in flight, oldest first."""
+    """`post` takes what happens on other threads to the main loop."""
 
     config: Config
+    clock: Clock
     spool: Spool
     jobs: JobTable
     folders: Folders
+    cancel_files: CancelFiles
+    ending: Ending
     workers: WorkerManager
     post: Callable[[SnapshotTaken | ResultChecked], None]
-    in_flight: Callable[[], list[Job]]
+    runs: list["Run"] = []
+    """The runs in progress, the one that is furthest along first."""
     retry_at: dict[str, float] = {}
-    """Until when (monotonic) a job that has hit an obstacle is left alone, by job id."""
+    """When (monotonic) a job that has hit an obstacle may be tried again, by job id."""
+
+    @property
+    def in_flight(self) -> list[Job]:
+        return [run.job for run in self.runs]
 
     def twin(self, job: Job) -> Job | None:
         """Another job in flight that makes the very result that `job` asks for."""
-        same = (each for each in self.in_flight() if each.job_id != job.job_id and each.result_key == job.result_key)
+        same = (each for each in self.in_flight if each.job_id != job.job_id and each.result_key == job.result_key)
         return None if job.force or job.result_key is None else next(same, None)
+
+    @property
+    def circumstances(self) -> Circumstances:
+        return Circumstances(
+            now=self.clock.now(),
+            grace_s=self.config.limits.truncated_grace_s,
+            beside_others=len(self.in_flight) > 1,
+        )

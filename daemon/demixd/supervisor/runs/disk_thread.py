@@ -1,20 +1,26 @@
-"""Points 1 and 2 on a thread: the snapshot of a song, and the look at an earlier result of the same song.
+"""What takes as long as the disk does, on threads: snapshots, looks at earlier results, hashes.
 
-Copying and hashing take as long as the disk does, and the main loop never waits. One thing at a time for each song; what
-came of it is posted to the main loop.
+The main loop never waits. What came of it is posted to the main loop.
 """
 
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
+from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job
+from demixd.spool import nofollow
 from demixd.spool.tree import Spool
 from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import snapshot
 from demixd.supervisor.runs.snapshot import Snapshot
+
+CHUNK = 1 << 20
 
 JOIN_S = 3.0
 """How long the main loop waits for a thread that was told to stop."""
@@ -37,7 +43,7 @@ class ResultChecked(msgspec.Struct, frozen=True):
 
 
 class DiskThread:
-    """`post` takes what happened to the main loop."""
+    """The disk work of one job, one thing at a time; `post` takes what came of it to the main loop."""
 
     def __init__(self, spool: Spool, post: Callable[[SnapshotTaken | ResultChecked], None]) -> None:
         self._spool = spool
@@ -70,7 +76,7 @@ class DiskThread:
 
     def _start(self, work: Callable[[Job], None], job: Job) -> None:
         self._abandon.clear()
-        self._thread = threading.Thread(target=work, args=(job,), name="capture", daemon=True)
+        self._thread = threading.Thread(target=work, args=(job,), name="disk", daemon=True)
         self._thread.start()
 
     def _take(self, job: Job) -> None:
@@ -95,3 +101,46 @@ class DiskThread:
         folder = self._spool.outbox / earlier.output.dir
         is_good = dedupe.still_good(folder, earlier.job_id, self._abandon.is_set)
         self._post(ResultChecked(self, earlier, is_good))
+
+
+class Rehash:
+    """The hash of a song that may be the one we know under another inode: a restored backup, a share mounted again.
+
+    One song at a time; whoever asks comes back later. `ring` is called, on the thread, when an answer is there.
+    """
+
+    def __init__(self, inbox: Path, ring: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._ring = ring
+        self._known: dict[Path, tuple[Identity, str]] = {}
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def sha256(self, song: Path, identity: Identity) -> str | None:
+        """The hash of `song` as it looks in `identity`, once; None while it is not known yet."""
+        known = self._known.pop(song, None)
+        if known is not None and known[0] == identity:
+            return known[1]
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._hash, args=(song, identity), name="rehash")
+            self._thread.start()
+        return None
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _hash(self, song: Path, identity: Identity) -> None:
+        digest = hashlib.sha256()
+        try:
+            with os.fdopen(nofollow.read_file(self._inbox, song), "rb", buffering=0) as file:
+                if Identity.of(os.fstat(file.fileno())) != identity:
+                    return
+                while (chunk := file.read(CHUNK)) and not self._stop.is_set():
+                    digest.update(chunk)
+        except OSError:
+            return  # it went, or cannot be read: the next look says so
+        if not self._stop.is_set():
+            self._known[song] = (identity, digest.hexdigest())
+            self._ring()

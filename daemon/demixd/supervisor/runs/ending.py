@@ -1,93 +1,113 @@
-"""How a job ends: points 7 to 10 of the protocol, each safe to do again after a crash."""
+"""How a job ends: points 7 to 10 of the protocol, each safe to do again after a crash.
+
+    7 ledger `final` - 8 sidecar - 9 the original goes by policy, the cancel file goes - 10 ledger `finished`, the work goes
+
+While a folder is away the end stops before point 8 or 9, and `go_on` takes it up again.
+"""
 
 import logging
 
 import msgspec
 
-from demixd.config import After
+from demixd.config import Config
 from demixd.protocol.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
-from demixd.spool.tree import Spool
+from demixd.spool.tree import CANCEL, Spool, companion
 from demixd.supervisor import trace
+from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs.table import JobTable
-from demixd.supervisor.runs.cancel_file import is_for_a_newer_drop, remove_cancel, standing_cancel
+from demixd.supervisor.runs.cancel_file import CancelFiles
 from demixd.supervisor.runs.originals import put_away
 
 log = logging.getLogger(__name__)
 
 
-def end(job: Job, state: State, jobs: JobTable, spool: Spool, after: After, **changes: object) -> Job:
-    """Make `state` the job's last, then everything that follows from it."""
-    trace.point("7-final")
-    return conclude(_finally(job, state, jobs, **changes), jobs, spool, after)
+class Ending:
+    """Ends jobs. `unfinished` are the final jobs, by id, whose end waits for a folder that is away."""
 
+    def __init__(
+        self, config: Config, spool: Spool, jobs: JobTable, folders: Folders, cancel_files: CancelFiles
+    ) -> None:
+        self.reconfigure(config)
+        self._spool = spool
+        self._jobs = jobs
+        self._folders = folders
+        self._cancel_files = cancel_files
+        self.unfinished: dict[str, Job] = {}
 
-def end_missing(job: Job, jobs: JobTable, spool: Spool, *, replaced: bool) -> Job:
-    """End a job whose song is not in the inbox any more: deleted, or replaced by a new drop, which is left alone.
+    def reconfigure(self, config: Config) -> None:
+        self._after = config.inbox.after
 
-    The sidecar goes to the new drop at once then: who waits for an end must not take this one for it.
-    """
-    message = "Replaced by a new drop." if replaced else "The song was deleted."
-    job = _finally(job, State.CANCELLED, jobs, message=message)
-    if not replaced:
-        jobs.write_sidecar(job)
-    log.info("%s: %s", job.shown, message, extra=jobs.fields(job))
-    return _finish(job, jobs, spool)
+    def end(self, job: Job, state: State, **changes: object) -> Job:
+        """Make `state` the job's last, then everything that follows from it."""
+        trace.point("7-final")
+        return self.conclude(self._commit_final(job, state, **changes))
 
+    def end_missing(self, job: Job, *, replaced: bool) -> Job:
+        """End a job whose song is not in the inbox any more: deleted, or replaced by a new drop, which is left alone.
 
-def _finally(job: Job, state: State, jobs: JobTable, **changes: object) -> Job:
-    assert state in FINAL
-    if state is State.CANCELLED:
-        changes["cancel"] = Cancel(seen_at=jobs.now, result=CancelResult.CANCELLED)
-        changes.setdefault("message", "Cancelled")
-    if state is not State.DONE:
-        changes["output"] = None
-    return jobs.commit(move(job, state, at=jobs.now, **changes), Stage.FINAL)
+        The sidecar goes to the new drop at once then: who waits for an end must not take this one for it.
+        """
+        message = "Replaced by a new drop." if replaced else "The song was deleted."
+        job = self._commit_final(job, State.CANCELLED, message=message)
+        if not replaced:
+            self._jobs.write_sidecar(job)
+        log.info("%s: %s", job.shown, message, extra=self._jobs.fields(job))
+        return self._finish(job)
 
+    def _commit_final(self, job: Job, state: State, **changes: object) -> Job:
+        assert state in FINAL
+        if state is State.CANCELLED:
+            changes["cancel"] = Cancel(seen_at=self._jobs.now, result=CancelResult.CANCELLED)
+            changes.setdefault("message", "Cancelled")
+        if state is not State.DONE:
+            changes["output"] = None
+        return self._jobs.commit(move(job, state, at=self._jobs.now, **changes), Stage.FINAL)
 
-def conclude(job: Job, jobs: JobTable, spool: Spool, after: After) -> Job:
-    """Points 8 to 10 for a job whose last state is in the ledger. While a folder is away the rest has to wait."""
-    trace.point("8-sidecar")
-    if not jobs.write_sidecar(job) or jobs.is_away(job.name):
-        jobs.unfinished_ends[job.job_id] = job
+    def go_on(self) -> None:
+        """Conclude the ends that waited for a folder which is there again."""
+        for job in list(self.unfinished.values()):
+            if not self._folders.are_away_for(job.name):
+                self.conclude(job)
+
+    def conclude(self, job: Job) -> Job:
+        """Points 8 to 10 for a job whose last state is in the ledger. While a folder is away the rest has to wait."""
+        trace.point("8-sidecar")
+        if not self._jobs.write_sidecar(job) or self._folders.are_away_for(job.name):
+            self.unfinished[job.job_id] = job
+            return job
+        self.unfinished.pop(job.job_id, None)
+        self._log(job)
+        trace.point("9-original")
+        try:
+            kept, warning = put_away(job, self._spool, self._after)
+        except OSError as error:
+            log.error("%s is between two names, and waits: %s", job.shown, error)
+            self.unfinished[job.job_id] = job
+            return job
+        job = self._answer_cancel(msgspec.structs.replace(job, kept=kept))
+        if warning:
+            job = self._jobs.update(job, job.state, warnings=(*job.warnings, warning))
+        trace.point("10-finished")
+        return self._finish(job)
+
+    def _log(self, job: Job) -> None:
+        level = logging.WARNING if job.state is State.FAILED else logging.INFO
+        reason = f": {job.error.message}" if job.error else ""
+        log.log(level, "%s: %s%s", job.shown, job.state, reason, extra=self._jobs.fields(job))
+
+    def _finish(self, job: Job) -> Job:
+        job = self._jobs.commit(job, Stage.FINISHED)
+        self._spool.remove_work(job.job_id)
+        self._jobs.close(job)
         return job
-    jobs.unfinished_ends.pop(job.job_id, None)
-    log.log(
-        logging.WARNING if job.state is State.FAILED else logging.INFO,
-        "%s: %s%s",
-        job.shown,
-        job.state,
-        f": {job.error.message}" if job.error else "",
-        extra=jobs.fields(job),
-    )
-    trace.point("9-original")
-    try:
-        left, warning = put_away(job, spool, after)
-    except OSError as error:
-        log.error("%s is between two names, and waits: %s", job.shown, error)
-        jobs.unfinished_ends[job.job_id] = job
+
+    def _answer_cancel(self, job: Job) -> Job:
+        """Take the job's cancel file away, and say `too-late` where it did not end the job."""
+        seen = self._cancel_files.standing(job)
+        if seen is None or self._cancel_files.is_for_a_newer_drop(job, seen):
+            return job  # of a newer drop the next look sees to it
+        job = self._cancel_files.remove_of(job, seen, companion(job.name, CANCEL))
+        if job.cancel is None:
+            too_late = Cancel(seen_at=self._jobs.now, result=CancelResult.TOO_LATE)
+            job = self._jobs.update(job, job.state, cancel=too_late)
         return job
-    job = _answer_cancel(msgspec.structs.replace(job, kept=left), jobs, spool)
-    if warning:
-        job = jobs.update(job, job.state, warnings=(*job.warnings, warning))
-    trace.point("10-finished")
-    return _finish(job, jobs, spool)
-
-
-def _finish(job: Job, jobs: JobTable, spool: Spool) -> Job:
-    job = jobs.commit(job, Stage.FINISHED)
-    spool.remove_work(job.job_id)
-    jobs.close(job)
-    return job
-
-
-def _answer_cancel(job: Job, jobs: JobTable, spool: Spool) -> Job:
-    """Take the job's cancel file away, and say `too-late` where it did not end the job."""
-    seen = standing_cancel(job, spool)
-    if seen is None:
-        return job
-    if is_for_a_newer_drop(job, seen, spool):
-        return job  # the next look sees to it
-    job = remove_cancel(job, seen, spool.cancel(job.name), spool)
-    if job.cancel is None:
-        job = jobs.update(job, job.state, cancel=Cancel(seen_at=jobs.now, result=CancelResult.TOO_LATE))
-    return job

@@ -1,12 +1,27 @@
-"""How a job leaves the air: it ends for good, or waits again. What it hit decides which."""
+"""What becomes of a job that cannot go on: it ends, or it waits again. Pure: who asks is told, and carries it out.
+
+what happened                           outcome                                                  attempt
+the song or its options are bad         ends `failed`
+truncated, or a hole, within its grace  waits `truncated`; its file may grow                     not counted
+truncated after its grace               ends `failed` (a hole: the song runs, with a warning)
+no space                                waits `no-space`; runs alone next if others ran beside   not counted
+the outbox is away                      waits `outbox-missing`                                   not counted
+an input or output error                waits `retry`, longer each time                          counted
+a file of the song may not be read      waits `permission`                                       not counted
+the song changed or is written to       waits `changing`, `open-for-writing`                     not counted
+the worker died with this song alone    waits `retry`, runs alone next                           counted
+the worker died with other songs too    waits `retry`, runs alone next                           not counted
+the worker was ended for another song   waits `retry`                                            not counted
+the daemon died                         waits `retry`, runs alone next                           counted if alone
+an attempt is counted beyond the last   ends `failed`
+"""
 
 import errno
-import time
+
+import msgspec
 
 from demixd.errors import RETRYABLE, Code
 from demixd.protocol.job import Error, Job, Reason, Stage, State
-from demixd.supervisor.runs import ending, obstacles
-from demixd.supervisor.runs.context import Context
 
 RETRY_S = 30.0
 """How long a job waits after an obstacle before it is tried again."""
@@ -14,87 +29,141 @@ RETRY_S = 30.0
 LONGER = 10.0
 """How many times longer after each attempt that a failing disk or share has cost it."""
 
+WAITS = {Code.NO_SPACE: Reason.NO_SPACE, Code.OUTBOX_MISSING: Reason.OUTBOX_MISSING, Code.TRUNCATED: Reason.TRUNCATED}
+"""Errors that time can heal: the job waits, and no attempt is counted."""
 
-def end(job: Job, context: Context, state: State, **changes: object) -> None:
-    """Points 7 to 10."""
-    ending.end(job, state, context.jobs, context.spool, context.config.inbox.after, **changes)
-    context.retry_at.pop(job.job_id, None)
-
-
-def fail(job: Job, context: Context, code: Code, message: str, detail: str | None = None) -> None:
-    error = Error(code=code, message=message, detail=detail, retryable=code in RETRYABLE)
-    end(job, context, State.FAILED, error=error, message=message)
+AWAY = (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
+"""What a share says that is not there for the moment."""
 
 
-def end_missing(job: Job, context: Context, *, replaced: bool) -> None:
-    """The song is not there any more, and neither is its snapshot."""
-    ending.end_missing(job, context.jobs, context.spool, replaced=replaced)
-    context.retry_at.pop(job.job_id, None)
+class Ends(msgspec.Struct, frozen=True, kw_only=True):
+    """The job ends in `state`; `error` says why, where it failed."""
+
+    state: State
+    error: Error | None = None
 
 
-def rest(job: Job, context: Context, seconds: float) -> None:
-    """Leave the job alone for a while."""
-    context.retry_at[job.job_id] = time.monotonic() + seconds
+class Waits(msgspec.Struct, frozen=True, kw_only=True):
+    """The job waits again for `reason`."""
+
+    reason: Reason
+    message: str = ""
+    is_counted: bool = False
+    """Whether the attempt is one of `max_attempts`."""
+    settles_anew: bool = False
+    """Whether its file has to look the same for the settle time again."""
+    truncated_since: float | None = None
+    """Since when (monotonic, in seconds) a part of the file is missed; with it the file may grow until it settles."""
+    runs_alone: bool = False
+    """Whether no other song may run beside it from now on."""
+    pause_s: float = 0.0
+    """For how long it is not tried again."""
 
 
-def wait(job: Job, context: Context, reason: Reason, message: str, *, charge: bool = False, **changes: object) -> None:
-    """Let the job wait again; with `ready_at` 0 its file has to prove itself anew."""
-    if job.name in context.jobs.successors:
-        end_missing(job, context, replaced=True)
-        return
-    attempt = _attempts(job) - (not charge)
-    lost: dict[str, object] = {"track": None, "engine": None, "output": None, "warnings": (), "timing": {}}
-    moved = context.jobs.update(
-        job, State.WAITING, reason=reason, message=message, attempt=max(attempt, 0), **lost, **changes
-    )
-    context.jobs.commit(moved, Stage.ACCEPTED)
-    context.spool.remove_work(job.job_id)
+CANCELLED = Ends(state=State.CANCELLED)
 
 
-def _attempts(job: Job) -> int:
-    """How many there were, counting this one, which may not have got as far as to be written down."""
+class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
+    """What an outcome depends on besides the job: `now` is monotonic; `grace_s` is `[limits] truncated_grace_s`."""
+
+    now: float
+    grace_s: float
+    beside_others: bool
+    """Whether other songs are in flight."""
+
+
+def fails(code: Code, message: str, detail: str | None = None) -> Ends:
+    return Ends(state=State.FAILED, error=Error(code=code, message=message, detail=detail, retryable=code in RETRYABLE))
+
+
+def attempts_of(job: Job) -> int:
+    """How many attempts there were, counting this one, which may not have got as far as to be written down."""
     return job.attempt + (job.stage not in (Stage.STARTED, Stage.PUBLISHING))
 
 
-def has_grace(job: Job, context: Context) -> bool:
-    """Whether what is missing of its file may still come."""
-    since = job.truncated_since or time.monotonic()
-    return time.monotonic() < since + context.config.limits.truncated_grace_s
+def after_error(job: Job, error: Error, at: Circumstances) -> Ends | Waits:
+    """A step of the job has failed with `error`."""
+    reason = WAITS.get(error.code)
+    attempts = attempts_of(job)
+    if reason is Reason.TRUNCATED:
+        return after_missing_part(job, error.message, at) or Ends(state=State.FAILED, error=error)
+    if error.code is Code.IO_ERROR and attempts < job.max_attempts:
+        message, pause_s = f"{error.message} Trying again.", RETRY_S * LONGER ** (attempts - 1)
+        return Waits(reason=Reason.RETRY, message=message, is_counted=True, pause_s=pause_s)
+    if reason is None:
+        return Ends(state=State.FAILED, error=error)
+    if reason is Reason.NO_SPACE and at.beside_others:
+        return Waits(reason=reason, message=error.message, runs_alone=True)  # with the disk to itself it may fit
+    return Waits(reason=reason, message=error.message, pause_s=RETRY_S)
 
 
-def wait_for_the_rest(job: Job, context: Context, message: str) -> None:
-    """Its file has to settle anew, and may grow until it does."""
-    since = job.truncated_since or time.monotonic()
-    wait(job, context, Reason.TRUNCATED, message, ready_at=0.0, settled=False, truncated_since=since)
+def after_missing_part(job: Job, message: str, at: Circumstances) -> Waits | None:
+    """A part of the song's file is missing; None once its grace is over and nothing more is waited for."""
+    since = job.truncated_since or at.now
+    if at.now >= since + at.grace_s:
+        return None
+    return Waits(reason=Reason.TRUNCATED, message=message, settles_anew=True, truncated_since=since)
 
 
-def on_error(job: Job, context: Context, error: Error) -> None:
-    """What time can heal is waited for, what another attempt can is tried again, the rest is the job's end."""
-    reason = obstacles.WAITS.get(error.code)
-    attempts = _attempts(job)
-    if reason is Reason.TRUNCATED and has_grace(job, context):
-        wait_for_the_rest(job, context, error.message)
-    elif error.code is Code.IO_ERROR and attempts < job.max_attempts:
-        rest(job, context, RETRY_S * LONGER ** (attempts - 1))
-        wait(job, context, Reason.RETRY, f"{error.message} Trying again.", charge=True)
-    elif reason is None or reason is Reason.TRUNCATED:
-        end(job, context, State.FAILED, error=error, message=error.message)
-    elif reason is Reason.NO_SPACE and len(context.in_flight()) > 1:
-        wait(job, context, reason, error.message, runs_alone=True)  # with the disk to itself it may fit
-    else:
-        rest(job, context, RETRY_S)
-        wait(job, context, reason, error.message)
-
-
-def on_obstacle(job: Job, context: Context, error: OSError) -> None:
+def after_obstacle(job: Job, error: OSError, at: Circumstances) -> Ends | Waits:
     """The machine, not the song, is in the way."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        rest(job, context, RETRY_S)
-        wait(job, context, Reason.PERMISSION, f"{error.filename}: {error.strerror}.", ready_at=0.0)
+        message = f"{error.filename}: {error.strerror}."
+        return Waits(reason=Reason.PERMISSION, message=message, settles_anew=True, pause_s=RETRY_S)
+    return after_error(job, described(error), at)
+
+
+def after_death(job: Job, how: str, *, is_suspect: bool) -> Ends | Waits:
+    """The worker died. Where no other song was in it the attempt is counted; the next one is made alone anyway."""
+    if is_suspect and job.attempt >= job.max_attempts:
+        message = f"The worker died {job.attempt} times over this song; the last time {how}."
+        return fails(Code.GAVE_UP, message, how)
+    message = f"The worker died ({how}); trying again."
+    return Waits(reason=Reason.RETRY, message=message, is_counted=is_suspect, runs_alone=True)
+
+
+def after_kill(why: str) -> Waits:
+    """The worker was ended for a reason that is none of this song's."""
+    return Waits(reason=Reason.RETRY, message=f"The worker was ended, since {why}; trying again.")
+
+
+def after_crash(job: Job) -> Ends | Waits:
+    """The daemon died while the job ran; `job.attempt` counts what is to be counted."""
+    if job.attempt >= job.max_attempts:
+        return fails(Code.GAVE_UP, f"The daemon died {job.attempt} times over this song.")
+    return Waits(reason=Reason.RETRY, message="The daemon was interrupted; trying again.")
+
+
+def changes(job: Job, waits: Waits) -> dict[str, object]:
+    """What `waits` changes about a job that ran: what the run has found out is lost."""
+    changed: dict[str, object] = {
+        "reason": waits.reason,
+        "message": waits.message,
+        "attempt": max(attempts_of(job) - (not waits.is_counted), 0),
+        "runs_alone": job.runs_alone or waits.runs_alone,
+        "track": None,
+        "engine": None,
+        "output": None,
+        "warnings": (),
+        "timing": {},
+    }
+    if waits.settles_anew:
+        changed["ready_at"] = 0.0
+    if waits.truncated_since is not None:
+        changed |= {"settled": False, "truncated_since": waits.truncated_since}
+    return changed
+
+
+WITHOUT_OUTBOX = Waits(reason=Reason.OUTBOX_MISSING, message="The outbox went away during the work; it is done again.")
+"""The work folder is gone, and with it whatever the worker fell over: nobody's fault."""
+
+
+def described(error: OSError) -> Error:
+    """An error of the operating system as one of ours."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        code, message = Code.NO_SPACE, f"No space left for the work: {error.strerror}. Make room; it goes on then."
+    elif error.errno in AWAY:
+        code, message = Code.OUTBOX_MISSING, f"The outbox cannot be used: {error}. It goes on when it is back."
     else:
-        on_error(job, context, obstacles.described(error))
-
-
-def go_away(job: Job, context: Context) -> None:
-    """The work folder is gone, and with it whatever the worker fell over: nobody's fault."""
-    wait(job, context, Reason.OUTBOX_MISSING, "The outbox went away during the work; it is done again.")
+        code, message = Code.IO_ERROR, f"Reading or writing failed: {error}."
+    return Error(code=code, message=message, detail=repr(error), retryable=True)

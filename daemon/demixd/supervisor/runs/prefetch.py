@@ -104,7 +104,7 @@ class Prefetch:
 def has_room(job: Job, context: Context) -> bool:
     """Whether the disk has room for `job` beside all that the jobs in flight can still need."""
     need = PACKED * job.identity.size
-    for each in context.in_flight():
+    for each in context.in_flight:
         need += _needed(each, each.track) if each.track else 0
     try:
         return all(shutil.disk_usage(folder).free >= need for folder in (context.spool.scratch, context.spool.private))

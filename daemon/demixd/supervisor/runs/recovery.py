@@ -1,25 +1,22 @@
 """After a crash: every job that the ledger holds unfinished is brought to where the protocol says it is."""
 
 import logging
-import time
 
 import msgspec
 
-from demixd.config import After
-from demixd.errors import Code
-from demixd.protocol.job import Error, Job, Reason, Stage, State, move
+from demixd.protocol.job import Job, Stage, State, move
 from demixd.spool import nofollow
-from demixd.spool.tree import Spool
-from demixd.supervisor.jobs.table import JobTable, previous
-from demixd.supervisor.runs import ending, publish
-from demixd.supervisor.runs.cancel_file import is_cancelled
-from demixd.supervisor.runs.publish import put_out
+from demixd.supervisor.jobs.table import previous
+from demixd.supervisor.runs import outcomes, publish
+from demixd.supervisor.runs.context import Context
+from demixd.supervisor.runs.outcomes import Ends
 
 log = logging.getLogger(__name__)
 
 
-def recover(unfinished: list[Job], jobs: JobTable, spool: Spool, after: After) -> None:
+def recover(unfinished: list[Job], context: Context) -> None:
     """Go on with every job of a former life."""
+    jobs, ending = context.jobs, context.ending
     started = sum(job.stage is Stage.STARTED for job in unfinished)
     over: dict[str, Job] = {}
     for found in unfinished:
@@ -27,56 +24,56 @@ def recover(unfinished: list[Job], jobs: JobTable, spool: Spool, after: After) -
         log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
         if (older := jobs.active.get(job.name)) is not None:
             # Its song was replaced while it ran, and its snapshot is gone.
-            over[job.name] = ending.end_missing(older, jobs, spool, replaced=True)
+            over[job.name] = ending.end_missing(older, replaced=True)
         if job.name in over:
             job = msgspec.structs.replace(job, previous=previous(over[job.name]))
-        # Only behind one that had begun: ten thousand that wait are not looked up.
+        # Only after a job that had begun: ten thousand that wait are not looked up.
         is_outlived = job.stage is not Stage.SEEN and jobs.recall_newer(job)
         if job.stage is Stage.FINAL:
-            over[job.name] = ending.conclude(job, jobs, spool, after)
+            over[job.name] = ending.conclude(job)
         elif job.stage is Stage.PUBLISHING:
-            if (ended := _publish(job, jobs, spool, after)) is not None:
+            if (ended := _publish(job, context)) is not None:
                 over[job.name] = ended
         elif is_outlived:
-            over[job.name] = ending.end_missing(job, jobs, spool, replaced=True)
+            over[job.name] = ending.end_missing(job, replaced=True)
         elif job.state is State.RUNNING or job.stage is Stage.STARTED:
-            _wait_again(_tried_alone(job, charge=started == 1), jobs, spool, after)
+            _wait_again(_suspected(job, is_counted=started == 1), context)
         else:
-            since = time.monotonic() if job.truncated_since is not None else None
+            since = context.clock.now() if job.truncated_since is not None else None
             jobs.add([msgspec.structs.replace(job, truncated_since=since)])
 
 
-def _publish(job: Job, jobs: JobTable, spool: Spool, after: After) -> Job | None:
+def _publish(job: Job, context: Context) -> Job | None:
     """Its files are complete and durable: it was published, or it will be now. None where it has to be done again."""
     assert job.output is not None
+    spool = context.spool
     is_gone = not nofollow.is_there(spool.out(job.job_id), in_doubt=True)
     published = is_gone or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
     if not published:
         try:
-            job = put_out(job, jobs, spool, cancelled=lambda: is_cancelled(job, jobs, spool))
+            job = publish.put_out(job, context.jobs, spool, cancelled=lambda: context.cancel_files.mean(job))
         except OSError as error:
             log.warning("%s cannot be published now, and is done again: %s", job.shown, error)
-            _wait_again(msgspec.structs.replace(job, output=None, attempt=job.attempt - 1), jobs, spool, after)
+            _wait_again(msgspec.structs.replace(job, output=None, attempt=job.attempt - 1), context)
             return None
     state = State.DONE if job.output is not None else State.CANCELLED
-    return ending.end(job, state, jobs, spool, after, message=state.value.capitalize())
+    return context.ending.end(job, state, message=state.value.capitalize())
 
 
-def _tried_alone(job: Job, *, charge: bool) -> Job:
-    """The daemon may have died over it. Where others were in flight too no attempt counts: alone it shows whose fault it was."""
-    attempt = job.attempt if charge or job.stage is not Stage.STARTED else job.attempt - 1
+def _suspected(job: Job, *, is_counted: bool) -> Job:
+    """The daemon may have died over it: it runs alone next. Where other songs were in flight too no attempt is counted."""
+    attempt = job.attempt if is_counted or job.stage is not Stage.STARTED else job.attempt - 1
     return msgspec.structs.replace(job, runs_alone=True, attempt=attempt)
 
 
-def _wait_again(job: Job, jobs: JobTable, spool: Spool, after: After) -> None:
-    """It was running: the work so far is worth nothing, and the attempt counts if it had begun."""
-    spool.remove_work(job.job_id)
-    if job.attempt >= job.max_attempts:
-        message = f"The daemon died {job.attempt} times over this song."
-        error = Error(code=Code.GAVE_UP, message=message, retryable=True)
-        ending.end(job, State.FAILED, jobs, spool, after, error=error, message=message)
+def _wait_again(job: Job, context: Context) -> None:
+    """It was running: the work so far is worth nothing."""
+    context.spool.remove_work(job.job_id)
+    outcome = outcomes.after_crash(job)
+    if isinstance(outcome, Ends):
+        assert outcome.error is not None
+        context.ending.end(job, outcome.state, error=outcome.error, message=outcome.error.message)
         return
-    message = "The daemon was interrupted; trying again."
-    told = {"reason": Reason.RETRY, "message": message, "output": None, "truncated_since": None}
-    waiting = move(job, State.WAITING, at=jobs.now, **told)
-    jobs.add([msgspec.structs.replace(waiting, stage=Stage.ACCEPTED)])  # nobody sees it run that does not
+    told = {"reason": outcome.reason, "message": outcome.message, "output": None, "truncated_since": None}
+    waiting = move(job, State.WAITING, at=context.jobs.now, **told)
+    context.jobs.add([msgspec.structs.replace(waiting, stage=Stage.ACCEPTED)])  # nobody sees it run that does not

@@ -1,13 +1,11 @@
-"""One job in flight, from its turn to its end: the ten points of the protocol in order.
+"""One job from its turn to its end: the ten points of the protocol in order.
 
-It is told of what happens (a snapshot is ready, the worker said something, the worker died, a cancel was seen, time
-passes) and moves its job on. It never waits for anything.
+It is told of what happens (a snapshot is ready, the worker said something, the worker died, a cancel was seen) and moves
+its job on. It never waits for anything. `outcomes` says what becomes of a job that cannot go on.
 """
 
 import logging
 import stat
-import time
-from collections.abc import Callable
 
 import msgspec
 
@@ -17,9 +15,10 @@ from demixd.protocol.job import Error, Job, Progress, Reason, Stage, State, Step
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
-from demixd.supervisor.runs import cancel_file, outcomes, publish
+from demixd.supervisor.runs import outcomes, publish
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import DiskThread, ResultChecked, SnapshotTaken
+from demixd.supervisor.runs.outcomes import CANCELLED, WITHOUT_OUTBOX, Ends, Waits
 from demixd.supervisor.runs.prefetch import Prefetch
 from demixd.supervisor.runs.snapshot import Outcome, Snapshot
 from demixd.supervisor.workers.validate import doubt_of
@@ -86,7 +85,7 @@ class Run:
         try:
             self._spool.make_work(self.job.job_id)
         except OSError as error:
-            self._leave(outcomes.on_obstacle, error)
+            self._meet_obstacle(error)
             return
         self.disk.take(self.job)
 
@@ -99,7 +98,7 @@ class Run:
         allowed = self._config.limits.max_bytes
         if job.identity.size > allowed:
             message = f"The song has {job.identity.size} bytes; [limits] max_bytes allows {allowed}."
-            self._leave(outcomes.fail, Code.TOO_LARGE, message)
+            self._carry_out(outcomes.fails(Code.TOO_LARGE, message))
             return False
         trace.point("1-accepted")
         job = self._jobs.commit(job, Stage.ACCEPTED)
@@ -118,27 +117,29 @@ class Run:
         """The song is copied and hashed, or is not what was accepted any more."""
         self.disk.join()
         if self.cancelled_at is not None:
-            self._leave(outcomes.end, State.CANCELLED)
+            self._carry_out(CANCELLED)
         elif isinstance(taken.result, OSError):
-            self._leave(outcomes.on_obstacle, taken.result)
+            self._meet_obstacle(taken.result)
         elif taken.result.sha256 is None:
-            self._lost(taken.result.outcome)
+            self._lose_song(taken.result.outcome)
         else:
             self.job = msgspec.structs.replace(
                 self.job, sha256=taken.result.sha256, timing={"snapshot_s": taken.seconds}
             )
             self._judge(self.job, taken.result)
 
-    def _lost(self, outcome: Outcome) -> None:
+    def _lose_song(self, outcome: Outcome) -> None:
         """There is no snapshot. What the file is now, the next look finds out."""
         if outcome is Outcome.GONE and self._context.folders.are_away():
-            self._leave(outcomes.wait, Reason.OUTBOX_MISSING, "The inbox is away, and the song with it.")
+            message = "The inbox is away, and the song with it."
+            self._carry_out(Waits(reason=Reason.OUTBOX_MISSING, message=message))
         elif outcome is Outcome.GONE:
-            self._leave(outcomes.end_missing, replaced=False)
+            self._end_missing(replaced=False)
         elif outcome is Outcome.BUSY:
-            self._leave(outcomes.wait, Reason.OPEN_FOR_WRITING, "", ready_at=0.0)
+            self._carry_out(Waits(reason=Reason.OPEN_FOR_WRITING, settles_anew=True))
         else:
-            self._leave(outcomes.wait, Reason.CHANGING, "The song changed while it was being copied.", ready_at=0.0)
+            message = "The song changed while it was being copied."
+            self._carry_out(Waits(reason=Reason.CHANGING, message=message, settles_anew=True))
 
     def _judge(self, job: Job, taken: Snapshot) -> None:
         """Whether the snapshot is the whole song, and whether its result is there already."""
@@ -146,14 +147,15 @@ class Run:
             message = (
                 f"The song's sha256 is {job.sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
             )
-            self._leave(outcomes.on_error, Error(code=Code.TRUNCATED, message=message, retryable=True))
+            self._fail(Error(code=Code.TRUNCATED, message=message, retryable=True))
             return
         if not job.settled:
             job = self.job = self._jobs.save(msgspec.structs.replace(job, settled=True))  # by its hash
         if taken.has_hole:
-            if outcomes.has_grace(job, self._context):
-                message = "A part of the song was never written; waiting for it to come."
-                self._leave(outcomes.wait_for_the_rest, message)
+            message = "A part of the song was never written; waiting for it to come."
+            waits = outcomes.after_missing_part(job, message, self._context.circumstances)
+            if waits is not None:
+                self._carry_out(waits)
                 return
             warning = "has-holes: a part of the song's file was never written and reads as silence or noise."
             self.job = msgspec.structs.replace(job, warnings=(*job.warnings, warning))
@@ -182,13 +184,12 @@ class Run:
         """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
         self.disk.join()
         if self.cancelled_at is not None:
-            self._leave(outcomes.end, State.CANCELLED)
+            self._carry_out(CANCELLED)
         elif not checked.is_good:
             self._send()
         else:
             earlier = checked.earlier
-            self._leave(
-                outcomes.end,
+            self._end(
                 State.DONE,
                 message="Done before",
                 duplicate_of=earlier.job_id,
@@ -204,10 +205,10 @@ class Run:
         started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1)
         job = self.job = self._jobs.commit(started, Stage.STARTED)
         if self._workers.process is None or not self._workers.is_ready:
-            self._leave(outcomes.wait, Reason.RETRY, "The worker is not ready.")
+            self._carry_out(Waits(reason=Reason.RETRY, message="The worker is not ready."))
             return
         trace.point("4-separate")
-        self._workers.touch(time.monotonic())
+        self._workers.touch(self._context.clock.now())
         self.is_at_worker, self._is_prefetched = True, False
         tmp = self._spool.tmp(job.job_id)
         self._workers.process.send(
@@ -258,15 +259,10 @@ class Run:
             case Failed(error=error, timing=timing):
                 self.is_at_worker = False
                 self.job = msgspec.structs.replace(self.job, timing={**self.job.timing, **timing})
-                if self.cancelled_at is not None:
-                    self._leave(outcomes.end, State.CANCELLED)
-                elif self._is_away():
-                    self._leave(outcomes.go_away)
-                else:
-                    self._leave(outcomes.on_error, error)
+                self._carry_out_unless_stopped(outcomes.after_error(self.job, error, self._context.circumstances))
             case Stopped():
                 self.is_at_worker = False
-                self._leave(outcomes.end, State.CANCELLED)
+                self._carry_out(CANCELLED)
 
     def _show_progress(self, at: Tick) -> None:
         progress = Progress(
@@ -275,7 +271,7 @@ class Run:
             eta_s=at.eta_s,
             speed_x=at.speed_x,
         )
-        now = time.monotonic()
+        now = self._context.clock.now()
         if at.step is self.job.step and now < self._last_progress + self._config.status.progress_s:
             return
         self._last_progress = now
@@ -283,7 +279,7 @@ class Run:
 
     def _publish(self, made: Finished) -> None:
         """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""
-        began = time.monotonic()
+        began = self._context.clock.now()
         job = self.job = self._jobs.update(
             self.job,
             State.RUNNING,
@@ -299,19 +295,19 @@ class Run:
             job = self.job = publish.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
         except OSError as error:
             self.job = msgspec.structs.replace(job, output=None)
-            self._leave(outcomes.on_obstacle, error)
+            self._meet_obstacle(error)
             return
         if job.output is None:
-            self._leave(outcomes.end, State.CANCELLED)
+            self._carry_out(CANCELLED)
             return
-        timing = {**job.timing, "publish_s": round(time.monotonic() - began, 3)}
-        self._leave(outcomes.end, State.DONE, timing=timing, message="Done", error=None)
+        timing = {**job.timing, "publish_s": round(self._context.clock.now() - began, 3)}
+        self._end(State.DONE, timing=timing, message="Done", error=None)
 
     # ---- what stops it
 
     def sees_cancel(self) -> bool:
         """Whether a cancel file for the job is there."""
-        return self.cancelled_at is not None or cancel_file.is_cancelled(self.job, self._jobs, self._spool)
+        return self.cancelled_at is not None or self._context.cancel_files.mean(self.job)
 
     def cancel(self, now: float) -> None:
         """Stop; once is enough."""
@@ -323,45 +319,81 @@ class Run:
         if self.is_at_worker and self._workers.process:
             self._workers.process.send(Stop(job_id=self.job.job_id))
         elif not self.disk.is_busy:
-            self._leave(outcomes.end, State.CANCELLED)  # it waits for the result of another
+            self._carry_out(CANCELLED)  # it waits for the result of another
 
     def on_death(self, how: str, *, is_suspect: bool) -> None:
-        """The worker died. Where no other song was in it the attempt is charged; the next one is made alone anyway."""
-        job = self.job
+        """The worker died, with this song in it; `is_suspect` where no other song was."""
         self.is_at_worker = False
-        if self.cancelled_at is not None:
-            self._leave(outcomes.end, State.CANCELLED)
-        elif self._is_away():
-            self._leave(outcomes.go_away)
-        elif is_suspect and job.attempt >= job.max_attempts:
-            message = f"The worker died {job.attempt} times over this song; the last time {how}."
-            self._leave(outcomes.fail, Code.GAVE_UP, message, how)
-        else:
+        outcome = outcomes.after_death(self.job, how, is_suspect=is_suspect)
+        if self._carry_out_unless_stopped(outcome) and isinstance(outcome, Waits):
             self._jobs.counts["retries"] += 1
-            message = f"The worker died ({how}); trying again."
-            self._leave(outcomes.wait, Reason.RETRY, message, charge=is_suspect, runs_alone=True)
 
     def on_kill(self, why: str) -> None:
         """The worker was ended for a reason that is none of this song's."""
         self.is_at_worker = False
-        if self.cancelled_at is not None:
-            self._leave(outcomes.end, State.CANCELLED)
-        else:
-            self._leave(outcomes.wait, Reason.RETRY, f"The worker was ended, since {why}; trying again.")
+        self._carry_out(CANCELLED if self.cancelled_at is not None else outcomes.after_kill(why))
 
     def give_back(self) -> None:
-        """The daemon stops: the job waits again, and no attempt is charged."""
+        """The daemon stops: the job waits again, and no attempt is counted."""
         self.disk.abandon()
         self.disk.join()
-        self._leave(outcomes.wait, Reason.QUEUED, "The daemon was stopped; this song is next.")
+        self._carry_out(Waits(reason=Reason.QUEUED, message="The daemon was stopped; this song is next."))
 
     # ---- how it ends
+
+    def _fail(self, error: Error) -> None:
+        self._carry_out(outcomes.after_error(self.job, error, self._context.circumstances))
+
+    def _meet_obstacle(self, error: OSError) -> None:
+        self._carry_out(outcomes.after_obstacle(self.job, error, self._context.circumstances))
+
+    def _carry_out_unless_stopped(self, outcome: Ends | Waits) -> bool:
+        """Carry out what the worker's failure leads to, and say so; a cancel, or an outbox that is away, comes first."""
+        if self.cancelled_at is not None:
+            self._carry_out(CANCELLED)
+        elif self._is_away():
+            self._carry_out(WITHOUT_OUTBOX)
+        else:
+            self._carry_out(outcome)
+            return True
+        return False
 
     def _is_away(self) -> bool:
         return not nofollow.is_there(self._spool.out(self.job.job_id), in_doubt=True)
 
-    def _leave(self, how: Callable[..., None], *what: object, **more: object) -> None:
-        """The run is over: `how` is one of the ways in `landing`."""
+    def _carry_out(self, outcome: Ends | Waits) -> None:
+        """The run is over."""
+        if isinstance(outcome, Waits):
+            self._wait(outcome)
+        elif outcome.error is not None:
+            self._end(outcome.state, error=outcome.error, message=outcome.error.message)
+        else:
+            self._end(outcome.state)
+
+    def _end(self, state: State, **changes: object) -> None:
+        """Points 7 to 10."""
+        self._close()
+        self._context.ending.end(self.job, state, **changes)
+        self._context.retry_at.pop(self.job.job_id, None)
+
+    def _end_missing(self, *, replaced: bool) -> None:
+        """The song is not there any more, and neither is its snapshot."""
+        self._close()
+        self._context.ending.end_missing(self.job, replaced=replaced)
+        self._context.retry_at.pop(self.job.job_id, None)
+
+    def _wait(self, waits: Waits) -> None:
+        """Let the job wait again; where a newer drop has its name, it ends instead."""
+        if self.job.name in self._jobs.successors:
+            self._end_missing(replaced=True)
+            return
+        self._close()
+        if waits.pause_s:
+            self._context.retry_at[self.job.job_id] = self._context.clock.now() + waits.pause_s
+        job = self._jobs.update(self.job, State.WAITING, **outcomes.changes(self.job, waits))
+        self._jobs.commit(job, Stage.ACCEPTED)
+        self._spool.remove_work(self.job.job_id)
+
+    def _close(self) -> None:
         self._forget()
-        how(self.job, self._context, *what, **more)
         self.is_over = True

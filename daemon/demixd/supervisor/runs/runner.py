@@ -1,31 +1,25 @@
-"""The jobs in flight, and what is done ahead for the one that comes next.
+"""The runs in progress, and what is done ahead for the song that comes next.
 
-    waiting          in flight
-    ahead  -->  being separated  -->  finishing      at most one song in each
-      |                |                 |
-      snapshot,        the model         mix, encode, publish, end
-      decode
+    waiting             in flight
+    prefetch  -->  being separated  -->  finishing      at most one song in each
+       |                  |                 |
+       snapshot,          the model         mix, encode, publish, end
+       decode
 
-Songs are separated one at a time and published in that order. `run` is one job's way; this hands on what happens to
-whom it concerns, and knows who else was in the worker when it died.
+Songs are separated one at a time and published in that order. A `Run` is one job's way; the runner hands on to it what
+happens, and knows which other songs were in the worker when it died.
 """
 
 import logging
-import time
-from collections.abc import Callable
 
 import msgspec
 
 from demixd.config import Config
 from demixd.protocol.job import Job, Reason, State
-from demixd.spool.tree import Spool
-from demixd.supervisor.folders import Folders
-from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.prefetch import Prefetch, has_room
 from demixd.supervisor.runs.run import Run
-from demixd.supervisor.workers.manager import WorkerManager
 from demixd.worker.messages import FromWorker, Prepared
 
 log = logging.getLogger(__name__)
@@ -35,33 +29,16 @@ AT_ONCE = 2
 
 
 class Runner:
-    """`post` takes what happens on other threads to the main loop."""
+    """Starts runs, and hands on to them what happens."""
 
-    def __init__(
-        self,
-        config: Config,
-        spool: Spool,
-        jobs: JobTable,
-        folders: Folders,
-        workers: WorkerManager,
-        post: Callable[[SnapshotTaken | ResultChecked], None],
-    ) -> None:
-        self._jobs = jobs
-        self._workers = workers
-        self._runs: list[Run] = []
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._runs = context.runs
         self._prefetch: Prefetch | None = None
-        self._context = Context(
-            config=config,
-            spool=spool,
-            jobs=jobs,
-            folders=folders,
-            workers=workers,
-            post=post,
-            in_flight=lambda: self.in_flight,
-        )
+        self._jobs, self._workers = context.jobs, context.workers
 
     def reconfigure(self, config: Config) -> None:
-        """Of another configuration from now on; those in flight end by the one that they began with."""
+        """From now on another configuration holds; the runs in progress end by the one that they began with."""
         self._context = msgspec.structs.replace(self._context, config=config)
 
     # ---- who there is
@@ -69,7 +46,7 @@ class Runner:
     @property
     def in_flight(self) -> list[Job]:
         """The jobs in flight, the one that is furthest along first."""
-        return [run.job for run in self._runs]
+        return self._context.in_flight
 
     @property
     def at_work(self) -> set[str]:
@@ -148,7 +125,7 @@ class Runner:
         doubts = [run.on_message(message) for run in self._runs if run.job.job_id == job_id]
         self._clear()
         for why in filter(None, doubts):
-            self._workers.kill(time.monotonic(), why)
+            self._workers.kill(self._context.clock.now(), why)
             self.on_death(why)
 
     def look_for_cancels(self, now: float) -> bool:

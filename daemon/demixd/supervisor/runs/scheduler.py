@@ -5,26 +5,24 @@ and begins when the model is free. Another model is loaded when nothing is in fl
 """
 
 from demixd.protocol.job import Job, Reason, State
-from demixd.supervisor.folders import Folders
-from demixd.supervisor.jobs.table import JobTable
+from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.runner import Runner
-from demixd.supervisor.workers.manager import Have, WorkerManager
+from demixd.supervisor.workers.manager import Have
 
 
 class Scheduler:
     """Starts the next job once the model is free. `now` is monotonic, in seconds."""
 
-    def __init__(self, jobs: JobTable, runner: Runner, workers: WorkerManager, folders: Folders) -> None:
-        self._jobs = jobs
+    def __init__(self, context: Context, runner: Runner) -> None:
+        self._jobs, self._workers, self._folders = context.jobs, context.workers, context.folders
+        self._context = context
         self._runner = runner
-        self._workers = workers
-        self._folders = folders
         self._marked = False
         self._were_missing = False
 
     def begin(self, now: float) -> None:
         """Start the next job, if its model is warm and the folders are there; prepare the one after."""
-        if not self._runner.in_flight:
+        if not self._context.in_flight:
             self._begin_first(now)
         following = self._next(now)
         if following is not None and self._runner.has_room_beside:
@@ -46,7 +44,7 @@ class Scheduler:
 
     def _next(self, now: float) -> Job | None:
         """The job that can follow those in flight, if there are any, without another model, and beside them."""
-        in_flight = self._runner.in_flight
+        in_flight = self._context.in_flight
         if not in_flight or self._folders.missing or any(job.runs_alone for job in in_flight):
             return None
         for job in self._jobs.queued():

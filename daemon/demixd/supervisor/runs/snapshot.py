@@ -1,10 +1,10 @@
 """The snapshot: a private copy of a song, made while nobody may change it, and the only thing that is ever decoded."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
-import struct
 from collections.abc import Callable
 from enum import StrEnum
 from io import FileIO
@@ -22,12 +22,6 @@ CHUNK = 1 << 20
 
 FICLONE = 0x40049409
 """ioctl_ficlone(2): share the blocks of another file, on btrfs, XFS and bcachefs."""
-
-FIEMAP = 0xC020660B
-"""ioctl(2), FS_IOC_FIEMAP: where the blocks of a file are."""
-
-_MAP, _EXTENT = struct.Struct("=QQIIII"), struct.Struct("=QQQQQIIII")
-_LAST, _UNWRITTEN, _AT_ONCE = 0x1, 0x800, 128
 
 
 class Outcome(StrEnum):
@@ -80,6 +74,8 @@ def take(
         # A clone cannot be torn: it is what is hashed then, so that hash and decoder see the same bytes.
         cloned = _cloned(handle, target.fileno())
         sha256, size = _copied(target, None, stopped) if cloned else _copied(source, target, stopped)
+        if has_hole:
+            _forget_pages(handle)
         if sha256 is None:
             return Snapshot(outcome=Outcome.STOPPED)
         if Identity.of(os.fstat(handle)) != identity or size != identity.size:
@@ -109,12 +105,10 @@ def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
 def hole_in(handle: int, size: int) -> bool:
     """Whether a hole (lseek(2), SEEK_HOLE) lies below the file's size: an upload that was cut off after a preallocation.
 
-    Blocks that were allocated and never written are a hole too, but ext4 and XFS count them as data while zeros that
-    somebody has read there are in memory, as we do for the snapshot: those are given up first.
+    ext4 and XFS count blocks that were allocated and never written as a hole too, until somebody has read their zeros into
+    memory; so whoever reads the song here forgets its pages (`_forget_pages`).
     """
     try:
-        if _has_unwritten_blocks(handle):
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)  # drops what is clean, so nothing that was written
         hole = os.lseek(handle, 0, os.SEEK_HOLE)
     except OSError:
         return False  # the filesystem cannot tell
@@ -123,23 +117,10 @@ def hole_in(handle: int, size: int) -> bool:
     return hole < size
 
 
-def _has_unwritten_blocks(handle: int) -> bool:
-    """Whether some are allocated and not written, or not yet. Few files have any; all others stay in memory."""
-    start = 0
-    while True:
-        request = bytearray(_MAP.size + _AT_ONCE * _EXTENT.size)
-        _MAP.pack_into(request, 0, start, (1 << 64) - 1 - start, 0, 0, _AT_ONCE, 0)
-        try:
-            fcntl.ioctl(handle, FIEMAP, request)
-        except OSError:
-            return False  # the filesystem does not say
-        count = _MAP.unpack_from(request)[3]
-        extents = [_EXTENT.unpack_from(request, _MAP.size + number * _EXTENT.size) for number in range(count)]
-        if any(extent[5] & _UNWRITTEN for extent in extents):
-            return True
-        if not extents or extents[-1][5] & _LAST:
-            return False
-        start = extents[-1][0] + extents[-1][2]
+def _forget_pages(handle: int) -> None:
+    """Only the copy is read again, and a hole of the song must not look written at the next snapshot."""
+    with contextlib.suppress(OSError):  # not on every filesystem
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _cloned(source: int, target: int) -> bool:

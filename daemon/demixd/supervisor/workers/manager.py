@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from enum import StrEnum
 from statistics import median
+from typing import Protocol
 
 import msgspec
 
@@ -19,8 +20,8 @@ from demixd.protocol.job import EngineFacts, Error, Tick
 from demixd.protocol.options import Options
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
-from demixd.supervisor.workers.process import Died, Said, WorkerProcess
-from demixd.worker.messages import Fetching, Finished, Progressed, Ready, Unready, Warm
+from demixd.supervisor.workers.process import Died, Said
+from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Unready, Warm
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,25 @@ RETRY_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 
 GPU_RETRY_S = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """How long the CPU serves in place of a GPU that was lost before an idle worker is started anew to look for it."""
+
+
+class Worker(Protocol):
+    """A worker, as the manager sees it; `WorkerProcess` is one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def send(self, message: ToWorker) -> None: ...
+
+    def heard(self) -> None: ...
+
+    def resident_bytes(self) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+StartWorker = Callable[[Callable[[Said | Died], None]], Worker]
+"""Starts a worker; what it says is posted."""
 
 
 class Have(StrEnum):
@@ -60,14 +80,15 @@ class WorkerManager:
     `_demand` is what is asked of it now, `_default` what the configuration asks for before any song does.
     """
 
-    def __init__(self, config: Config, post: Callable[[Said | Died], None]) -> None:
+    def __init__(self, config: Config, post: Callable[[Said | Died], None], start: StartWorker) -> None:
         self._config = config
         self._demand = self._default = Demand.of(config.model.name, config.defaults.stems)
         self._is_outdated = False
         self._warm: Demand | None = None
         """What was demanded when that came which is warm now."""
         self._post = post
-        self.process: WorkerProcess | None = None
+        self._start_worker = start
+        self.process: Worker | None = None
         self.state = "starting"
         self.ready: Ready | None = None
         """What the worker last said of the engine that it has."""
@@ -184,7 +205,7 @@ class WorkerManager:
     def _start(self, now: float) -> None:
         """Start the process; where the machine has nothing left for it, later."""
         try:
-            self.process = WorkerProcess(self._post)
+            self.process = self._start_worker(self._post)
         except OSError as error:
             self._log_death(f"the worker cannot be started: {error}")
             self._drop(f"The worker cannot be started: {error.strerror}")

@@ -1,0 +1,42 @@
+"""The time, as an argument: the daemon's clocks, and how its main loop waits. Tests have a clock of their own."""
+
+import queue
+import time
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Monotonic, in seconds: what durations are measured by."""
+
+    def wall(self) -> float:
+        """The time of day, UNIX seconds, which anybody may put right by years."""
+
+    def uptime(self) -> float:
+        """Monotonic, in seconds, and going on while the machine sleeps; where there is no such clock, it does not."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+    def receive(self, mailbox: "queue.SimpleQueue[T]", timeout_s: float) -> T:
+        """What comes into `mailbox` within `timeout_s`. Raises `queue.Empty` where nothing does."""
+
+
+class SystemClock:
+    """The machine's."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def uptime(self) -> float:
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def receive(self, mailbox: "queue.SimpleQueue[T]", timeout_s: float) -> T:
+        return mailbox.get(timeout=timeout_s)

@@ -1,0 +1,115 @@
+"""Signs of life: `_daemon.json` for other programs, and the same in one line to systemd.
+
+They come from the loop that does the work, between its steps as well, and never from a thread of their own: a loop that
+hangs must be noticed.
+"""
+
+import os
+from collections.abc import Callable
+
+from demixd.config import Config
+from demixd.protocol import status
+from demixd.spool.tree import DAEMON
+from demixd.supervisor import notify
+from demixd.supervisor.locks import Locks
+from demixd.supervisor.runs.context import Context
+from demixd.version import __version__
+
+
+class Heartbeat:
+    """Writes `_daemon.json` every `[status] heartbeat_s`, and at once after `soon`. `now` is monotonic, in seconds.
+
+    `watch` tells how changes of the inbox are noticed, `warnings` what else the administrator should know.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        context: Context,
+        locks: Locks,
+        facts: status.DaemonFacts,
+        watch: Callable[[], status.WatchStatus],
+        warnings: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self.reconfigure(config)
+        self._context = context
+        self._locks = locks
+        self._facts = facts
+        self._watch = watch
+        self._warnings = warnings
+        self._told_watch = watch()
+        self.state = "starting"
+        self.obstacles: tuple[str, ...] = ()
+        """Sentences about what keeps the daemon from working at all."""
+        self.is_announced = False
+        """Whether systemd has been told READY."""
+        self.due = self._alive_due = 0.0
+
+    def reconfigure(self, config: Config) -> None:
+        self._every_s = config.status.heartbeat_s
+
+    def soon(self) -> None:
+        """Something has changed that others are waiting for."""
+        self.due = 0.0
+
+    def tell(self, now: float, *, is_open: bool) -> None:
+        """Once what can be done is done: READY. `is_open`: whether songs can be taken."""
+        workers, folders = self._context.workers, self._context.folders
+        if not self.is_announced and workers.is_settled and (is_open or folders.missing):
+            self.is_announced = True
+            notify.send("READY=1")
+            self.soon()
+        if self.is_announced and is_open and self.state == "warming":
+            self.state = "ready"
+            self.soon()
+        if self._watch() != self._told_watch:
+            self._told_watch = self._watch()
+            self.soon()
+        self.live(now)
+
+    def live(self, now: float) -> None:
+        """What is due of the heartbeat and of systemd's `WATCHDOG=1`."""
+        if now >= self.due:
+            self.due = now + self._every_s
+            self.beat()
+        if (every := notify.watchdog_s()) is not None and now >= self._alive_due:
+            self._alive_due = now + every
+            notify.send("WATCHDOG=1")
+
+    def beat(self) -> None:
+        """Write `_daemon.json` and say the same in one line to systemd."""
+        jobs, folders = self._context.jobs, self._context.folders
+        queued = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.queue())
+        in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in self._context.in_flight)
+        document = status.DaemonStatus(
+            schema=status.SCHEMA,
+            seq=jobs.seq(),
+            interval_s=self._every_s,
+            state=self.state,
+            pid=os.getpid(),
+            worker=self._context.workers.status,
+            running=in_flight[0] if in_flight else None,
+            in_flight=in_flight,
+            queue=queued,
+            watch=self._watch(),
+            counts=jobs.counts,
+            warnings=(*self.obstacles, *folders.warnings, *self._warnings()),
+            version=__version__,
+            daemon=self._facts,
+            updated_at=jobs.now,
+        )
+        if "status" not in folders.missing and self._locks.holds("status") and self._locks.rival is None:
+            jobs.write(self._context.spool.status / DAEMON, document)
+        notify.send(f"STATUS={self._doing()}; {len(queued)} waiting")
+
+    def _doing(self) -> str:
+        """What the daemon does at present, or what it waits for."""
+        if self.obstacles:
+            return self.obstacles[0]
+        if self._locks.rival is not None:
+            return f"waiting to see whether {self._locks.rival} still uses {self._context.spool.status}"
+        if missing := self._context.folders.missing:
+            return next(iter(missing.values()))
+        if running := self._context.in_flight:
+            return "; ".join(f"{job.shown}: {job.message}" for job in running)
+        return self._context.workers.message or self._context.workers.state

@@ -1,0 +1,149 @@
+"""When the inbox is looked at, and what a look leads to.
+
+    an event, the clock, a settling file  -->  scan  -->  intake, ends that waited, cancels, leftovers
+
+The listing is the truth: every look asks for each file's status, and events only make it come sooner.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from demixd.config import Config
+from demixd.protocol.status import WatchStatus
+from demixd.spool.mounts import Root
+from demixd.supervisor.inbox.cancels import Cancels
+from demixd.supervisor.inbox.intake import Intake
+from demixd.supervisor.inbox.leftovers import Leftovers
+from demixd.supervisor.inbox.readiness import Readiness
+from demixd.supervisor.inbox.scan import NOTHING, Listing, scan
+from demixd.supervisor.inbox.watch import InboxWatch
+from demixd.supervisor.runs.context import Context
+from demixd.supervisor.runs.disk_thread import Rehash
+from demixd.supervisor.runs.runner import Runner
+
+CANCEL_S = 0.5
+"""How often cancel files are looked for while a job runs, events or not."""
+
+DOUBT_S = 1.0
+"""When to look again at a folder that is not watched: it may have come just now."""
+
+WAKE_GAP_S = 0.2
+"""Events come in swarms; one look serves all that come within this."""
+
+
+class Poller:
+    """Looks at the inbox. `wake` is called, on another thread, when something there has changed; `now` is monotonic."""
+
+    def __init__(self, config: Config, context: Context, runner: Runner, wake: Callable[[], None]) -> None:
+        self._config = config
+        self._context = context
+        self._runner = runner
+        self._inbox: Path = context.spool.inbox
+        self._rehash = Rehash(self._inbox, wake)
+        self._readiness = Readiness(config, context.spool)
+        self._intake = Intake(config, context, self._readiness, self._rehash)
+        self._cancels = Cancels(context, runner)
+        self._leftovers = Leftovers(context.spool, context.jobs)
+        self._watch = InboxWatch(self._inbox, wake)
+        self._root: Root | None = None
+        self._listing = NOTHING
+        self._is_wanted = True
+        self._is_settled = False
+        """Whether nothing can come of the last listing any more, as long as it stays the same."""
+        self._scan_at = self._gap_until = self._cancel_at = 0.0
+        self._unreadable: tuple[str, ...] = ()
+
+    def reconfigure(self, config: Config) -> None:
+        self._config = config
+        self._readiness.reconfigure(config)
+        self._intake.reconfigure(config)
+        self.want(anew=True)
+
+    def want(self, *, anew: bool = False) -> None:
+        """Look as soon as may be; `anew`: go through the listing even where nothing in it is new."""
+        self._is_wanted = True
+        self._is_settled = self._is_settled and not anew
+
+    @property
+    def look_at(self) -> float:
+        """When the next look is due."""
+        return min(self._scan_at, self._intake.look_again_at)
+
+    @property
+    def watch(self) -> WatchStatus:
+        return self._watch.status
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*self._unreadable, *self._readiness.mounts.warnings)
+
+    def find_root(self) -> None:
+        """See whether the inbox is another folder than before, and whether events still come."""
+        root = self._context.folders.root
+        if root != self._root:
+            self._root = root
+            self._readiness.mounts.renew(self._inbox)
+            self._listing = NOTHING
+            self.want(anew=True)
+        self._check_watch()
+
+    def come_back(self) -> None:
+        """A missing folder has returned: explain every entry again, and go through the listing."""
+        self._leftovers.forget()
+        self.want(anew=True)
+
+    def stop(self) -> None:
+        self._rehash.stop()
+        self._watch.stop()
+
+    def look(self, now: float) -> None:
+        """Scan the inbox where an event, the clock or a settling file asks for it."""
+        if self._context.runs and now >= self._cancel_at:
+            self._cancel_at = now + CANCEL_S
+            if self._runner.look_for_cancels(now):
+                self._is_wanted = True
+        is_wanted = self._is_wanted and now >= self._gap_until
+        if not is_wanted and now < self.look_at:
+            return
+        self._is_wanted = False
+        self._scan_at = now + self._config.inbox.scan_interval
+        self._gap_until = now + WAKE_GAP_S
+        before = self._listing
+        if not self._list(now):
+            self._is_settled = False
+        elif not self._is_settled or self._listing is not before:
+            self._serve(self._listing, now)
+
+    def _list(self, now: float) -> bool:
+        """See what lies in the inbox; False where it cannot be read, or became another folder meanwhile."""
+        folders = self._context.folders
+        folders.look()
+        root = folders.root
+        self._check_watch()
+        if "inbox" in folders.missing:
+            return False
+        try:
+            listing = scan(self._inbox, recursive=self._config.inbox.recursive, before=self._listing)
+        except OSError as error:
+            self._unreadable = (f"The inbox {self._inbox} cannot be read: {error.strerror}.",)
+            return False
+        self._unreadable = ()
+        folders.look()
+        if folders.root != root:
+            return False
+        self._listing = listing
+        if not self._watch.compare(listing.folders, now):
+            self._scan_at = min(self._scan_at, now + DOUBT_S)
+        return True
+
+    def _check_watch(self) -> None:
+        self._watch.check(self._config.inbox.watch, self._context.folders.root, self._readiness.mounts.mount)
+
+    def _serve(self, listing: Listing, now: float) -> None:
+        """Bring everything up to what lies in the inbox."""
+        self._intake.look(listing, now)
+        self._context.ending.go_on()
+        told = self._cancels.look(listing, self._intake.fresh, now)
+        self._leftovers.look(listing, told)
+        jobs = self._context.jobs
+        self._is_settled = not (jobs.active or jobs.successors or listing.cancels) and self._intake.is_settled
