@@ -186,7 +186,7 @@ def test_b_the_manifest_lists_every_file(daemon: Daemon, stems: list[str]) -> No
 
 
 def test_c_every_read_parses(daemon: Daemon) -> None:
-    """Every read of a sidecar parses, at any moment of many songs; no sidecar goes away, and `seq` never falls."""
+    """Every read of a sidecar parses, at any moment of many songs; no sidecar goes away, `seq` and `fraction` never fall."""
     histories = Histories(daemon.spool / "status")
     with again_and_again(histories.look) as raised, again_and_again(lambda: daemon.read("_daemon.json") and None):
         for number in range(8):
