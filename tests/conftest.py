@@ -1,5 +1,6 @@
 """What all tests share: no test leaves a child process or a thread behind."""
 
+import functools
 import os
 import threading
 import time
@@ -65,11 +66,30 @@ APART = {
 }
 """What runs only where it is asked for, and then nothing else does."""
 
-COMPUTING = "computing"
-"""The group of the tests that keep every processor busy: xdist gives it to one process, one test after the other."""
+COMPUTING = ("tests/unit/engine/", "tests/system/models/")
+"""Where the tests are that keep every processor busy: one process goes through all of them, and what waits runs beside it."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which takes the groups from the markers
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Who goes where: what computes to one process; a file whose tests share what is set up once, and short ones, together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            if path.startswith(COMPUTING):
+                return "computing"
+            return path if path.startswith("tests/unit/") or _shares(config.rootpath / path) else nodeid
+
+    return Scheduling(config, log)
+
+
+@functools.cache
+def _shares(path: Path) -> bool:
+    return 'scope="module"' in path.read_text(encoding="utf-8")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted = {"soak": config.getoption("--soak") is not None, "seeded": config.getoption("--seeded")}
     if any(wanted.values()):
@@ -82,10 +102,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
         if not config.getoption("--full"):
             _skip_heavy(item, config.getoption("--day"))
-        if item.get_closest_marker("xdist_group") is None and _stays_with_its_file(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(config.rootpath).as_posix()))
-    # What computes takes longest, one after the other: it begins first, and what waits runs beside it.
-    items.sort(key=lambda item: not _computes(item))
+    # What computes takes longest, since it takes turns: it begins first.
+    items.sort(key=lambda item: not item.nodeid.startswith(COMPUTING))
 
 
 def _skip_heavy(item: pytest.Item, day: int) -> None:
@@ -93,18 +111,6 @@ def _skip_heavy(item: pytest.Item, day: int) -> None:
         item.add_marker(pytest.mark.skip(reason="a long sweep: tests/run --full runs it"))
     elif item.get_closest_marker("daily") and zlib.crc32(item.nodeid.encode()) % WEEK != day % WEEK:
         item.add_marker(pytest.mark.skip(reason="another day's turn: tests/run --full runs it"))
-
-
-def _computes(item: pytest.Item) -> bool:
-    group = item.get_closest_marker("xdist_group")
-    return group is not None and group.args == (COMPUTING,)
-
-
-def _stays_with_its_file(item: pytest.Item) -> bool:
-    """Pure tests are too short to go round one by one; and what a file sets up for all its tests is set up once."""
-    made = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - nothing public tells a fixture's scope
-    shared = any(each.scope != "function" and each.baseid for fixtures in made.values() for each in fixtures)
-    return shared or "unit" in item.path.parts
 
 
 def _children() -> set[str]:

@@ -25,8 +25,6 @@ from demixd.cli.bench.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Run, So
 from demixd.engine.families import demucs
 from reports import example, run
 
-pytestmark = pytest.mark.xdist_group("computing")
-
 RESULTS = ROOT / "tests" / "benchmarks"
 STEPS = {"snapshot_s", "decode_s", "separate_s", "mix_s", "encode_s", "publish_s"}
 

@@ -22,8 +22,6 @@ from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.process import Died, Said, WorkerProcess
 from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Warm
 
-pytestmark = pytest.mark.xdist_group("computing")
-
 STOP_S = 1.0
 
 FORCED = """

@@ -32,8 +32,6 @@ from demixd.errors import StopProcessingError
 from members import packed, put
 from separations import SMALL, SOURCES, full_size, hdemucs, htdemucs, unequal_bag
 
-pytestmark = pytest.mark.xdist_group("computing")
-
 installed = pytest.mark.skipif(
     not runtime.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",

@@ -32,8 +32,6 @@ from separations import (
     worst,
 )
 
-pytestmark = pytest.mark.xdist_group("computing")
-
 MUSIC = Path(__file__).parents[4] / "shared" / "audio" / "mardy20s.flac"
 
 

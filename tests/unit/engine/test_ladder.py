@@ -18,8 +18,6 @@ from demixd.engine.networks import Network, Reduced
 from demixd.errors import AudioProcessingError, Code, DeviceLostError
 from separations import SOURCES, generated, ours, separated, unequal_bag, warm
 
-pytestmark = pytest.mark.xdist_group("computing")
-
 SHORT = 13.3
 """Seconds: four segments of the small models."""
 

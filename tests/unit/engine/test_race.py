@@ -18,8 +18,6 @@ from demixd.engine.openvino.cache import Run
 from demixd.errors import StopProcessingError
 from separations import SOURCES, Reference, generated, ours, separated, short_bag, warm, worst
 
-pytestmark = pytest.mark.xdist_group("computing")
-
 installed = pytest.mark.skipif(
     not openvino.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",
