@@ -1,6 +1,5 @@
-"""`separate_audio`: one song in this process, on the same pipeline as the daemon's worker."""
+"""`separate_audio`: one song in the caller's process, by the same functions as in the daemon's worker."""
 
-import hashlib
 import os
 import tempfile
 import threading
@@ -13,12 +12,14 @@ from demixd import config
 from demixd.engine.engine import Engine
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
-from demixd.pipeline import song as pipeline
+from demixd.pipeline.song import Observer, Order, run
+from demixd.spool.files import HIDDEN, sha256_of
+from demixd.spool.tree import OUT, TMP
 from demixd.worker.messages import Warm
 from demixd.worker.warm import warm
 
 STATUS_S = 0.5
-"""At most two status strings a second."""
+"""Seconds between two status strings, at least."""
 
 
 def separate_audio(
@@ -27,10 +28,10 @@ def separate_audio(
     status_callback: Callable[[str], None] | None = None,
     stop_event: threading.Event | None = None,
 ) -> bool:
-    """Separate the song at `input_path`; its stems go directly into `song_dir`, made where it is not there.
+    """Separate the song at `input_path`; its stems go directly into `song_dir`, which is made where it is missing.
 
-    `status_callback` gets strings such as `Separating: Model 1/1 (Overall 42.0%)`, at most two a second. Configured as
-    the daemon is; the model stays loaded between calls. Returns True; raises `StopProcessingError` once `stop_event`
+    `status_callback` gets strings such as `Separating: Model 1/1 (Overall 42.0%)`, at most two a second. The configuration
+    is the daemon's; the model stays loaded between calls. Returns True; raises `StopProcessingError` once `stop_event`
     is set, `AudioProcessingError` where the song cannot be separated, `ConfigError` for a bad configuration.
     """
     settings = config.load()
@@ -49,12 +50,12 @@ def separate_audio(
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
     tell("Loading the model")
     engine = _engine(Warm.of(settings, Demand.of(settings.model.name, settings.defaults.stems)))
-    observer = pipeline.Observer(
+    observer = Observer(
         check=check, began=lambda _: None, decoded=lambda _: None, progressed=lambda tick: tell(tick.message)
     )
-    with tempfile.TemporaryDirectory(prefix=".demixd-", dir=folder) as work:
+    with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
-        result = pipeline.run(order, engine, observer, {})
+        result = run(order, engine, observer, {})
         check()
         for file in result.files:
             (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,12 +63,12 @@ def separate_audio(
     return True
 
 
-def _order(song: Path, work: Path, settings: config.Config, seed: int) -> pipeline.Order:
-    """What to do, in a work folder that is there and empty."""
-    out, tmp = work / "out", work / "tmp"
+def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
+    """The order for `song`, to be carried out in the empty folder `work`."""
+    out, tmp = work / OUT, work / TMP
     out.mkdir()
     tmp.mkdir()
-    return pipeline.Order(
+    return Order(
         song=song,
         name=os.fsencode(song.name).decode("utf-8", "replace"),
         tmp=tmp,
@@ -85,16 +86,18 @@ def _engine(order: Warm) -> Engine:
 
 def _seed(song: Path) -> int:
     with song.open("rb") as file:
-        return int(hashlib.file_digest(file, "sha256").hexdigest()[:15], 16)
+        return int(sha256_of(file)[:15], 16)
 
 
 class _Teller:
+    """Calls the caller back, at most once in STATUS_S."""
+
     def __init__(self, callback: Callable[[str], None] | None) -> None:
         self._callback = callback
-        self._said = float("-inf")
+        self._told_at = float("-inf")
 
     def __call__(self, text: str) -> None:
         now = time.monotonic()
-        if self._callback is not None and now >= self._said + STATUS_S:
-            self._said = now
+        if self._callback is not None and now >= self._told_at + STATUS_S:
+            self._told_at = now
             self._callback(text)

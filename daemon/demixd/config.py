@@ -1,6 +1,7 @@
-"""The configuration: one TOML file, read once, every key typed and checked before any model is loaded.
+"""The configuration: one TOML file, read once, whose keys are all checked before any model is loaded.
 
-`--config`, else `$DEMIXD_CONFIG`, else /etc/demixd/demixd.toml, else the defaults below. `config/demixd.toml` shows them all.
+The file is that of `--config`, else of `$DEMIXD_CONFIG`, else /etc/demixd/demixd.toml; without one, the defaults below count.
+`config/demixd.toml` has every key with its default.
 """
 
 import os
@@ -17,15 +18,13 @@ from msgspec import Meta
 
 from demixd.errors import ConfigError
 from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, effective
-from demixd.protocol.result_names import (
-    holdable,
-)
+from demixd.protocol.result_names import holdable
 from demixd.protocol.typed import Section, no_such_key, shown, typed
 
 DEFAULT_PATH = Path("/etc/demixd/demixd.toml")
 
 YEAR_S = 31_536_000
-"""No duration is longer: TOML knows `inf`, which no clock can wait for."""
+"""Seconds: the longest duration. TOML has `inf`, for which no clock can wait."""
 
 _PROFILE = re.compile(r"[^\W_]([\w -]{0,58}[\w-])?")
 
@@ -34,7 +33,7 @@ SecondsOrNone = Annotated[float, Meta(ge=0, le=YEAR_S)]
 
 
 class After(StrEnum):
-    """What becomes of an original whose job is done."""
+    """What is done with an original whose job is done."""
 
     MOVE = "move"
     KEEP = "keep"
@@ -42,6 +41,8 @@ class After(StrEnum):
 
 
 class Watch(StrEnum):
+    """How changes in the inbox are noticed."""
+
     AUTO = "auto"
     EVENTS = "events"
     POLL = "poll"
@@ -87,7 +88,7 @@ class Model(Section, frozen=True):
 
 
 class _Profile(Defaults, frozen=True):
-    """What a profile may set."""
+    """The keys of a profile."""
 
     model: ModelName = ""
 
@@ -122,7 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.defaults.of(self.model.name, None)
 
     def options_of(self, name: str, job: JobOptions, is_known: Callable[[str], bool]) -> Options:
-        """What the song `name` (its path below the inbox) is to become. Raises BAD_OPTIONS: see `options.effective`."""
+        """The options of the song `name` (its path below the inbox). Raises BAD_OPTIONS: see `options.effective`."""
         return effective(
             name,
             job,
@@ -146,7 +147,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def compiled(self) -> Path:
-        """Where models lie that were converted for a faster runtime: the daemon's own, and never fetched."""
+        """The folder of models that the daemon has converted for a faster runtime."""
         return self.state / "compiled"
 
     @property
@@ -155,7 +156,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def load(path: Path | None = None) -> Config:
-    """The configuration in force. Raises `ConfigError` naming the key, the file and the reason."""
+    """The configuration of the file at `path`, or of the places above. Raises `ConfigError`: key, file and reason."""
     if path is None and (named := os.environ.get("DEMIXD_CONFIG")):
         path = Path(named)
     if path is None:
@@ -172,7 +173,7 @@ def load(path: Path | None = None) -> Config:
 
 
 def parse(text: str, where: str) -> Config:
-    """The configuration that `text` spells; `where` names it in errors."""
+    """The configuration in `text`, TOML; `where` names its file in errors. Raises `ConfigError`."""
     try:
         table = tomli.loads(text)
     except (tomli.TOMLDecodeError, RecursionError) as error:
@@ -190,14 +191,14 @@ def parse(text: str, where: str) -> Config:
 
 
 def _profiles(values: Any) -> dict[str, dict[str, Any]]:
-    """Only the shape: what is in them can be judged once `[defaults]` are known."""
+    """Check the shape of the profiles; their keys are checked later, together with `[defaults]`. Raises ValueError."""
     if not isinstance(values, dict) or not all(isinstance(keys, dict) for keys in values.values()):
         raise ValueError("holds tables only: begin each profile with a line [profiles.NAME]")
     return values
 
 
 def check(config: Config, where: str) -> Config:
-    """`config` itself, or a `ConfigError` where keys that are right alone are wrong together."""
+    """`config` itself. Raises `ConfigError` where values are allowed each by itself and not together; `where` is their file."""
     try:
         for key in msgspec.structs.fields(Paths):
             _check_path(f"[paths] {key.name}", getattr(config.paths, key.name))
@@ -216,10 +217,10 @@ def _check_path(key: str, value: str) -> None:
 
 
 def _check_profile(profile: str, keys: dict[str, Any], config: Config) -> None:
-    """A profile has keys of [defaults], and `model`; and a folder of the inbox can have its name.
+    """Raise ValueError for a profile with other keys than `model` and those of [defaults], or a name that no folder has.
 
-    The plain names below are none that the inbox ignores or reserves (`inbox/names.py`): those begin with or hold a dot
-    or some other sign.
+    The names that _PROFILE allows are never ignored or reserved in the inbox (`protocol/inbox_names.py`): those have a dot
+    or another sign in them.
     """
     if not _PROFILE.fullmatch(profile) or holdable(profile) != profile:
         raise ValueError(
@@ -233,7 +234,7 @@ def _check_profile(profile: str, keys: dict[str, Any], config: Config) -> None:
 
 
 def _check_apart(config: Config) -> None:
-    """No folder may lie in another: we would eat our own output, or show private files on the share.
+    """Raise ValueError where a folder lies in another: results would be taken for songs, or private files be on the share.
 
     done and failed may be one folder; models and work may lie in the state folder, where models are by default.
     """
@@ -260,12 +261,12 @@ def _lies_in(inner: Path, outer: Path) -> bool:
     real_inner, real_outer = inner.resolve(), outer.resolve()
     if real_inner.is_relative_to(real_outer):
         return True
-    there = _key(real_outer)
-    return there is not None and any(_key(folder) == there for folder in (real_inner, *real_inner.parents))
+    key = _key(real_outer)
+    return key is not None and any(_key(folder) == key for folder in (real_inner, *real_inner.parents))
 
 
 def _key(folder: Path) -> tuple[int, int] | None:
-    """Device and inode; None where it is not there, or where this user (of `demixd submit`, say) may not look."""
+    """Device and inode; None where it is missing, or where this user (of `demixd submit`, say) may not stat it."""
     try:
         status = folder.stat()
     except OSError:

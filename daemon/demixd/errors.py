@@ -1,7 +1,7 @@
-"""What can go wrong, each with a stable code and a word on whose fault it is.
+"""Errors, each with a stable code, grouped by whose fault it is. Pure.
 
-Codes travel to other programs in the sidecar's `error.code`; the list is closed, and README documents it.
-Cancelled and stopped are not errors: they leave the pipeline as exceptions of their own.
+Other programs read the code in the sidecar's `error.code`; the list is closed and documented. A song that is cancelled or
+stopped has no error: `StopProcessingError` has no code.
 """
 
 import errno
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """The stable name of an error. The song's fault, the user's, the machine's, then ours."""
+    """The stable name of an error: first those of the song, then of the user, of the machine, and of the program."""
 
     BAD_AUDIO = "bad-audio"
     TRUNCATED = "truncated"
@@ -41,13 +41,13 @@ RETRYABLE = frozenset(
         Code.GAVE_UP,
     }
 )
-"""Codes for which dropping the same song again can succeed without changing the song or the options."""
+"""Codes after which the same song with the same options can succeed when it is dropped again."""
 
 
 class AudioProcessingError(Exception):
     """A song could not be separated.
 
-    `message` is one sentence for people that names the thing and the remedy; `detail` is for whoever debugs it.
+    `message` is one sentence for users, with the thing that failed and a remedy; `detail` is for developers.
     """
 
     def __init__(self, code: Code, message: str, detail: str | None = None) -> None:
@@ -62,18 +62,18 @@ class AudioProcessingError(Exception):
 
 
 class DeviceLostError(AudioProcessingError):
-    """The GPU does not answer any more, and will not in this process: only a new one can have it again."""
+    """The GPU does not answer any more in this process; a new process can use it again."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Code.INTERNAL_ERROR, message)
 
 
 class ModelTooLargeError(Exception):
-    """The GPU's memory does not hold a model; another, or the CPU, may do."""
+    """The GPU's memory is too small for a model; a smaller model, or the CPU, may do."""
 
 
 class StopProcessingError(Exception):
-    """The work was asked to stop: a cancel, or the end of the process. Nobody's fault."""
+    """The work was stopped, by a cancel or by the end of the process."""
 
 
 class ConfigError(Exception):
@@ -81,15 +81,20 @@ class ConfigError(Exception):
 
 
 class StateError(Exception):
-    """The ledger cannot be written or read just now, and nothing may be done that it does not know of. Exit status 1."""
+    """The ledger cannot be written or read, and nothing may be done that it does not record. Exit status 1."""
 
 
 class ProtocolError(Exception):
-    """The other process said something that is not in the protocol: a bug of ours."""
+    """The other process sent a message that is not in the protocol: a bug of ours."""
+
+
+def disk_code(error: OSError) -> Code:
+    """NO_SPACE for a full disk or quota, which the job can wait for; IO_ERROR for any other error."""
+    return Code.NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.IO_ERROR
 
 
 def disk_error(error: OSError, doing: str) -> AudioProcessingError:
-    """Ours for the operating system's: a full disk (or quota) is something to wait for, the rest is not."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """An error of the operating system as one of ours; `doing` names the work that failed."""
+    if disk_code(error) is Code.NO_SPACE:
         return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}; free some.", str(error))
     return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror or error}.", str(error))

@@ -18,8 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
+from click.testing import CliRunner
 from rich.cells import cell_len
 from rich.console import Console
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -28,11 +30,16 @@ from watchdog.observers import Observer
 from daemons import CLIENT_BEAT_S, PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import text
+from demixd.cli.app import commands
+from demixd.cli.follow import Follower
 from demixd.cli.status import view
-from demixd.cli.status.board import Board, Health, Pulse, picture
-from demixd.cli.wait import Follower
+from demixd.cli.status.liveness import Health, Liveness
+from demixd.cli.status.overview import overview
+from demixd.cli.status.reader import StatusReader
+from demixd.errors import ConfigError
 from demixd.protocol.status import DaemonStatus, Sidecar
 from demixd.spool.tree import Spool
+from demixd.terminal import safe
 
 EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
 """Colour, blinking, a window's title, a C1 sequence that clears the screen, and a turned direction of writing."""
@@ -137,6 +144,40 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 def tree(*roots: Path) -> list[Path]:
     return sorted(path for root in roots for path in root.rglob("*"))
+
+
+# ---- --config
+
+
+def lines_of(command: click.Command, *words: str) -> Iterator[list[str]]:
+    """A command line for every command below `command`, with what it must be given."""
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from lines_of(each, *words, name)
+    else:
+        yield [*words, *("X" for each in command.params if isinstance(each, click.Argument) and each.required)]
+
+
+@pytest.mark.parametrize("line", list(lines_of(commands)), ids=" ".join)
+def test_config_goes_before_and_after_every_command(tmp_path: Path, line: list[str]) -> None:
+    """Wherever `--config` stands among the words of a command, its file is the one that is read."""
+    missing = str(tmp_path / "missing.toml")
+    for place in range(len(line) + 1):
+        done = CliRunner().invoke(commands, [*line[:place], "--config", missing, *line[place:]])
+        assert isinstance(done.exception, ConfigError), done.output
+        assert missing in str(done.exception)
+
+
+def test_config_is_one_file(tmp_path: Path) -> None:
+    """`--config` given twice with different files is an error that names both; with one file it is not."""
+    one, other = Daemon(tmp_path / "one").config, Daemon(tmp_path / "other").config
+    same = one.parent / ".." / "one" / one.name
+    for line in (["--config", one, "status", "--config", other], ["status", "--config", one, "--config", other]):
+        done = CliRunner().invoke(commands, list(map(str, line)))
+        assert (done.exit_code, done.output.count("\n")) == (2, 4)
+        assert f"Error: --config is given twice, with {one} and with {other}: give one file." in done.output
+    done = CliRunner().invoke(commands, ["--config", str(one), "status", "--json", "--config", str(same)])
+    assert (done.exit_code, json.loads(done.output)) == (0, {"daemon": None, "songs": []})
 
 
 # ---- submit
@@ -341,7 +382,7 @@ def test_ctrl_c_ends_the_waiting_only(held: Daemon, tmp_path: Path) -> None:
         command.says("on and on.wav: separate")
         command.process.send_signal(signal.SIGINT)
         assert command.ends() == 130
-        command.says("What has been dropped goes on")
+        command.says("The songs go on")
     held.hold.unlink()
     assert held.final("on and on.wav")["state"] == "done"
 
@@ -498,15 +539,21 @@ def test_plain_status_tells_of_every_song(daemon: Daemon, tmp_path: Path) -> Non
     assert lines[1:] == sorted(lines[1:])
 
 
-@pytest.mark.parametrize("command", ["status", "status --json", "check", "submit --wait SONG", "cancel --wait SONG"])
-def test_no_command_loads_torch(daemon: Daemon, tmp_path: Path, command: str) -> None:
-    """What works by files alone starts fast: torch is never imported."""
+HEAVY = {"torch", "numpy", "soundfile", "av", "mutagen", "sqlite3", "watchdog", "huggingface_hub"}
+
+
+LIGHT = ["status", "status --json", "check", "submit SONG", "submit --wait SONG", "cancel SONG", "cancel --all --wait"]
+
+
+@pytest.mark.parametrize("command", [*LIGHT, "models list"])
+def test_commands_load_little(daemon: Daemon, tmp_path: Path, command: str) -> None:
+    """What works by files alone starts fast: it loads no torch, no numpy, no codec, no ledger and no file events."""
     song = make_song(tmp_path / "light.wav", 0.1)
-    words = [str(song) if word == "SONG" and "submit" in command else word for word in command.split()]
     if "cancel" in command:
         daemon.command("submit", song)
-        words[-1] = song.name
-    code = "import sys, demixd.cli.app\ntry: demixd.cli.app.main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    given = song.name if "cancel" in command else str(song)
+    words = [given if word == "SONG" else word for word in command.split()]
+    code = "import sys, demixd.cli.app\ntry: demixd.cli.app.main()\nfinally: print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code, "--config", str(daemon.config), *words],
         env=ENVIRONMENT,
@@ -514,7 +561,10 @@ def test_no_command_loads_torch(daemon: Daemon, tmp_path: Path, command: str) ->
         text=True,
         check=False,
     )
-    assert done.stderr.splitlines()[-1] == "False"
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert done.returncode == 0, done.stderr
+    assert loaded & HEAVY == set()
+    assert [name for name in loaded if name.startswith(("demixd.supervisor", "demixd.worker"))] == []
 
 
 # ---- what they look at
@@ -579,17 +629,17 @@ def test_a_look_reads_only_what_has_changed(tmp_path: Path) -> None:
     spool = Spool(configuration.load(Daemon(tmp_path / "counted").config))
     for number in range(10_000):
         write(spool.status, f"{number % 10}/{number}.wav", "done")
-    board = Board(spool)
+    reader = StatusReader(spool)
     counts = []
     for changed in ([], [], ["0/0.wav", "7/7.wav"]):
         for name in changed:
             write(spool.status, name, "failed")
         opened.clear()
-        board.look()
+        reader.refresh()
         counts.append(len([path for path in opened if path.endswith(".json")]))
     assert counts == [10_000, 0, 2]
-    assert len(board.songs) == 10_000
-    assert sorted(song.input.name for song in board.songs if song.state == "failed") == ["0/0.wav", "7/7.wav"]
+    assert len(reader.songs) == 10_000
+    assert sorted(song.input.name for song in reader.songs if song.state == "failed") == ["0/0.wav", "7/7.wav"]
 
 
 def test_foreign_files_in_status(tmp_path: Path) -> None:
@@ -640,16 +690,16 @@ def test_whose_sidecar_it_is(tmp_path: Path) -> None:
         {"job_id": "newer", "seq": 10, "state": "failed"},
     ):
         write(spool.status, "song.wav", **changes)
-        follower.look()
+        follower.refresh()
         seen.append(follower.state)
     assert seen == [None, None, "waiting", "running", "done", "done"]
     assert follower.ended
     assert "a newer drop has the name now" in follower.result(spool)
 
 
-def test_the_pulse_goes_by_our_clock() -> None:
+def test_liveness_goes_by_our_clock() -> None:
     """A daemon lives while `seq` changes within three of its intervals; what its files say of the time counts nothing."""
-    pulse = Pulse(0.0)
+    liveness = Liveness(0.0)
     looks = [
         (None, 0.0, Health.NEVER_RUN),
         (heartbeat(1), 1.0, Health.LISTENING),
@@ -662,8 +712,8 @@ def test_the_pulse_goes_by_our_clock() -> None:
         (heartbeat(3, "stopping"), 9.5, Health.ALIVE),
         (heartbeat(3, "stopping"), 10.6, Health.STOPPED),
     ]
-    assert [pulse.hear(daemon, now) for daemon, now, _ in looks] == [health for *_, health in looks]
-    assert Pulse(0.0).hear(heartbeat(9, "stopping"), 0.1) is Health.STOPPED
+    assert [liveness.update(daemon, now) for daemon, now, _ in looks] == [health for *_, health in looks]
+    assert Liveness(0.0).update(heartbeat(9, "stopping"), 0.1) is Health.STOPPED
 
 
 @pytest.mark.parametrize("size", [(80, 24), (80, 10), (40, 24), (200, 50), (20, 5)], ids=str)
@@ -675,11 +725,11 @@ def test_the_table_fits(tmp_path: Path, size: tuple[int, int]) -> None:
         write(spool.status, f"{number} 歌{'x' * number}.wav", state, message="why " * 40 if state == "failed" else "")
     write(spool.status, "slow.wav", "waiting", reason="no-space", message="Make room " * 20)
     write(spool.status, "now.wav", "running")
-    board = Board(spool)
-    board.look()
+    reader = StatusReader(spool)
+    reader.refresh()
     columns, lines = size
     console = Console(file=io.StringIO(), width=columns, height=lines, force_terminal=False)
-    console.print(view.render(picture(board, Health.ALIVE, 0.0), lines))
+    console.print(view.render(overview(reader, Health.ALIVE, 0.0), lines))
     shown = console.file.getvalue().splitlines()
     assert len(shown) <= lines
     assert all(cell_len(line) <= columns for line in shown)
@@ -698,8 +748,8 @@ def test_a_list_gets_its_share() -> None:
 
 def test_texts() -> None:
     """What a terminal obeys is replaced, and nothing else; numbers are as people write them."""
-    assert text.safe(EVIL) == "evil \ufffd[31;5m\ufffd]0;owned\ufffd \ufffd2J \ufffdgnp.wav"
-    assert text.safe("Bjo\u0308rk - 夜 👩‍🎤 [b]{x}\\") == "Bjo\u0308rk - 夜 👩‍🎤 [b]{x}\\"
+    assert safe(EVIL) == "evil \ufffd[31;5m\ufffd]0;owned\ufffd \ufffd2J \ufffdgnp.wav"
+    assert safe("Bjo\u0308rk - 夜 👩‍🎤 [b]{x}\\") == "Bjo\u0308rk - 夜 👩‍🎤 [b]{x}\\"
     assert json.loads(text.as_json({"name": EVIL})) == {"name": EVIL}
     assert [text.percent(fraction) for fraction in (0.0, 0.999, 1.0, -3, 7)] == ["0 %", "99 %", "100 %", "0 %", "100 %"]
     assert [text.clock(seconds) for seconds in (None, 0, 11.4, 59.6, 3725)] == ["", "0:00", "0:11", "1:00", "1:02:05"]
@@ -759,7 +809,7 @@ def test_check_as_one_who_may_only_read() -> None:
         before = tree(daemon.folder)
         # The interpreter itself may lie where that user cannot read: what it loads late is loaded before.
         code = (
-            "import encodings.ascii, encodings.utf_8_sig, os, demixd.cli.app\n"
+            "import encodings.ascii, encodings.utf_8_sig, os, demixd.cli.app, demixd.cli.check.findings\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534); demixd.cli.app.main()"
         )
         done = subprocess.run(

@@ -23,11 +23,11 @@ from pathlib import Path
 import msgspec
 
 from demixd.audio.formats import Target, choose_target
-from demixd.audio.pcm import SpoolReader
+from demixd.audio.pcm import PcmReader
 from demixd.errors import Code, StopProcessingError
 from demixd.pipeline import encode, mix
 from demixd.pipeline.decode import decode
-from demixd.protocol.job import EngineFacts, Error, StemFile, Step, Tick
+from demixd.protocol.job import EngineFacts, Error, Step, Tick
 from demixd.protocol.result_names import file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
@@ -229,16 +229,15 @@ def written(order: Separate, track: Track, facts: EngineFacts, target: Target, w
         name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
         path = out / name
         folder = nofollow.Pin(out, path.parent, make=out, follow=True)
-        with SpoolReader(tmp / "song.f32", track.channels) as reader:
+        with PcmReader(tmp / "song.f32", track.channels) as reader:
             written = encode.write(
                 (block / 4 for block in reader.blocks()),
                 folder.path / path.name,
                 target,
                 frames=track.frames,
-                how=encode.Manner(check=lambda: check(order.job_id)),
+                how=encode.Manner(stem=stem, check=lambda: check(order.job_id)),
             )
-        fields = {**msgspec.structs.asdict(written), "name": name}
-        files.append(StemFile(stem=stem, **fields))
+        files.append(msgspec.structs.replace(written, name=name))
     return Finished(
         job_id=order.job_id,
         files=tuple(files),

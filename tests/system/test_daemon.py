@@ -282,29 +282,6 @@ def test_a_model_that_comes_later(tmp_path: Path) -> None:
         daemon.end()
 
 
-COMMANDS = ["check", "status", "status --json", "submit SONG", "cancel there.wav", "cancel --all", "models list"]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_import_no_torch(tmp_path: Path, command: str) -> None:
-    """The commands that work by files alone never import torch."""
-    daemon = Daemon(tmp_path)
-    song = make_song(tmp_path / "song.wav", 0.1)
-    make_song(daemon.inbox / "there.wav", 0.1)
-    main = "import sys; from demixd.cli.app import main"
-    code = f"{main}\ntry: main()\nfinally: assert 'torch' not in sys.modules, 'torch was imported'"
-    words = [str(song) if word == "SONG" else word for word in command.split()]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--config", str(daemon.config), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "daemon")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "torch was imported" not in done.stderr
-    assert done.returncode == 0, done.stderr
-
-
 def test_submit_and_wait(daemon: Daemon, tmp_path: Path) -> None:
     """`demixd submit --wait` ends 0 when its song is done, and 1 when it failed; it never imports torch."""
     good, bad = make_song(tmp_path / "given.wav"), tmp_path / "bad.mp3"

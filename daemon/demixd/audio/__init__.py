@@ -1,1 +1,10 @@
-"""Sound in files and in memory: formats, codecs, containers, tags, measures. Nothing here knows of jobs."""
+"""Sound in files and in memory: formats, codecs, containers, tags, measures. No module here knows of jobs.
+
+formats      the formats of stems, and the choice of one for a song
+containers/  the formats of songs, told by their bytes
+sndfile      libsndfile, and ffmpeg/ FFmpeg's libraries: both read songs and write stems
+streams      the files that the two read from and write to
+pcm          samples on disk between the steps, and blocks of them
+tags/        a song's tags, read from it and written into its stems
+downmix, resample, dither, levels, truepeak: arithmetic on blocks `[T, C]`
+"""

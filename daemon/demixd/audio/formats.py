@@ -1,4 +1,4 @@
-"""The formats that stems are written in: what each one can carry, and who writes it.
+"""The formats of stems: the samples, rates and bitrates that each can carry, and the library that writes it.
 
     name   suffix  written by        samples                  rates                    bitrate
     wav    wav     libsndfile        16, 24, 32 bits, float   any                      -
@@ -25,6 +25,8 @@ from demixd.protocol.track import Track
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """A format of stems. A new one needs an entry in FORMATS, its name in `protocol/options.py`, and a writer of its tags."""
+
     suffix: str
     container: str
     """libsndfile's major format; with an `encoder` FFmpeg's muxer."""
@@ -67,46 +69,47 @@ FORMATS = {
 }
 
 OWN = {"flac": "flac", "mp3": "mp3", "vorbis": "ogg", "opus": "opus", "aac": "m4a", "alac": "alac"}
-"""A song's codec -> the format that keeps it; whatever is not here becomes WAV."""
+"""A song's codec -> the format of its stems under `source`; that of any other is WAV."""
 
 DEPTHS = {
     **dict.fromkeys(("PCM_24", "ALAC_24", "DSD"), "24"),
     **dict.fromkeys(("PCM_32", "ALAC_32"), "32"),
     **dict.fromkeys(("FLOAT", "DOUBLE"), "float"),
 }
-"""A song's subtype -> the depth of its stems; whatever is not here gets 16 bits."""
+"""A song's subtype -> the depth of its stems under `source`; that of any other is 16 bits."""
 
 BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ALAC_16": 16, "ALAC_24": 24}
-"""The integer subtypes."""
+"""Bits of the integer subtypes."""
 
 DITHERED = 24
-"""Bits of the finest integers that get dither; a sample of 32-bit float is not finer than those above."""
+"""Bits up to which integers are dithered; above, float32 samples have no finer steps to round."""
 
 VBR = {"V0": 245, "V1": 225, "V2": 190, "V3": 175, "V4": 165, "V5": 130, "V6": 115, "V7": 100, "V8": 85, "V9": 65}
-"""LAME's qualities of variable bitrate, and what they come to in kbit/s of stereo, by its own documentation."""
+"""LAME's qualities of variable bitrate -> mean kbit/s of stereo, by LAME's documentation."""
 
 HIGHEST = 192_000
-"""Hz of stems whose song has no rate that could be theirs."""
+"""Hz: the highest rate of the stems of a DSD."""
 
 MPEG_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MPEG_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 MPEG_2_5 = (8, 16, 24, 32, 40, 48, 56, 64)
-"""kbit/s of layer III. Of MPEG-2.5 LAME has those up to 64."""
+"""kbit/s of layer III in MPEG-1, -2 and -2.5; in MPEG-2.5, LAME goes up to 64."""
 
 VORBIS = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
-"""Nominal kbit/s of stereo at 44.1 kHz for the qualities 0 to 10, from Xiph's table."""
+"""Nominal kbit/s of stereo at 44.1 kHz for Vorbis' qualities 0 to 10, by Xiph's table."""
 
 FULL_SCALE = 1.0
+"""The largest magnitude of a float sample that no player clips."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stem's file is to be."""
+    """The format, rate and bitrate that a stem's file will have."""
 
     format: str
     """A key of FORMATS."""
     subtype: str
     rate: int
-    """Of the file, and so of the blocks to be written: where it is not the song's, they have to be resampled."""
+    """Hz of the file, and of the blocks given to be written: where the song's rate is another, those are resampled before."""
     channels: int
     bitrate: int | None = None
     """kbit/s of a lossy format."""
@@ -130,7 +133,7 @@ def choose_target(
     clip: str = "joint",
     quality: int = 3,
 ) -> tuple[Target, tuple[str, ...]]:
-    """The files that a song's stems become, and warnings where the options cannot be had to the letter."""
+    """The target of a song's stems, and a warning for each option that the format cannot meet exactly. Raises BAD_OPTIONS."""
     name = _source_format(track) if format == "source" else format
     if name not in FORMATS:
         raise _bad_option("format", format, ("source", *FORMATS))
@@ -159,7 +162,7 @@ def choose_target(
 
 
 def _rate(track: Track) -> int:
-    """Hz of the stems of a song under `source`: its own, unless they cannot be PCM's."""
+    """Hz of a song's stems under `source`: the song's, but of a DSD, halved until it is at most HIGHEST."""
     rate = track.rate
     while track.subtype == "DSD" and rate > HIGHEST:
         rate //= 2
@@ -173,20 +176,20 @@ def _kbit_s(track: Track, bitrate: int | str) -> int:
 
 
 def nearest(values: tuple[int, ...], wanted: float) -> int:
-    """The one of ascending `values` that is nearest to `wanted`; of two as near, the higher."""
+    """The nearest to `wanted` among ascending `values`; of two as near, the higher."""
     at = bisect_left(values, wanted)
     return min(values[max(at - 1, 0) : at + 1], key=lambda value: (abs(value - wanted), -value))
 
 
 def mp3_bitrates(rate: int) -> tuple[int, ...]:
-    """All that MPEG has at a rate."""
+    """The bitrates of layer III at a rate in Hz, kbit/s."""
     if rate >= 32000:
         return MPEG_1
     return MPEG_2 if rate >= 16000 else MPEG_2_5
 
 
 def bitrate_for(format: str, wanted: int, rate: int, channels: int) -> int | None:
-    """The kbit/s that a file will be asked to have; None where a format has none."""
+    """The kbit/s that the encoder is set to: `wanted`, or the nearest that the format can have. None: it has no bitrate."""
     if format == "mp3":
         return nearest(mp3_bitrates(rate), wanted)
     if format == "m4a":
@@ -198,11 +201,11 @@ def bitrate_for(format: str, wanted: int, rate: int, channels: int) -> int | Non
 
 
 def compression_level(format: str, bitrate: int, channels: int) -> float:
-    """libsndfile's one knob, 0 (largest) to 1 (smallest), for a bitrate in kbit/s.
+    """libsndfile's compression level, 0 (largest file) to 1 (smallest), for a bitrate in kbit/s.
 
     Opus: kbit/s of each channel = 6 + (1 - level) x 250 (ogg_opus.c, ogg_opus_command).
-    Vorbis: level = 1 - quality / 10; the quality comes from the table, where mono counts as half of stereo. Vorbis
-    decides by what it hears: music measured 1.0 to 1.1 times the number for stereo at 44.1 kHz, half of it at 22 kHz.
+    Vorbis: level = 1 - quality / 10; the quality comes from the table, where mono counts as half of stereo. Vorbis has no
+    fixed bitrate: music measured 1.0 to 1.1 times the table's for stereo at 44.1 kHz, half of it at 22 kHz.
     """
     size = (bitrate / channels - 6) / 250 if format == "opus" else _vorbis_quality(bitrate * 2 / channels) / 10
     return min(max(1 - size, 0.0), 1.0)
@@ -216,9 +219,9 @@ def _vorbis_quality(kbit_s: float) -> float:
 
 
 def ceiling(subtype: str) -> float:
-    """The highest sample that a stem may have: of `b` bits one step below full scale, since 2^(b-1) is no value.
+    """The highest sample that a stem may have: with integers of `b` bits one step below full scale, since 2^(b-1) is no value.
 
-    One more where dither comes on top (dither.py), which is less than a step.
+    Where dither is added, which is less than a step (dither.py), it is one step lower.
     """
     bits = BITS.get(subtype)
     if bits is None:

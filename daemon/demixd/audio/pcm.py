@@ -1,7 +1,7 @@
-"""A track: what a song is once it has been decoded, and how audio lies on disk between the steps.
+"""Samples on disk between the steps of a song: PCM files, and blocks of them in memory.
 
-A spool is one headerless file of little-endian float32, frames by channels interleaved (`[T, C]`), full scale 1.0.
-Nothing between decoding and encoding is ever held whole in memory; blocks of `BLOCK` frames pass through.
+A PCM file is headerless: little-endian float32, the channels of a frame side by side (`[T, C]`), full scale 1.0.
+No step between decoding and encoding holds a whole song in memory; blocks of `BLOCK` frames pass through.
 """
 
 from collections.abc import Iterator
@@ -16,27 +16,26 @@ Frames = NDArray[np.float32]
 BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
 
-
 SONG = "song.f32"
-"""The spool of the decoded song, in the job's `tmp`."""
+"""The PCM file of the decoded song, in the job's `tmp`."""
 
 
-class SpoolReader:
-    """Random access to a spool of `[T, C]`; frames outside it read as silence."""
+class PcmReader:
+    """Random access to a PCM file of `[T, C]`; frames outside it read as silence."""
 
     def __init__(self, path: Path, channels: int) -> None:
         self.channels = channels
         self._file = path.open("rb")
         self.frames = path.stat().st_size // (4 * channels)
 
-    def __enter__(self) -> "SpoolReader":
+    def __enter__(self) -> "PcmReader":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def read(self, start: int, stop: int) -> Frames:
-        """Frames `start` to `stop` (either may lie outside the spool), shape `[stop - start, C]`."""
+        """Frames `start` to `stop` (either may lie outside the file), shape `[stop - start, C]`."""
         block = np.zeros((stop - start, self.channels), dtype=np.float32)
         first, last = max(start, 0), min(stop, self.frames)
         if first < last:
@@ -46,20 +45,20 @@ class SpoolReader:
         return block
 
     def blocks(self, size: int = BLOCK) -> Iterator[Frames]:
-        """The whole spool in order, `[<= size, C]` at a time."""
+        """The whole file in order, `[<= size, C]` at a time."""
         for start in range(0, self.frames, size):
             yield self.read(start, min(start + size, self.frames))
 
 
-class SpoolWriter:
-    """Appends blocks of `[T, C]` to a spool."""
+class PcmWriter:
+    """Appends blocks of `[T, C]` to a new PCM file; whatever had its name is removed."""
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self._file = path.open("xb")  # never what a link points to
+        self._file = path.open("xb")  # "x" never opens what a link points to
         self.frames = 0
 
-    def __enter__(self) -> "SpoolWriter":
+    def __enter__(self) -> "PcmWriter":
         return self
 
     def __exit__(self, *_: object) -> None:

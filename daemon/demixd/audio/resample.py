@@ -1,4 +1,4 @@
-"""Changing a song's rate, block by block, with the samples that one call for the whole song would give.
+"""Changing a song's rate block by block; the samples are those that one call for the whole song would give.
 
 Let the rates be old and new, in lowest terms. Frames fall into groups: each `old` frames in make `new` frames out, with
 the same filters for every group, so a cut between groups changes nothing as long as each side sees enough of the
@@ -6,13 +6,13 @@ other. torchaudio's windowed sinc ends at its 6th zero crossing, at 0.99 of the 
 
     reach = ⌈6·old / (0.99·min(old, new))⌉
 
-and a block is read with that much around it, rounded up to whole groups:
+and a block, of about `BLOCK` frames, is converted with that much around it, rounded up to whole groups:
 
     ... |context|          block          |context| ...     in:  multiples of old
                 |          kept           |                 out: multiples of new
 
-Beyond the song's ends there is silence. T frames make exactly ⌈T·new/old⌉: torchaudio counts them in float32, and
-is off by one or more above 2²⁴ frames.
+Beyond the song's ends there is silence. T frames become exactly ⌈T·new/old⌉; torchaudio counts frames in float32, and
+above 2²⁴ of them is off by one or more.
 """
 
 import math
@@ -23,21 +23,18 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample as convert
 
-from demixd.audio.pcm import Frames
-
-BLOCK = 1 << 16
-"""Frames in, about, for one call."""
+from demixd.audio.pcm import BLOCK, Frames
 
 MAX_TERM = 1500
-"""Rates whose ratio needs larger terms are rounded: see `model_ratio`. 384000 : 44100 = 1280 : 147 is still exact."""
+"""The largest term of a ratio: see `model_ratio`. 384000 : 44100 = 1280 : 147 is exact."""
 
 
 def model_ratio(song_rate: int, model_rate: int) -> Fraction:
-    """How many frames the model hears for each frame of the song.
+    """How many frames the model gets for each frame of the song.
 
-    torchaudio's filters are a dense table of new·(old + 2·reach) numbers: 44101 to 44100 Hz would need 15 GB of them.
-    For such rates the nearest ratio of small terms serves as well: the model hears the song at most 0.1 % sharp or flat,
-    and the way back undoes it exactly, since it uses the inverse of this ratio and not the rates.
+    torchaudio's filters are a dense table of new·(old + 2·reach) numbers: 44101 to 44100 Hz would need 15 GB. For such
+    rates the nearest ratio with terms up to MAX_TERM is used: the model gets the song at most 0.1 % sharp or flat, and
+    its answer is converted by the inverse of the same ratio, which undoes that exactly.
     """
     ratio = Fraction(model_rate, song_rate)
     if ratio > 1:
@@ -46,7 +43,7 @@ def model_ratio(song_rate: int, model_rate: int) -> Fraction:
 
 
 def resample(blocks: Iterable[Tensor], ratio: Fraction) -> Iterator[Tensor]:
-    """A song's blocks `[..., T]` at `ratio` times its rate: altogether `[..., ⌈T·ratio⌉]`, aligned at the first frame."""
+    """A song's blocks `[..., T]` at `ratio` times its rate: together `[..., ⌈T·ratio⌉]`, aligned at the first frame."""
     if ratio == 1:
         yield from blocks
         return
@@ -81,7 +78,7 @@ def _silent(like: Tensor, frames: int) -> Tensor:
 
 
 def resample_frames(blocks: Iterable[Frames], old: int, new: int) -> Iterator[Frames]:
-    """Blocks as they lie on disk, `[T, C]` at `old` Hz, at `new` Hz."""
+    """Blocks `[T, C]` of a PCM file at `old` Hz, converted to `new` Hz."""
     if old == new:
         yield from blocks
         return

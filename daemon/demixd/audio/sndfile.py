@@ -1,9 +1,9 @@
 """libsndfile: it reads WAV, AIFF, FLAC, MP3 and Ogg, and writes WAV, FLAC and Ogg.
 
 Rules:
-- libsndfile gets no name, so it cannot guess by the extension.
-- Blocks are read in order and never sought: soundfile seeks to where it already is after each read, which ends FLAC of
-  unknown length with an error and makes mpg123 start over without its bit reservoir.
+- libsndfile gets an open file without a name, so it cannot guess a format by the extension.
+- Blocks are read in order, without a seek: after each one soundfile seeks to where it is already, which is an error in a
+  FLAC of unknown length, and makes mpg123 start over without its bit reservoir.
 """
 
 from collections.abc import Iterator
@@ -18,25 +18,24 @@ from numpy.typing import NDArray
 from demixd.audio.containers.detect import Container
 from demixd.audio.formats import BITS, FORMATS, Target, compression_level
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.sink import NotWritableError, Sink
-from demixd.audio.streams import DamagedError, Glance, NotReadableError, View
+from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWritableError, Sink, View
 
 ENDLESS = 1 << 62
-"""From here on a number of frames means that libsndfile does not know it (SF_COUNT_MAX)."""
+"""A number of frames from here on means that libsndfile does not know it (SF_COUNT_MAX)."""
 
 CODECS = {"MPEG_LAYER_III": "mp3", "VORBIS": "vorbis", "OPUS": "opus"}
-"""Subtypes that are codecs; the others are samples as they are, or packed by FLAC."""
+"""The lossy subtypes -> their codecs; the others are samples as they are, or packed by FLAC."""
 
 RF64_FROM = (1 << 32) - (1 << 16)
-"""Bytes of audio from which a WAV's 32-bit sizes may not do, header included; the file becomes an RF64."""
+"""Bytes of audio from which a WAV with its header may not fit into sizes of 32 bits; it is written as an RF64."""
 
 SLACK = 2 * 1152
-"""Frames by which an MP3 may come out short: its first ones can lean on a bit reservoir that is not there."""
+"""Frames that may be missing of an MP3: its first ones can refer to a bit reservoir that is not in the file."""
 
 
 class _File(soundfile.SoundFile):
     def seekable(self) -> bool:
-        return False  # see the rules above: soundfile seeks only where this is true
+        return False  # soundfile seeks only where this is true: see the rules above
 
 
 class Sound:
@@ -53,7 +52,7 @@ class Sound:
 
     @property
     def bitrate(self) -> int | None:
-        """Mean kbit/s, where the container tells, or as an Ogg's size and length give it."""
+        """Mean kbit/s: of an Ogg by its size and length, else as the container says."""
         if self._container.format == "ogg" and self._read:
             return round(self._view.size * 8 * self.rate / self._read / 1000)
         return self._container.bitrate
@@ -86,11 +85,11 @@ def opened(view: View, container: Container) -> Iterator[Sound]:
         yield Sound(file, view, container)
 
 
-def glance(path: Path) -> Glance:
-    """A finished file, of which the first and last block are read. Raises `NotReadableError`, `DamagedError`."""
+def probe(path: Path) -> Facts:
+    """The facts of a finished file, whose first and last block are read. Raises `NotReadableError`, `DamagedError`."""
     try:
         with soundfile.SoundFile(path) as sound:
-            found = Glance(
+            found = Facts(
                 subtype=sound.subtype,
                 rate=int(sound.samplerate),
                 channels=int(sound.channels),
@@ -112,7 +111,7 @@ class _New(soundfile.SoundFile):
 
 
 class Writer:
-    """A file that is being written."""
+    """An open new file."""
 
     def __init__(self, file: soundfile.SoundFile) -> None:
         self._file = file
@@ -127,7 +126,7 @@ class Writer:
 
 @contextmanager
 def created(sink: Sink, target: Target, frames: int) -> Iterator[Writer]:
-    """A new file of that many frames; it is complete when the block ends. Raises `NotWritableError`."""
+    """A new file of `frames` frames, complete at the end of the `with` block. Raises `NotWritableError`."""
     settings: dict[str, Any] = {"samplerate": target.rate, "channels": target.channels, "subtype": target.subtype}
     if target.bitrate is not None:
         settings["compression_level"] = compression_level(target.format, target.bitrate, target.channels)
@@ -140,7 +139,7 @@ def created(sink: Sink, target: Target, frames: int) -> Iterator[Writer]:
 
 
 def container(target: Target, frames: int) -> str:
-    """libsndfile's major format for that many frames."""
+    """libsndfile's major format for a file of `frames` frames."""
     width = BITS.get(target.subtype, 32) // 8 * target.channels
     huge = target.format == "wav" and frames * width >= RF64_FROM
     return "RF64" if huge else FORMATS[target.format].container

@@ -1,7 +1,12 @@
-"""What the two readers of songs (sndfile.py, ffmpeg/reader.py) have in common: what they read from, and how they end."""
+"""Between a file and the libraries: libsndfile (sndfile.py) and FFmpeg (ffmpeg/) read from a `View` and write to a `Sink`.
 
-from collections.abc import Iterator
+soundfile and av lose exceptions that are raised under their libraries. So a `View` and a `Sink` keep the first OSError, and
+their users ask for it.
+"""
+
+from collections.abc import Callable, Iterator
 from io import SEEK_CUR, SEEK_END, SEEK_SET
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -10,15 +15,19 @@ from demixd.audio.pcm import Frames
 
 
 class NotReadableError(Exception):
-    """The library can do nothing with the file; its words are the text."""
+    """The library cannot open the file; its reason is the text."""
 
 
 class DamagedError(Exception):
-    """Decoding ended in the middle, with the library's words."""
+    """Decoding ended before the end of the song; the library's reason is the text."""
 
 
-class Glance(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished file turns out to be."""
+class NotWritableError(Exception):
+    """The library refuses to write the file; its reason is the text."""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of a finished file, as read back from it. `subtype` as `Track` has it."""
 
     subtype: str
     rate: int
@@ -27,7 +36,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reader(Protocol):
-    """An open song."""
+    """An open song, as both libraries offer it."""
 
     rate: int
     channels: int
@@ -38,12 +47,12 @@ class Reader(Protocol):
     layout: tuple[str, ...] | None
     """The speaker positions of the channels; None if nobody knows."""
     declared: int | None
-    """The frames that the file speaks of, where it does."""
+    """Frames by the file's header; None where it does not say."""
     slack: int
-    """Frames by which it may come out short of that."""
+    """Frames that may be missing from `declared` in a song that is whole."""
 
     def blocks(self) -> Iterator[Frames]:
-        """All of it in order, `[T, C]` at a time. Raises `DamagedError`."""
+        """The whole song in order, `[T, C]` float32 at a time. Raises `DamagedError`."""
 
     @property
     def bitrate(self) -> int | None:
@@ -51,9 +60,9 @@ class Reader(Protocol):
 
 
 class View:
-    """A file whose first `start` bytes are replaced by `head`; what the libraries read from.
+    """A file whose first `start` bytes are replaced by `head`, for a library to read from.
 
-    They lose exceptions raised under them, so an OSError is kept in `error` and looks like the file's end.
+    An OSError is kept in `error`, and to the library it looks like the end of the file. `furthest` is the last byte read.
     """
 
     def __init__(self, file: BinaryIO, head: bytes, start: int) -> None:
@@ -73,7 +82,7 @@ class View:
 
     def read(self, count: int) -> bytes:
         if self._at >= self.size:
-            return b""  # a header can point to where no file can end, which the kernel calls an invalid argument
+            return b""  # a header can point beyond any file: seek(2) fails with EINVAL there
         data = self._head[self._at : self._at + count]
         try:
             if len(data) < count:
@@ -84,3 +93,47 @@ class View:
         self._at += len(data)
         self.furthest = max(self.furthest, self._at)
         return data
+
+
+class Sink:
+    """A new file, for a library to write to.
+
+    libsndfile goes on after a short write. So all is dropped that comes after the first OSError, which `raise_error` raises.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._file = path.open("xb", buffering=0)  # "x" never opens what a link points to
+        self._error: OSError | None = None
+
+    def __enter__(self) -> "Sink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> int:
+        left = memoryview(data)
+        try:
+            while left and self._error is None:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        return self._kept(lambda: self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._kept(self._file.tell)
+
+    def _kept(self, work: Callable[[], int]) -> int:
+        try:
+            return work()
+        except OSError as error:
+            self._error = self._error or error
+            return -1
+
+    def raise_error(self) -> None:
+        if self._error:
+            raise self._error

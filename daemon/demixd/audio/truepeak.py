@@ -1,4 +1,4 @@
-"""The true peak of audio: the highest level that it has between its samples as well as on them, as a player hears it.
+"""The true peak of audio: the highest level of the analogue signal, between samples as well as on them.
 
 ITU-R BS.1770-4, Annex 2: oversample by 4 (by 2 from 96 kHz, not at all from 192 kHz), then take the largest magnitude.
 The value at a fraction p of the way from one sample to the next is a sum over the 16 samples around it,
@@ -8,13 +8,13 @@ The value at a fraction p of the way from one sample to the next is a sum over t
 With Kaiser's beta = 5, h is flat within 0.05 dB up to 0.4 of the rate (17.6 kHz at 44.1). A sine that peaks halfway
 between the points looked at reads low by at most -20 log10(cos(pi f / 4)) dB, f in parts of the rate: 0.17 dB at 1/4.
 
-Nearly all of that work is left undone, and the answer is the same. |y| <= sum |h| * max |x|, so a window whose samples
-stay below the highest peak so far, divided by sum |h| = 2.1, cannot beat it. Of separated stems one window in ten or
-twenty is left. Those are oversampled in one product with a banded (Toeplitz) matrix:
+Most windows need not be oversampled for that result. |y| <= sum |h| * max |x|, so a window whose samples stay below the
+highest peak so far, divided by sum |h| = 2.1, cannot have a higher one. Of separated stems one window in ten or twenty
+remains. Those are oversampled in one product with a banded (Toeplitz) matrix:
 
     window of x, 32 + 15 samples  @  [32 + 15, 32 x 3]  =  the three points after each of 32 samples
 
-Audio is silent before its start and after its end. Pure: no clock, no disk.
+Audio counts as silent before its start and after its end. Pure.
 """
 
 import numpy as np
@@ -27,20 +27,20 @@ TAPS = 16
 BETA = 5.0
 
 WINDOW = 32
-"""Frames that are oversampled, or not, together."""
+"""Frames that are oversampled together, or not at all."""
 
 OVERLAP = TAPS - 1
 """Frames that a window needs beyond its own."""
 
 ROUNDING = 1 + 1e-5
-"""What float32 may add to a sum of 16 products, generously."""
+"""The largest relative error of a sum of 16 products in float32, with room to spare."""
 
 SERIAL = 1 << 18
-"""Multiplications up to which OpenBLAS stays in its caller's thread; more, and its threads cost ten times what they do."""
+"""Multiplications up to which OpenBLAS stays in its caller's thread; starting its threads would cost ten times the work."""
 
 
 class TruePeak:
-    """Takes blocks of finite audio, `[T, channels]`; `read` ends it. However it is cut, the result is the same."""
+    """Measures blocks of finite audio; `read` is called once, after the last. However it is cut, the result is the same."""
 
     def __init__(self, rate: int, channels: int) -> None:
         phases = interpolator(4 if rate < 96000 else 2 if rate < 192000 else 1)
@@ -51,6 +51,7 @@ class TruePeak:
         self._highest = 0.0
 
     def feed(self, block: Frames) -> None:
+        """Measure the next block, `[T, channels]`."""
         audio = np.concatenate([self._rest, block], dtype=np.float32)
         windows = (len(audio) - OVERLAP) // WINDOW
         self._rest = audio[windows * WINDOW :].copy()
@@ -64,12 +65,12 @@ class TruePeak:
             self._oversample(audio, chosen)
 
     def read(self) -> float | None:
-        """dB above full scale (dBTP); None where everything was zero."""
+        """The true peak in dB relative to full scale (dBTP); None where all samples are zero."""
         self.feed(np.zeros((OVERLAP + WINDOW, self._rest.shape[1]), dtype=np.float32))
         return 20 * float(np.log10(self._highest)) if self._highest else None
 
     def _oversample(self, audio: Frames, chosen: NDArray[np.intp]) -> None:
-        whole = np.resize(chosen, -(-chosen.size // self._stack) * self._stack)  # some of them twice, so as to fill up
+        whole = np.resize(chosen, -(-chosen.size // self._stack) * self._stack)  # filled up with some of them again
         rows = sliding_window_view(audio, WINDOW + OVERLAP, axis=0)[::WINDOW][whole]
         between = rows.reshape(-1, self._stack * audio.shape[1], WINDOW + OVERLAP) @ self._matrix
         self._highest = max(self._highest, float(between.max()), -float(between.min()))
@@ -91,7 +92,7 @@ def interpolator(factor: int) -> NDArray[np.float32]:
 
 
 def _banded(phases: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[WINDOW + OVERLAP, WINDOW * len(phases)]`: each column is one point's weights, shifted to where they apply."""
+    """`[WINDOW + OVERLAP, WINDOW * len(phases)]`: each column has the weights of one point, in the rows of its samples."""
     matrix = np.zeros((WINDOW + OVERLAP, WINDOW, len(phases)), dtype=np.float32)
     for frame in range(WINDOW):
         matrix[frame : frame + TAPS, frame] = phases.T
@@ -99,5 +100,5 @@ def _banded(phases: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _levels(rows: Frames) -> NDArray[np.float32]:
-    """The largest magnitude in each row. Two passes without a copy are faster than one of `abs` and one of `max`."""
+    """The largest magnitude of each row. `max` and `min` make no copy, which `abs` does, and are faster."""
     return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)))

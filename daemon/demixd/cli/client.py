@@ -1,4 +1,4 @@
-"""The other side of the protocol: what any program can do with files alone. No torch, no ledger."""
+"""What any program can do with files alone: read status/, drop a song, cancel a job."""
 
 import contextlib
 import errno
@@ -18,17 +18,17 @@ from demixd.spool.tree import DAEMON, Spool, short
 
 
 def read(path: str | Path) -> dict[str, Any] | None:
-    """A status file, or None where it is not there or none."""
+    """A status file; None where there is none, or something else."""
     return documents.read(path, dict[str, Any])
 
 
 def daemon(spool: Spool) -> dict[str, Any] | None:
-    """The daemon's last heartbeat; whether it still beats is seen by reading twice."""
+    """The daemon's last heartbeat. It may be old: a daemon that runs changes `seq` before the next reading."""
     return read(spool.status / DAEMON)
 
 
 def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
-    """Every song's sidecar, by path; none where there is no status/ yet. Raises OSError where it cannot be read."""
+    """Every song's sidecar in the order of paths; none where there is no status/ yet. Raises OSError where it cannot be read."""
     for path, _ in sorted(documents.sidecars(spool.status)) if spool.status.exists() else ():
         document = read(path)
         with contextlib.suppress(msgspec.ValidationError):
@@ -37,46 +37,46 @@ def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
 
 
 def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | None = None) -> str:
-    """Put a copy of `song` into the inbox (as `name`) the best way: under a dot name, then by one rename. Its name there.
+    """Copy `song` into the inbox, as `name` if one is given: under a dot name first, then by one rename. Returns its name.
 
-    `options` are its option file, which is there before the song is. Raises OSError; `FileExistsError` where the inbox
-    has the name, or such an option file, already. Nothing is left behind then, and no inbox is made.
+    `options` is the content of its option file, which appears before the song. Raises OSError, and FileExistsError where
+    the inbox has that song or option file already; then nothing is left behind. The inbox itself is never made.
     """
     name = name or song.name
-    target, told = spool.song(name), spool.options(name)
-    for path in (target, told) if options is not None else (target,):
+    target, option_file = spool.song(name), spool.options(name)
+    for path in (target, option_file) if options is not None else (target,):
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     with nofollow.reach(spool.inbox, target.parent, make=spool.inbox, follow=True):
-        pass  # the folders are there now
-    # A name of its own, so that two who drop the same song do not write into one file.
+        pass  # This has made the folders between the inbox and the song.
+    # The random part keeps two programs that drop the same name from writing into one file.
     part = target.parent / f".{short(target.name)}.{secrets.token_hex(4)}.part"
-    part_told = part.with_suffix(".options.part")
+    part_options = part.with_suffix(".options.part")
     try:
         shutil.copyfile(song, part)
         if options is not None:
-            part_told.write_bytes(options)
-            _appear(part_told, told)
+            part_options.write_bytes(options)
+            _appear(part_options, option_file)
         try:
             _appear(part, target)
         except OSError:
             if options is not None:
-                told.unlink(missing_ok=True)
+                option_file.unlink(missing_ok=True)
             raise
     finally:
         part.unlink(missing_ok=True)
-        part_told.unlink(missing_ok=True)
+        part_options.unlink(missing_ok=True)
     return name
 
 
 def _appear(part: Path, target: Path) -> None:
-    """The one line of the protocol that matters: rename, without replacing wherever the filesystem can tell."""
+    """Rename without replacing; where the filesystem has no such rename, by a plain one."""
     try:
         rename_new(part, target)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
-        part.rename(target)  # neither RENAME_NOREPLACE nor links: that the name was free has been looked at
+        part.rename(target)  # `drop` has seen that the name is free.
 
 
 def cancel(spool: Spool, name: str) -> None:
@@ -87,7 +87,3 @@ def cancel(spool: Spool, name: str) -> None:
 def cancel_all(spool: Spool) -> None:
     """Ask for every job to stop. Raises OSError."""
     spool.cancel_all.touch()
-
-
-class RefusedError(Exception):
-    """What was asked for cannot be done; the message is a sentence with the remedy."""

@@ -1,14 +1,15 @@
-"""What `demixd submit` drops: looked at whole before the first song is, so that a mistake costs nothing."""
+"""`demixd submit`: drops songs. All of them are checked before the first one is dropped, so that a mistake costs nothing."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from demixd.cli import client
-from demixd.cli.client import RefusedError
+from demixd.cli.console import RefusedError
+from demixd.cli.follow import Follower
 from demixd.config import Config
 from demixd.engine.models import store
 from demixd.protocol import options
@@ -16,19 +17,22 @@ from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
 from demixd.spool.tree import Spool
 
 TEXTS = frozenset({"model", "profile", "naming", "tag"})
-"""Options whose value is a text, also where it looks like a number."""
+"""Options whose value stays text even if it looks like a number."""
 
 
 class Drop(msgspec.Struct, frozen=True, kw_only=True):
-    """`song` becomes `name`, its path below the inbox."""
+    """The file `song`, to be dropped as `name`, a path below the inbox, with the content of its option file."""
 
     song: Path
     name: str
     options: bytes | None
 
 
-def wanted(given: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """The options of a command line: those given by name, then KEY=VALUE, with VALUE as JSON or, if it is none, a text."""
+def song_options(given: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The options of a song from its command line: `given` by name, where None is not given, and `settings` KEY=VALUE.
+
+    Raises RefusedError.
+    """
     found = {key: _value(key, value) for key, value in given.items() if value is not None}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -41,6 +45,7 @@ def wanted(given: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(key: str, value: Any) -> Any:
+    """A text that is JSON as the value that it spells; any other as it is."""
     if not isinstance(value, str) or key in TEXTS:
         return value
     if key == "stems" and not value.startswith("["):
@@ -52,20 +57,23 @@ def _value(key: str, value: Any) -> Any:
 
 
 def plan(
-    config: Config, spool: Spool, songs: Sequence[Path], *, folder: str = "", wishes: Mapping[str, Any]
+    config: Config, spool: Spool, songs: Sequence[Path], *, folder: str = "", chosen: Mapping[str, Any]
 ) -> list[Drop]:
-    """What is to be dropped, once all of it can be. Raises RefusedError, or BAD_OPTIONS."""
+    """One drop for each song, into `folder` below the inbox and with the options `chosen`.
+
+    Raises RefusedError if a song cannot be dropped, and `bad-options`.
+    """
     if not spool.inbox.is_dir():
-        raise RefusedError(f"{spool.inbox} is not there: is the spool mounted, and has `demixd run` been started?")
+        raise RefusedError(f"{spool.inbox} is not there: mount the spool, or start `demixd run` once, which makes it")
     below = _folder(config, folder)
-    data = _encoded(wishes) if wishes else None
+    data = _encoded(chosen) if chosen else None
     seen: dict[str, Path] = {}
     for song in songs:
         _check_song(song)
         name = f"{below}{song.name}"
         if name in seen:
             raise RefusedError(
-                f"{seen[name]} and {song} would have one name in the inbox: rename one, or submit it with --to FOLDER"
+                f"{seen[name]} and {song} would have the same name in the inbox: rename one, or submit it with --to FOLDER"
             )
         seen[name] = song
         _check_free(spool, name, has_options=data is not None)
@@ -75,25 +83,25 @@ def plan(
 
 
 def _folder(config: Config, folder: str) -> str:
-    """The part of the name that goes before the song's: a folder of the inbox that is walked."""
+    """The prefix of the names of songs in `folder`. Raises RefusedError where the daemon would not look into it."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     if folder.startswith("/") or ".." in parts:
         raise RefusedError(f"--to {folder}: it must be a folder below the inbox, such as karaoke")
     if parts and not config.inbox.recursive:
-        raise RefusedError(f"--to {folder}: [inbox] recursive is false, so that no folder of the inbox is looked into")
+        raise RefusedError(f"--to {folder}: the daemon looks into no folder of the inbox: set [inbox] recursive = true")
     for part in parts:
         if reason := kind_of_folder(part):
             raise RefusedError(
-                f"--to {folder}: folders called {part} are not looked into ({reason}): choose another name"
+                f"--to {folder}: the daemon does not look into folders called {part} ({reason}): choose another name"
             )
     return "".join(f"{part}/" for part in parts)
 
 
-def _encoded(wishes: Mapping[str, Any]) -> bytes:
+def _encoded(chosen: Mapping[str, Any]) -> bytes:
     try:
-        data = msgspec.json.encode(wishes)
+        data = msgspec.json.encode(chosen)
     except UnicodeEncodeError:
-        raise RefusedError("An option holds bytes that are not UTF-8, which JSON cannot carry.") from None
+        raise RefusedError("An option holds bytes that are not UTF-8: JSON cannot carry them") from None
     options.parse(data)
     return data + b"\n"
 
@@ -101,26 +109,25 @@ def _encoded(wishes: Mapping[str, Any]) -> bytes:
 def _check_song(song: Path) -> None:
     kind = kind_of_file(song.name)
     if kind is not Kind.SONG:
-        raise RefusedError(f"{song}: {kind}: the daemon would leave it in the inbox; convert or rename it")
+        raise RefusedError(f"{song}: the daemon would leave it in the inbox ({kind}): convert or rename it")
     try:
-        # Opening a pipe would wait for its writer.
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
         with open(os.open(song, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb"):  # noqa: PTH123 - a descriptor
             pass
     except OSError as error:
         raise RefusedError(f"{song}: {error.strerror}") from error
     if not song.is_file():
-        raise RefusedError(f"{song}: it is no file")
+        raise RefusedError(f"{song}: this is not a file")
 
 
 def _check_free(spool: Spool, name: str, *, has_options: bool) -> None:
     if os.path.lexists(spool.song(name)):
         raise RefusedError(_taken(name))
     if has_options and os.path.lexists(spool.options(name)):
-        raise RefusedError(f"{spool.options(name)} is there already, with other options: delete it first")
+        raise RefusedError(f"{spool.options(name)} holds options already: delete it first")
 
 
 def _taken(name: str) -> str:
-    """The sentence about a name that the inbox has already."""
     return (
         f"The inbox has {name} already: wait until it is done, stop it (`demixd cancel`) and delete it, rename yours, "
         "or submit it with --to FOLDER"
@@ -128,7 +135,7 @@ def _taken(name: str) -> str:
 
 
 def _is_known(config: Config, model: str) -> bool:
-    """Whether the model is one; where the daemon's models are not ours to see, it will tell."""
+    """Whether `model` is one. Where this user cannot see the daemon's models, the answer is left to the daemon."""
     try:
         return not (config.repo or config.state).is_dir() or store.is_known(
             model, repo=config.repo, models=config.models
@@ -137,8 +144,21 @@ def _is_known(config: Config, model: str) -> bool:
         return True
 
 
-def drop(spool: Spool, each: Drop) -> None:
-    """Put it into the inbox. Raises RefusedError."""
+def drop(spool: Spool, drops: Iterable[Drop]) -> Iterator[Follower]:
+    """Drop the songs in turn; a follower for each. Raises RefusedError, which names the songs that were dropped before."""
+    dropped: list[str] = []
+    for each in drops:
+        follower = Follower(spool, each.name)
+        try:
+            _drop(spool, each)
+        except RefusedError as error:
+            before = f"; dropped before it: {', '.join(dropped)}" if dropped else ""
+            raise RefusedError(f"{error}{before}") from error
+        dropped.append(each.name)
+        yield follower
+
+
+def _drop(spool: Spool, each: Drop) -> None:
     try:
         client.drop(spool, each.song, each.name, each.options)
     except FileExistsError as error:

@@ -1,35 +1,29 @@
-"""Text for a terminal. Pure.
-
-Names and messages come from others: what a terminal would obey, or what turns the direction of writing, is shown as
-U+FFFD and never sent.
-"""
+"""Numbers, durations, sizes and documents as text. Pure."""
 
 from typing import Any
 
 import msgspec
 
-from demixd.terminal import OBEYED, safe
-
-__all__ = ["as_json", "safe"]
+from demixd.terminal import OBEYED
 
 
 def as_json(document: Any) -> str:
-    """`document` as JSON on one line, in which what a terminal would obey is escaped: the value stays what it is."""
+    """`document` as JSON on one line. Characters that a terminal would obey are escaped, so that the value stays the same."""
     return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(document).decode())
 
 
 def percent(fraction: float) -> str:
-    """Cut, not rounded: 100 % is said of what is done."""
+    """Rounded down: only what is done has 100 %."""
     return f"{int(100 * min(max(fraction, 0.0), 1.0))} %"
 
 
 def speed(speed_x: float | None) -> str:
-    """`38.2x`: times real time."""
+    """`38.2x` real time; empty for None."""
     return f"{speed_x:.1f}x" if speed_x else ""
 
 
 def clock(seconds: float | None) -> str:
-    """`0:11`, `3:25`, `1:02:03`; nothing where it is not known."""
+    """`0:11`, `3:25`, `1:02:03`; empty for None."""
     if seconds is None:
         return ""
     minutes, second = divmod(int(max(seconds, 0.0) + 0.5), 60)

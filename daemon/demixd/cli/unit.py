@@ -1,12 +1,12 @@
-"""What `systemd/install` writes besides the units: a first configuration, and what a unit must know of its folders.
+"""The installer's side: `systemd/install` writes a first configuration and a unit's drop-in with this program.
 
     python -m demixd.cli.unit config NAME SPOOL [STATE]   a configuration for the service NAME (demixd, demixd@karaoke)
     python -m demixd.cli.unit paths NAME CONFIG           its 50-paths.conf
-    python -m demixd.cli.unit folders CONFIG              the spool, then every other folder that is written to; one a line
-    python -m demixd.cli.unit private CONFIG              the folder of work that nobody else needs
+    python -m demixd.cli.unit folders CONFIG              the spool, then every other folder that it writes to; one a line
+    python -m demixd.cli.unit private CONFIG              the private folder in the outbox, which an uninstall removes
     python -m demixd.cli.unit model CONFIG                the name of the model
 
-What is printed is for the installer; a configuration that cannot be used is one sentence on standard error, and status 1.
+A configuration that cannot be used is one sentence on standard error, with status 1.
 """
 
 import grp
@@ -22,13 +22,13 @@ from demixd.spool.tree import Spool
 PARTS = ("inbox", "outbox", "status", "done", "failed")
 
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
-"""What ProtectHome= hides."""
+"""The folders that systemd's ProtectHome= hides."""
 
 DEFAULT = "demixd"
 
 
 def first_configuration(name: str, spool: str, state: str = "") -> str:
-    """A short configuration: keys that it does not have stay at their defaults, also when a new version changes these."""
+    """A short configuration. Keys that it leaves out keep their defaults, also those that a new version changes."""
     state = state or f"/var/lib/{name}"
     lines = [
         f"# The configuration of {name}. config/demixd.toml of the project shows every key with its default.",
@@ -44,13 +44,13 @@ def first_configuration(name: str, spool: str, state: str = "") -> str:
 
 
 def folders(config: Config) -> list[Path]:
-    """Every folder that the daemon writes to and that lies in no other, the spool first."""
+    """Every folder that the daemon writes to, without those that lie in another one; the spool comes first."""
     found = [Path(config.paths.spool)]
     others = [config.folder(part) for part in PARTS] + [config.state, config.models]
     if config.paths.work:
         others.append(Path(config.paths.work))
     if all(not config.folder(part).is_relative_to(found[0]) for part in PARTS):
-        found = []  # each part is somewhere else, and the spool itself is nothing
+        found = []  # Every part lies elsewhere, so that the spool itself is not used.
     for folder in others:
         if not any(folder.is_relative_to(other) for other in found):
             found.append(folder)
@@ -68,7 +68,7 @@ def paths(name: str, config: Config, where: str) -> str:
         *(f"RequiresMountsFor={_escaped(folder)}" for folder in needed),
         "",
         "[Service]",
-        # The minus: what is not there yet must not keep the daemon from starting and saying so.
+        # With the minus the daemon starts without the folder, and says that it is missing.
         *(f"ReadWritePaths={_escaped(folder, '-')}" for folder in written if not folder.is_relative_to(own)),
     ]
     if any(folder.is_relative_to(home) for folder in needed for home in HOMES):
@@ -79,7 +79,7 @@ def paths(name: str, config: Config, where: str) -> str:
 
 
 def _group(share: Path) -> str | None:
-    """The group that a share belongs to; None: root's own, or nobody's."""
+    """The group that a share belongs to; None for root's, and for one that has no name."""
     try:
         number = share.stat().st_gid
         return grp.getgrgid(number).gr_name if number else None
@@ -88,13 +88,13 @@ def _group(share: Path) -> str | None:
 
 
 def _escaped(folder: Path, before: str = "") -> str:
-    """A path as units write it (systemd.syntax(7)): specifiers, quotes and blanks mean nothing in it."""
+    """A path as a unit spells it, with specifiers, quotes and blanks escaped (systemd.syntax(7))."""
     text = str(folder).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{before}{text}"'
 
 
 def main(words: list[str]) -> None:
-    """Print what was asked for. Raises ConfigError."""
+    """Print what `words` ask for. Raises ConfigError."""
     match words:
         case ["config", name, spool, *state]:
             text = first_configuration(name, spool, *state)

@@ -14,6 +14,12 @@ BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 CGROUPS = Path("/sys/fs/cgroup")
 
 
+def cpu_name() -> str:
+    """The processor's name as its maker gives it; `CPU` where the system does not tell (ARM)."""
+    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
 def has_bfloat16() -> bool:
     return bool(flags(_read(Path("/proc/cpuinfo"))) & BFLOAT16)
 

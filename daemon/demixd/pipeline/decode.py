@@ -1,11 +1,12 @@
-"""The song becomes a spool of float32 and the facts of a track.
+"""Decode: a song becomes a PCM file of one or two channels, and the facts of a track.
 
-    song --View--> libsndfile or FFmpeg --blocks--> two channels --> spool
+    song --View--> libsndfile or FFmpeg --blocks--> two channels --> PCM file
 
 Rules:
 - Content decides what a file is, never its name.
-- What the container declares is checked first (containers.py); a song that is cut short is never half of a track.
-- libsndfile reads what it can, FFmpeg's libraries the rest.
+- What the container declares is checked first (audio/containers/detect.py): a song that is cut short is an error, not a
+  shorter track.
+- libsndfile reads the formats it knows, FFmpeg's libraries the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from demixd.audio import downmix, sndfile
 from demixd.audio.containers import detect
 from demixd.audio.containers.detect import Container
 from demixd.audio.ffmpeg import reader as ffmpeg
-from demixd.audio.pcm import Frames, SpoolWriter
+from demixd.audio.pcm import Frames, PcmWriter
 from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
@@ -30,22 +31,22 @@ SHARED = ("wav", "aiff", "ogg")
 
 def decode(
     song: Path,
-    spool: Path,
+    pcm: Path,
     *,
     max_duration_s: float,
     check: Callable[[], None],
     progress: Callable[[float], None],
 ) -> Track:
-    """Decodes `song` into `spool`, `[T, 1]` for mono and `[T, 2]` for everything else.
+    """Decode `song` into the PCM file `pcm`: `[T, 1]` for mono, `[T, 2]` for everything else.
 
     `check` is called between blocks and stops by raising; `progress` gets fractions of the song. Raises
     `AudioProcessingError`: BAD_AUDIO, TRUNCATED, NOT_FINITE, TOO_LONG, NO_SPACE or IO_ERROR.
     """
     try:
         with song.open("rb") as file:
-            container = _accepted(detect.look(file))
+            container = _accepted(detect.container_of(file))
             view = View(file, container.head, container.start)
-            with _opened(view, container) as sound, SpoolWriter(spool) as writer:
+            with _opened(view, container) as sound, PcmWriter(pcm) as writer:
                 _refuse_early(sound, max_duration_s)
                 for block in _blocks(sound, view, check):
                     writer.write(block)
@@ -72,7 +73,7 @@ def _accepted(container: Container | None) -> Container:
 
 @contextmanager
 def _opened(view: View, container: Container) -> Iterator[Reader]:
-    """The song, by the library that can read it."""
+    """The song, opened by the library that can read it. Raises BAD_AUDIO."""
     with ExitStack() as stack:
         try:
             sound = stack.enter_context(_reader(view, container))
@@ -120,7 +121,7 @@ def _too_long(duration_s: float | None, limit_s: float) -> AudioProcessingError:
 
 
 def _blocks(sound: Reader, view: View, check: Callable[[], None]) -> Iterator[Frames]:
-    """The song's blocks in one or two channels, every sample a number, to the song's very end or an error."""
+    """The song's blocks in one or two channels, all samples finite. Raises where decoding ends before the song does."""
     down = downmix.matrix(sound.layout, sound.channels) if sound.channels > 2 else None
     done = 0
     blocks = sound.blocks()
@@ -144,7 +145,7 @@ def _blocks(sound: Reader, view: View, check: Callable[[], None]) -> Iterator[Fr
 
 
 def _stopped(done: int, sound: Reader, view: View, detail: str | None) -> AudioProcessingError:
-    """Decoding ended too early: the song is cut short or has a hole, or, if nothing came out, it is no use at all."""
+    """The error of decoding that ended too early: TRUNCATED, or BAD_AUDIO where no frame could be decoded."""
     if not done and view.furthest < view.size:
         return AudioProcessingError(Code.BAD_AUDIO, "The song cannot be decoded: it is damaged at its start.", detail)
     whole = f" of {sound.declared:,}" if sound.declared is not None else ""

@@ -1,17 +1,14 @@
-"""Stems become files: writing them, and proving that they can be read.
+"""Encode: a stem's blocks become a file, which is then read back.
 
-    blocks x gain --dither, round--> libsndfile or FFmpeg --Sink--> file --tags, repeatable, fsync--> sha256
+    blocks x gain --dither, round--> libsndfile or FFmpeg --Sink--> file --tags, serial, fsync--> sha256
 
 Rules:
-- Integers are rounded here and given to the libraries as integers: libsndfile's own way from float cuts off instead.
-- Bits are dropped once, with dither. 32 bits are as many as a float has, and need none.
+- Samples are rounded to integers here, and the libraries get integers: from floats, libsndfile truncates.
+- Bits are dropped once, with dither; 32 bits need none, since a float32 has no finer steps.
 - The same stems give the same bytes: no time of day in float WAVs, no random numbers that are not seeded.
-- Lossy codecs may overshoot full scale when they are decoded; they are left to it.
+- A lossy codec may decode to more than full scale; nothing is done about that.
 """
 
-import errno
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,47 +24,33 @@ from demixd.audio.dither import Dither
 from demixd.audio.ffmpeg import reader, writer
 from demixd.audio.formats import BITS, DITHERED, FORMATS, Target
 from demixd.audio.pcm import Frames
-from demixd.audio.sink import NotWritableError, Sink
-from demixd.audio.streams import DamagedError, Glance, NotReadableError
+from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWritableError, Sink
 from demixd.errors import AudioProcessingError, Code, disk_error
+from demixd.protocol.job import StemFile
+from demixd.spool.files import sha256_of, sync
 
 SERIAL = 1
-"""The number of the one stream in an Ogg; libsndfile draws a random one, which only chained streams need."""
-
-
-class StemFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that was written, as the manifest lists it."""
-
-    name: str
-    format: str
-    subtype: str
-    rate: int
-    channels: int
-    frames: int
-    bytes: int
-    sha256: str
-    peak: float
-    """The largest magnitude written, full scale 1."""
-    gain_db: float
+"""The serial number of an Ogg's one stream. libsndfile draws a random one, and the same stem would differ each time."""
 
 
 class Manner(msgspec.Struct, frozen=True, kw_only=True):
     """How a stem is written. `check` is called between blocks and stops by raising."""
 
+    stem: str
     check: Callable[[], None]
     gain: float = 1.0
     clamp: bool = False
     """Whether float and lossy formats are limited to full scale as well."""
     seed: int = 0
     """Of the dither."""
-    hear: Callable[[Frames], None] = lambda _: None
-    """Gets each block as it is written, `[T, C]`, before a lossy codec has it."""
-    dress: Callable[[Path], None] = lambda _: None
+    measure: Callable[[Frames], None] = lambda _: None
+    """Gets each block `[T, C]` as it is given to the codec, as float32."""
+    tag: Callable[[Path], None] = lambda _: None
     """Adds tags to the written file."""
 
 
 def write(blocks: Iterable[Frames], path: Path, target: Target, *, frames: int, how: Manner) -> StemFile:
-    """Writes `blocks`, `[T, target.channels]` at `target.rate`, to a new file, durably; `frames` of them will come.
+    """Write `blocks`, `[T, target.channels]` at `target.rate` and `frames` frames together, durably to a new file.
 
     Raises `AudioProcessingError`: NO_SPACE, IO_ERROR, BAD_OUTPUT, INTERNAL_ERROR; and what `how` raises.
     """
@@ -77,11 +60,12 @@ def write(blocks: Iterable[Frames], path: Path, target: Target, *, frames: int, 
         if target.format == "mp3":
             with path.open("r+b") as file:
                 mpeg.note_length(file, written)
-        how.dress(path)
-        size, digest = _settle(path, target)
+        how.tag(path)
+        size, digest = _finished(path, target)
     except OSError as error:
         raise disk_error(error, path.name) from error
     return StemFile(
+        stem=how.stem,
         name=path.name,
         format=target.format,
         subtype=target.subtype,
@@ -96,36 +80,39 @@ def write(blocks: Iterable[Frames], path: Path, target: Target, *, frames: int, 
 
 
 def verify(path: Path, expected: StemFile, frames: int, check: Callable[[], None] = lambda: None) -> None:
-    """Opens a written file again: format, frames, rate and channels, and its audio can be read. `check` stops it."""
+    """Read a written file back: it has `expected`'s format, rate, channels and bytes, and `frames` frames.
+
+    `check` stops by raising. Raises BAD_OUTPUT.
+    """
     try:
-        found = reader.glance(path, check=check) if FORMATS[expected.format].suffix == "m4a" else sndfile.glance(path)
+        found = reader.probe(path, check=check) if FORMATS[expected.format].suffix == "m4a" else sndfile.probe(path)
         size = path.stat().st_size
     except (OSError, NotReadableError, DamagedError) as error:
         raise _bad_output(path, f"it cannot be read back: {error}") from error
-    wanted = Glance(subtype=expected.subtype, rate=expected.rate, channels=expected.channels, frames=frames)
+    wanted = Facts(subtype=expected.subtype, rate=expected.rate, channels=expected.channels, frames=frames)
     if found != wanted:
         raise _bad_output(path, f"it has {found} instead of {wanted}")
     if size != expected.bytes:
         raise _bad_output(path, "it is shorter than it says")
 
 
-def verify_streams(path: Path, expected: Iterable[Glance], check: Callable[[], None]) -> None:
-    """Sees that each stream of a file reads back as the file did that it was made of. Raises BAD_OUTPUT."""
+def verify_streams(path: Path, expected: Iterable[Facts], check: Callable[[], None]) -> None:
+    """Read the streams of a file back: each is what `expected` says of it. `check` stops by raising. Raises BAD_OUTPUT."""
     for number, wanted in enumerate(expected):
         try:
-            found = reader.glance(path, number, check)
+            found = reader.probe(path, number, check)
         except (OSError, NotReadableError, DamagedError) as error:
             raise _bad_output(path, f"its stream {number} cannot be read back: {error}") from error
         if found != wanted:
             raise _bad_output(path, f"its stream {number} has {found} instead of {wanted}")
 
 
-def finish(path: Path, target: Target, make: Callable[[Path], None], dress: Callable[[Path], None]) -> tuple[int, str]:
-    """A file that `make` writes as a whole: tagged and durable. Its size and sha256. Raises NO_SPACE and IO_ERROR."""
+def finish(path: Path, target: Target, make: Callable[[Path], None], tag: Callable[[Path], None]) -> tuple[int, str]:
+    """Have `make` write a whole file and `tag` tag it, and make it durable: its bytes and sha256. Raises NO_SPACE, IO_ERROR."""
     try:
         make(path)
-        dress(path)
-        return _settle(path, target)
+        tag(path)
+        return _finished(path, target)
     except OSError as error:
         raise disk_error(error, path.name) from error
 
@@ -133,19 +120,19 @@ def finish(path: Path, target: Target, make: Callable[[Path], None], dress: Call
 def _encode(
     samples: Iterator[tuple[NDArray[Any], float]], sink: Sink, target: Target, frames: int
 ) -> tuple[int, float]:
-    """How many frames were written, and their peak."""
+    """Write all samples: the number of frames, and their peak (linear, full scale 1)."""
     written, peak = 0, 0.0
     try:
         with _created(sink, target, frames) as file:
             for block, highest in samples:
                 file.write(block)
-                sink.complain()
+                sink.raise_error()
                 written, peak = written + len(block), max(peak, highest)
     except NotWritableError as error:
-        sink.complain()
+        sink.raise_error()
         message = f"{target.format} cannot be written with {target.channels} channels at {target.rate} Hz."
         raise AudioProcessingError(Code.INTERNAL_ERROR, message, str(error)) from error
-    sink.complain()
+    sink.raise_error()
     return written, peak
 
 
@@ -158,7 +145,7 @@ def _created(
 
 
 def _samples(blocks: Iterable[Frames], subtype: str, how: Manner) -> Iterator[tuple[NDArray[Any], float]]:
-    """What the library gets for each block, and its peak."""
+    """Each block as the library gets it, with the block's peak: float32, or integers in the upper bits of 32."""
     bits, dither = BITS.get(subtype), Dither(how.seed)
     for block in blocks:
         how.check()
@@ -167,12 +154,12 @@ def _samples(blocks: Iterable[Frames], subtype: str, how: Manner) -> Iterator[tu
         if not np.isfinite(samples).all():
             raise AudioProcessingError(Code.BAD_OUTPUT, "A stem has samples that are not numbers; report this.")
         floats = samples.astype(np.float32)
-        how.hear(floats)
+        how.measure(floats)
         yield _integers(samples, bits, dither) if bits else (floats, _peak(samples))
 
 
 def _integers(samples: NDArray[np.float64], bits: int, dither: Dither) -> tuple[NDArray[np.int32], float]:
-    """Rounded to `bits`, as the upper bits of 32, which is where the libraries take them from."""
+    """A block rounded to `bits`, in the upper bits of 32, where libsndfile and FFmpeg expect them; and its peak."""
     half = 2 ** (bits - 1)
     steps = dither.rounded(samples * half) if bits <= DITHERED else np.rint(samples * half)
     steps = np.clip(steps, -half, half - 1)
@@ -183,8 +170,8 @@ def _peak(samples: NDArray[np.float64]) -> float:
     return float(np.max(np.abs(samples), initial=0.0))
 
 
-def _settle(path: Path, target: Target) -> tuple[int, str]:
-    """Makes a written file repeatable and durable. Its size and sha256."""
+def _finished(path: Path, target: Target) -> tuple[int, str]:
+    """Remove what differs from run to run from a written file, and make it durable: its bytes and sha256."""
     with path.open("r+b") as file:
         if FORMATS[target.format].container == "OGG":
             for page in ogg.pages(file):
@@ -193,17 +180,13 @@ def _settle(path: Path, target: Target) -> tuple[int, str]:
         elif target.subtype == "FLOAT":
             _forget_time(file)
         file.flush()
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # filesystems that have no fsync
-                raise
+        sync(file.fileno())
         file.seek(0)
-        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        return path.stat().st_size, sha256_of(file)
 
 
 def _forget_time(file: BinaryIO) -> None:
-    """Zeroes the time of day in the PEAK chunk that libsndfile gives every float WAV.
+    """Zero the time of day in the PEAK chunk that libsndfile gives every float WAV.
 
     A chunk is name, size, content; PEAK's is version, time, ... It lies before the audio, within the first 1 KiB.
     """

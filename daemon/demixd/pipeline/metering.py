@@ -1,6 +1,6 @@
-"""What a stem is like, found out while it is written: on a thread of its own, so that nobody waits for it.
+"""Metering: a stem's loudness, true peak and silence, measured while it is written, on a thread of its own.
 
-encode --hear--> loudness, true peak (ffmpeg/meter.py), silence (levels.py) --> Sound
+encode --blocks--> loudness, true peak (audio/ffmpeg/meter.py), silence (audio/levels.py) --> Sound
 """
 
 from collections import deque
@@ -15,28 +15,28 @@ AHEAD = 8
 """Blocks that may wait to be measured; they are 4 MB."""
 
 
-class Listening:
-    """Hears one stem. Leaving its block ends the thread."""
+class Metering:
+    """Measures one stem. The end of the `with` block ends the thread."""
 
     def __init__(self, rate: int, channels: int) -> None:
         self._levels, self._meter = Levels(rate, channels), Meter(rate, channels)
-        self._thread = ThreadPoolExecutor(1, "listen")
+        self._thread = ThreadPoolExecutor(1, "metering")
         self._pending: deque[Future[None]] = deque()
 
-    def __enter__(self) -> "Listening":
+    def __enter__(self) -> "Metering":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def hear(self, block: Frames) -> None:
-        """A block `[T, C]`, as it is written."""
+    def feed(self, block: Frames) -> None:
+        """Measure the next block `[T, C]`; waits where `AHEAD` of them are not measured yet."""
         if len(self._pending) == AHEAD:
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(self._measure, block))
 
-    def sound(self, song: float) -> Sound:
-        """What was heard, once it is all; `song` is the mean square of the song that the stem is of, at the same gain."""
+    def read(self, song: float) -> Sound:
+        """The measures of all blocks fed; `song` is the mean square of the stem's song, at the stem's gain. Called once."""
         while self._pending:
             self._pending.popleft().result()
         loudness = self._meter.read()

@@ -1,4 +1,4 @@
-"""From what the model separates to the stems that were asked for.
+"""Mix: the parts that the model separates become the stems that were asked for. Pure.
 
 A stem is a weighted sum of the model's parts, and in one case of the song:
 
@@ -20,23 +20,25 @@ from demixd.audio.pcm import Frames
 from demixd.errors import AudioProcessingError, Code
 
 SONG = "(song)"
-"""Stands for the song itself among the names of parts; no model can have a part of that name."""
+"""The song itself among the names of parts; no model can have a part of that name."""
 
 VOCALS = "vocals"
 GUIDE = "guide"
 MASTER = "master"
 
 FLOOR_DB = -200.0
-"""What a residual of nothing at all is given as: JSON has no infinity."""
+"""dB of a residual of zero: JSON has no infinity."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How stems are mixed from parts."""
+
     stems: dict[str, dict[str, float]]
     """Stem, in the order asked for -> part or SONG, in the order of summation -> coefficient."""
     needed: frozenset[str]
     """The parts that have to be computed."""
     cover: tuple[str, ...] = ()
-    """Those of the stems that together are the song; empty where none are."""
+    """The stems that add up to the song; empty where none do."""
 
 
 def recipe(
@@ -48,11 +50,11 @@ def recipe(
     guide_db: float = 0.0,
     master: bool = False,
 ) -> Recipe:
-    """How to make `stems` from a model's `parts`.
+    """How to mix `stems` from a model's `parts`. Raises BAD_OPTIONS.
 
-    `instrumental` says how everything-but-one is made: `add` the others, take the song `minus` the one, or `auto`:
-    minus where the one is among `alone` (parts that can be computed without the rest) and that saves most of the work.
-    `guide_db` is the level of the vocals in `guide`. With `master` the song itself comes first.
+    `instrumental` says how a stem of all parts but one is made: `add` the others, take the song `minus` the one, or
+    `auto`: minus where the one is among `alone` (parts that can be computed without the rest) and most of the work is
+    saved by it. `guide_db` is the level of the vocals in `guide`. With `master` the song itself is the first stem.
     """
     if not stems:
         raise AudioProcessingError(Code.BAD_OPTIONS, f"No stems are asked for; the model offers {_offer(parts)}.")
@@ -80,23 +82,23 @@ def peak(block: Frames) -> float:
 
 
 def residual_db(song: float, rest: float) -> float | None:
-    """How far below the song what its stems leave of it lies, from the energies of both; null for a silent song."""
+    """dB of `rest`, the energy of the song minus its stems, against `song`, its own; None for a silent song."""
     if not song:
         return None
     return max(FLOOR_DB, 10 * float(np.log10(rest / song))) if rest else FLOOR_DB
 
 
 def joint_gain(peaks: Mapping[str, float], clip: str, ceiling: float = 1.0) -> float:
-    """The gain, at most 1, for all stems of a song: under `joint`, what brings the loudest down to `ceiling`.
+    """The gain, at most 1, of all stems of a song: under `joint`, it brings the loudest peak down to `ceiling`.
 
-    One gain for all keeps their balance. `clamp` and `none` leave the level alone.
+    All stems have the same gain, which keeps their balance. Under `clamp` and `none` it is 1.
     """
     loudest = max(peaks.values(), default=0.0)
     return ceiling / loudest if clip == "joint" and loudest > ceiling else 1.0
 
 
 def _omits(stem: str, parts: Sequence[str]) -> str | None:
-    """The part that a stem leaves out, or has at another level; None if it is a part itself."""
+    """The part that a stem leaves out, or has at another level; None if the stem is a part. Raises BAD_OPTIONS."""
     if stem in parts:
         return None
     without = VOCALS if stem in ("instrumental", GUIDE) else stem.removeprefix("no_")
@@ -112,7 +114,7 @@ def _offer(parts: Sequence[str]) -> str:
 
 
 def _cover(omitted: Mapping[str, str | None], parts: Sequence[str]) -> tuple[str, ...]:
-    """All parts, or one and what is left without it."""
+    """Stems that add up to the song: all parts, or one part and the stem without it."""
     if set(parts) <= omitted.keys():
         return tuple(parts)
     pairs = ((without, stem) for stem, without in omitted.items() if without in omitted and stem != GUIDE)
@@ -120,7 +122,7 @@ def _cover(omitted: Mapping[str, str | None], parts: Sequence[str]) -> tuple[str
 
 
 def _cheaper(omitted: Mapping[str, str | None], parts: Sequence[str], alone: frozenset[str]) -> str:
-    """`minus` if all that is left out can be had alone, and computing it takes less than half of what `add` would."""
+    """`minus` if every part left out can be computed alone, in less than half of the passes that `add` needs; else `add`."""
     left_out = {part for part in omitted.values() if part is not None}
     asked = {stem for stem, part in omitted.items() if part is None}
     added = asked | {part for without in left_out for part in parts if part != without}

@@ -1,7 +1,7 @@
-"""Separate: the song's spool through the engine into one spool a source, at the song's own rate and channels.
+"""Separate: the engine makes one PCM file for each part that is needed, at the song's own rate and channels.
 
-What the model hears is the song at the model's rate and channels (`mixture.f32`, only where they differ), less its mean
-and divided by its standard deviation, as `demucs.api.Separator` does it; both are undone on the way out.
+The model gets the song at the model's rate and channels (`mixture.f32`, written only where they differ), less its mean
+and divided by its standard deviation, as `demucs.api.Separator` does it; both are undone in the parts.
 """
 
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from demixd.audio.pcm import SpoolReader, SpoolWriter
+from demixd.audio.pcm import PcmReader, PcmWriter
 from demixd.audio.resample import model_ratio, resample
 from demixd.engine import device as devices
 from demixd.engine.engine import Engine, Plan, SegmentProgress, Song
@@ -39,34 +39,34 @@ def separate(
     check: Callable[[], None],
     progress: Callable[[SegmentProgress], None],
 ) -> tuple[dict[str, Path], EngineFacts]:
-    """Write `work/SOURCE.f32` for every needed source, exactly `track.frames` long; and what made them.
+    """Write `work/PART.f32` for each part in `needed`, exactly `track.frames` long; their paths, and the engine's facts.
 
-    Where an engine fails at the song (out of memory, an error of its device, NaN), the whole song is done again by the
-    next one of `Engine.instead`, and the facts say so; the engine itself is as good as before. Raises what `check`
-    raises, BAD_OUTPUT, and `DeviceLostError`.
+    Where an engine fails at the song (out of memory, an error of its device, NaN), `Engine.instead` names another one,
+    which does the whole song again, and the facts are that one's; `engine` itself can be used for the next song. Raises
+    what `check` raises, BAD_OUTPUT, and `DeviceLostError`.
     """
     plan = Plan(needed=needed, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
-    heard = work / "mixture.f32"
+    mixture = work / "mixture.f32"
     same = track.rate == engine.rate and track.channels == engine.channels
     if not same:
-        _hear(track, song, heard, engine, check)
+        _write_mixture(track, song, mixture, engine, check)
     try:
-        with SpoolReader(song if same else heard, engine.channels) as reader:
+        with PcmReader(song if same else mixture, engine.channels) as reader:
             while True:
                 try:
-                    return _write(track, reader, work, engine, plan)
+                    return _write_parts(track, reader, work, engine, plan)
                 except (RuntimeError, AudioProcessingError) as error:
                     engine = engine.instead(error)
                     log.warning("%s: %s", engine.facts.fallback, error)
-                # Here and not there: what the failed engine held is only given up when its exception is.
+                # Outside the handler: the exception's traceback holds what the failed engine has on the device.
                 devices.give_back()
     finally:
-        heard.unlink(missing_ok=True)
+        mixture.unlink(missing_ok=True)
 
 
-def _hear(track: Track, song: Path, heard: Path, engine: Engine, check: Callable[[], None]) -> None:
-    """The song at the model's rate and channels, as a spool."""
-    with SpoolReader(song, track.channels) as reader, SpoolWriter(heard) as writer:
+def _write_mixture(track: Track, song: Path, mixture: Path, engine: Engine, check: Callable[[], None]) -> None:
+    """The song at the model's rate and channels, as a PCM file."""
+    with PcmReader(song, track.channels) as reader, PcmWriter(mixture) as writer:
         blocks = (_to_channels(torch.from_numpy(block.T), engine.channels) for block in reader.blocks())
         for block in resample(blocks, model_ratio(track.rate, engine.rate)):
             check()
@@ -74,7 +74,7 @@ def _hear(track: Track, song: Path, heard: Path, engine: Engine, check: Callable
 
 
 def _to_channels(block: Tensor, channels: int) -> Tensor:
-    """`[..., C, T]`: mono to both sides, or the mean of both where one is wanted."""
+    """`[..., C, T]` with `channels` for C: mono goes to both, or the mean of both becomes one."""
     if block.shape[-2] == channels:
         return block
     if channels == 1:
@@ -82,28 +82,28 @@ def _to_channels(block: Tensor, channels: int) -> Tensor:
     return block.expand(*block.shape[:-2], channels, block.shape[-1])
 
 
-def _write(
-    track: Track, reader: SpoolReader, work: Path, engine: Engine, plan: Plan
+def _write_parts(
+    track: Track, reader: PcmReader, work: Path, engine: Engine, plan: Plan
 ) -> tuple[dict[str, Path], EngineFacts]:
-    """Stream the song through the engine and each needed source into its spool."""
+    """Stream the song through the engine, and each needed part into its PCM file."""
     level = measure(torch.from_numpy(block.T) for block in reader.blocks())
     read = normalised(_reading(reader), reader.frames, level)
     separation = engine.separate(Song(read=read, frames=reader.frames), plan)
-    paths = {source: work / f"{source}.f32" for source in separation.sources}
-    sources = (_to_channels(block * level.std + level.mean, track.channels) for block in separation.blocks())
+    paths = {part: work / f"{part}.f32" for part in separation.sources}
+    parts = (_to_channels(block * level.std + level.mean, track.channels) for block in separation.blocks())
     back = 1 / model_ratio(track.rate, engine.rate)
     left = track.frames
     with ExitStack() as stack:
-        writers = [stack.enter_context(SpoolWriter(path)) for path in paths.values()]
-        for block in resample(sources, back):
+        writers = [stack.enter_context(PcmWriter(path)) for path in paths.values()]
+        for block in resample(parts, back):
             block = block[..., :left]
             left -= block.shape[-1]
-            for writer, source in zip(writers, block, strict=True):
-                writer.write(source.T.contiguous().numpy())
+            for writer, part in zip(writers, block, strict=True):
+                writer.write(part.T.contiguous().numpy())
         if left:
             raise AudioProcessingError(Code.BAD_OUTPUT, f"The stems are {left} frames shorter than the song.")
     return paths, separation.facts
 
 
-def _reading(reader: SpoolReader) -> Read:
+def _reading(reader: PcmReader) -> Read:
     return lambda start, stop: torch.from_numpy(reader.read(start, stop)).T

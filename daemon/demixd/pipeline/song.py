@@ -1,9 +1,10 @@
-"""One song from file to stems: decode, separate, mix, encode. The worker and `separate_audio` both run exactly this.
+"""One song from file to stems: decode, separate, mix, encode. The worker and `separate_audio` run the same functions.
 
     decode_song --> separate_song --> write_stems
-    song.f32        SOURCE.f32        mix and encode (stems.py): out/
+    song.f32        PART.f32          mix and encode (stems.py): out/
 
-Three stages, so that three songs can be in them at once; only the middle one needs the model. `run` is all in a row.
+A worker can have a song in each of the three at the same time; only `separate_song` needs the model. `run` calls all
+three in a row.
 """
 
 import shutil
@@ -20,10 +21,11 @@ from demixd.audio.pcm import SONG
 from demixd.audio.tags import Tags
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code, disk_error
-from demixd.pipeline import mix, tagging
+from demixd.pipeline import mix
 from demixd.pipeline.decode import decode
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.pipeline.stems import Mixer, Order, StemWriter
+from demixd.pipeline.tagging import Tagger, begin_reading
 from demixd.protocol.job import EngineFacts, StemFile, Step, Tick
 from demixd.protocol.options import Options
 from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
@@ -32,7 +34,7 @@ from demixd.protocol.track import Track, pcm_bytes
 __all__ = ["Observer", "Order", "Result", "Separated", "decode_song", "run", "separate_song", "tick", "write_stems"]
 
 SHARE = {Step.DECODE: (0.0, 0.04), Step.SEPARATE: (0.04, 0.92), Step.MIX: (0.92, 0.94), Step.ENCODE: (0.94, 0.99)}
-"""Where each step begins and ends in the progress of the whole job; about what they take of the time."""
+"""Where each step begins and ends in the progress of the whole job, 0 to 1: about its share of the time."""
 
 VERB = {
     Step.DECODE: "Decoding",
@@ -43,7 +45,7 @@ VERB = {
 
 
 class Observer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told: a step begins, the song is decoded, there is progress. `check` raises to stop."""
+    """The caller: told when a step begins, when the song is decoded, and how far it is; `check` raises to stop."""
 
     check: Callable[[], None]
     began: Callable[[Step], None]
@@ -52,24 +54,26 @@ class Observer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What was made of a song. `timing`: seconds of each step, `decode_s` and so on."""
+
     track: Track
     files: tuple[StemFile, ...]
     gain_db: float
     residual_db: float | None
-    """How far below the song what its stems leave of it lies; null where they do not make up the song."""
+    """dB: the energy of the song minus its stems, against the song's; null where the stems do not make up the song."""
     engine: EngineFacts
     timing: dict[str, float]
     warnings: tuple[str, ...]
 
 
 class Separated(msgspec.Struct, frozen=True, kw_only=True):
-    """A song that the model is done with: `spools` holds its sources, `recipe` says what becomes of them.
+    """A song after the model. `parts`: the PCM file of each part; `recipe`: the stems that are mixed from them.
 
-    `tags` are those of the song, once they are read.
+    `tags`: the song's own, which are still being read.
     """
 
     track: Track
-    spools: dict[str, Path]
+    parts: dict[str, Path]
     recipe: mix.Recipe
     target: Target
     engine: EngineFacts
@@ -88,7 +92,7 @@ def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, floa
 
 
 def decode_song(order: Order, observer: Observer, timing: dict[str, float]) -> Track:
-    """The song becomes a spool in `order.tmp`. Raises as `run`."""
+    """The song as a PCM file in `order.tmp`. Raises as `run` does."""
     with _timed(Step.DECODE, observer, timing):
         return decode(
             order.song,
@@ -102,7 +106,7 @@ def decode_song(order: Order, observer: Observer, timing: dict[str, float]) -> T
 def separate_song(
     order: Order, track: Track, engine: Engine, observer: Observer, timing: dict[str, float]
 ) -> Separated:
-    """The decoded song becomes a spool for each source that its stems need. Raises as `run`."""
+    """A PCM file of the decoded song for each part that its stems need. Raises as `run` does."""
     options = order.options
     observer.decoded(track)
     target, warnings = choose_target(
@@ -115,10 +119,10 @@ def separate_song(
         quality=options.quality,
     )
     recipe = _recipe(options, engine)
-    _need_room(order, track, engine, len(recipe.needed), len(recipe.stems))
-    tags = tagging.begin(order.song, track, options)
+    _require_room(order, track, engine, len(recipe.needed), len(recipe.stems))
+    tags = begin_reading(order.song, track, options)
     with _timed(Step.SEPARATE, observer, timing):
-        spools, facts = separate(
+        parts, facts = separate(
             track,
             order.tmp / SONG,
             order.tmp,
@@ -128,11 +132,11 @@ def separate_song(
             shifts=options.shifts,
             seed=order.seed,
             check=observer.check,
-            progress=_Separating(track, observer).tell,
+            progress=_SeparationProgress(track, observer).report,
         )
     return Separated(
         track=track,
-        spools=spools,
+        parts=parts,
         recipe=recipe,
         target=target,
         engine=facts,
@@ -142,15 +146,15 @@ def separate_song(
 
 
 def write_stems(order: Order, separated: Separated, observer: Observer, timing: dict[str, float]) -> Result:
-    """The sources become the stems' files in `order.out`. Raises as `run`."""
+    """Mix the parts to stems, and write these to `order.out`. Raises as `run` does."""
     target, options = separated.target, order.options
-    mixer = Mixer({**separated.spools, mix.SONG: order.tmp / SONG}, separated.track, separated.recipe)
+    mixer = Mixer({**separated.parts, mix.SONG: order.tmp / SONG}, separated.track, separated.recipe)
     with _timed(Step.MIX, observer, timing):
         survey = mixer.survey(target, observer.check, lambda part: observer.progressed(tick(Step.MIX, part)))
         gain = mix.joint_gain(survey.peaks, options.clip, ceiling(target.subtype))
     with _timed(Step.ENCODE, observer, timing):
-        said = tagging.Dress(separated.tags.result(), options, separated.engine)
-        writer = StemWriter(order, mixer, target, survey, gain, said)
+        tagger = Tagger(separated.tags.result(), options, separated.engine)
+        writer = StemWriter(order, mixer, target, survey, gain, tagger)
         files = writer.write_all(observer.check, lambda part: observer.progressed(tick(Step.ENCODE, part)))
     return Result(
         track=separated.track,
@@ -159,7 +163,7 @@ def write_stems(order: Order, separated: Separated, observer: Observer, timing: 
         residual_db=survey.residual_db,
         engine=separated.engine,
         timing=timing,
-        warnings=(*separated.warnings, *said.warnings),
+        warnings=(*separated.warnings, *tagger.warnings),
     )
 
 
@@ -185,17 +189,17 @@ def _recipe(options: Options, engine: Engine) -> mix.Recipe:
     )
 
 
-def _need_room(order: Order, track: Track, engine: Engine, sources: int, stems: int) -> None:
-    """Raise NO_SPACE now rather than after minutes of work: the spools, and the stems as large as float can make them."""
-    spools = sources * pcm_bytes(track.frames, track.channels)
+def _require_room(order: Order, track: Track, engine: Engine, parts: int, stems: int) -> None:
+    """Raise NO_SPACE now rather than after minutes of work, counting PCM files, and stems as large as float samples are."""
+    pcm = parts * pcm_bytes(track.frames, track.channels)
     if (track.rate, track.channels) != (engine.rate, engine.channels):
-        spools += pcm_bytes(int(track.duration_s * engine.rate), engine.channels)
+        pcm += pcm_bytes(int(track.duration_s * engine.rate), engine.channels)
     written = stems * pcm_bytes(track.frames, track.channels)
     if order.options.naming == ONE_FILE:
-        spools += written  # its streams, until they are one file
-    needs = {order.tmp: spools, order.out: written}
+        pcm += written  # the streams lie in `tmp` until they are one file
+    needs = {order.tmp: pcm, order.out: written}
     if order.tmp.stat().st_dev == order.out.stat().st_dev:
-        needs = {order.tmp: spools + written}
+        needs = {order.tmp: pcm + written}
     for folder, need in needs.items():
         free = shutil.disk_usage(folder).free
         if free < need:
@@ -203,15 +207,15 @@ def _need_room(order: Order, track: Track, engine: Engine, sources: int, stems: 
             raise AudioProcessingError(Code.NO_SPACE, message, str(folder))
 
 
-class _Separating:
-    """Turns segments done into progress, speed and time to go."""
+class _SeparationProgress:
+    """Turns the count of segments into a fraction, a speed and the time that is left."""
 
     def __init__(self, track: Track, observer: Observer) -> None:
         self._duration_s = track.duration_s
         self._observer = observer
         self._began = time.monotonic()
 
-    def tell(self, at: SegmentProgress) -> None:
+    def report(self, at: SegmentProgress) -> None:
         done = at.done / at.total
         spent_s = time.monotonic() - self._began
         segment = tick(
@@ -226,7 +230,7 @@ class _Separating:
 
 
 def tick(step: Step, step_fraction: float, detail: str = "", **more: float | None) -> Tick:
-    """How far a song is that has done so much of a step."""
+    """The progress of a song that has done `step_fraction` (0 to 1) of `step`."""
     first, last = SHARE[step]
     fraction = first + (last - first) * step_fraction
     return Tick(
@@ -246,6 +250,6 @@ def _timed(step: Step, observer: Observer, timing: dict[str, float]) -> Iterator
     try:
         yield
     except OSError as error:
-        raise disk_error(error, VERB[step].lower()) from error  # also where the disk has filled up since it had room
+        raise disk_error(error, VERB[step].lower()) from error  # the disk can have filled up since `_require_room`
     finally:
         timing[f"{step}_s"] = round(time.monotonic() - began, 3)

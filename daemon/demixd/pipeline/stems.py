@@ -1,9 +1,9 @@
 """The stems of a song become files: mixed, written, measured, tagged, and read back.
 
-    spools --Mixer--> blocks [T, C] at the target's rate --encode--> file
-                                       |--> loudness, silence
+    PCM files --Mixer--> blocks [T, C] at the target's rate --encode--> file
+                                          |--> loudness, silence
 
-All stems at once, as many as there are cores: libsndfile and FFmpeg work without Python's lock.
+As many stems are written at once as there are cores: libsndfile and FFmpeg release Python's lock.
 """
 
 import os
@@ -19,31 +19,31 @@ import numpy as np
 
 from demixd.audio.ffmpeg import stemfile
 from demixd.audio.formats import Target
-from demixd.audio.pcm import BLOCK, Frames, SpoolReader
+from demixd.audio.pcm import BLOCK, Frames, PcmReader
 from demixd.audio.resample import resample_frames
-from demixd.audio.streams import Glance
+from demixd.audio.streams import Facts
 from demixd.errors import StopProcessingError
 from demixd.pipeline import encode, mix
-from demixd.pipeline.metering import Listening
-from demixd.pipeline.tagging import Dress
+from demixd.pipeline.metering import Metering
+from demixd.pipeline.tagging import Tagger
 from demixd.protocol.job import StemFile
 from demixd.protocol.options import Options
 from demixd.protocol.result_names import ONE_FILE, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
 
-LOOK_S = 0.2
-"""How often whoever waits for the stems says how far they are."""
+REPORT_S = 0.2
+"""How often progress is reported while stems are written."""
 
 Check = Callable[[], None]
 Progress = Callable[[float], None]
-"""Gets the part that is done, 0 to 1."""
+"""Gets the fraction that is done, 0 to 1."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do: `song` is read, `tmp` takes the spools, `out` the stems. `seed` fixes what is random.
+    """One song's work: `song` is read, `tmp` takes the PCM files, `out` the stems. `seed` fixes all that is random.
 
-    `name` is the song's name, for the names of its stems.
+    `name` is the song's own name (that of `song` is a snapshot's), from which its stems get theirs.
     """
 
     song: Path
@@ -56,7 +56,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be known of all stems before the first is written."""
+    """Measures of all stems that are needed before the first is written. `peaks`: linear, full scale 1."""
 
     peaks: dict[str, float]
     song: float
@@ -65,17 +65,17 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mixer:
-    """Stems block by block out of the spools of the song and its sources."""
+    """Mixes stems block by block from the PCM files of the song (`mix.SONG`) and its parts."""
 
-    def __init__(self, spools: Mapping[str, Path], track: Track, recipe: mix.Recipe) -> None:
-        self._spools, self._track, self._recipe = spools, track, recipe
+    def __init__(self, pcm: Mapping[str, Path], track: Track, recipe: mix.Recipe) -> None:
+        self._pcm, self._track, self._recipe = pcm, track, recipe
 
     @property
     def stems(self) -> tuple[str, ...]:
         return tuple(self._recipe.stems)
 
     def frames(self, target: Target) -> int:
-        """The frames that every stem has at the target's rate: the song's own where that is its rate."""
+        """The number of frames of each stem at the target's rate: the song's own where the rates are the same."""
         return -(-self._track.frames * target.rate // self._track.rate)
 
     def stem(self, stem: str, target: Target) -> Iterator[Frames]:
@@ -85,7 +85,7 @@ class Mixer:
         return resample_frames(blocks, self._track.rate, target.rate)
 
     def survey(self, target: Target, check: Check, progress: Progress) -> Survey:
-        """One pass over everything; where stems are resampled, another over each of them, since that moves their peaks."""
+        """Measure in one pass over all parts; where stems are resampled, in one more for each, since that changes its peak."""
         peaks = dict.fromkeys(self._recipe.stems, 0.0)
         song = rest = 0.0
         for number, blocks in enumerate(self._read({*self._recipe.needed, mix.SONG})):
@@ -115,24 +115,22 @@ class Mixer:
 
     def _read(self, names: set[str]) -> Iterator[dict[str, Frames]]:
         with ExitStack() as stack:
-            readers = {
-                name: stack.enter_context(SpoolReader(self._spools[name], self._track.channels)) for name in names
-            }
+            readers = {name: stack.enter_context(PcmReader(self._pcm[name], self._track.channels)) for name in names}
             for start in range(0, self._track.frames, BLOCK):
                 stop = min(start + BLOCK, self._track.frames)
                 yield {name: reader.read(start, stop) for name, reader in readers.items()}
 
 
 class StemWriter:
-    """All stems of one song."""
+    """Writes all stems of one song."""
 
-    def __init__(self, order: Order, mixer: Mixer, target: Target, survey: Survey, gain: float, dress: Dress) -> None:
+    def __init__(self, order: Order, mixer: Mixer, target: Target, survey: Survey, gain: float, tagger: Tagger) -> None:
         self._order, self._mixer, self._target = order, mixer, target
-        self._survey, self._gain, self._dress = survey, gain, dress
+        self._survey, self._gain, self._tagger = survey, gain, tagger
         self._failed = threading.Event()
 
     def write_all(self, check: Check, progress: Progress) -> tuple[StemFile, ...]:
-        """In the order asked for. Raises `AudioProcessingError`, and what `check` raises."""
+        """The files, in the order of the stems asked for. Raises `AudioProcessingError`, and what `check` raises."""
         stems = self._mixer.stems
         blocks = [0] * len(stems)
         total = len(stems) * -(-self._mixer.frames(self._target) // BLOCK)
@@ -152,7 +150,7 @@ class StemWriter:
                 left = set(written)
                 while left:
                     progress(min(1.0, sum(blocks) / total))
-                    ended, left = wait(left, LOOK_S, FIRST_COMPLETED)
+                    ended, left = wait(left, REPORT_S, FIRST_COMPLETED)
                     for future in ended:
                         future.result()
             except BaseException:
@@ -162,39 +160,40 @@ class StemWriter:
         return (self._joined(files, check),) if self._order.options.naming == ONE_FILE else files
 
     def _write(self, stem: str, check: Check) -> StemFile:
-        """One stem, read back and measured; one that is to be a part of a file lies in `tmp`."""
+        """One stem, written, read back and measured: in `out`, or in `tmp` where it becomes a stream of one file."""
         order, target = self._order, self._target
         one_file = order.options.naming == ONE_FILE
         name = f"{stem}.{target.suffix}" if one_file else self._name(stem)
         folder = None if one_file else self._folder(name)
         path = (folder.path if folder else order.tmp) / name.rpartition("/")[2]
-        with Listening(target.rate, target.channels) as listening:
+        with Metering(target.rate, target.channels) as metering:
             how = encode.Manner(
+                stem=stem,
                 check=check,
                 gain=self._gain,
                 clamp=order.options.clip == "clamp",
                 seed=order.seed ^ zlib.crc32(stem.encode()),
-                hear=listening.hear,
-                dress=lambda written: None if one_file else self._dress.put_on(written, stem, target.format),
+                measure=metering.feed,
+                tag=lambda written: None if one_file else self._tagger.tag(written, stem, target.format),
             )
             frames = self._mixer.frames(target)
             written = encode.write(self._mixer.stem(stem, target), path, target, frames=frames, how=how)
             encode.verify(path, written, frames, check)
-            sound = listening.sound(self._survey.song * self._gain**2)
-        return StemFile(stem=stem, sound=sound, **{**msgspec.structs.asdict(written), "name": name})
+            sound = metering.read(self._survey.song * self._gain**2)
+        return msgspec.structs.replace(written, name=name, sound=sound)
 
     def _name(self, stem: str) -> str:
         options = self._order.options
         return file_name(options.naming, stem=stem, ext=self._target.suffix, model=options.model, leaf=self._order.name)
 
     def _folder(self, name: str) -> nofollow.Pin:
-        """The folder of a file of that name in `out`, by a way on which no link is followed, for as long as it is held."""
+        """The folder in `out` of a file called `name`, made if missing and held open; no link below `out` is followed."""
         out = self._order.out
-        # Never the outbox itself, which may have gone meanwhile.
+        # `out` must be there: only what is below it is made.
         return nofollow.Pin(out, (out / name).parent, make=out, follow=True)
 
     def _joined(self, files: tuple[StemFile, ...], check: Check) -> StemFile:
-        """One file whose streams are the song and its stems."""
+        """The one file whose streams are the song and its stems."""
         master, *_ = files
         name = self._name(ONE_FILE)
         folder = self._folder(name)
@@ -204,9 +203,9 @@ class StemWriter:
             path,
             self._target,
             lambda new: stemfile.write(new, paths),
-            lambda written: self._dress.put_on(written, None, self._target.format),
+            lambda written: self._tagger.tag(written, None, self._target.format),
         )
-        encode.verify_streams(path, [_glance(file) for file in files], check)
+        encode.verify_streams(path, [_facts(file) for file in files], check)
         for each in paths:
             each.unlink()
         return msgspec.structs.replace(
@@ -220,5 +219,5 @@ class StemWriter:
         )
 
 
-def _glance(file: StemFile) -> Glance:
-    return Glance(subtype=file.subtype, rate=file.rate, channels=file.channels, frames=file.frames)
+def _facts(file: StemFile) -> Facts:
+    return Facts(subtype=file.subtype, rate=file.rate, channels=file.channels, frames=file.frames)

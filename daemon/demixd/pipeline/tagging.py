@@ -1,4 +1,4 @@
-"""What the stems of a song say of themselves: the song's tags and cover, the stem in the title, and how it was made."""
+"""Tagging: each stem gets the song's tags and cover, the stem's name in the title, and a comment on how it was made."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +12,8 @@ from demixd.protocol.track import Track
 from demixd.version import __version__
 
 
-def begin(song: Path, track: Track, options: Options) -> Future[tags.Tags | None]:
-    """The tags of `song`, or None where none are wanted. They are read while something else is done."""
+def begin_reading(song: Path, track: Track, options: Options) -> Future[tags.Tags | None]:
+    """The tags of `song`, or None where the options want none. They are read on a thread, while the song is separated."""
     thread = ThreadPoolExecutor(1, "tags")
     found = thread.submit(_read, song, track, options)
     thread.shutdown(wait=False)  # it ends when it has read
@@ -23,12 +23,12 @@ def begin(song: Path, track: Track, options: Options) -> Future[tags.Tags | None
 def _read(song: Path, track: Track, options: Options) -> tags.Tags | None:
     if not options.tags:
         return None
-    said = reader.metadata(song, "matroska") if track.format == "matroska" else {}  # mutagen cannot read that
-    return tags.read(song, fallback=said)
+    found = reader.metadata(song, "matroska") if track.format == "matroska" else {}  # mutagen cannot read that
+    return tags.read(song, fallback=found)
 
 
-class Dress:
-    """Tags for the stems of one song. Stems without them are better than none: what goes wrong is a warning."""
+class Tagger:
+    """Writes tags into the stems of one song, from several threads; a stem that cannot have them gets a warning instead."""
 
     def __init__(self, found: tags.Tags | None, options: Options, engine: EngineFacts) -> None:
         self._found, self._suffix = found, options.title_suffix
@@ -41,18 +41,18 @@ class Dress:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong so far, each thing once."""
+        """Each different warning so far, once."""
         with self._lock:
             return tuple(dict.fromkeys(self._warnings))
 
-    def put_on(self, path: Path, stem: str | None, format: str) -> None:
-        """Tags into the file at `path`, for `stem` or (None) all of them. Raises OSError."""
+    def tag(self, path: Path, stem: str | None, format: str) -> None:
+        """Write tags into the file at `path`, which holds `stem` or (None) all stems. Raises OSError."""
         if self._found is None:
             return
         suffix = self._suffix and stem is not None
-        mine = tags.for_stem(self._found, stem=stem or "", comment=self._comment, suffix=suffix)
+        own = tags.for_stem(self._found, stem=stem or "", comment=self._comment, suffix=suffix)
         try:
-            tags.write(path, mine, format)
+            tags.write(path, own, format)
         except tags.TagsError as error:
             with self._lock:
                 self._warnings.append(str(error))

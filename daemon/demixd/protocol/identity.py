@@ -1,4 +1,4 @@
-"""Which file, and which content of it, as far as the filesystem can tell without reading it."""
+"""Identity: a file and its content, as far as stat(2) can tell them from others. Pure."""
 
 import os
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What stat(2) says of a file; times in nanoseconds."""
+    """The facts of stat(2) by which a file is known again; times in nanoseconds."""
 
     device: int
     inode: int
@@ -25,7 +25,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
     def matches(self, status: os.stat_result) -> bool:
-        """Whether `of` would give this."""
+        """Whether `Identity.of(status)` equals this, without making one."""
         return (
             self.ctime_ns == status.st_ctime_ns
             and self.mtime_ns == status.st_mtime_ns
@@ -35,5 +35,5 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
     def is_same_drop(self, other: "Identity") -> bool:
-        """Whether `other` is this content still. The change time is left out: our own renames move it."""
+        """Whether `other` is the same file with the same content. The change time is left out: our own renames change it."""
         return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)

@@ -1,4 +1,4 @@
-"""What a name in the inbox means. Pure: only the name is looked at."""
+"""Names in the inbox: whether an entry is a song, its options, a cancel file, or is ignored, by its name alone. Pure."""
 
 import fnmatch
 import re
@@ -8,16 +8,16 @@ from enum import StrEnum
 LIBSNDFILE = "wav wave flac mp3 ogg oga opus aif aiff aifc"
 FFMPEG = "aac ac3 alac amr ape au caf dff dsf dts m4a m4b mka mkv mov mp2 mp4 mpc ra snd spx tak tta w64 webm wma wv"
 NOBODY = "aa aax it kar m4p mid midi mod s3m shn vqf xm"
-"""Extensions by who reads them; of a video FFmpeg reads the first audio stream."""
+"""Extensions by the library that reads them; of a video FFmpeg reads the first audio stream. NOBODY: none does."""
 
 READABLE = frozenset(f"{LIBSNDFILE} {FFMPEG}".split())
-"""Extensions that a song may have."""
+"""Extensions of songs."""
 
 UNREADABLE = frozenset(NOBODY.split())
-"""Extensions of music that nothing here can decode: notes, trackers, and what is locked."""
+"""Extensions of music that neither library decodes: notes, trackers, and encrypted files."""
 
 PARTS = ("part", "partial", "crdownload", "download", "filepart", "tmp", "aria2", "!qb", "ytdl")
-"""Suffixes under which other programs keep what is not complete."""
+"""Suffixes of files that other programs have not completed."""
 
 _UNFINISHED = tuple(f".{part}" for part in PARTS)
 
@@ -37,7 +37,7 @@ _IGNORED = re.compile(
 
 
 class Kind(StrEnum):
-    """What an entry is; the values of those that are no job are their reasons in `_inbox.json`."""
+    """What an entry is. The value of one that is no job is its reason in `_inbox.json`."""
 
     SONG = "song"
     CANCEL = "cancel"
@@ -57,7 +57,7 @@ class Kind(StrEnum):
 
 
 def kind_of_file(leaf: str, *, at_root: bool = True) -> Kind:
-    """What a file called `leaf` (the last part of its path) is for; a bare `.cancel` is one in the inbox's root only."""
+    """What a file called `leaf` (the last part of its path) is; `.cancel` alone is a cancel file in the inbox's root only."""
     if leaf == ".cancel" and at_root:
         return Kind.CANCEL
     if leaf.endswith((".cancel", ".job.json")) and not leaf.startswith("."):
@@ -71,12 +71,12 @@ def kind_of_file(leaf: str, *, at_root: bool = True) -> Kind:
 
 
 def kind_of_folder(leaf: str) -> Kind | None:
-    """Why a folder is not walked, or None."""
+    """Why a folder called `leaf` is not walked; None where it is."""
     if _IGNORED.fullmatch(leaf):
         return Kind.IGNORED
     return Kind.RESERVED if leaf.endswith((".json", ".cancel")) else None
 
 
 def being_written(names: Iterable[str]) -> set[str]:
-    """The names, among `names` of one folder, that another one beside them says are still being written."""
+    """The names that are still being written: for each, a companion such as NAME.part is among `names`, those of one folder."""
     return {name.rpartition(".")[0] for name in names if name.lower().endswith(_UNFINISHED)}

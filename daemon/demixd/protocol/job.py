@@ -1,8 +1,8 @@
-"""A job: one song on its way from the inbox to the outbox.
+"""A job: one song from the inbox to the outbox, and the values that belong to it. Pure.
 
 Two rules:
-1. A job changes only along `TRANSITIONS`; any other move is our mistake and raises.
-2. A job is a value. Whoever changes it makes a new one; `jobs.py` keeps the current one of each name.
+1. A job's state changes only along `TRANSITIONS`; any other move is our bug and raises.
+2. A job is a value: a change makes a new one. `supervisor/jobs/table.py` holds the current one of each name.
 
     waiting --> running --> done | failed | cancelled
        ^  \\________|_________________^
@@ -10,13 +10,23 @@ Two rules:
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.identity import Identity
 from demixd.protocol.options import Options
-from demixd.protocol.track import Track
+from demixd.protocol.track import Amount, Channels, Rate, Track
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+"""0 to 1."""
+
+NotNegative = Annotated[float, Meta(ge=0)]
+
+SegmentSeconds = Annotated[float, Meta(ge=0, le=86_400)]
+"""No segment takes a day; a worker is given up after 20 times what its segments have taken."""
 
 
 class State(StrEnum):
@@ -55,7 +65,7 @@ class Reason(StrEnum):
 
 
 class Step(StrEnum):
-    """What a running job is doing, in this order."""
+    """The steps of a running job, in order."""
 
     SNAPSHOT = "snapshot"
     DECODE = "decode"
@@ -66,7 +76,7 @@ class Step(StrEnum):
 
 
 class Stage(StrEnum):
-    """How far the ledger has followed a job; recovery after a crash starts from here."""
+    """The last point of a job that the ledger has; after a crash the job continues from there."""
 
     SEEN = "seen"
     ACCEPTED = "accepted"
@@ -82,29 +92,29 @@ class CancelResult(StrEnum):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """`fraction` is of the whole job, `step_fraction` of the present step; `speed_x` is times real time."""
+    """`fraction` is that of the whole job, `step_fraction` that of the step; `speed_x` is in times of real time."""
 
-    fraction: float = 0.0
-    step_fraction: float = 0.0
-    eta_s: float | None = None
-    speed_x: float | None = None
+    fraction: Fraction = 0.0
+    step_fraction: Fraction = 0.0
+    eta_s: NotNegative | None = None
+    speed_x: NotNegative | None = None
     queue_position: int | None = None
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a song is. `message` is a line for people; `segment_s` what the last segment took, where one was done."""
+    """The progress of a song. `message` is a line for people; `segment_s` are the seconds of a segment that was just done."""
 
     step: Step
-    fraction: float
-    step_fraction: float
+    fraction: Fraction
+    step_fraction: Fraction
     message: str
-    eta_s: float | None = None
-    speed_x: float | None = None
-    segment_s: float | None = None
+    eta_s: NotNegative | None = None
+    speed_x: NotNegative | None = None
+    segment_s: SegmentSeconds | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What separated the song. `fallback` says in a sentence why it was not what the configuration asks for."""
+    """The model and device that separated the song. `fallback`: a sentence on why they are not those of the configuration."""
 
     model: str
     model_sha256: str
@@ -118,33 +128,33 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sound(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stem is like. `loudness_lufs` is integrated (ITU-R BS.1770), null where it is too short or silent.
+    """Measures of a stem. `loudness_lufs`: integrated (ITU-R BS.1770), null where the stem is too short or silent.
 
-    `true_peak_dbtp` is null where there is nothing but zeros. `silence` is the share of its time, from 0 to 1, in which
-    it is below -60 dB; `silent`: all of it lies 50 dB or more below the song.
+    `true_peak_dbtp`: null where all samples are zero. `silence`: the share of its time, 0 to 1, in which it is below
+    -60 dB. `silent`: whether all of it is 50 dB or more below the song.
     """
 
     loudness_lufs: float | None
     true_peak_dbtp: float | None
-    silence: float
+    silence: Fraction
     silent: bool
 
 
 class StemFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One published file. `peak` is linear, of what was written; `gain_db` is the gain that all stems share.
+    """One file of a result. `peak`: the largest magnitude written, full scale 1; `gain_db`: the gain, the same for all stems.
 
-    `sound` is null in results of older versions. A file of several stems says in `streams` what each of its streams is,
-    and has the song's own `sound`.
+    `sound` is null in results of older versions. A file of several stems has the measures of each in `streams`, and those
+    of the song in `sound`.
     """
 
     stem: str
     name: str
     format: str
     subtype: str
-    frames: int
-    rate: int
-    channels: int
-    bytes: int
+    frames: Amount
+    rate: Rate
+    channels: Channels
+    bytes: Amount
     sha256: str
     peak: float
     gain_db: float
@@ -153,13 +163,15 @@ class StemFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a result, in its sidecar; the manifest has the rest."""
+
     stem: str
     name: str
     sha256: str
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the result is: `dir` below the outbox."""
+    """A result: its folder `dir`, below the outbox, and its files."""
 
     dir: str
     files: tuple[OutputFile, ...]
@@ -182,7 +194,7 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Previous(msgspec.Struct, frozen=True, kw_only=True):
-    """The job that had this name before."""
+    """The job before this one, of an earlier drop of the name."""
 
     job_id: str
     state: State
@@ -190,16 +202,16 @@ class Previous(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything known of one job. `raw_name` is the song's path below the inbox, as the bytes that the kernel has."""
+    """One job, as the ledger stores it. `raw_name`: the song's path below the inbox, in the kernel's bytes."""
 
     job_id: str
     raw_name: bytes
     identity: Identity
     settled: bool = False
-    """Whether the song has once looked complete. Until then its growth belongs to this job, from then on to a new one."""
+    """Whether the song has settled once. A change before that belongs to this job, one after it is a new drop."""
     options: Options
     options_file: Identity | None = None
-    """The option file that `options` were read from."""
+    """The option file from which `options` were read."""
     tag: str | None = None
     force: bool = False
     wait_for_sha256: str | None = None
@@ -211,7 +223,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage = Stage.SEEN
     attempt: int = 0
     runs_alone: bool = False
-    """Whether it is tried again with no other song beside it: something died with it, and it or the other was the cause."""
+    """Whether it runs with no other song in the worker: one died with it and another song, and either may be the cause."""
     priority: int = 0
     ready_at: float = 0.0
     state_since: str = ""
@@ -225,31 +237,31 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cancel: Cancel | None = None
     warnings: tuple[str, ...] = ()
     truncated_since: float | None = None
-    """Monotonic, in seconds: its grace must not end, or never end, because the clock was put right. Anew at each start."""
+    """Seconds of the monotonic clock, so that setting the clock does not end or prolong the grace. Set anew at each start."""
     duplicate_of: str | None = None
     result_key: str | None = None
-    """What the result depends on, in one hash: see `results.py`."""
+    """The hash of all that the result depends on: see `supervisor/jobs/dedupe.py`."""
     previous: Previous | None = None
     next: str | None = None
-    """The job of a newer drop of this name, which waits for the end of this one."""
+    """The id of the job of a newer drop of this name, which waits for the end of this one."""
     kept: Identity | None = None
-    """The original as it was left in the inbox, by policy or because it could not be moved; null once it is gone."""
+    """The original that stayed in the inbox, by policy or because it could not be moved; null once it is gone."""
     cancel_file: Identity | None = None
-    """A cancel file that means nothing to it: it was for the job before, or has been obeyed and cannot be removed."""
+    """A cancel file that does not cancel this job: it was meant for the one before, or was obeyed and cannot be removed."""
 
     @property
     def name(self) -> str:
-        """The name as Python's file functions take it: stray bytes are lone surrogates."""
+        """The name for Python's file functions: bytes that are not UTF-8 are lone surrogates."""
         return self.raw_name.decode("utf-8", "surrogateescape")
 
     @property
     def shown(self) -> str:
-        """The name as people and JSON can read it: stray bytes are U+FFFD."""
+        """The name for people and JSON: bytes that are not UTF-8 are U+FFFD."""
         return self.raw_name.decode("utf-8", "replace")
 
     @property
     def order(self) -> tuple[int, float, bytes]:
-        """The order of work: priority (high first), then the time it became ready, then name."""
+        """The key by which jobs are sorted: priority (high first), then the time at which it became ready, then name."""
         return (-self.priority, self.ready_at, self.raw_name)
 
 
@@ -258,10 +270,9 @@ class IllegalMoveError(Exception):
 
 
 def move(job: Job, state: State, *, at: str, **changes: object) -> Job:
-    """`job` in `state` with `changes`; `at` is the UTC time that becomes `state_since` where the state changes.
+    """`job` in `state`, with `changes`. Where the state changes, `at` (UTC) becomes `state_since`. Raises `IllegalMoveError`.
 
-    Keeps what every state promises: waiting has a reason, running a step, and `fraction` never falls within an attempt
-    and is 1.0 only in `done`.
+    A waiting job has a reason and a running one a step; `fraction` never falls within an attempt, and is 1.0 only in `done`.
     """
     if state not in TRANSITIONS[job.state]:
         raise IllegalMoveError(f"job {job.job_id} cannot go from {job.state} to {state}")
@@ -287,5 +298,5 @@ def _monotone(before: Job, after: Job) -> Progress:
         return Progress()
     floor = before.progress.fraction if before.attempt == after.attempt and after.state is before.state else 0.0
     fraction = min(max(progress.fraction, floor), 0.999)
-    # Ten thousand that wait share one.
+    # No new object where nothing changes: ten thousand waiting jobs share one.
     return progress if fraction == progress.fraction else msgspec.structs.replace(progress, fraction=fraction)

@@ -1,9 +1,9 @@
-"""The options of one song: what its `.job.json` asks for, over its profile, over `[defaults]`.
+"""The options of one song: those of its option file, else of its profile, else of `[defaults]`.
 
     Song.flac.job.json   {"profile": "karaoke", "format": "mp3", "priority": 5, "tag": "table 4"}
 
-A mistake in it is `bad-options`, in a sentence that names the key. Pure: bytes and the values of a configuration in,
-options out.
+A mistake in an option file is `bad-options`, with a sentence that names the key. Pure: bytes and the values of a
+configuration go in, options come out.
 """
 
 import json
@@ -37,28 +37,9 @@ Sha256 = Annotated[
 ]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a song is to become; effective options, frozen when the song is accepted."""
-
-    model: str
-    stems: tuple[str, ...]
-    format: str
-    bitrate: int | str
-    bit_depth: int | str
-    rate: int | str
-    clip: str
-    instrumental: str
-    shifts: int
-    overlap: float
-    naming: str
-    profile: str | None
-    quality: int = 3
-    guide_db: float = -12.0
-    tags: bool = True
-    title_suffix: bool = True
-
-
 class Defaults(Section, frozen=True):
+    """`[defaults]` of the configuration: the keys that a profile and a song can change, each with its built-in value."""
+
     stems: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...],
         Meta(min_length=1, max_length=64, extra_json_schema={"uniqueItems": True}),
@@ -81,7 +62,7 @@ class Defaults(Section, frozen=True):
     title_suffix: bool = True
 
     def __post_init__(self) -> None:
-        """Raises ValueError, with the key first, where values that are right alone are wrong together."""
+        """Raise ValueError, with the key first, where values are allowed each by itself and not together."""
         check_naming(self.naming)
         if twice := next((stem for stem in self.stems if self.stems.count(stem) > 1), None):
             raise ValueError(f"stems has {twice!r} twice: name each stem once")
@@ -98,8 +79,8 @@ class Defaults(Section, frozen=True):
                 f'{shown(self.bit_depth)} has none: set format = "wav" and bit_depth = "float", or clip = "joint"'
             )
 
-    def of(self, model: str, profile: str | None) -> Options:
-        """These as the options of a song, with the template in place of its name, and what a preset stands for."""
+    def of(self, model: str, profile: str | None) -> "Options":
+        """The options of a song with these keys. A preset's name becomes its template, or stays and sets format or stems."""
         values = {**msgspec.structs.asdict(self), "naming": shortest(self.naming)}
         if self.naming == "yarg" and self.format == "source":
             values["format"] = "ogg"
@@ -108,8 +89,15 @@ class Defaults(Section, frozen=True):
         return Options(model=model, profile=profile, **values)
 
 
+class Options(Defaults, frozen=True, kw_only=True):
+    """The effective options of one song, frozen in the ledger when the song is accepted."""
+
+    model: ModelName
+    profile: str | None
+
+
 class Own(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys that only a job has; all others are those of `[defaults]`."""
+    """The keys of an option file that `[defaults]` does not have."""
 
     schema: Annotated[Literal[1], Meta(description="version of this format")] | UnsetType = UNSET
     profile: Annotated[ProfileName, Meta(description="a profile of the configuration")] | UnsetType = UNSET
@@ -125,7 +113,7 @@ _DEFAULTS = tuple(field.name for field in msgspec.structs.fields(Defaults))
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """A song's own options: what only a job has, and which keys of `[defaults]` it changes."""
+    """An option file: its own keys, and the keys of `[defaults]` that it changes."""
 
     own: Own = Own()
     changed: dict[str, Any] = {}
@@ -151,7 +139,7 @@ def parse(data: bytes) -> JobOptions:
 
 
 def _read(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`. A byte order mark, as Windows writes it, is let pass; 5.0 is the whole number 5."""
+    """The JSON object in `data`. A byte order mark, which Windows writes, is skipped; 5.0 becomes the whole number 5."""
     if len(data) > LONGEST:
         raise bad(f"the file has {len(data)} bytes; {LONGEST} are allowed")
     if not data.strip():
@@ -190,9 +178,9 @@ def _is_whole(value: Any) -> bool:
 
 
 def profile_of(name: str, profiles: Mapping[str, Any]) -> str | None:
-    """The deepest folder on the way to the song `name` that is called as a profile is.
+    """The profile that has the name of a folder on the path `name`, the deepest one; None where none has.
 
-    In NFC, since Macs decompose the names of the folders that they make.
+    Names are compared in NFC, since Macs decompose the names of folders that they make.
     """
     folders = [unicodedata.normalize("NFC", part) for part in name.split("/")[:-1]]
     return next((folder for folder in reversed(folders) if folder in profiles), None)
@@ -207,10 +195,10 @@ def effective(
     profiles: Mapping[str, Mapping[str, Any]],
     is_known: Callable[[str], bool],
 ) -> Options:
-    """What the song `name` (its path below the inbox) is to become. Raises BAD_OPTIONS.
+    """The options of the song `name` (its path below the inbox). Raises BAD_OPTIONS.
 
-    `model`, `defaults` and `profiles` are those of the configuration. Only a model that the song itself asks for must be
-    known: one of the configuration may be missing for a while.
+    `model`, `defaults` and `profiles` are the configuration's. `is_known` is asked only about a model in `job`: one of the
+    configuration may be missing for a while.
     """
     own = job.own
     profile = profile_of(name, profiles) if own.profile is UNSET else own.profile
@@ -232,7 +220,7 @@ def effective(
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of an option file: all keys may be left out."""
+    """The JSON Schema (2020-12) of an option file, in which every key is optional."""
     properties: dict[str, Any] = {}
     for kind in (Own, Defaults):
         (_,), definitions = msgspec.json.schema_components([kind])

@@ -1,23 +1,24 @@
-"""What results are called: the folder of a song, and the files in it. Pure.
+"""Names of results: the folder of a song, and the files in it. Pure.
 
-A name must be holdable wherever the share is mounted: NFC, no control characters and none that Windows forbids, no dot at
-either end and no space, no device name of DOS, at most 120 bytes. Names come in as they are shown, without lone surrogates.
+Every system that mounts the share must be able to hold a name: NFC, no control characters and none that Windows forbids, no
+dot or space at either end, no device name of DOS, at most 120 bytes. Names come in without lone surrogates.
 """
 
 import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from string import Formatter
 
 MANIFEST = "stems.json"
-"""What a folder holds that is a result."""
+"""The manifest: a folder that holds it is a result."""
 
 LONGEST = 120
-"""Bytes of a name that still leave room for suffixes everywhere (eCryptfs allows 143)."""
+"""Bytes of a name, so that suffixes have room on every filesystem (eCryptfs allows 143)."""
 
 SONG_LONGEST, MODEL_LONGEST, STEM_LONGEST, TEMPLATE_LONGEST = 60, 40, 40, 100
-"""Bytes. A template's own text, at most 75 of them, and its three fields fit into the 255 of a name."""
+"""Bytes. A template's own text (at most 75 bytes) and its three fields fit into the 255 of a name."""
 
 FIELDS = ("stem", "ext", "song", "model")
 
@@ -30,36 +31,36 @@ PRESETS = {
     "yarg": "{stem}.{ext}",
     "ni-stems": "{song}.stem.mp4",
 }
-"""Templates that have a name; `naming` takes it in their place."""
+"""Templates by a name that `naming` can have in place of them."""
 
 NAMES = {
     "ultrastar": {"vocals": "VOC", "instrumental": "INSTR"},
     "yarg": {"other": "song", "instrumental": "song", "no_vocals": "song", "piano": "keys"},
     "ni-stems": {},
 }
-"""Presets that are more than a template, and what their consumers call the stems.
+"""Presets that set more than a template, and the names that their consumers have for stems.
 
 ultrastar: the files that #VOCALS and #INSTRUMENTAL of an UltraStar song are set to, as its makers name them.
-yarg: the stems that YARG and Clone Hero look for beside a song's chart; what no instrument plays is `song`.
+yarg: the files that YARG and Clone Hero look for beside a song's chart; the rest of the band is `song`.
 ni-stems: one file for all (https://www.native-instruments.com/stems).
 """
 
 FORMATS_OF = {"yarg": ("source", "ogg", "opus"), "ni-stems": ("source", "m4a", "alac")}
-"""What can be read by those that a preset is for. `source` is Ogg then, or the M4A that fits the song."""
+"""Formats that a preset's consumers can read. `source` becomes ogg under yarg, m4a or alac under ni-stems."""
 
 ONE_FILE = "ni-stems"
 ONE_FILE_STEMS = ("drums", "bass", "other", "vocals")
-"""In the order of the file's streams, behind the song itself."""
+"""The stems in the one file, in the order of its streams, which begin with the song itself."""
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069/<>:"\\|?*]')
-"""Controls, what turns the direction of a line or breaks it, and what Windows forbids."""
+"""Control characters, those that break a line or change its direction, and those that Windows forbids."""
 
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
-"""https://learn.microsoft.com/windows/win32/fileio/naming-a-file"""
+"""DOS' device names: https://learn.microsoft.com/windows/win32/fileio/naming-a-file"""
 
 
 def holdable(text: str, longest: int = LONGEST) -> str:
-    """`text` as every filesystem can hold it, in at most `longest` bytes; `song` where nothing is left."""
+    """`text` as a name that every filesystem can hold, of at most `longest` bytes; `song` where nothing is left of it."""
     text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).strip(". ")
     text = text.encode()[:longest].decode("utf-8", "ignore").rstrip(". ")
     if _DEVICE.match(text):
@@ -85,22 +86,22 @@ def file_name(template: str, *, stem: str, ext: str, model: str, leaf: str) -> s
 
 
 def template_of(naming: str) -> str:
-    """The template that `naming` is, or is the name of."""
+    """The template of a preset called `naming`, or `naming` itself, which is one."""
     return PRESETS.get(naming, naming)
 
 
 def shortest(naming: str) -> str:
-    """`naming` as effective options show it: the template, or the name of a preset that is more than one."""
+    """`naming` in effective options: the template, or the name of a preset that sets more than a template."""
     return naming if naming in NAMES else template_of(naming)
 
 
 def stem_name(naming: str, stem: str) -> str:
-    """What a stem is called in file names."""
+    """The name of `stem` in file names."""
     return NAMES.get(naming, {}).get(stem, stem)
 
 
 def clash(naming: str, stems: Iterable[str]) -> tuple[str, str, str] | None:
-    """Two stems that would get one name, and that name."""
+    """Two stems that would get the same name, and that name; None where there are none."""
     seen: dict[str, str] = {}
     for stem in stems:
         name = stem_name(naming, stem)
@@ -110,8 +111,9 @@ def clash(naming: str, stems: Iterable[str]) -> tuple[str, str, str] | None:
     return None
 
 
+@lru_cache(256)  # ten thousand jobs of a ledger have a few templates between them
 def check(naming: str) -> None:
-    """Raises ValueError, saying why, where a template cannot give every stem a file of its own in the song's folder."""
+    """Raise ValueError, with the reason, where a template cannot give each stem a file of its own in the song's folder."""
     template = template_of(naming)
     try:
         parts = list(Formatter().parse(template))
@@ -139,11 +141,11 @@ def _bad(template: str, reason: str) -> ValueError:
 
 
 LONGEST_EXTENSION = 32
-"""Bytes. What stands behind the last dot of a name and is longer belongs to the name, and the number goes behind it."""
+"""Bytes. A longer text behind the last dot is no extension: a number is put behind it, not before the dot."""
 
 
 def numbered(leaf: str, number: int, *, dot: str = ".") -> str:
-    """`Song.flac`, `Song (2).flac`, ...; without a `dot` the whole name is what is numbered. At most 255 bytes."""
+    """`Song.flac`, `Song (2).flac` and so on; with an empty `dot` the number comes last. At most 255 bytes."""
     if number == 1:
         return leaf
     stem, found, extension = leaf.rpartition(dot) if dot else (leaf, "", "")

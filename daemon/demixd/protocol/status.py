@@ -1,7 +1,7 @@
-"""What other programs read: the sidecar of a job, the daemon's own status, and the inbox's leftovers.
+"""The files that other programs read: a job's sidecar, the daemon's heartbeat, the inbox's listing, a result's manifest. Pure.
 
-The types here are the protocol; `config/status.schema.json` is generated from them. Texts that leave through here hold
-no lone surrogates: readers elsewhere reject them.
+These types are the protocol; `config/status.schema.json` is generated from them. No text in them has a lone surrogate,
+which other JSON readers reject.
 """
 
 import base64
@@ -15,6 +15,7 @@ from demixd.protocol.job import (
     EngineFacts,
     Error,
     Job,
+    NotNegative,
     Output,
     Previous,
     Progress,
@@ -23,6 +24,7 @@ from demixd.protocol.job import (
     StemFile,
     Step,
 )
+from demixd.protocol.track import Amount, Channels, Rate, SongChannels
 
 SCHEMA = 1
 
@@ -33,7 +35,7 @@ class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
-    """The song. `name` shows what is not UTF-8 as U+FFFD, `name_b64` is exact. Null until it is decoded: duration ..."""
+    """The song. `name_b64` is exact, `name` has U+FFFD for bytes that are not UTF-8. Null until decoded: `duration_s` on."""
 
     name: str
     name_b64: str
@@ -41,15 +43,15 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     mtime_ns: int
     inode: int
     sha256: str | None
-    duration_s: float | None
-    frames: int | None
-    rate: int | None
-    channels: int | None
+    duration_s: NotNegative | None
+    frames: Amount | None
+    rate: Rate | None
+    channels: SongChannels | None
     format: str | None
 
     @property
     def raw_name(self) -> bytes:
-        """The name as the kernel has it. Raises ValueError where somebody has written what is no base64."""
+        """The name in the kernel's bytes. Raises ValueError where `name_b64`, which others may have written, is not base64."""
         return base64.b64decode(self.name_b64, validate=True)
 
 
@@ -88,15 +90,15 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def doing(self) -> str:
-        """The reason that it waits, or the step that it is in."""
+        """The reason why it waits, or the step that runs."""
         return self.reason or self.step or ""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker: `starting`, `fetching`, `ready`, `asleep` (ended since it was idle), `missing-model` or `dead`.
+    """The worker. `state`: `starting`, `fetching`, `ready`, `asleep` (ended because it was idle), `missing-model` or `dead`.
 
-    `batch`: segments at once. `improving`: a faster way to run the model is being made meanwhile. `memory_bytes` is what
-    it has resident, `gpu_peak_bytes` the most that it has had of the GPU's memory; null: no GPU.
+    `batch`: segments computed at once. `improving`: a faster form of the model is being made meanwhile. `memory_bytes`: its
+    resident memory. `gpu_peak_bytes`: the most of the GPU's memory that it has used; null without a GPU.
     """
 
     state: str
@@ -115,7 +117,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How changes are noticed: `events` or `poll`, and why."""
+    """How changes in the inbox are noticed: `events` or `poll`, and why."""
 
     mode: str
     why: str
@@ -127,7 +129,7 @@ class JobName(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon's heartbeat. `status/_daemon.json`; `seq` grows every `interval_s`; `running` is the first in flight."""
+    """The heartbeat, `status/_daemon.json`. `seq` grows every `interval_s`; `running` is the first of `in_flight`."""
 
     schema: int
     seq: int
@@ -162,18 +164,19 @@ class InboxStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a result folder holds. `outbox/SONG/stems.json`.
+    """The files of a result, `outbox/SONG/stems.json`.
 
-    `residual_db`: how far below the song lies what its stems leave of it; null where they do not make up the song.
+    `residual_db`: the energy of the song minus its stems, against the song's, in dB; null where the stems do not make up
+    the song.
     """
 
     schema: int
     job_id: str
     song: str
     song_sha256: str | None
-    frames: int
-    rate: int
-    channels: int
+    frames: Amount
+    rate: Rate
+    channels: Channels
     gain_db: float
     residual_db: float | None = None
     files: tuple[StemFile, ...]

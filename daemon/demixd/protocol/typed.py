@@ -1,7 +1,7 @@
-"""Tables that people write (TOML, JSON) as our types, and sentences for what is wrong in them. Pure.
+"""Tables that people write (TOML, JSON) as types of ours, and sentences for their mistakes. Pure.
 
-msgspec judges; but `Invalid enum value 'x' - at `$.clip`` helps nobody who does not know the types. Here it becomes
-`clip = "x": it must be "joint", "clamp" or "none"`.
+msgspec checks a table; but its `Invalid enum value 'x' - at `$.clip`` says nothing to a user who does not know the types.
+Here it becomes `clip = "x": it must be "joint", "clamp" or "none"`.
 """
 
 import json
@@ -17,11 +17,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of keys; one that is not known is an error."""
+    """A table of keys, in which an unknown key is an error."""
 
 
 def typed(values: Any, kind: type[T]) -> T:
-    """The table `values` as `kind`. Raises ValueError in a sentence that begins with the key and says what it must be."""
+    """The table `values` as a `kind`. Raises ValueError: a sentence that begins with the key and says what its value must be."""
     kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
     if not isinstance(values, dict):
         raise ValueError(f"must be a table of keys, not {shown(values)}")
@@ -38,7 +38,7 @@ def typed(values: Any, kind: type[T]) -> T:
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:
-    """The sentence for an unknown key, the one that was probably meant first."""
+    """The sentence for an unknown key, with the known key that is most like it, and all of them."""
     known = list(known)
     close = get_close_matches(key.lower(), known, n=1)
     meant = f"; did you mean {close[0]}?" if close else "."
@@ -46,7 +46,7 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as the files spell it, short and on one line."""
+    """A value as the files have it, in at most 60 characters on one line."""
     if isinstance(value, dict | list | tuple):
         return "{...}" if isinstance(value, dict) else "[...]"
     text = json.dumps(value) if isinstance(value, str | int | float | None) else str(value)
@@ -54,7 +54,7 @@ def shown(value: Any) -> str:
 
 
 def wanted(kind: inspect.Type) -> str:
-    """What a value of a type must be, in words."""
+    """A type in words, as they follow "it must be"."""
     match kind:
         case inspect.Metadata(type=inner, extra_json_schema=schema):
             return str((schema or {}).get("title") or wanted(inner))

@@ -1,7 +1,7 @@
-"""Reading JSON where others may write: status/ and the outbox lie on the share.
+"""Reading JSON documents in folders that others may write to: status/ and the outbox lie on the share.
 
-Nothing is followed, waited for (a pipe) or read without end, and what is not what it should be is passed over: it is
-somebody else's.
+No link is followed, no FIFO waited for, and no more than LARGEST bytes read. A file that is no document of the expected
+type is skipped: it is somebody else's.
 """
 
 import os
@@ -18,11 +18,11 @@ from demixd.spool.tree import DAEMON, INBOX, SIDECAR
 T = TypeVar("T")
 
 LARGEST = 64 << 20
-"""Bytes. A sidecar has two thousand and the heartbeat a hundred for each song in the queue; what is larger is not ours."""
+"""Bytes. A sidecar has two thousand, and the heartbeat a hundred for each song in the queue: a larger file is not ours."""
 
 
 def read(path: str | Path, kind: type[T]) -> T | None:
-    """The document at `path`; None where there is none that is a `kind`. Fields that `kind` does not know are let pass."""
+    """The document at `path`; None where there is none of the type `kind`. Fields that `kind` does not have are ignored."""
     try:
         with os.fdopen(open_file(path), "rb") as file:
             status = os.fstat(file.fileno())
@@ -34,9 +34,9 @@ def read(path: str | Path, kind: type[T]) -> T | None:
 
 
 def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file in `status` that can be a sidecar. Raises OSError where the folder itself cannot be read.
+    """The path and stat(2) of every file in `status` that is named as a sidecar. Raises OSError for `status` itself.
 
-    Paths are text: there may be 10,000, and a Path for each costs more than the listing.
+    Paths are text: there may be 10,000, and to make a Path of each takes longer than the listing.
     """
     return _below(os.fspath(status), at_root=True)
 
@@ -53,7 +53,7 @@ def _below(folder: str, *, at_root: bool) -> Iterator[tuple[str, os.stat_result]
                 if stat.S_ISREG(found.st_mode):
                     yield entry.path, found
         except OSError:
-            continue  # It went since it was listed, or is closed to us: the rest can still be seen.
+            continue  # removed since it was listed, or not readable by this user: the others are
 
 
 def _is_name(leaf: str, *, at_root: bool) -> bool:

@@ -1,39 +1,56 @@
-"""TODO."""
+"""Files on the share: opened without following links, written whole, made durable, renamed without replacing.
+
+    open_file    a descriptor to read from
+    write_whole  a new content for a name, by one rename
+    sync         fsync(2), and the filesystems that have none
+    rename_new   a rename that fails where the new name is taken
+    sha256_of    the hash of an open file
+
+Below a folder that others write to, names are reached by `nofollow`; here it is only the last part of a path that is no
+link.
+"""
 
 import ctypes
 import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
+from io import RawIOBase
 from pathlib import Path
+from typing import BinaryIO
 
 from demixd.spool import nofollow
 
+CHUNK = 1 << 20
+"""Bytes of a file that are read or written at a time."""
+
+HIDDEN = ".demixd-"
+"""Our files in folders that others see have names that begin so: dot files, which programs skip."""
+
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""What a filesystem answers to a call that it does not have: FUSE mounts to renameat2(2), some of them to fsync(2)."""
+
 _AT_FDCWD = -100
-
-
 _RENAME_NOREPLACE = 1
-
-
 _SYNC_FILE_RANGE_WRITE, _SYNC_FILE_RANGE_WAIT_AFTER = 2, 4
-
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_file(path: str | Path) -> int:
-    """A descriptor to read from: never of what a link points to, never waiting for the other end of a FIFO. Raises OSError."""
+    """A descriptor to read from. A link is refused (ELOOP), a FIFO without a writer is not waited for. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: bool = False) -> None:
-    """Replace `path` by `data` so that every reader sees the old or the new. Raises OSError.
+    """Replace the content of `path` by `data`; every reader gets the old or the new one, whole. Raises OSError.
 
-    `root` is the folder that must be there already. `durable` adds the fsyncs of file and folder, which wait for a journal:
-    some 10 ms more.
+    `root` must exist, and the folders below it are made. `durable` adds the fsyncs of file and folder, which wait for a
+    journal: some 10 ms more.
     """
-    # A name of its own, so that the longest sidecar name still has room for it.
-    part = f".demixd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
+    # Not `path.name` with a suffix: the longest sidecar name has no room for one.
+    part = f"{HIDDEN}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
     with nofollow.reach(root, path.parent, make=root, follow=follow) as folder:
         with os.fdopen(nofollow.new_file(folder, part), "wb") as file:
             file.write(data)
@@ -41,25 +58,25 @@ def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: b
             if durable:
                 sync(file.fileno())
             else:
-                _give_blocks(file.fileno())
+                _write_back(file.fileno())
         os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         if durable:
             sync_open(folder)
 
 
 def write_all(handle: int, data: bytes) -> None:
-    """write(2) until all of it is written, which one call need not do. Raises OSError."""
+    """write(2) until all of `data` is written: one call may write less. Raises OSError."""
     left = memoryview(data)
     while left:
         left = left[os.write(handle, left) :]
 
 
-def _give_blocks(handle: int) -> None:
-    """Have the disk take the data, which costs less than 1 ms: after a power cut the file is old or new, not empty.
+def _write_back(handle: int) -> None:
+    """Write the file's data to the disk, in less than 1 ms: after a power cut the name has the old or the new content.
 
-    A filesystem that puts off where data go can write a rename down before it has any to write for the new file (ext4 with
-    noauto_da_alloc), or before the disk has them: zeros. sync_file_range(2) makes it choose, and waits for the disk, but for
-    no journal; where that is not to be had there is nothing better than fsync.
+    A filesystem with delayed allocation can commit a rename before it has allocated blocks for the new file (ext4 with
+    noauto_da_alloc), or before the data are in them: the file is then empty, or zeros. sync_file_range(2) allocates the
+    blocks and waits for the data, but not for a journal. Without it (not Linux) only fsync would do, which is too slow here.
     """
     if hasattr(_libc, "sync_file_range"):
         flags = ctypes.c_uint(_SYNC_FILE_RANGE_WRITE | _SYNC_FILE_RANGE_WAIT_AFTER)
@@ -67,23 +84,23 @@ def _give_blocks(handle: int) -> None:
 
 
 def sync(handle: int) -> bool:
-    """fsync(2); False where the filesystem has none to offer. Raises OSError where it has failed."""
+    """fsync(2) of a file or folder; False where the filesystem does not have it. Raises OSError where it fails."""
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        if error.errno not in UNSUPPORTED:
             raise
         return False
     return True
 
 
 def sync_folder(folder: Path) -> bool:
-    """Make the names in `folder` durable; False where the filesystem cannot."""
+    """Make the names in `folder` durable; False where the filesystem has no fsync. Raises OSError."""
     return _synced(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
 
 
 def sync_open(folder: int) -> bool:
-    """The same for a folder that has been reached (`below`)."""
+    """The same for a folder that `nofollow.reach` has opened: an O_PATH descriptor, which fsync(2) does not take."""
     return _synced(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder))
 
 
@@ -94,12 +111,23 @@ def _synced(handle: int) -> bool:
         nofollow.close(handle)
 
 
-def rename_new(source: Path | str, target: Path | str, *, within: int | None = None, into: int | None = None) -> None:
-    """Rename without replacing: `FileExistsError` where `target` exists. Raises OSError.
+def sha256_of(file: BinaryIO | RawIOBase, stopped: Callable[[], bool] = lambda: False) -> str:
+    """The sha256 of `file`, from its position to its end, in 64 hex digits. Raises OSError.
 
-    `within` and `into` are open folders that the two are named from. renameat2(2) with RENAME_NOREPLACE; some FUSE mounts
-    answer EINVAL to the flag. There an empty folder (or a link, for a file) reserves the name first: rename(2) replaces an
-    empty folder in one step.
+    `stopped` is asked between chunks; where it says so, the answer is the hash of a part, which is not to be used.
+    """
+    digest = hashlib.sha256()
+    while (chunk := file.read(CHUNK)) and not stopped():
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def rename_new(source: Path | str, target: Path | str, *, within: int | None = None, into: int | None = None) -> None:
+    """Rename `source` to `target`; `FileExistsError` where `target` exists. Raises OSError.
+
+    `within` and `into` are open folders, to which the two paths are relative. The call is renameat2(2) with
+    RENAME_NOREPLACE. On a filesystem without that flag, a folder gets its name in two steps: mkdir(2) fails where the name
+    is taken, and rename(2) replaces an empty folder at once. A file gets it by link(2), which fails likewise.
     """
     result = _libc.renameat2(
         _AT_FDCWD if within is None else within,
@@ -111,7 +139,7 @@ def rename_new(source: Path | str, target: Path | str, *, within: int | None = N
     if result == 0:
         return
     number = ctypes.get_errno()
-    if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+    if number not in UNSUPPORTED:
         raise OSError(number, os.strerror(number), str(source), None, str(target))
     if stat.S_ISDIR(os.stat(source, dir_fd=within, follow_symlinks=False).st_mode):
         os.mkdir(target, dir_fd=into)

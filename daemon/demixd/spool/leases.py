@@ -1,7 +1,7 @@
-"""When a file is ready: nobody writes it, and it has looked the same for the settle time.
+"""Leases: whether somebody has a file open for writing.
 
-`Settling` is told the time and remembers since when each file has looked as it does now. `writer_of` asks the kernel by
-way of a read lease (fcntl(2), F_SETLEASE): it cannot be taken while anyone has the file open or mapped for writing.
+The kernel grants a read lease (fcntl(2), F_SETLEASE, F_RDLCK) only while no process has the file open or mapped for
+writing. It is given back at once. To take one needs ownership of the file or CAP_LEASE, and a local filesystem.
 """
 
 import errno
@@ -19,13 +19,16 @@ from demixd.spool.tree import LEASE
 
 
 def writer_has(inbox: Path, path: Path, identity: Identity) -> Reason | None:
-    """Why the kernel or its permissions say that the file is not ready; None where it is, or where it cannot tell."""
+    """Why the file at `path` is not ready: OPEN_FOR_WRITING, PERMISSION, or CHANGING where it is not `identity`; else None.
+
+    None also where the kernel cannot say whether somebody writes.
+    """
     try:
         handle = nofollow.read_file(inbox, path)
     except PermissionError:
         return Reason.PERMISSION
     except OSError as error:
-        # EAGAIN: somebody holds a lease against us, so somebody writes. Anything else: it went or changed just now.
+        # EAGAIN: a writer holds a lease, which our open would break. Any other error: it has just gone or changed.
         return Reason.OPEN_FOR_WRITING if error.errno == errno.EAGAIN else Reason.CHANGING
     try:
         status = os.fstat(handle)
@@ -39,7 +42,7 @@ def writer_has(inbox: Path, path: Path, identity: Identity) -> Reason | None:
 
 
 def writer_of(handle: int) -> Reason | None:
-    """OPEN_FOR_WRITING where somebody has the open file open or mapped for writing. The lease is given back at once."""
+    """OPEN_FOR_WRITING where a process has the file of the descriptor open or mapped for writing; else None."""
     try:
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -50,7 +53,7 @@ def writer_of(handle: int) -> Reason | None:
 
 
 def lease_fails(folder: Path) -> str | None:
-    """Why a lease cannot be relied on in `folder`, tried on a scratch file with a writer; None where it can."""
+    """Why leases do not work in `folder`, as the end of a sentence; None where they do. It is tried on a scratch file."""
     scratch = folder / LEASE
     try:
         writer = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -76,5 +79,5 @@ def lease_fails(folder: Path) -> str | None:
 
 
 def survive_lease_breaks() -> None:
-    """A lease that is broken sends SIGIO, whose default action would end the process."""
+    """Ignore SIGIO, which the kernel sends when somebody opens a leased file, and whose default action ends the process."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Which filesystem a folder is on, and what can be believed there.
+"""Mounts: the filesystem of a folder, and whether other machines can write to it.
 
-Linux only: /proc/self/fdinfo gives the mount of an open folder, /proc/self/mountinfo (proc(5)) what is mounted there. A
-device number would not do: btrfs and overlayfs report others than their mounts have. Where there is no /proc everything
-counts as one unknown local filesystem.
+Linux only: /proc/self/fdinfo has the mount id of an open folder, /proc/self/mountinfo (proc(5)) the filesystem of each
+mount. A device number would not do: stat(2) on btrfs and overlayfs has another one than the mount. Without /proc every
+folder counts as on one unknown local filesystem.
 """
 
 import os
@@ -16,13 +16,13 @@ from demixd.spool import nofollow
 _REMOTE = re.compile(
     r"nfs\d?|cifs|smb\w*|smbfs|9p|virtiofs|vboxsf|prl_fs|vmhgfs|ceph|afs|coda|ncpfs|lustre|gpfs|glusterfs|davfs|fuse(\..*)?"
 )
-"""Filesystems that others may write to without our kernel's knowing: no events, no leases, late attributes."""
+"""Filesystems that others can write to past our kernel: no events, no leases, attributes from a cache."""
 
 _LOCAL_FUSE = ("fuseblk",)
-"""NTFS by ntfs-3g and the like: FUSE, but nobody else has the disk."""
+"""FUSE on a disk of this machine: NTFS by ntfs-3g and others."""
 
 Root = tuple[int, int, int]
-"""Which folder it is: device, inode and the id of the mount that it is seen through."""
+"""What tells one folder from another: device, inode, and the id of the mount by which it is reached."""
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,5 +63,5 @@ def parse(mountinfo: bytes, number: int) -> Mount:
 
 
 def is_remote(kind: str) -> bool:
-    """Whether a filesystem of this name is a network's or a program's, so that settling and polling must do."""
+    """Whether a filesystem of this name is a network's or FUSE: then settle times and polling replace leases and events."""
     return bool(_REMOTE.fullmatch(kind)) and kind not in _LOCAL_FUSE

@@ -1,10 +1,10 @@
-"""Files below a folder that others may write to: reached step by step, and never through a link.
+"""Files and folders below a folder that others may write to: opened step by step, and never through a link.
 
-Who may write to a share may put a link in the place of a folder at any moment, also between a look and an open. Then a
-path leads out of the spool. So the way is gone from descriptor to descriptor (openat(2), O_NOFOLLOW), and what is made,
-renamed or removed is named relative to the last one: whatever becomes of the way meanwhile, it happens there.
+Any user of a share can put a link in the place of a folder at any moment, also between a stat and an open; the same path
+then leads out of the spool. So each folder of a path is opened relative to the one above (openat(2), O_NOFOLLOW), and
+files are made, renamed and removed relative to the last descriptor: it stays the same folder whatever its path becomes.
 
-A link or a file in the place of a folder is ENOTDIR.
+A link or a file in the place of a folder is an OSError, ENOTDIR.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 REMOVALS = 5
-"""How often a folder is removed at most: who works in it makes one file and takes one away, at most."""
+"""Attempts to remove a folder: another process may make a file in it, or remove one, while it is removed."""
 
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 @contextlib.contextmanager
 def reach(root: Path, folder: Path, *, make: Path | None = None, follow: bool = False) -> Iterator[int]:
-    """A descriptor of `folder`, which is `root` or below it. Raises OSError.
+    """A descriptor (O_PATH) of `folder`, which is `root` or below it. Raises OSError.
 
-    What is missing below `make` is made. `follow`: `root` itself may be a link.
+    Folders that are missing below `make` are made. `follow`: `root` itself may be a link.
     """
     place, handle = root, _opened(root, None, follow=follow)
     try:
@@ -68,15 +68,15 @@ def _opened(place: Path, within: int | None, *, follow: bool = False) -> int:
 
 
 def close(handle: int) -> None:
-    """close(2), which frees the descriptor whatever it says: what is written counts once fsync(2) has said so."""
+    """close(2) without its error: the descriptor is free in any case, and whether data are on the disk is fsync(2)'s to say."""
     with contextlib.suppress(OSError):
         os.close(handle)
 
 
 def new_file(folder: int, leaf: str) -> int:
-    """A descriptor to write a file that nobody else has, in place of whatever had the name. Raises OSError.
+    """A descriptor to write a new file, which replaces whatever had the name. Raises OSError.
 
-    O_EXCL follows no link, and what is emptied by O_TRUNC may be another file with a second name here.
+    O_EXCL follows no link. O_TRUNC would not do: the name may be a hard link to another file, which it would empty.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(leaf, dir_fd=folder)
@@ -84,13 +84,13 @@ def new_file(folder: int, leaf: str) -> int:
 
 
 def read_file(root: Path, path: Path) -> int:
-    """A descriptor to read the file `path` below `root`: never what a link points to, never waiting for a FIFO's other end."""
+    """A descriptor to read the file `path` below `root`; a FIFO is not waited for. Raises OSError, ELOOP for a link."""
     with reach(root, path.parent, follow=True) as folder:
         return os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
 
 
 def remove_file(root: Path, path: Path, *, follow: bool = False) -> None:
-    """Remove the file `path` below `root`; none is fine. Raises OSError."""
+    """Remove the file `path` below `root`, if it is there. Raises OSError."""
     with contextlib.suppress(FileNotFoundError), reach(root, path.parent, follow=follow) as folder:
         os.unlink(path.name, dir_fd=folder)
 
@@ -102,9 +102,9 @@ def remove_folder(root: Path, path: Path) -> None:
 
 
 def remove_tree(root: Path, path: Path, *, follow: bool = False) -> bool:
-    """Remove `path` below `root` with all that is in it; a link goes alone. Whether it was there. Raises OSError.
+    """Remove `path` below `root` with all that is in it; of a link only the link. Whether it was there. Raises OSError.
 
-    Also where somebody who has not heard yet that it is over makes or removes a last file in it.
+    A worker that is being stopped may still make or remove a file in it: then it is tried again.
     """
     with contextlib.suppress(FileNotFoundError), reach(root, path.parent, follow=follow) as folder:
         for _ in range(REMOVALS):
@@ -126,7 +126,7 @@ def remove_tree(root: Path, path: Path, *, follow: bool = False) -> bool:
 
 
 def folders_in(root: Path, folder: Path) -> set[str]:
-    """The names of the folders in `folder`, which is `root` or below it; none where it is not there. Raises OSError."""
+    """The names of the folders in `folder`, which is `root` or below it; none where it is missing. Raises OSError."""
     with contextlib.suppress(FileNotFoundError), reach(root, folder) as handle:
         listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
         try:
@@ -138,7 +138,7 @@ def folders_in(root: Path, folder: Path) -> set[str]:
 
 
 def is_there(path: Path, *, in_doubt: bool) -> bool:
-    """Whether anything has that name; `in_doubt` where the filesystem fails at it, which ends nothing."""
+    """Whether anything, a link too, has that name; `in_doubt` where the filesystem fails to say."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -149,10 +149,10 @@ def is_there(path: Path, *, in_doubt: bool) -> bool:
 
 
 class Pin:
-    """A folder that stays the one it is now, whatever becomes of its path, for as long as this object is there.
+    """Holds a folder open: `path` leads to that folder, whatever becomes of its name, for as long as this object exists.
 
-    `path` goes by way of its descriptor (proc(5)), and can be used as any path. Where there is no /proc it is the plain
-    one. `root` is where links begin to matter.
+    `path` is /proc/self/fd/N (proc(5)), and can be used as any path; where there is no /proc it is `folder`. No link is
+    followed below `root`; the other arguments are those of `reach`. Raises OSError.
     """
 
     def __init__(self, root: Path, folder: Path, *, make: Path | None = None, follow: bool = False) -> None:

@@ -1,16 +1,21 @@
-"""The spool: where everything lies on disk, and how files are put there.
+"""The tree of the spool: where each folder and file lies, and the work areas of jobs.
 
     SPOOL/
-      inbox/   Song.flac   Song.flac.job.json   Song.flac.cancel   .cancel
-               .demixd-JOB (an original on its way out)   .demixd-lease (a scratch file)
-      status/  Song.flac.json   _daemon.json   _inbox.json   .demixd-lock
-      outbox/  Song/ vocals.flac ... stems.json
-               .demixd/ lock   JOB/ out/ (what will be renamed)  tmp/ (snapshot, spools)
-      done/    failed/
-    STATE/     ledger.sqlite3   lock   models/
+      inbox/    Song.flac                   a song
+                Song.flac.job.json          its options
+                Song.flac.cancel   .cancel  ends its job; ends all jobs
+                .demixd-JOB                 an original on its way to done/ or failed/
+                .demixd-lease               a scratch file, on which leases are tried
+      status/   Song.flac.json              the sidecar of the song's job
+                _daemon.json  _inbox.json   the heartbeat; the entries of the inbox that are no job
+                .demixd-lock
+      outbox/   Song/  vocals.flac ...  stems.json      a result and its manifest
+                .demixd/  lock  JOB/out/  JOB/tmp/      private: the result to be, and snapshot and PCM files
+      done/  failed/                        originals of jobs that have ended
+    WORK/       JOB/tmp/                    [paths] work: where it is set, tmp/ lies here and not in the outbox
+    STATE/      ledger.sqlite3  lock  models/  compiled/
 
-A sidecar's path is a pure function of the dropped name. Whatever others read appears by one rename. Nothing in here
-knows what a job is.
+A sidecar's path follows from the dropped name alone. A file that other programs read appears by one rename.
 """
 
 import hashlib
@@ -22,49 +27,56 @@ from pathlib import Path
 from demixd.config import Config
 from demixd.protocol.result_names import LONGEST
 from demixd.spool import nofollow
+from demixd.spool.files import HIDDEN
 
 log = logging.getLogger(__name__)
 
 OPTIONS = ".job.json"
 """Suffix of the options that come with a song."""
 CANCEL = ".cancel"
-"""Suffix of a cancel file; alone, in the inbox's root, it cancels everything."""
+"""Suffix of a cancel file; alone, in the inbox's root, it is the name of the one for all jobs."""
 SIDECAR = ".json"
+"""Suffix of a sidecar."""
 DAEMON = "_daemon.json"
 INBOX = "_inbox.json"
 PRIVATE = ".demixd"
-LOCK = ".demixd-lock"
+OUT = "out"
+TMP = "tmp"
+LOCK = f"{HIDDEN}lock"
+"""The lock file in a folder that others see."""
 PRIVATE_LOCK = "lock"
-"""Where nobody else looks."""
-LEASE = ".demixd-lease"
+"""The lock file in a folder of our own: the state folder, and the private one of the outbox."""
+LEASE = f"{HIDDEN}lease"
 LEDGER = "ledger.sqlite3"
+SNAPSHOT = "song"
+"""The private copy of the song, in the job's `tmp`."""
 
 _ID = re.compile("[0-9a-f]{32}")
 """A job's id."""
 
 
 def short(name: str) -> str:
-    """`name`, or where it is over 120 bytes: 80 bytes of it, cut at a character, `~`, and 16 hex digits of its sha256."""
+    """`name`; of one over 120 bytes the first 80, cut at a character, then `~` and 16 hex digits of the name's sha256."""
     raw = os.fsencode(name)
     if len(raw) <= LONGEST:
         return name
-    # At most three bytes back: more of them that continue a character do not continue one.
+    # At most three bytes back: a character has no more bytes than that behind its first.
     cut = next((at for at in range(80, 76, -1) if raw[at] & 0xC0 != 0x80), 80)
     return os.fsdecode(raw[:cut]) + "~" + hashlib.sha256(raw).hexdigest()[:16]
 
 
 def companion(name: str, suffix: str) -> str:
-    """The path of the file that goes with the song `name` (a path below the inbox)."""
+    """The path of the file with that suffix that belongs to the song `name`, a path below the inbox; both are relative."""
     folder, _, leaf = name.rpartition("/")
     return f"{folder}/{short(leaf)}{suffix}" if folder else short(leaf) + suffix
 
 
 class Spool:
-    """The folders of one daemon."""
+    """The folders of one daemon, and the paths of a song's and a job's files in them."""
 
     def __init__(self, config: Config) -> None:
         self.named = {part: config.folder(part) for part in ("outbox", "status", "done", "failed")}
-        """What the configuration calls them."""
+        """Their paths in the configuration, which may be links; the attributes below have the folders behind them."""
         self.inbox = config.folder("inbox")
         self.outbox = real(self.named["outbox"])
         self.status = real(self.named["status"])
@@ -73,8 +85,11 @@ class Spool:
         self.private = self.outbox / PRIVATE
         self.own_work = bool(config.paths.work)
         self.scratch = real(Path(config.paths.work)) if self.own_work else self.private
+        """The parent of the jobs' folders that hold `tmp`."""
         self.scratch_root = self.scratch if self.own_work else self.outbox
+        """The folder below which no link is followed on the way to `tmp`."""
         self._is_tidy = False
+        """Whether no work area is left that could not be removed."""
 
     def song(self, name: str) -> Path:
         return self.inbox / name
@@ -93,21 +108,21 @@ class Spool:
         return self.status / companion(name, SIDECAR)
 
     def job(self, job_id: str) -> Path:
-        """The job's private folder, on the outbox's own filesystem."""
+        """The job's private folder, on the filesystem of the outbox."""
         return self.private / job_id
 
     def out(self, job_id: str) -> Path:
-        return self.job(job_id) / "out"
+        return self.job(job_id) / OUT
 
     def tmp(self, job_id: str) -> Path:
-        return self.scratch / job_id / "tmp"
+        return self.scratch / job_id / TMP
 
     def taken(self, name: str, job_id: str) -> Path:
-        """Where an original waits, out of everyone's way, while it is moved to done/ or failed/."""
-        return self.song(name).parent / f".demixd-{job_id}"
+        """The name of an original in its own folder while it is moved to done/ or failed/, under which nobody looks for it."""
+        return self.song(name).parent / f"{HIDDEN}{job_id}"
 
     def make_work(self, job_id: str) -> None:
-        """An empty work area for the job. Raises OSError."""
+        """Make an empty work area, `out` and `tmp`, for the job. Raises OSError."""
         self._remove_work(job_id)
         with nofollow.reach(self.outbox, self.out(job_id), make=self.private):
             pass
@@ -115,13 +130,14 @@ class Spool:
             pass
 
     def _remove_tmp(self, job_id: str) -> bool:
+        """Remove `tmp`, and the job's folder around it in WORK; whether it was there. Raises OSError."""
         was_there = nofollow.remove_tree(self.scratch_root, self.tmp(job_id))
         if self.own_work:
             nofollow.remove_tree(self.scratch, self.scratch / job_id)
         return was_there
 
     def remove_work(self, job_id: str) -> None:
-        """The work area goes; one that cannot go now, or is away with the disk it lies on, goes later, by `tidy`."""
+        """Remove the job's work area; one that cannot be removed, or whose disk is missing, is left to `tidy`."""
         try:
             if not self._remove_work(job_id):
                 self._is_tidy = False
@@ -130,11 +146,11 @@ class Spool:
             self._is_tidy = False
 
     def doubt(self) -> None:
-        """A disk has come back, and with it what could not be removed meanwhile."""
+        """Have `tidy` look again: a disk is back, and work areas may lie on it that could not be removed."""
         self._is_tidy = False
 
     def tidy(self, keep: set[str]) -> None:
-        """Remove the work areas that are left of other lives, or could not be removed before: all but those in `keep`."""
+        """Remove all work areas but those of the jobs in `keep`: left by a crash, or by a `remove_work` that failed."""
         if self._is_tidy:
             return
         try:
@@ -146,23 +162,23 @@ class Spool:
             self._is_tidy = True
 
     def _remove_work(self, job_id: str) -> bool:
-        """Whether all of it was there."""
+        """Remove the work area; whether both of its folders were there. Raises OSError."""
         tmp_was_there = self._remove_tmp(job_id)
         return nofollow.remove_tree(self.outbox, self.job(job_id)) and tmp_was_there
 
     def work_folders(self) -> set[str]:
-        """The jobs that have a work folder. What else lies there is not ours to remove."""
+        """The ids of the jobs that have a work area. Whatever else lies beside them is not ours. Raises OSError."""
         found = nofollow.folders_in(self.outbox, self.private) | nofollow.folders_in(self.scratch_root, self.scratch)
         return {name for name in found if _ID.fullmatch(name)}
 
 
 def real(folder: Path) -> Path:
-    """Where the folder is that the configuration names: a link there is as meant now, and nobody else's later."""
+    """The folder, or the one that it links to now: a link in the configuration counts as it is at the start."""
     return folder.resolve() if folder.is_symlink() else folder
 
 
 def pin(work: str) -> nofollow.Pin:
-    """One of a job's work folders, held fast: OUTBOX/.demixd/JOB/out, or tmp there or below a scratch folder. Raises OSError."""
+    """Hold a job's work folder: OUTBOX/.demixd/JOB/out, OUTBOX/.demixd/JOB/tmp or WORK/JOB/tmp. Raises OSError."""
     folder = Path(work)
     is_private = folder.parents[1].name == PRIVATE
     return nofollow.Pin(folder.parents[2] if is_private else folder.parents[1], folder)

@@ -24,7 +24,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's."""
+    """The clocks of this machine."""
 
     def now(self) -> float:
         return time.monotonic()

@@ -92,12 +92,12 @@ class Folders:
         return said
 
     def are_away(self) -> bool:
-        """Whether any folder is missing, or the inbox another one, as of now."""
+        """Whether any folder is missing now, or the inbox is another folder than before."""
         self.look()
         return bool(self.missing) or self.inbox_is_another
 
     def are_away_for(self, name: str) -> bool:
-        """Whether the end of a song has to wait: for a folder, or for the inbox that it was in."""
+        """Whether the end of the song `name` has to wait for a folder: any of ours, or the inbox that the song was in."""
         self.look()
         return bool(self.missing) or not self.may_hold(name)
 
@@ -107,24 +107,24 @@ class Folders:
         return self.root is None or self._trusted is None or self.root[:2] != self._trusted[:2]
 
     def may_hold(self, name: str) -> bool:
-        """Whether the song can be there: not where the inbox is another folder that does not show it."""
+        """Whether the inbox can hold the song `name`: not where it is another folder than before and does not show it."""
         return not self.inbox_is_another or nofollow.is_there(self._inbox / name, in_doubt=False)
 
     @property
     def inbox_is_elsewhere(self) -> bool:
-        """Whether the inbox is on another device or mount than its songs were: perhaps its share is not mounted."""
+        """Whether the inbox is on another device or mount than before: perhaps its share is not mounted."""
         if self.root is None or self._trusted is None:
             return True
         return (self.root[0], self.root[2]) != (self._trusted[0], self._trusted[2])
 
     def trust_inbox(self) -> None:
-        """From now on the inbox that is there is the one that counts."""
+        """Take the inbox as it is now for the one that counts."""
         if self.root is not None and self.inbox_is_another:
             self._trusted = self.root
             self._remember("inbox", self._inbox, self.root[1])
 
     def _reason(self, part: str, folder: Path) -> str | None:
-        """Why a folder cannot be used; None where it is there, perhaps since just now."""
+        """Why a folder cannot be used; None where it can. A folder that never was there is made."""
         known = self._known[part]
         try:
             if part in self._became_links or (part not in ("inbox", "work") and folder.is_symlink()):

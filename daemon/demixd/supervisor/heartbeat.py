@@ -49,11 +49,11 @@ class Heartbeat:
         self._every_s = config.status.heartbeat_s
 
     def soon(self) -> None:
-        """Something has changed that others are waiting for."""
+        """Have the next `live` beat at once: something has changed that others wait for."""
         self.due = 0.0
 
     def tell(self, now: float, *, is_open: bool) -> None:
-        """Once what can be done is done: READY. `is_open`: whether songs can be taken."""
+        """Tell systemd READY once everything that can be done is done. `is_open`: whether songs can be taken."""
         workers, folders = self._context.workers, self._context.folders
         if not self.is_announced and workers.is_settled and (is_open or folders.missing):
             self.is_announced = True
@@ -68,7 +68,7 @@ class Heartbeat:
         self.live(now)
 
     def live(self, now: float) -> None:
-        """What is due of the heartbeat and of systemd's `WATCHDOG=1`."""
+        """Do what is due of the heartbeat and of systemd's `WATCHDOG=1`."""
         if now >= self.due:
             self.due = now + self._every_s
             self.beat()
@@ -80,7 +80,7 @@ class Heartbeat:
         """Write `_daemon.json` and say the same in one line to systemd."""
         jobs, folders = self._context.jobs, self._context.folders
         queued = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.queue())
-        in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in self._context.in_flight)
+        in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.running)
         document = status.DaemonStatus(
             schema=status.SCHEMA,
             seq=jobs.seq(),
@@ -110,6 +110,6 @@ class Heartbeat:
             return f"waiting to see whether {self._locks.rival} still uses {self._context.spool.status}"
         if missing := self._context.folders.missing:
             return next(iter(missing.values()))
-        if running := self._context.in_flight:
+        if running := self._context.jobs.running:
             return "; ".join(f"{job.shown}: {job.message}" for job in running)
         return self._context.workers.message or self._context.workers.state

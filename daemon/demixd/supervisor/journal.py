@@ -59,7 +59,7 @@ def set_level(level: str) -> None:
 
 
 def _journal() -> logging.Handler | None:
-    """The journal, where our stderr is connected to it ($JOURNAL_STREAM, systemd.exec(5)) and systemd-python is there."""
+    """The journal's handler, where stderr is connected to it ($JOURNAL_STREAM, systemd.exec(5)) and systemd-python is there."""
     try:
         stderr = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):

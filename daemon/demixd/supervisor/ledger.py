@@ -85,7 +85,7 @@ class Ledger:
         self.starts = self._start()
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        """What `work` gives, whole or not at all, as soon as the disk allows."""
+        """The result of `work`, which is done whole or not at all, and again until the disk allows it."""
         while True:
             try:
                 return work()
@@ -108,7 +108,7 @@ class Ledger:
         return int(self._db.execute("INSERT INTO starts DEFAULT VALUES").lastrowid or 0)
 
     def count_on(self, starts: int) -> None:
-        """Let this start come after so many, which others have seen."""
+        """Number this start higher than `starts`, which sidecars tell of."""
         if self.starts <= starts:
             self._patiently(lambda: self._db.execute("INSERT OR IGNORE INTO starts VALUES (?)", (starts,)))
             self.starts = self._patiently(self._start)

@@ -55,7 +55,7 @@ class Locks:
         """Another machine's daemon, as long as it is not known whether it still lives."""
 
     def take(self, *parts: str) -> bool:
-        """Lock the folders that are not locked yet, or are others by now; whether there were any.
+        """Lock the folders that are not locked yet, or are other folders by now; whether there were any.
 
         Raises ConfigError, naming who holds one, and OSError.
         """
@@ -112,7 +112,7 @@ class Locks:
         return part in self._held
 
     def judge_rival(self, now: float) -> bool:
-        """Whether the folders are ours: True once there is no rival. Raises ConfigError where it proves to be alive.
+        """Whether the folders are ours: True once there is no rival. Raises ConfigError where a rival proves to be alive.
 
         It is if its heartbeat goes on; it is not if that stands still for three of its intervals. `now` is monotonic.
         Raises OSError where our name cannot be written yet.
@@ -146,7 +146,7 @@ class Locks:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """An error at a descriptor is told with the name of its file."""
+    """Give an error at a descriptor the name of its file."""
     try:
         yield
     except OSError as error:

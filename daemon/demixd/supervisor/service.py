@@ -22,6 +22,7 @@ from demixd.protocol import status
 from demixd.spool.leases import survive_lease_breaks
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal, notify
+from demixd.supervisor.access import Access, Change
 from demixd.supervisor.clock import Clock, SystemClock
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.heartbeat import Heartbeat
@@ -45,9 +46,6 @@ log = logging.getLogger(__name__)
 
 BUSY_S, IDLE_S = 0.25, 1.0
 """How long the loop sleeps at most while a job runs, and otherwise."""
-
-FOLDERS_S = 2.0
-"""How often the folders are looked for."""
 
 HOLD_S = 0.5
 """How long to wait before a ledger that could not be written is tried again."""
@@ -92,10 +90,8 @@ class Service:
         self._facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
         self._locks = Locks(config.state, self.spool, self._facts.instance)
         self._heartbeat: Heartbeat | None = None
-        self._folders_due = self._sweep_due = 0.0
-        self._missing: frozenset[str] = frozenset({"not looked"})
+        self._sweep_due = 0.0
         self._is_open = False
-        self._unlocked: tuple[str, ...] = ()
         self._is_asked_to_stop = self._is_stopping = False
 
     def run(self) -> None:
@@ -132,6 +128,7 @@ class Service:
             keep_alive=self._keep_alive,
         )
         self.folders = Folders(self.spool, self._ledger)
+        self._access = Access(self.config, self.folders, self._locks)
         cancel_files = CancelFiles(self.spool, self._ledger)
         self._ending = Ending(self.config, self.spool, self.jobs, self.folders, cancel_files)
         self._context = Context(
@@ -174,14 +171,14 @@ class Service:
         return self._heartbeat
 
     def _hold(self, reason: str) -> None:
-        """The ledger cannot be written: nothing goes on, since nothing could be promised, until it can be, or a stop."""
+        """The ledger cannot be written, so nothing can be promised: wait until it can be, or for a stop."""
         sentence = f"The ledger in {self.config.state} cannot be written: {reason}."
         if self._is_asked_to_stop or self._heartbeat is None:
             raise StateError(sentence)
         if sentence not in self._heartbeat.obstacles:
             log.error("%s The daemon waits.", sentence)
             self._heartbeat.soon()
-        self._heartbeat.obstacles = (sentence, *self._unlocked)
+        self._heartbeat.obstacles = (sentence, *self._access.obstacles)
         self._keep_alive()
         self._clock.sleep(HOLD_S)
 
@@ -189,29 +186,27 @@ class Service:
 
     def turn(self) -> None:
         """Take what has come, then do what is due."""
-        self._beating.obstacles = self._unlocked
+        self._beating.obstacles = self._access.obstacles
         self._take_mail()
         if self._is_stopping:
             return
         now = self._clock.now()
-        if self.workers.is_outdated and not self._context.runs:
+        if self.workers.is_outdated and not self.jobs.running:
             self.workers.renew(now)
-        self.workers.tick(now, busy=bool(self._context.runs or self.jobs.queue_length))
+        self.workers.tick(now, busy=bool(self.jobs.running or self.jobs.queue_length))
         self.runner.tick(now)
         self._find_folders(now)
         if self._is_open:
             self._poller.look(now)
             self._sweep(now)
-            if self._missing == self.folders.missing.keys():  # what has come back since is not locked yet
+            if self._access.is_current:
                 self._scheduler.begin(now)
         self._beating.tell(now, is_open=self._is_open)
 
     def _take_mail(self) -> None:
         """Wait for an event until something is due, then hear all that have come."""
         try:
-            self._hear(
-                self._clock.receive(self.mailbox, min(BUSY_S if self._context.runs else IDLE_S, self._sleep_s()))
-            )
+            self._hear(self._clock.receive(self.mailbox, min(BUSY_S if self.jobs.running else IDLE_S, self._sleep_s())))
             full = self._clock.now() + BUSY_S  # a worker may talk faster than anyone can listen
             while self._clock.now() < full:
                 self._hear(self.mailbox.get_nowait())
@@ -219,8 +214,8 @@ class Service:
             pass
 
     def _sleep_s(self) -> float:
-        """Until what is due next: a look, so that a settled song is not kept waiting, or a heartbeat."""
-        due = min(self._poller.look_at, self._folders_due, self._beating.due)
+        """How long nothing is due: neither a look at the inbox, nor at the folders, nor a heartbeat."""
+        due = min(self._poller.look_at, self._access.due, self._beating.due)
         return max(0.02, due - self._clock.now())
 
     def _hear(self, event: Event) -> None:
@@ -261,7 +256,7 @@ class Service:
             self._beating.soon()
 
     def _reconfigure(self, config: Config, now: float) -> None:
-        """Songs in flight end as they have begun, and songs in the queue keep their options."""
+        """Go by another configuration; songs in flight end as they have begun, queued songs keep their options."""
         self.config = config
         journal.set_level(config.log.level)
         self.workers.reconfigure(config, now)
@@ -284,45 +279,25 @@ class Service:
 
     def _find_folders(self, now: float) -> None:
         """See whether the folders are there; once they all are, and again when one has come back, open up."""
-        if now < self._folders_due:
+        if now < self._access.due:
             return
-        self._folders_due = now + min(FOLDERS_S, self.config.inbox.scan_interval)
-        self.folders.look()
-        before, self._missing = self._missing, frozenset(self.folders.missing)
+        change = self._access.look(now)
         self._poller.find_root()
-        if self._missing != before:
+        self._beating.obstacles = self._access.obstacles
+        if change is not Change.NOTHING:
             self._beating.soon()
-            if self._ledger.is_empty and "status" not in self._missing:
+            if self._ledger.is_empty and "status" not in self.folders.missing:
                 self._ledger.count_on(rebuild.starts(self.spool.status))
-        are_new = self._lock(before, now)
-        if self._missing:
-            return
-        if not self._is_open:
-            self._open_up()
-        elif before or are_new:
-            self._come_back()
-        self.spool.tidy(self.runner.at_work | self._ending.unfinished.keys())
-
-    def _lock(self, before: frozenset[str], now: float) -> bool:
-        """Lock what is there; whether it is another folder than before. `locks` are missing where that cannot be."""
-        are_new = are_ours = False
-        self._unlocked = ()
-        try:
-            are_new = self._locks.take(*self.folders.lockable)
-            are_ours = self._locks.judge_rival(now)
-        except OSError as error:
-            self._unlocked = (
-                f"{error.filename} cannot be locked: {error.strerror}; demixd goes on by itself once it can.",
-            )
-            if "locks" not in before:
-                log.error("%s", *self._unlocked)
-        self._beating.obstacles = self._unlocked
-        if not are_ours:
-            self._missing |= {"locks"}
-        return are_new
+        if change is Change.WHOLE:
+            if self._is_open:
+                self._come_back()
+            else:
+                self._open_up()
+        if self._access.is_whole:
+            self.spool.tidy(self.runner.at_work | self._ending.unfinished.keys())
 
     def _open_up(self) -> None:
-        """Everything is there for the first time: bring every job to its place, and begin."""
+        """Every folder is there for the first time: bring each job of a former life to its place, and begin."""
         if self._ledger.is_empty:
             rebuild.rebuild(self._ledger, self.spool)
         recover(self._ledger.unfinished(), self._context)
@@ -339,7 +314,7 @@ class Service:
     # ---- shutdown
 
     def break_off(self) -> None:
-        """End as by a crash: whatever is not in the ledger yet is for the next start to find out, which knows how."""
+        """End as by a crash; the next start finds out what is not in the ledger yet."""
         self.workers.close()
         self.runner.abandon()
         self._poller.stop()

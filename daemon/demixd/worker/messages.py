@@ -17,9 +17,10 @@ import msgspec
 from demixd.config import Config
 from demixd.engine.models.catalog import Demand
 from demixd.engine.models.store import Where
-from demixd.protocol.job import EngineFacts, Error, StemFile, Step, Tick
+from demixd.protocol.job import EngineFacts, Error, Job, StemFile, Step, Tick
 from demixd.protocol.options import Options
 from demixd.protocol.track import Track
+from demixd.spool.tree import SNAPSHOT, Spool
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
@@ -60,7 +61,7 @@ class Warm(_Message, frozen=True):
 
 
 class Separate(_Message, frozen=True):
-    """`song` is the snapshot, `tmp` takes the spools, `out` the stems; all in the job's work folder. `name` is its name."""
+    """`song` is the snapshot, `tmp` takes PCM files, `out` the stems; all in the job's work folder. `name` is its name."""
 
     job_id: str
     name: str
@@ -71,18 +72,39 @@ class Separate(_Message, frozen=True):
     options: Options
     max_duration_s: float
 
+    @classmethod
+    def of(cls, job: Job, spool: Spool, max_duration_s: float) -> "Separate":
+        """The order for a job whose snapshot lies in its work folder."""
+        tmp = spool.tmp(job.job_id)
+        return cls(
+            job_id=job.job_id,
+            name=job.shown.rpartition("/")[2],
+            song=str(tmp / SNAPSHOT),
+            sha256=job.sha256 or "",
+            tmp=str(tmp),
+            out=str(spool.out(job.job_id)),
+            options=job.options,
+            max_duration_s=max_duration_s,
+        )
+
 
 class Stop(_Message, frozen=True):
     job_id: str
 
 
 class Prepare(_Message, frozen=True):
-    """Decode ahead: the snapshot, into a spool in `tmp`; both as `separate` will name them."""
+    """Decode ahead: the snapshot, into a PCM file in `tmp`; both as `separate` will name them."""
 
     job_id: str
     snapshot: str
     tmp: str
     max_duration_s: float
+
+    @classmethod
+    def of(cls, job: Job, spool: Spool, max_duration_s: float) -> "Prepare":
+        """The same song as in `Separate.of`."""
+        tmp = spool.tmp(job.job_id)
+        return cls(job_id=job.job_id, snapshot=str(tmp / SNAPSHOT), tmp=str(tmp), max_duration_s=max_duration_s)
 
 
 class Forget(_Message, frozen=True):

@@ -26,7 +26,7 @@ LOOK_S = 0.1
 
 
 class Prefetched(msgspec.Struct, frozen=True, kw_only=True):
-    """The song's spool is there; it took `seconds`."""
+    """The song is a PCM file in its `tmp`; decoding took `seconds`."""
 
     track: Track
     seconds: float
@@ -61,7 +61,7 @@ class Prefetcher:
     def take(self, job_id: str, check: Callable[[], None], progress: Callable[[float], None]) -> Prefetched | None:
         """The song as it was decoded ahead, or None; while it is being decoded this waits, also for a forgotten one.
 
-        Afterwards nobody writes to the song's spool any more. `progress` gets fractions of the song.
+        Afterwards nobody writes to the song's PCM file any more. `progress` gets fractions of the song.
         """
         with self._changed:
             while any(order.job_id == job_id for order in (self._busy, *self._waiting) if order is not None):
@@ -95,17 +95,17 @@ class Prefetcher:
             tmp = pin(order.tmp)
         except OSError as error:
             return described(disk_error(error, "opening the work folder"))
-        spool, snapshot = tmp.path / SONG, Path(order.snapshot)
+        pcm, snapshot = tmp.path / SONG, Path(order.snapshot)
         try:
             track = decode(
                 tmp.path / snapshot.name if snapshot.parent == Path(order.tmp) else snapshot,
-                spool,
+                pcm,
                 max_duration_s=order.max_duration_s,
                 check=self._check,
                 progress=self._note,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the song's own turn will tell
-            spool.unlink(missing_ok=True)
+            pcm.unlink(missing_ok=True)
             return None if isinstance(error, StopProcessingError) else described(error)
         return Prefetched(track=track, seconds=round(time.monotonic() - began, 3))
 

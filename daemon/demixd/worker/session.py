@@ -34,7 +34,7 @@ from demixd.worker.messages import (
 if TYPE_CHECKING:
     # torch takes seconds to import: orders are heard first, and `_warm` brings it.
     from demixd.engine.engine import Engine
-    from demixd.pipeline import song as pipeline
+    from demixd.pipeline.song import Order, Separated
     from demixd.spool.nofollow import Pin
     from demixd.worker.tuning import Tuning
 
@@ -142,13 +142,13 @@ class _Song:
     """One song in the worker's hands: what to do, whom to tell, and how long it took."""
 
     def __init__(self, order: Separate, channel: Channel, dispatcher: Dispatcher) -> None:
-        from demixd.pipeline import song as pipeline
+        from demixd.pipeline.song import Observer
 
         self._job_id = job_id = order.job_id
         self._channel = channel
         self._timing: dict[str, float] = {}
         self._gpu_peak_bytes: int | None = None
-        self._observer = pipeline.Observer(
+        self._observer = Observer(
             check=lambda: dispatcher.check(job_id),
             began=lambda step: channel.send(Began(job_id=job_id, step=step)),
             decoded=lambda track: channel.send(Decoded(job_id=job_id, track=track)),
@@ -157,9 +157,9 @@ class _Song:
         self._ordered = order
         self._pins: tuple[Pin, ...] = ()
 
-    def _hold(self) -> "pipeline.Order":
+    def _hold(self) -> "Order":
         """The order, with folders that stay what they are now while the song is in hand."""
-        from demixd.pipeline import song as pipeline
+        from demixd.pipeline.song import Order
 
         order = self._ordered
         try:
@@ -167,7 +167,7 @@ class _Song:
         except OSError as error:
             raise disk_error(error, "opening the work folder") from error
         song = Path(order.song)
-        return pipeline.Order(
+        return Order(
             song=tmp.path / song.name if song.parent == Path(order.tmp) else song,
             name=order.name,
             tmp=tmp.path,
@@ -189,28 +189,28 @@ class _Song:
         except Exception as error:  # noqa: BLE001 - the boundary
             self._channel.send(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
 
-    def separate(self, engine: "Engine", dispatcher: Dispatcher) -> "pipeline.Separated":
-        from demixd.pipeline import song as pipeline
+    def separate(self, engine: "Engine", dispatcher: Dispatcher) -> "Separated":
+        from demixd.pipeline.song import decode_song, separate_song, tick
 
         def progress(fraction: float) -> None:
-            self._observer.progressed(pipeline.tick(Step.DECODE, fraction))
+            self._observer.progressed(tick(Step.DECODE, fraction))
 
         self._order = self._hold()
         self._observer.began(Step.DECODE)
         ahead = dispatcher.prefetcher.take(self._job_id, self._observer.check, progress)
         if ahead is None:
-            track = pipeline.decode_song(self._order, self._observer, self._timing)
+            track = decode_song(self._order, self._observer, self._timing)
         else:
             track, self._timing["decode_s"] = ahead.track, ahead.seconds
             progress(1.0)
-        separated = pipeline.separate_song(self._order, track, engine, self._observer, self._timing)
+        separated = separate_song(self._order, track, engine, self._observer, self._timing)
         self._gpu_peak_bytes = engine.gpu_peak_bytes
         return separated
 
-    def write(self, separated: "pipeline.Separated") -> None:
-        from demixd.pipeline import song as pipeline
+    def write(self, separated: "Separated") -> None:
+        from demixd.pipeline.song import write_stems
 
-        result = pipeline.write_stems(self._order, separated, self._observer, self._timing)
+        result = write_stems(self._order, separated, self._observer, self._timing)
         self._channel.send(
             Finished(
                 job_id=self._job_id,

@@ -18,7 +18,7 @@ from watching import faults
 @contextmanager
 def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
     daemon = Daemon(folder, fake=True, **sections)
-    daemon.constants["demixd.supervisor.workers.manager:RETRY_S"] = [0.3]
+    daemon.constants["demixd.supervisor.workers.missing:RETRY_S"] = [0.3]
     try:
         yield daemon.start().ready()
         assert daemon.stop() == 0

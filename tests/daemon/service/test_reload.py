@@ -119,52 +119,52 @@ def test_a_closed_terminal_ends_it(tmp_path: Path) -> None:
         os.close(theirs)
 
 
-# ---- the keeper, told the time
+# ---- the manager, told the time
 
 
-def test_what_was_missing_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_missing_is_asked_for_at_once() -> None:
     """A reload after `demixd models fetch` does not wait for the next try."""
-    worker = Worker(monkeypatch)
-    worker.keeper.tick(0.0, busy=False)
-    worker.keeper.hear(Said(worker.pid, Unready(error=Error(code=Code.MODEL_MISSING, message="not here"))), 1.0)
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
+    worker.manager.hear(Said(worker.pid, Unready(error=Error(code=Code.MODEL_MISSING, message="not here"))), 1.0)
     asked = len(worker.sent)
-    worker.keeper.tick(2.0, busy=False)
+    worker.manager.tick(2.0, busy=False)
     assert len(worker.sent) == asked
-    worker.keeper.reconfigure(config.Config(), 3.0)
-    worker.keeper.tick(3.0, busy=False)
+    worker.manager.reconfigure(config.Config(), 3.0)
+    worker.manager.tick(3.0, busy=False)
     assert len(worker.sent) == asked + 1
     assert worker.started == 1, "the same worker, for the same configuration"
 
 
-def test_no_song_begins_with_an_outdated_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_song_begins_with_an_outdated_model() -> None:
     """From the reload on the warm model serves nobody, until a worker of the new configuration is there."""
-    worker = Worker(monkeypatch)
-    worker.keeper.tick(0.0, busy=False)
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
     worker.ready(1.0)
-    assert worker.keeper.serves(options("htdemucs"))
-    worker.keeper.reconfigure(config.Config(model=config.Model(precision="float32")), 2.0)
-    assert worker.keeper.is_outdated and not worker.keeper.serves(options("htdemucs"))
-    worker.keeper.renew(3.0)
-    assert worker.keeper.want(options("htdemucs"), 3.0) is Have.BUSY
-    worker.keeper.tick(3.0, busy=True)
+    assert worker.manager.serves(options("htdemucs"))
+    worker.manager.reconfigure(config.Config(model=config.Model(precision="float32")), 2.0)
+    assert worker.manager.is_outdated and not worker.manager.serves(options("htdemucs"))
+    worker.manager.renew(3.0)
+    assert worker.manager.want(options("htdemucs"), 3.0) is Have.BUSY
+    worker.manager.tick(3.0, busy=True)
     order = worker.sent[-1]
     assert isinstance(order, Warm) and order.precision == "float32"
     assert worker.started == 2
     worker.ready(4.0)
-    assert worker.keeper.serves(options("htdemucs"))
+    assert worker.manager.serves(options("htdemucs"))
 
 
-def test_what_has_nothing_to_do_with_the_model_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_nothing_to_do_with_the_model_keeps_it() -> None:
     """Other keys, `keep_alive_s` among them, need no other worker."""
-    worker = Worker(monkeypatch)
-    worker.keeper.tick(0.0, busy=False)
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
     worker.ready(1.0)
     before = config.Config()
     changed = msgspec.structs.replace(
         before, model=config.Model(keep_alive_s=5.0), defaults=Defaults(format="mp3"), limits=config.Limits()
     )
-    worker.keeper.reconfigure(changed, 2.0)
-    assert not worker.keeper.is_outdated
-    worker.keeper.tick(3.0, busy=False)
-    worker.keeper.tick(20.0, busy=False)
-    assert worker.keeper.state == "asleep"
+    worker.manager.reconfigure(changed, 2.0)
+    assert not worker.manager.is_outdated
+    worker.manager.tick(3.0, busy=False)
+    worker.manager.tick(20.0, busy=False)
+    assert worker.manager.state == "asleep"

@@ -1,8 +1,10 @@
-"""A report of demixd bench, as an example."""
+"""A report of the benchmarks, as an example."""
 
-from demixd.cli.bench import measure, report
-from demixd.cli.bench.models import RANDOM
-from demixd.cli.bench.report import DEMIXD, Report, Run, Song
+from benchmarks import report
+from benchmarks.models import RANDOM
+from benchmarks.report import DEMIXD, Report
+
+from demixd.cli.bench.report import Machine, Measured, Run, Song, medians
 from demixd.protocol.job import EngineFacts
 
 SONG = Song(name="Song.flac", seconds=60.0)
@@ -15,17 +17,17 @@ def run(seconds: float, separate_s: float | None = None, **timing: float) -> Run
 def example() -> Report:
     timing = {"decode_s": 1.0, "separate_s": 9.0, "publish_s": 0.5}
     runs = (Run(song=SONG, seconds=12.0, separate_s=9.0, timing=timing),)
-    ours = report.Contender(
+    ours = Measured(
         start_s={"first": 4.0, "second": 3.0},
         peak_bytes={"supervisor": 50_000_000, "worker": 1_500_000_000},
         gpu_peak_bytes=None,
-        medians=measure.medians(runs),
+        medians=medians(runs),
         runs=runs,
     )
     return Report(
         schema=report.SCHEMA,
         date="2026-01-31",
-        machine=report.Machine(
+        machine=Machine(
             processor="A | B",
             cores=1,
             load=0.1,

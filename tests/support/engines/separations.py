@@ -13,7 +13,7 @@ from demucs.apply import BagOfModels
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
-from demixd.audio.pcm import SpoolReader
+from demixd.audio.pcm import PcmReader
 from demixd.engine.engine import Engine
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.protocol.job import EngineFacts
@@ -119,7 +119,7 @@ def separated(
     )
     stems = {}
     for source, path in spools.items():
-        with SpoolReader(path, channels) as reader:
+        with PcmReader(path, channels) as reader:
             assert reader.frames == frames
             stems[source] = torch.from_numpy(reader.read(0, frames).T.copy())
     return stems, facts

@@ -52,7 +52,7 @@ FORMATS = {"wav", "aiff", "flac", "ogg", "mp3", "mp4", "mp2", *(name for _, name
 
 def fuzz_containers(data: bytes) -> None:
     """Every file is a container of a known format, or none."""
-    found = detect.look(io.BytesIO(data))
+    found = detect.container_of(io.BytesIO(data))
     if found is not None:
         assert found.format in FORMATS
         assert found.start <= len(data) + 4

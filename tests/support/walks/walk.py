@@ -45,7 +45,7 @@ class Walk:
         self.daemon = self.configured()
         self.daemon.constants = {
             "demixd.supervisor.runs.outcomes:RETRY_S": 1.0,
-            "demixd.supervisor.workers.manager:RETRY_S": [0.5] * 7,
+            "demixd.supervisor.workers.missing:RETRY_S": [0.5] * 7,
         }
         self.eyes = Eyes(self.daemon.spool / "status", self.daemon.outbox)
         self.bank: list[Path] = []

@@ -63,7 +63,7 @@ class Patient:
         }
         self.daemon.constants |= {
             "demixd.supervisor.workers.manager:STALL_FLOOR_S": 5.0,
-            "demixd.supervisor.workers.manager:RETRY_S": [0.5],
+            "demixd.supervisor.workers.missing:RETRY_S": [0.5],
         }
         self.shown: dict[str, dict[str, Any]] = {}
         self._tags = (f"{number} " for number in itertools.count())

@@ -1,31 +1,21 @@
-"""`demixd bench`: it runs, what it says is there, and it leaves nothing. How fast anything is, no test judges.
+"""`demixd bench`: it runs, what it says is there, and it leaves nothing. How fast anything is, no test judges."""
 
-How near it comes to reference stems is in test_sdr.py.
-"""
-
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import soundfile
-import torch
-from demucs.pretrained import get_model
 
-import stems
-from daemons import PATIENCE_S, ROOT
-from demixd.cli.bench import measure, report, songs, tables, weights
-from demixd.cli.bench.models import RANDOM, Where
-from demixd.cli.bench.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Run, Song
-from demixd.engine.families import demucs
-from reports import example, run
+from daemons import PATIENCE_S, ROOT, make_song
+from demixd.cli.bench import measure, report
+from demixd.cli.bench.report import Machine, Measured, Report, Run, Settings, Song
+from demixd.protocol.job import EngineFacts
 
-RESULTS = ROOT / "tests" / "benchmarks"
 STEPS = {"snapshot_s", "decode_s", "separate_s", "mix_s", "encode_s", "publish_s"}
 
 
@@ -52,47 +42,26 @@ def bench(folder: Path, *words: str | Path) -> tuple[int, str]:
     return process.returncode, said
 
 
-SONG_S = 3.0
-
-
 def test_it_measures(tmp_path: Path) -> None:
-    """One run has all contenders, their ratios, memory and starts, demixd's steps and the machine, and cleans up.
-
-    With references there is the SDR of each, and they come equally near, since they have the same weights.
-    """
-    path, song = tmp_path / "found.json", stems.write(tmp_path, "Song.flac", SONG_S)
-    code, said = bench(
-        tmp_path, song, "--references", tmp_path, "--device", "cpu", "--repeat", "1", "--seconds", "2", "--json", path
-    )
+    """One run has the song's time, the steps, memory, starts and the machine, in its JSON and as lines, and cleans up."""
+    path, song = tmp_path / "found.json", make_song(tmp_path / "Song.flac", 3.0)
+    code, said = bench(tmp_path, song, "--device", "cpu", "--repeat", "1", "--json", path)
     assert code == 0, said
-    found = report.decode(path.read_bytes())
-    assert list(found.contenders) == [DEMIXD, SEPARATOR, COMMAND]
-    for name, each in found.contenders.items():
-        assert [run.song for run in each.runs] == [Song(name="Song.flac", seconds=SONG_S)]
-        assert each.medians.seconds > 0
-        assert min(each.peak_bytes.values()) > 1e7
-        assert each.gpu_peak_bytes is None
-        assert bool(each.start_s) is (name != COMMAND)
-    assert set(found.contenders[DEMIXD].start_s) == {"first", "second"}
-    assert set(found.contenders[DEMIXD].peak_bytes) == {"supervisor", "worker"}
-    assert set(found.contenders[DEMIXD].medians.timing) == STEPS
-    assert found.ratios[SEPARATOR].seconds > 0
-    assert found.ratios[SEPARATOR].separate
-    assert found.ratios[COMMAND].seconds > 0
+    found = msgspec.json.decode(path.read_bytes(), type=Report)
+    (run,) = found.measured.runs
+    assert run.song == Song(name="Song.flac", seconds=3.0)
+    assert set(run.timing) == STEPS
+    assert run.seconds > max(run.timing.values())
+    assert found.measured.medians == report.medians([run])
+    assert {"first", "second"} <= set(found.measured.start_s) <= {"first", "second", "conversion"}
+    assert set(found.measured.peak_bytes) == {"supervisor", "worker"}
+    assert min(found.measured.peak_bytes.values()) > 1e7
+    assert found.measured.gpu_peak_bytes is None
     assert (found.engine.model, found.engine.device, found.settings.device) == ("demo", "cpu", "cpu")
     assert {"demixd", "python", "torch", "demucs"} <= set(found.machine.versions)
-    assert found.machine.processor in said
-    assert list(found.sdr) == [MIXTURE, DEMIXD, SEPARATOR, COMMAND]
-    assert found.notes == ()
-    assert found.contenders[DEMIXD].runs[0].gain_db == 0.0
-    for stem, of_song in found.sdr[MIXTURE].medians.items():
-        theirs = [found.sdr[name].medians[stem] for name in (DEMIXD, SEPARATOR, COMMAND)]
-        assert of_song is not None
-        assert min(each or 0.0 for each in theirs) > of_song + 3
-        assert theirs == pytest.approx([theirs[0]] * 3, abs=0.1)
+    assert said.endswith("\n".join(["", *report.lines(found), ""]))
     assert list((tmp_path / "tmp").iterdir()) == []
     assert not (tmp_path / "spool").exists()
-    assert bench(tmp_path, "--show", path) == (0, tables.markdown(found))
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
@@ -126,57 +95,24 @@ def running(folder: Path) -> list[str]:
     ("words", "sentence"),
     [
         (["--model", "htdemucs_ft"], "demixd models fetch htdemucs_ft"),
-        (["README.md"], "cannot be read"),
-        (["--show", "README.md"], "is no report"),
-        (["--references", "README.md", "SONG"], "is no folder of reference stems"),
-        (["--references", "TMP", "SONG"], "has no reference stem of Song.flac"),
-        (["--model", "htdemucs", "--references", "STEMS", "SONG"], "demixd models fetch htdemucs"),
+        (["--precision", "int3"], '[model] precision = "int3": it must be "auto", '),
+        ([str(ROOT / "README.md")], "cannot be read"),
+        (["missing.flac"], "missing.flac cannot be read"),
     ],
 )
 def test_what_cannot_be_done_is_said(words: list[str], sentence: str, tmp_path: Path) -> None:
-    """A model or song that is not there, and a file that is no report, are a sentence and exit status 1."""
-    there = tmp_path / "there"
-    there.mkdir()
-    places = {"README.md": ROOT / "README.md", "TMP": tmp_path, "STEMS": there}
-    if "SONG" in words:
-        places["SONG"] = stems.write(there, "Song.flac", 1.0)
-    code, said = bench(tmp_path, *(places.get(word, word) for word in words))
+    """A model or song that is not there, and an unknown precision, are a sentence and exit status 1."""
+    code, said = bench(tmp_path, *words)
     assert code == 1
     assert sentence in said
     assert "Traceback" not in said
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def random_model(folder: Path) -> Where:
-    weights.make_random(folder)
-    return Where(name=RANDOM, repo=None, models=str(folder), allow_pickle=False)
-
-
-def demo_model(folder: Path) -> Where:
-    where = Where(name="demo", repo=None, models=str(folder), allow_pickle=False)
-    weights.copy(where, folder)
-    return where
-
-
-@pytest.mark.parametrize("make", [random_model, demo_model])
-def test_all_have_the_same_weights(make: Callable[[Path], Where], tmp_path: Path) -> None:
-    """What demixd loads from the folder and what Demucs does are the same model."""
-    where = make(tmp_path)
-    ours = demucs.load(where.locate(), allow_pickle=False).model
-    theirs = get_model(where.name, repo=tmp_path)
-    assert ours.sources == theirs.sources
-    for one, other in zip(ours.models, theirs.models, strict=True):
-        mine, their = one.state_dict(), other.state_dict()
-        assert mine.keys() == their.keys()
-        assert all(torch.equal(mine[name], their[name]) for name in mine)
-    if where.name == RANDOM:
-        assert round(sum(each.numel() for each in ours.parameters()) / 1e6) == 42
-
-
 @pytest.mark.parametrize("seconds", [3.0, 65.0])
 def test_the_song_is_made_to_measure(seconds: float, tmp_path: Path) -> None:
     """The synthetic song has the length that was asked for, two channels, and music's level to its end."""
-    path, song = songs.made(tmp_path / "song.flac", seconds)
+    path, song = measure.make_song_file(tmp_path / "song.flac", seconds)
     audio, rate = soundfile.read(path)
     assert audio.shape == (round(seconds * rate), 2)
     assert (song.seconds, rate) == (seconds, 44100)
@@ -186,69 +122,70 @@ def test_the_song_is_made_to_measure(seconds: float, tmp_path: Path) -> None:
 
 # ---- the pure parts
 
+SONG = Song(name="Song.flac", seconds=60.0)
 
-def test_contenders_take_turns() -> None:
-    """Each song goes through every contender before the next one, round after round."""
-    order: list[str] = []
 
-    def contender(name: str) -> Callable[[str], Run]:
-        def go(song: str) -> Run:
-            order.append(f"{name}{song}")
-            return run(1.0)
-
-        return go
-
-    told: list[tuple[str, int]] = []
-    runs = measure.alternate({"a": contender("a"), "b": contender("b")}, ["1", "2"], 2, lambda *at: told.append(at[:2]))
-    assert order == ["a1", "b1", "a2", "b2"] * 2
-    assert told == [("a", 1), ("b", 1), ("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 2), ("b", 2)]
-    assert {name: len(each) for name, each in runs.items()} == {"a": 4, "b": 4}
+def run(seconds: float, separate_s: float | None = None, **timing: float) -> Run:
+    return Run(song=SONG, seconds=seconds, separate_s=separate_s, timing=timing)
 
 
 def test_medians() -> None:
     """Medians are of all runs; what no run tells of is null."""
-    found = measure.medians(
-        [run(10.0, 8.0, decode_s=1.0), run(30.0, 20.0, decode_s=3.0), run(12.0, 10.0, decode_s=2.0)]
-    )
+    found = report.medians([run(10.0, 8.0, decode_s=1.0), run(30.0, 20.0, decode_s=3.0), run(12.0, 10.0, decode_s=2.0)])
     assert (found.seconds, found.speed_x, found.separate_s, found.separate_x) == (12.0, 5.0, 10.0, 6.0)
     assert found.timing == {"decode_s": 2.0}
-    assert measure.medians([run(10.0)]).separate_x is None
+    assert report.medians([run(10.0)]).separate_x is None
 
 
-def test_a_ratio_is_of_pairs() -> None:
-    """A slow round slows both, and does not move the ratio."""
-    ours = [run(10.0, 8.0), run(100.0, 80.0), run(11.0, 9.0)]
-    theirs = [run(20.0, 12.0), run(200.0, 120.0), run(22.0, 13.5)]
-    assert measure.ratio(ours, theirs) == report.Ratio(seconds=2.0, separate=1.5)
-    assert measure.ratio(ours, [run(each.seconds) for each in theirs]).separate is None
-
-
-def test_the_report_comes_back() -> None:
-    """A report is the same after its JSON; another schema is refused."""
-    found = example()
-    assert report.decode(report.encode(found)) == found
-    with pytest.raises(ValueError, match="schema"):
-        report.decode(json.dumps(json.loads(report.encode(found)) | {"schema": 99}).encode())
-
-
-def test_the_tables() -> None:
-    """Tables have what each takes, what was not measured, and where the time goes; the rest is what no step tells of."""
-    found = example()
-    lines = tables.markdown(found).splitlines()
-    assert lines[0] == "## A | B, 1 core, 8.0 GB, no GPU"
-    assert "| | demixd |" in lines
-    assert "| seconds, song to stems | 12.00 |" in lines
-    assert "| x real time | 5.00 |" in lines
-    assert "| start to ready, s | first 4.0, second 3.0 |" in lines
-    assert "| peak memory | 50 MB + 1.5 GB |" in lines
-    assert "| peak GPU memory | not measured |" in lines
-    assert lines[-1] == "| 1.00 | 9.00 | 0.50 | 1.50 | 12.00 |"
-
-
-def test_results_are_not_typed() -> None:
-    """Every report beside RESULTS.md is in it, as `demixd bench --show` shows it, and names no place of its machine."""
-    page = (RESULTS / "RESULTS.md").read_text(encoding="utf-8")
-    for path in RESULTS.glob("results/*.json"):
-        data = path.read_bytes()
-        assert tables.markdown(report.decode(data)).strip() in page, path
-        assert b"/" not in data, path
+def test_the_lines() -> None:
+    """The report as lines: the machine, the figures with what was not measured, and the steps with what none accounts for."""
+    timing = {"decode_s": 1.0, "separate_s": 9.0, "publish_s": 0.5}
+    runs = (Run(song=SONG, seconds=12.0, separate_s=9.0, timing=timing),)
+    found = Report(
+        date="2026-01-31",
+        machine=Machine(
+            processor="A processor",
+            cores=1,
+            load=0.1,
+            memory_bytes=8_000_000_000,
+            gpu=None,
+            filesystem="ext4",
+            kernel="6.1",
+            versions={"demixd": "0.1.0"},
+        ),
+        settings=Settings(
+            model="demo", device="auto", precision="auto", repeat=3, stems=("vocals", "instrumental"), format="wav"
+        ),
+        songs=(SONG,),
+        engine=EngineFacts(
+            model="demo", model_sha256="0", device="cpu", device_name="A", precision="float32", fallback="a reason"
+        ),
+        measured=Measured(
+            start_s={"first": 4.0, "second": 3.0},
+            peak_bytes={"supervisor": 50_000_000, "worker": 1_500_000_000},
+            gpu_peak_bytes=None,
+            medians=report.medians(runs),
+            runs=runs,
+        ),
+    )
+    assert report.lines(found) == [
+        "A processor, 1 core, 8.0 GB, no GPU",
+        "2026-01-31; Linux 6.1, files on ext4, load 0.1 before; demixd 0.1.0",
+        "demo on cpu in float32, by torch; a reason",
+        "Song.flac (1:00), 3 times; medians; vocals and instrumental as wav",
+        "",
+        "seconds, drop to done     12.00",
+        "x real time               5.00",
+        "model alone, x real time  6.67",
+        "start to ready, s         first 4.0, second 3.0",
+        "peak memory               50 MB supervisor + 1.5 GB worker",
+        "peak GPU memory           not measured",
+        "",
+        "seconds of each step",
+        "  decode                  1.00",
+        "  separate                9.00",
+        "  publish                 0.50",
+        "  rest                    1.50",
+        "  drop to done            12.00",
+    ]
+    assert msgspec.json.decode(report.encode(found), type=Report) == found

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from benchmarks.sdr import sdr
 
 from audio import nothing
 from daemons import Daemon, running
-from demixd.cli.bench.sdr import sdr
 from demixd.engine.models.demo import checkpoint, evaluate
 from demixd.engine.models.demo.songs import make_song
 from demixd.engine.models.store import DEMO_FOLDER

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from benchmarks import weights
+from benchmarks.models import RANDOM
 
 from daemons import make_song
-from demixd.cli.bench import weights
-from demixd.cli.bench.models import RANDOM
 from demixd.engine.openvino import runtime
 from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.process import Died, Said, WorkerProcess

@@ -25,7 +25,7 @@ from demixd.audio import tags
 from demixd.audio.containers import mpeg, ogg
 from demixd.audio.containers.riff import chunk
 from demixd.audio.tags import NOTHING, Cover, Tags, TagsError, for_stem, sandbox, values
-from demixd.audio.tags.reading import look
+from demixd.audio.tags.reading import tags_of
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
@@ -419,7 +419,7 @@ def stem(shelf: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 def seen(path: Path) -> Tags:
     with path.open("rb") as file:
-        return look(file)
+        return tags_of(file)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -591,12 +591,12 @@ def test_bounds() -> None:
     """No song makes its stems carry more than the bounds, and a warning says that there was more."""
     many = [(f"key{n}", "x") for n in range(300)] + [("lyrics", "x" * 70_000)] + [("a", str(n)) for n in range(300)]
     for texts in (many[:300], many[300:301], many[301:], many):
-        found = values.together([values.Found(texts=texts)])
+        found = values.merged([values.Found(texts=texts)])
         assert found.warning and "more" in found.warning
         assert len(found.texts) <= values.MOST_KEYS
         assert all(len(each) <= values.MOST_VALUES for each in found.texts.values())
     covers = [Cover(mime="image/png", data=PNG + bytes([n]) + bytes(5 << 20)) for n in range(4)]
-    found = values.together([values.Found(covers=covers)])
+    found = values.merged([values.Found(covers=covers)])
     assert len(found.covers) == 3 and found.warning
 
 

@@ -1,4 +1,4 @@
-"""The signal-to-distortion ratio of `demixd bench`: the formula, where references may lie, and what is wrong with them."""
+"""The signal-to-distortion ratio of tests/benchmarks: the formula, where references may lie, and what is wrong with them."""
 
 import json
 import math
@@ -9,14 +9,17 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
+from benchmarks import measure, references, report, tables
+from benchmarks.references import Judge
+from benchmarks.report import DEMIXD, MIXTURE, SEPARATOR, SongSdr
+from benchmarks.sdr import Block, sdr
 
 import stems
 from daemons import ROOT
-from demixd.cli.bench import measure, references, report, songs, tables
-from demixd.cli.bench.references import Judge
-from demixd.cli.bench.report import DEMIXD, MIXTURE, SEPARATOR, SongSdr
-from demixd.cli.bench.sdr import Block, sdr
-from demixd.cli.client import RefusedError
+from demixd.cli.bench.daemon import SongFile
+from demixd.cli.bench.measure import read_song
+from demixd.cli.bench.report import Song, encode
+from demixd.cli.console import RefusedError
 from reports import example
 
 STEMS = ("vocals", "instrumental")
@@ -90,15 +93,15 @@ def test_the_median_is_over_songs() -> None:
         {"vocals": 9.0, "instrumental": None},
         {"vocals": None},
     )
-    told = [SongSdr(song=report.Song(name=n, seconds=1.0), stems=v) for n, v in zip(names, values, strict=True)]
+    told = [SongSdr(song=Song(name=n, seconds=1.0), stems=v) for n, v in zip(names, values, strict=True)]
     assert measure.sdr(told).medians == {"vocals": 7.0, "instrumental": None}
 
 
 # ---- where they lie
 
 
-def given(*paths: Path) -> list[songs.Piece]:
-    return songs.given(paths)
+def given(*paths: Path) -> list[SongFile]:
+    return [read_song(path) for path in paths]
 
 
 def tone(path: Path, frames: int = 100, rate: int = 44100, channels: int = 2) -> Path:
@@ -266,13 +269,13 @@ def test_a_reference_is_read_to_its_end_first(tmp_path: Path) -> None:
 
 def told(*values: dict[str, float | None]) -> report.Sdr:
     return measure.sdr(
-        [SongSdr(song=report.Song(name=f"{n} | x", seconds=1.0), stems=stems) for n, stems in enumerate(values)]
+        [SongSdr(song=Song(name=f"{n} | x", seconds=1.0), stems=stems) for n, stems in enumerate(values)]
     )
 
 
 def test_an_old_report_is_still_one() -> None:
     """A report from before there were SDRs is read, and is shown without them."""
-    old = json.loads(report.encode(example()))
+    old = json.loads(encode(example()))
     del old["sdr"], old["notes"]
     found = report.decode(json.dumps(old).encode())
     assert found == example()
@@ -288,7 +291,7 @@ def test_the_table() -> None:
         sdr={MIXTURE: told({"vocals": -3.0, "instrumental": 3.0}), DEMIXD: told({"vocals": 7.0, "instrumental": None})},
         notes=("Something to know",),
     )
-    assert report.decode(report.encode(one)) == one
+    assert report.decode(encode(one)) == one
     ours = one.contenders[DEMIXD]
     (run,) = ours.runs
     quieter = msgspec.structs.replace(ours, runs=(msgspec.structs.replace(run, gain_db=-1.62),))

@@ -17,8 +17,9 @@ from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.sndfile import container
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline.decode import decode
-from demixd.pipeline.encode import Manner, StemFile, verify, write
+from demixd.pipeline.encode import Manner, verify, write
 from demixd.pipeline.mix import joint_gain, peak
+from demixd.protocol.job import StemFile
 from demixd.protocol.track import Track
 
 DITHERED = {"PCM_16": 16, "PCM_24": 24, "ALAC_16": 16, "ALAC_24": 24}
@@ -29,7 +30,9 @@ def target(name: str, depth: str = "16", *, rate: int = 44100, channels: int = 2
 
 
 def written(path: Path, audio: Frames, to: Target, gain: float = 1.0, *, clamp: bool = False) -> StemFile:
-    return write(blocks(audio), path, to, frames=len(audio), how=Manner(check=nothing, gain=gain, clamp=clamp))
+    return write(
+        blocks(audio), path, to, frames=len(audio), how=Manner(stem="vocals", check=nothing, gain=gain, clamp=clamp)
+    )
 
 
 def read_back(path: Path, to: Target) -> tuple[Frames, Track]:
@@ -236,7 +239,9 @@ def test_blocks_do_not_matter(tmp_path: Path, size: int) -> None:
         to = target(name)
         whole = written(tmp_path / "whole", audio, to)
         step = max(size, 50)
-        parts = write(blocks(audio, step), tmp_path / "parts", to, frames=len(audio), how=Manner(check=nothing))
+        parts = write(
+            blocks(audio, step), tmp_path / "parts", to, frames=len(audio), how=Manner(stem="vocals", check=nothing)
+        )
         assert parts.sha256 == whole.sha256
 
 
@@ -354,7 +359,9 @@ def test_stop(tmp_path: Path) -> None:
         raise StopProcessingError
 
     with pytest.raises(StopProcessingError):
-        write(blocks(tones(100)), tmp_path / "stem.mp3", target("mp3"), frames=100, how=Manner(check=stop))
+        write(
+            blocks(tones(100)), tmp_path / "stem.mp3", target("mp3"), frames=100, how=Manner(stem="vocals", check=stop)
+        )
 
 
 @pytest.mark.parametrize("name", ["wav", "mp3"])
@@ -413,7 +420,8 @@ def test_rf64(tmp_path: Path) -> None:
     to = target("wav", "float")
     audio = tones(1000)
     made = [
-        write(blocks(audio), tmp_path / f"{n}.wav", to, frames=1 << 31, how=Manner(check=nothing)) for n in range(2)
+        write(blocks(audio), tmp_path / f"{n}.wav", to, frames=1 << 31, how=Manner(stem="vocals", check=nothing))
+        for n in range(2)
     ]
     assert (tmp_path / "0.wav").read_bytes().startswith(b"RF64")
     assert made[0].sha256 == made[1].sha256

@@ -19,12 +19,11 @@ from demixd.audio.ffmpeg.meter import Meter
 from demixd.audio.formats import FORMATS
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.tags import Cover, Tags
-from demixd.audio.tags.reading import look
+from demixd.audio.tags.reading import tags_of
 from demixd.engine.engine import Engine, Plan, Song
 from demixd.errors import AudioProcessingError, Code
-from demixd.pipeline import song as pipeline
 from demixd.pipeline.decode import decode
-from demixd.pipeline.song import Observer, Order, Result
+from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
 from demixd.protocol.track import Track
@@ -132,7 +131,7 @@ def separated(path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, **
     wanted = Defaults(**options).of("shares", None)
     order = Order(song=path, name="Song.x", tmp=tmp, out=out, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, began=nothing, decoded=nothing, progressed=nothing)
-    return pipeline.run(order, cast(Engine, Shares(shares)), observer, {}), out
+    return run(order, cast(Engine, Shares(shares)), observer, {}), out
 
 
 def holds(codec: Codec, frames: int, audio: Frames, decoded: Frames) -> None:
@@ -173,7 +172,7 @@ def test_every_codec_into_every_format(songs: Mapping[str, Path], tmp_path: Path
     assert (file.subtype, file.bytes) == (track.subtype, (out / file.name).stat().st_size)
     if name in TAGGED:
         with (out / file.name).open("rb") as stem:
-            said = look(stem)
+            said = tags_of(stem)
         assert (said.texts["title"], said.texts["artist"]) == (("Song (vocals)",), TAGS.texts["artist"])
         assert said.texts["comment"][0].startswith("shares 000000000000 by demixd ")
         assert [cover.data for cover in said.covers] == [PNG]
@@ -465,7 +464,7 @@ def test_one_file(songs: Mapping[str, Path], tmp_path: Path, name: str, format: 
         assert np.abs(decoded).mean() == pytest.approx(np.abs(original(44100)).mean() * share, rel=0.05)
     if name in TAGGED:
         with (out / file.name).open("rb") as opened:
-            said = look(opened)
+            said = tags_of(opened)
         assert (said.texts["title"], [cover.data for cover in said.covers]) == (("Song",), [PNG])
     assert list((tmp_path / "tmp").glob("*.m4a")) == []
 
@@ -479,7 +478,7 @@ def test_one_file_needs_four(tmp_path: Path) -> None:
     order = Order(song=path, name="x", tmp=tmp_path, out=tmp_path, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, began=nothing, decoded=nothing, progressed=nothing)
     with pytest.raises(AudioProcessingError, match="take htdemucs") as error:
-        pipeline.run(order, cast(Engine, engine), observer, {})
+        run(order, cast(Engine, engine), observer, {})
     assert error.value.code is Code.BAD_OPTIONS
 
 
@@ -500,7 +499,7 @@ def test_tags_only_if_wanted(songs: Mapping[str, Path], tmp_path: Path) -> None:
     for wanted in ({"tags": False}, {"title_suffix": False}):
         _, out = separated(songs["flac"], tmp_path / next(iter(wanted)), stems=("vocals",), **wanted)
         with (out / "vocals.flac").open("rb") as stem:
-            said = look(stem)
+            said = tags_of(stem)
         assert said.texts.get("title") == (None if "tags" in wanted else ("Song",))
 
 

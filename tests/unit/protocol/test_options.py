@@ -284,6 +284,19 @@ def test_the_profile_in_the_file_beats_the_folder() -> None:
     assert (made.profile, made.stems, made.format) == ("drums", ("drums", "no_drums"), "wav")
 
 
+@pytest.mark.parametrize("naming", [*result_names.PRESETS, "{song}/{stem}.{ext}"])
+def test_a_job_s_options_read_back(naming: str) -> None:
+    """The ledger, the worker and a rebuilt job get the options that were frozen, whatever a preset made of them."""
+    frozen = Defaults(naming=naming, format="source", clip="clamp").of("htdemucs", "karaoke")
+    text = msgspec.json.encode(frozen)
+    assert msgspec.json.decode(text, type=options.Options) == frozen
+    turned = dict(reversed(msgspec.json.decode(text).items()))
+    assert msgspec.convert(turned, options.Options) == frozen
+    for missing in ("model", "profile"):
+        with pytest.raises(msgspec.ValidationError, match=missing):
+            msgspec.convert({key: value for key, value in turned.items() if key != missing}, options.Options)
+
+
 def test_a_missing_model_of_the_configuration_is_not_the_song_s_mistake() -> None:
     """Where the configured model is not there, songs wait for it: only one that the song asks for is `bad-options`."""
     assert CONFIG.options_of("karaoke/Song.flac", options.NONE, lambda _: False).model == "htdemucs_ft"

@@ -1,1 +1,1 @@
-"""What a file is, told from its bytes: the containers, and where their sound begins and ends."""
+"""The containers of songs: a file's format by its bytes, and where its audio begins and ends."""

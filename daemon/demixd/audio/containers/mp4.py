@@ -8,14 +8,14 @@ from typing import BinaryIO
 
 import msgspec
 
-from demixd.audio.containers.mpeg import take
+from demixd.audio.containers.mpeg import read_at
 
 MOST = 100_000
-"""On one level; a film in fragments of a second has 30,000 of them in four hours."""
+"""Boxes on one level; a film of four hours in fragments of a second has 30,000."""
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """Positions of its header, its content and its end, which may lie beyond that of the file."""
+    """`start` and `content`: the bytes at which its header and its content begin; `stop`: its end, maybe beyond the file's."""
 
     kind: bytes
     start: int
@@ -24,11 +24,11 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def walk(file: BinaryIO, start: int, stop: int) -> Iterator[Box]:
-    """The boxes that begin between `start` and `stop`, up to one that ends before its own content."""
+    """The boxes that begin between `start` and `stop`, up to one whose size is less than its header. Raises OSError."""
     for _ in range(MOST):
         if start + 8 > stop:
-            return  # before anything is sought there: a size of 64 bits leads to where no file can be
-        head = take(file, start, 16)
+            return  # before the seek: a size of 64 bits can lead beyond any file
+        head = read_at(file, start, 16)
         if len(head) < 8:
             return
         size, content = int.from_bytes(head[:4], "big"), start + 8

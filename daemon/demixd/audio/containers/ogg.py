@@ -22,6 +22,8 @@ REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole page, `data`, and the byte at which it begins, `at`."""
+
     at: int
     data: bytes
 
@@ -35,7 +37,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pages(file: BinaryIO) -> Iterator[Page]:
-    """Page after page until something else follows, or a page that the file does not hold whole."""
+    """The pages, up to the first bytes that are no page, or a page that the file does not hold whole."""
     at = 0
     while True:
         file.seek(at)
@@ -51,10 +53,10 @@ def pages(file: BinaryIO) -> Iterator[Page]:
 
 
 def checksum(page: bytes) -> bytes:
-    """CRC-32 of a page whose own checksum counts as zeros.
+    """The CRC-32 of a page, in which its own checksum counts as zeros (RFC 3533, 6).
 
-    Ogg takes the bits of each byte from the top, zlib from the bottom, and zlib begins with ones and ends by inverting.
-    So zlib gets each byte mirrored and both of its additions undone, and its answer is mirrored back.
+    Ogg takes the bits of each byte from the top, zlib from the bottom; and zlib begins with ones and inverts the result,
+    which Ogg does not. So zlib gets mirrored bytes, a start and an end that cancel its own, and the result is mirrored.
     """
     blank = page[: CHECKSUM.start] + bytes(4) + page[CHECKSUM.stop :]
     mirrored = zlib.crc32(blank.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""What FFmpeg is to read: told by a file's first bytes, and whether the file is whole, as far as its header tells.
+"""The formats that FFmpeg reads, by a file's first bytes, and whether such a file is whole, as far as its header says.
 
     ....ftyp            MP4, M4A, MOV      boxes to the end, `moov` among them
     1A 45 DF A3         Matroska, WEBM     its segment's size against the file's
@@ -6,8 +6,8 @@
     .snd, riff          AU, W64            the size of their audio
     wvpk, "MAC ", "DSD ", FRM8, TTA1, tBaK, MPCK, "MP+", caff, #!AMR, .RMF and so on
 
-FFmpeg is told which of its demuxers to take: what is not in here, playlists above all, it never gets to see. The headers of
-the others say how many frames there are, or nothing; the decoder notices (ffmpeg/reader.py).
+FFmpeg gets the name of one demuxer, so it never opens a format that is not listed, a playlist above all. The headers of
+the formats without a check here say how many frames there are, or nothing: those are compared after decoding.
 """
 
 from typing import BinaryIO
@@ -15,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from demixd.audio.containers import mp4
-from demixd.audio.containers.mpeg import behind_tags, take
+from demixd.audio.containers.mpeg import behind_tags, read_at
 
 FIRST = (
     (b"\x1a\x45\xdf\xa3", "matroska", "matroska"),
@@ -58,31 +58,33 @@ ON_TOP = {
     b"uuid",
     b"junk",
 }
-"""What else can follow. Anything else is no box: some programs put an ID3v1 behind the last one."""
+"""The boxes of the top level. Another name is no box: some programs put an ID3v1 behind the last one."""
 
 SEGMENT = b"\x18\x53\x80\x67"
 FILE_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
-"""The object of an ASF header that holds the file's size, 24 bytes behind its name."""
+"""The name of the object of an ASF header that holds the file's size, 40 bytes behind the start of the name."""
 
 W64_DATA = b"data" + bytes.fromhex("F3ACD3118CD100C04F8EDB8A")
 
 HEAD = 1 << 16
-"""Bytes of an ASF's or W64's header, or of what stands before a Matroska segment, that are looked through."""
+"""Bytes that are searched: of an ASF's or W64's header, or before the segment of a Matroska."""
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """A format that FFmpeg reads, and its demuxer for it."""
+
     format: str
     demuxer: str
     cut: str | None = None
-    """How one can tell that the file is cut short, as the end of a sentence."""
+    """The sign that the file is cut short, as the end of a sentence; None where there is none."""
 
 
-def look(file: BinaryIO, size: int) -> Signature | None:
-    """What FFmpeg is to read `file` as; None if it is nothing of the above. Its position is lost."""
-    if take(file, 4, 4) in BOXES:
+def signature_of(file: BinaryIO, size: int) -> Signature | None:
+    """The format of `file`; None if it is none of the above. Its position is lost."""
+    if read_at(file, 4, 4) in BOXES:
         return Signature(format="mp4", demuxer="mov", cut=_boxes(file, size))
     start = behind_tags(file)
-    magic = take(file, start, 16)
+    magic = read_at(file, start, 16)
     for first, name, demuxer in FIRST:
         if magic.startswith(first):
             judge = {"matroska": _segment, "asf": _asf, "w64": _w64, "au": _au}.get(demuxer)
@@ -105,8 +107,8 @@ def _boxes(file: BinaryIO, size: int) -> str | None:
 
 
 def _segment(file: BinaryIO, size: int) -> str | None:
-    """RFC 8794: each element is a name, a size of as many bytes as its first one has leading zeros + 1, and content."""
-    head = take(file, 0, HEAD)
+    """EBML (RFC 8794): an element is a name, a size of 1 + as many bytes as its first one has leading zeros, and content."""
+    head = read_at(file, 0, HEAD)
     at = head.find(SEGMENT)
     if at < 0:
         return "its segment is missing"
@@ -116,36 +118,36 @@ def _segment(file: BinaryIO, size: int) -> str | None:
         return None
     length = int.from_bytes(first[:width], "big") & (1 << 7 * width) - 1
     if length == (1 << 7 * width) - 1:
-        return None  # written as it came: nobody knows
+        return None  # all ones: written as a stream, of unknown size
     end = at + 4 + width + length
     return f"it holds {size:,} of {end:,} bytes" if end > size else None
 
 
 def _asf(file: BinaryIO, size: int) -> str | None:
-    at = take(file, 0, HEAD).find(FILE_PROPERTIES)
-    declared = int.from_bytes(take(file, at + 40, 8), "little") if at >= 0 else 0
+    at = read_at(file, 0, HEAD).find(FILE_PROPERTIES)
+    declared = int.from_bytes(read_at(file, at + 40, 8), "little") if at >= 0 else 0
     return f"it holds {size:,} of {declared:,} bytes" if declared > size else None
 
 
 def _w64(file: BinaryIO, size: int) -> str | None:
-    """A chunk is a name of 16 bytes, eight of size, which count these as well, and content."""
-    at = take(file, 0, HEAD).find(W64_DATA)
-    end = at + int.from_bytes(take(file, at + 16, 8), "little") if at >= 0 else 0
+    """W64: a chunk is a name of 16 bytes, a size of 8 that counts all of the chunk, and content."""
+    at = read_at(file, 0, HEAD).find(W64_DATA)
+    end = at + int.from_bytes(read_at(file, at + 16, 8), "little") if at >= 0 else 0
     return f"it holds {size:,} of {end:,} bytes" if end > size else None
 
 
 def _au(file: BinaryIO, size: int) -> str | None:
-    """Magic, where the audio begins, and its size: all ones where nobody knew."""
-    head = take(file, 4, 8)
+    """AU: magic, the byte at which the audio begins, and its size, all ones where it is unknown."""
+    head = read_at(file, 4, 8)
     first, length = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
     end = 0 if length == 0xFFFFFFFF else first + length
     return f"it holds {size:,} of {end:,} bytes" if end > size else None
 
 
 def _is_adts(file: BinaryIO, at: int, size: int) -> bool:
-    """Whether three frames of AAC follow each other: twelve ones, two zeros for the layer, 13 bits of length at bit 30."""
+    """Whether three ADTS frames of AAC follow each other: twelve ones, two zeros for the layer, 13 bits of length at bit 30."""
     for _ in range(3):
-        head = take(file, at, 7)
+        head = read_at(file, at, 7)
         if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
             return False
         length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5

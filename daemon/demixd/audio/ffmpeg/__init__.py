@@ -1,1 +1,1 @@
-"""FFmpeg's room: the one place in which av is imported."""
+"""FFmpeg's libraries, through av, which is imported here alone: reader, writer, meter, and files of several streams."""

@@ -1,4 +1,4 @@
-"""How loud audio is: integrated loudness and true peak, as players and broadcasters measure them.
+"""The loudness of audio: integrated loudness and true peak, as players and broadcasters measure them.
 
     blocks -> abuffer -> ebur128 (K-weighting, 400 ms gating blocks) -> abuffersink   the last frame's metadata: LUFS
            -> TruePeak                                                                dBTP
@@ -6,9 +6,9 @@
 - Loudness is EBU R 128's (ITU-R BS.1770-4, gated at -70 LUFS and at 10 LU below the mean), by FFmpeg's `ebur128`, which
   keeps a histogram in steps of 0.01 LU. One channel counts once, as BS.1770 has it: the same on both sides of stereo
   is 3 LU louder than on one.
-- FFmpeg's own true peak oversamples everything (four times the price of loudness) and gives three decimals of a linear
-  value, which is 0.5 dB at -40; ours is in `truepeak`.
-- A meter belongs to one thread at a time. Several in several threads share nothing.
+- FFmpeg's own true peak oversamples everything, which takes four times as long as loudness, and gives three decimals of
+  a linear value, which is 0.5 dB at -40; `truepeak` has neither fault.
+- A meter is used by one thread at a time. Several meters share nothing.
 """
 
 import av
@@ -22,13 +22,13 @@ from demixd.audio.truepeak import TruePeak
 LAYOUTS = {1: "mono", 2: "stereo"}
 
 GATE = -70.0
-"""LUFS; what `ebur128` says as long as no gating block was louder than that."""
+"""LUFS; the answer of `ebur128` where no gating block was louder than that."""
 
 INTEGRATED = "lavfi.r128.I"
 
 
 class Loudness(msgspec.Struct, frozen=True, kw_only=True):
-    """Both in steps of 0.01, so that the same audio in other blocks reads the same."""
+    """Both in steps of 0.01, so that the same audio cut into other blocks measures the same."""
 
     lufs: float | None
     """Integrated loudness; None where the audio is shorter than 0.4 s or never above the absolute gate."""
@@ -37,7 +37,7 @@ class Loudness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meter:
-    """Takes blocks of finite audio at `rate` (8 to 192 kHz), 1 or 2 channels; `read` ends it and is called once."""
+    """Measures blocks of finite audio at `rate` (8 to 192 kHz), 1 or 2 channels; `read` is called once, after the last."""
 
     def __init__(self, rate: int, channels: int) -> None:
         self._rate, self._channels = rate, channels
@@ -51,7 +51,7 @@ class Meter:
         self._graph.link_nodes(self._input, meter, self._output).configure()
 
     def feed(self, block: Frames) -> None:
-        """`[T, channels]`, any T."""
+        """Measure the next block, `[T, channels]`."""
         if not len(block):
             return
         self._peak.feed(block)
@@ -62,6 +62,7 @@ class Meter:
         self._drain()
 
     def read(self) -> Loudness:
+        """The measures of all blocks."""
         self._input.push(None)
         self._drain()
         peak = self._peak.read()
@@ -71,7 +72,7 @@ class Meter:
         )
 
     def _drain(self) -> None:
-        """Takes every frame out of the graph; each 100 ms carries the loudness up to its end, a shorter last one none."""
+        """Take all frames out of the graph: each of 100 ms has the loudness up to its end, a shorter last one has none."""
         while True:
             try:
                 frame = self._output.pull()

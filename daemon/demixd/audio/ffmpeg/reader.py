@@ -3,12 +3,12 @@
     file --demuxer--> packets --decoder--> frames --cut--> [T, C] float32
 
 Rules:
-- The demuxer is named by the caller, who has looked at the content: FFmpeg's own guessing also finds playlists, and
-  those open other files. Nothing but the file that is handed in can be opened from here.
-- What an encoder puts before the song (AAC 1,024 frames or more, Opus 312) FFmpeg leaves out by itself, where the file
-  tells of it. What it fills the last packet up with is cut here: by iTunes' own note of the length (iTunSMPB), else by
-  the durations of an MP4's packets, of which the last one is shorter. Others trim themselves, or do not tell.
-- An error in the middle is the song's end: nothing is skipped over, which would move what comes after it.
+- The caller names the demuxer, by the content: FFmpeg's own detection also finds playlists, which open other files. No
+  file but the one that is handed in can be opened.
+- The delay that an encoder puts before the song (AAC 1,024 frames or more, Opus 312) FFmpeg leaves out where the file
+  has a note of it. The padding of the last packet is cut here: by iTunes' note of the length (iTunSMPB), else by the
+  durations of an MP4's packets, of which the last one is shorter. Other formats trim themselves, or have no such note.
+- An error in the middle ends the song: to skip packets would shift all that comes after them.
 """
 
 from collections import deque
@@ -30,45 +30,45 @@ from av.codec.context import Flags2
 
 from demixd.audio.downmix import WEIGHTS
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.streams import DamagedError, Glance, NotReadableError
+from demixd.audio.streams import DamagedError, Facts, NotReadableError
 
 HELD = 1 << 14
-"""Frames that are kept back while more may come: no encoder's filling is longer (AAC's has at most three packets)."""
+"""Frames held back until the end is known: no encoder's padding is longer (AAC's has at most three packets)."""
 
 LOSSLESS = ("alac", "flac", "wavpack", "ape", "tta", "tak", "wmalossless", "truehd", "mlp", "shorten", "mp4als")
 
 CODECS = {"pcm_": "pcm", "dsd_": "dsd", "mp3float": "mp3", "libopus": "opus", "libvorbis": "vorbis"}
-"""FFmpeg's decoders, some by their first four letters, that `Track` has other names for."""
+"""FFmpeg's decoders, some by their first four characters -> `Track`'s name of the codec, where it is another."""
 
 LOSSY = {"mp3": "MPEG_LAYER_III"}
-"""Codecs that libsndfile calls by another name."""
+"""Lossy codecs -> libsndfile's name of them, where it is not their own in capitals."""
 
 UNREADABLE = ("s64", "s64p")
-"""Sample formats that av has no numpy type for."""
+"""Sample formats for which av has no numpy type."""
 
 PLANES = 8
-"""Channels that av can read from a frame that has a buffer for each; of more it reads past the end of its table."""
+"""Planes of a frame that av can read: with more than eight channels it reads past the end of its table."""
 
 SLACK = 1 << 13
-"""Frames that may be missing from what a header declares: two packets of the codecs with the longest, and rounding."""
+"""Frames that may be missing of those declared, with a lossy codec: two of the longest packets, and rounding."""
 
 DEPTHS = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "s64": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"}
-"""FFmpeg's sample formats -> libsndfile's names."""
+"""FFmpeg's sample formats -> libsndfile's subtypes."""
 
 HALF = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31}
-"""Full scale of the integers that decoders give, by numpy's name."""
+"""numpy's type of integer samples -> their full scale."""
 
 DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc", "mpc8", "iff")
-"""Demuxers whose files say in a header how long they are; of others FFmpeg guesses it from the size."""
+"""Demuxers of formats whose header has the length; for others FFmpeg guesses it from the size."""
 
 
 class Sound:
-    """One audio stream of an open file. Its facts are those of its first decoded frame, which can be a damaged one."""
+    """One audio stream of an open file. Its rate and channels are those of its first decoded frame, which may be damaged."""
 
     def __init__(self, container: Any, stream: AudioStream, demuxer: str) -> None:
         self._container, self._stream, self._demuxer = container, stream, demuxer
         self._end: Fraction | None = None
-        """Where the last packet ends, in seconds of the stream's own time."""
+        """The end of the last packet, in seconds of the stream's own time."""
         self._bytes = self._frames = 0
         self._coming = self._decoded()
         first = next(self._coming, None)
@@ -95,11 +95,11 @@ class Sound:
         return depth.replace("PCM", "ALAC") if self.codec == "alac" else depth
 
     def _is_24(self) -> bool:
-        """Whether 32-bit samples hold 24, in their upper bits: FFmpeg knows, but av does not pass it on."""
+        """Whether 32-bit samples have 24 bits, the upper ones: FFmpeg knows (bits_per_raw_sample), and av does not show it."""
         return not (_array(self._first) & 0xFF).any()
 
     def _declared(self) -> int | None:
-        """The frames that the file's header speaks of."""
+        """Frames by the file's header."""
         if self._demuxer not in DECLARING or self._stream.duration is None or self._stream.time_base is None:
             return None
         return int(self._stream.duration * self._stream.time_base * self.rate)
@@ -113,7 +113,7 @@ class Sound:
 
     @property
     def noted(self) -> int | None:
-        """The frames that iTunes noted: `iTunSMPB` is zeros, delay, filling and length, each in hexadecimal digits."""
+        """Frames by iTunes' note: `iTunSMPB` is zeros, delay, padding and length, each in hexadecimal digits."""
         found = self.metadata.get("iTunSMPB", "").split()
         try:
             return int(found[3], 16)
@@ -122,11 +122,11 @@ class Sound:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file and its stream say of themselves, by FFmpeg's names."""
+        """The tags of the file and of its stream, by FFmpeg's names."""
         return {str(key): str(value) for key, value in {**self._container.metadata, **self._stream.metadata}.items()}
 
     def blocks(self) -> Iterator[Frames]:
-        """All of the song, `[<= BLOCK, C]` at a time. Raises `DamagedError` where decoding ends early."""
+        """The whole song in order, `[<= BLOCK, C]` at a time. Raises `DamagedError`."""
         held: deque[Frames] = deque()
         total = waiting = 0
         for frame in chain((self._first,), self._coming):
@@ -140,14 +140,14 @@ class Sound:
                 block, held = _split(held, BLOCK)
                 waiting -= len(block)
                 yield block
-        filling = total - self._length(total)
-        while waiting > filling:
-            block, held = _split(held, min(BLOCK, waiting - filling))
+        padding = total - self._length(total)
+        while waiting > padding:
+            block, held = _split(held, min(BLOCK, waiting - padding))
             waiting -= len(block)
             yield block
 
     def _length(self, decoded: int) -> int:
-        """The frames of the song, of those that were decoded."""
+        """The frames of the song among `decoded` ones; the rest is padding."""
         told = self.noted
         if told is None and self._demuxer == "mov" and self._end is not None:
             told = round(self._end * self.rate)
@@ -166,7 +166,7 @@ class Sound:
 
 @contextmanager
 def opened(file: BinaryIO, demuxer: str, number: int = 0) -> Iterator[Sound]:
-    """An audio stream of `file`, which is what FFmpeg calls `demuxer`. Raises `NotReadableError`."""
+    """The audio stream `number` of `file`, opened by FFmpeg's `demuxer`. Raises `NotReadableError`."""
     options = {"format_whitelist": demuxer, "protocol_whitelist": "none", "enable_drefs": "0"}
     try:
         container = av.open(cast(Any, file), "r", format=demuxer, options=options, metadata_errors="replace")
@@ -180,7 +180,7 @@ def opened(file: BinaryIO, demuxer: str, number: int = 0) -> Iterator[Sound]:
             raise NotReadableError("there is no decoder for its audio stream")
         stream.codec_context.thread_count = 1
         if stream.codec_context.name == "alac":
-            # Its packets say themselves how long they are; from a CAF the last one would be shortened twice.
+            # An ALAC packet holds its own length; FFmpeg would shorten the last one of a CAF a second time.
             stream.codec_context.flags2 |= Flags2.skip_manual
         try:
             sound = Sound(container, stream, demuxer)
@@ -190,7 +190,7 @@ def opened(file: BinaryIO, demuxer: str, number: int = 0) -> Iterator[Sound]:
 
 
 def metadata(song: Path, demuxer: str) -> dict[str, str]:
-    """What a file says of itself; nothing where it cannot be read. Raises OSError."""
+    """The tags of a file, by FFmpeg's names; none where it cannot be read. Raises OSError."""
     try:
         with song.open("rb") as file, opened(file, demuxer) as sound:
             return sound.metadata
@@ -198,8 +198,8 @@ def metadata(song: Path, demuxer: str) -> dict[str, str]:
         return {}
 
 
-def glance(path: Path, number: int = 0, check: Callable[[], None] = lambda: None) -> Glance:
-    """A stream of an MP4 of ours, all of which is decoded; `check` is called between blocks and stops by raising.
+def probe(path: Path, number: int = 0, check: Callable[[], None] = lambda: None) -> Facts:
+    """The facts of a stream of an MP4, decoded to its end; `check` is called between blocks and stops by raising.
 
     Raises `NotReadableError`, `DamagedError` and OSError.
     """
@@ -208,7 +208,7 @@ def glance(path: Path, number: int = 0, check: Callable[[], None] = lambda: None
         for block in sound.blocks():
             check()
             frames += len(block)
-        return Glance(subtype=sound.subtype, rate=sound.rate, channels=sound.channels, frames=frames)
+        return Facts(subtype=sound.subtype, rate=sound.rate, channels=sound.channels, frames=frames)
 
 
 def _samples(frame: AudioFrame) -> Frames:
@@ -217,12 +217,12 @@ def _samples(frame: AudioFrame) -> Frames:
     if found.dtype.kind == "f":
         return np.asarray(found, np.float32)
     half = HALF[found.dtype.str[1:]]
-    # To float32 first, as libsndfile does it: the division is by a power of two.
+    # Converted before the division, as in libsndfile; the division is exact, by a power of two.
     return (np.asarray(found, np.float32) - (half if found.dtype.kind == "u" else 0)) / np.float32(half)
 
 
 def _array(frame: AudioFrame) -> Any:
-    """A frame's samples as they are, `[T, C]`. Raises `DamagedError`."""
+    """A frame's samples `[T, C]` in their own type. Raises `DamagedError`."""
     channels = len(frame.layout.channels)
     if frame.format.name in UNREADABLE:
         frame = _packed(frame, "dbl")
@@ -233,7 +233,7 @@ def _array(frame: AudioFrame) -> Any:
 
 
 def _packed(frame: AudioFrame, wanted: AudioFormat | str) -> AudioFrame:
-    """The same samples, interleaved, in a format that holds them."""
+    """The same samples, interleaved, in the format `wanted`."""
     try:
         resampler = AudioResampler(wanted, frame.layout, frame.sample_rate)
         (packed,) = resampler.resample(frame)
@@ -243,7 +243,7 @@ def _packed(frame: AudioFrame, wanted: AudioFormat | str) -> AudioFrame:
 
 
 def _split(held: "deque[Frames]", count: int) -> "tuple[Frames, deque[Frames]]":
-    """The first `count` frames of what is held, and the rest."""
+    """The first `count` frames of `held`, and the rest."""
     whole = np.concatenate(held)
     return np.ascontiguousarray(whole[:count]), deque([whole[count:]])
 

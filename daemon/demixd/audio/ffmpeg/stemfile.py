@@ -1,21 +1,21 @@
-"""Stem files: one `.stem.mp4` with a song and its four stems, which DJ programs play apart (Native Instruments Stems).
+"""Stem files: one `.stem.mp4` with a song and its four stems, which DJ programs mix (Native Instruments Stems).
 
     ftyp  free  mdat                         the five streams' packets in turn, exactly as they were encoded
     moov
       mvhd                                   the movie's clock ticks once a frame, so that edit lists stay exact
       trak x 5  edts/elst  mdia              master (enabled), drums, bass, other, vocals (disabled)
       udta
-        meta/ilst                            tags, for whoever writes them later
-        stem                                 JSON: names and colors of the four, what to do on the master bus
+        meta/ilst                            tags, written later (audio/tags)
+        stem                                 JSON: names and colors of the four, and effects on the master bus
 
-- Nothing is encoded anew: each stream decodes to exactly what its own file does. Where a player starts and ends in it is
-  its edit list; at FFmpeg's usual 1000 ticks a second, the end would be a millisecond too early or too late.
-- An ordinary player plays the one enabled track. All five are in one alternate group: never two at once.
-- FFmpeg writes `moov` last and `udta` last in it, so the atom is appended and the two sizes above it grow; nothing
+- Packets are copied, not encoded again: each stream decodes to exactly the samples of its own file. Its edit list says
+  where a player starts and ends; at FFmpeg's usual 1000 ticks a second, the end would be up to a millisecond off.
+- An ordinary player plays the one enabled track. All five are in one alternate group, so it never plays two at once.
+- FFmpeg writes `moov` last and `udta` last in it. So the atom is appended, and the two sizes above it grow; no byte
   moves, and no chunk offset changes. The same input gives the same bytes.
 
-The atom's shape is as NI's Stem Creator writes it and Mixxx reads it (src/track/steminfoimporter.cpp); its colors are
-Okabe and Ito's, which color-blind people can tell apart. Compressor and limiter are there, and off.
+The atom is as NI's Stem Creator writes it and Mixxx reads it (src/track/steminfoimporter.cpp); its colors are Okabe
+and Ito's, which color-blind people can tell apart. Compressor and limiter are in it, and off.
 """
 
 import os
@@ -60,14 +60,14 @@ LARGEST = 1 << 16
 """Bytes of JSON that are read; real atoms have some 500."""
 
 BUFFER = 1 << 18
-"""Bytes that FFmpeg reads or writes at a time through Python."""
+"""Bytes of FFmpeg's buffer for each call of Python's read or write."""
 
 
 def write(path: Path, streams: Sequence[Path], *, names: Sequence[str] = NAMES) -> None:
-    """Makes a new file at `path` of five finished `.m4a` files: the master, then what `names` names.
+    """Make a new file at `path` of five finished `.m4a` files: the master, then the stems that `names` names.
 
-    All five have the same codec (AAC or ALAC), rate and channels, else `ValueError`. `OSError` passes as it is. What is
-    at `path` after an error is not to be used; nothing is synced.
+    All five must have the same codec (AAC or ALAC), rate and channels, else ValueError. Raises OSError. After an error the
+    file at `path` is not to be used; it is never synced here.
     """
     if len(streams) != 1 + len(COLORS) or len(names) != len(COLORS):
         raise ValueError(f"A stem file has 5 streams and 4 names, not {len(streams)} and {len(names)}")
@@ -79,7 +79,7 @@ def write(path: Path, streams: Sequence[Path], *, names: Sequence[str] = NAMES) 
 
 
 def atom(path: Path) -> dict[str, Any] | None:
-    """The stem atom of any file, parsed; None where there is none, or none that can be understood. `OSError` passes."""
+    """The stem atom of a file; None where there is none, or none that is a JSON object. Raises OSError."""
     with path.open("rb") as file:
         box = _find(file, MOOV, UDTA, STEM)
         if box is None or box.stop - box.content > LARGEST:
@@ -93,7 +93,7 @@ def atom(path: Path) -> dict[str, Any] | None:
 
 
 def _remux(file: BinaryIO, paths: Sequence[Path]) -> None:
-    """Copies the packets of one audio stream a file. Files are Python's, so that their errors arrive as they are."""
+    """Copy the packets of the audio stream of each file. Python opens the files, so that an OSError keeps its number."""
     try:
         with ExitStack() as stack:
             inputs = [_audio(stack, path) for path in paths]
@@ -106,7 +106,9 @@ def _remux(file: BinaryIO, paths: Sequence[Path]) -> None:
             tracks[0].disposition = Disposition.default
             for packets in zip_longest(*(container.demux(each) for container, each in inputs)):
                 for packet, track in zip(packets, tracks, strict=True):
-                    if packet is not None and packet.dts is not None:  # the last of each is empty, a flush
+                    if (
+                        packet is not None and packet.dts is not None
+                    ):  # the last packet of each stream is an empty one, a flush
                         packet.stream = track
                         output.mux(packet)
     except av.FFmpegError as error:
@@ -116,7 +118,7 @@ def _remux(file: BinaryIO, paths: Sequence[Path]) -> None:
 
 
 def _audio(stack: ExitStack, path: Path) -> tuple[InputContainer, AudioStream]:
-    """A file and the audio stream in it; a cover, which FFmpeg shows as video, is left behind."""
+    """A file and its one audio stream; a cover, which FFmpeg shows as a video stream, is not copied."""
     file = stack.enter_context(path.open("rb"))
     container = stack.enter_context(av.open(file, "r", format="mp4", buffer_size=BUFFER))
     if len(container.streams.audio) != 1:
@@ -128,7 +130,7 @@ def _audio(stack: ExitStack, path: Path) -> tuple[InputContainer, AudioStream]:
 
 
 def _append(file: BinaryIO, content: bytes) -> None:
-    """Puts the stem atom at the end of `udta`, which is the end of `moov` and of the file."""
+    """Append the stem atom to `udta`, whose end is that of `moov` and of the file."""
     file.flush()
     size = file.seek(0, os.SEEK_END)
     parents = [_find(file, MOOV), _find(file, MOOV, UDTA)]
@@ -151,7 +153,7 @@ def _box(kind: bytes, content: bytes) -> bytes:
 
 
 def _find(file: BinaryIO, *kinds: bytes) -> Box | None:
-    """The first box of the first kind, in it the first of the next, and so on; each as long as what it is in at most."""
+    """The first box of the first kind, in it the first of the next, and so on; None where one is missing, or too long."""
     found, start, stop = None, 0, file.seek(0, os.SEEK_END)
     for kind in kinds:
         found = next((box for box in walk(file, start, stop) if box.kind == kind), None)

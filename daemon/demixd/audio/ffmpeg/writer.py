@@ -3,9 +3,9 @@
     [T, C] --fifo--> frames of the encoder's size --encoder--> packets --muxer--> file
 
 Rules:
-- What is read back has the stem's number of frames: FFmpeg writes LAME's own tag into an MP3, and an edit list into an M4A,
-  in the audio's own time scale; in the usual milliseconds it could not name a frame.
-- The same stem gives the same bytes: no time of day, and no name of a library version.
+- A file decodes to the stem's number of frames: FFmpeg writes LAME's tag into an MP3, and an edit list into an M4A, whose
+  time scale is the rate (in the usual milliseconds it could not name a frame).
+- The same stem gives the same bytes: they have no time of day, and no version of a library.
 """
 
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from demixd.audio.formats import FORMATS, Target
-from demixd.audio.sink import NotWritableError
+from demixd.audio.streams import NotWritableError
 
 QP2LAMBDA = 118
-"""FF_QP2LAMBDA: FFmpeg counts a quality of V2 as 236."""
+"""FF_QP2LAMBDA: FFmpeg's number for LAME's quality V2 is 2 x 118."""
 
 LAYOUTS = {1: "mono", 2: "stereo"}
 
 SAMPLES = {"ALAC_16": "s16p", "ALAC_24": "s32p"}
-"""Subtype -> FFmpeg's sample format; everything else takes floats."""
+"""Subtype -> the sample format of FFmpeg's encoder; all others take floats."""
 
 
 class Writer:
-    """An open file."""
+    """An open new file."""
 
     def __init__(self, container: Any, stream: AudioStream, target: Target) -> None:
         self._container, self._stream, self._target = container, stream, target
@@ -50,7 +50,7 @@ class Writer:
             self._encode(frame)
 
     def finish(self) -> None:
-        """What is left, and the encoder's own rest."""
+        """Write the last, shorter frame, and the packets that the encoder still holds. Raises `NotWritableError`."""
         while (frame := self._fifo.read(self._size, partial=True)) is not None:
             self._encode(frame)
         self._encode(None)
@@ -77,10 +77,10 @@ class Writer:
 
 @contextmanager
 def created(sink: BinaryIO, target: Target) -> Iterator[Writer]:
-    """A file to write to; it is complete when the block ends without an error. Raises `NotWritableError`."""
+    """A new file in `sink`, complete at the end of the `with` block, if without an error. Raises `NotWritableError`."""
     options = {"fflags": "+bitexact"}
     if target.format == "mp3":
-        options |= {"id3v2_version": "0", "write_xing": "1"}  # tags come later, and not from here
+        options |= {"id3v2_version": "0", "write_xing": "1"}  # tags are written later (audio/tags)
     else:
         options |= {"movie_timescale": str(target.rate)}
     try:

@@ -1,14 +1,14 @@
-"""Tags: what a song says of itself, and how its stems come to say it too. The only door to mutagen.
+"""Tags: a song's title, artist, cover and so on, read from the song and written into its stems. Only here is mutagen used.
 
     read --> for_stem --> write
 
-values      `Tags` and `Cover`, how much of them is taken, and what a stem's are                     [pure]
-keys        one name for a thing that every format names otherwise, and what is no stem's business   [pure]
-apart       `read`: a child process with limits, since a song's tags are anybody's bytes
-reading     what the child does: by content, whatever the song is called                             [mutagen]
-riff        the chunks of a WAV that hold tags; `streams`: the comment of an Ogg; `splice`: another length for it
-frames      tags as an ID3v2.3                                                                   [mutagen]
-writing     `write`: into a finished stem, whose audio stays as it is                                [mutagen]
+values       `Tags` and `Cover`, their bounds, and the tags of one stem                         [pure]
+keys         our key for each thing that formats name differently, and the keys that are left out [pure]
+sandbox      `read`: a child process with limits on memory and time, since a song can be hostile
+reading      reads tags in that child, by the song's content                                    [mutagen]
+writing      `write`: into a finished stem, whose audio is not changed                          [mutagen]
+id3          tags as an ID3v2.3                                                                 [mutagen]
+ogg_comment  a new comment for an Ogg; `splice`: a new length for a part of a file
 """
 
 from demixd.audio.tags.sandbox import read

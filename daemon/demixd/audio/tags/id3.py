@@ -2,13 +2,13 @@
 # mutagen says that it is typed, and most of its functions are not.
 """Tags as an ID3v2.3, for MP3 and WAV.
 
-Windows before 10, car radios and most players of their age know no other, and the newer ones know it too. What it lacks
-against 2.4:
-- UTF-8: texts are Latin-1 where that will do, else UTF-16.
-- Several values: they are separated by a zero, as in 2.4. Who does not know that shows the first; a `/` would make two
-  artists of AC/DC.
-- One frame for the date: it is TYER, with TDAT where there is a day, and 2.4's TDRC too where that is not all of it.
-- Frames for sort names, moods and original dates: those of 2.4 are used, which others pass over.
+Windows before 10, car radios and most players of their age read no other version, and all newer programs read it too. It
+lacks, against 2.4:
+- UTF-8: texts are Latin-1 where they can be, else UTF-16.
+- Several values of a text: they are separated by a zero, as in 2.4. A program that does not know this shows the first; a
+  `/` would make two artists of AC/DC.
+- One frame for the date: it is TYER, with TDAT where there is a day, and 2.4's TDRC too where the date has more parts.
+- Frames for sort names, moods and original dates: those of 2.4 are used, which other programs skip.
 """
 
 import io
@@ -21,33 +21,24 @@ from mutagen import id3
 from demixd.audio.tags import keys
 from demixd.audio.tags.values import Tags, Texts
 
-HEADER = 10
-
 LANGUAGE = "eng"
-"""Of comments and lyrics: ID3 wants one, and Windows and iTunes look for this."""
+"""The language of comments and lyrics: ID3 requires one, and Windows and iTunes look for this one."""
 
 
 def tag(tags: Tags) -> bytes:
-    """The whole tag, header included."""
+    """The bytes of the whole tag, header included, without padding."""
     found = id3.ID3()
     for frame in _texts(tags.texts):
         found.add(frame)
     for cover in tags.covers:
         words = cover.description
         while f"APIC:{words}" in found:
-            words += " "  # ID3 tells pictures apart by it
+            words += " "  # in an ID3 tag each picture's description must be different
         encoding = _encoding([words])
         found.add(id3.APIC(encoding=encoding, mime=cover.mime, type=cover.kind, desc=words, data=cover.data))
     whole = io.BytesIO()
     found.save(whole, v1=id3.ID3v1SaveOptions.REMOVE, v2_version=3, v23_sep=None, padding=lambda _: 0)
     return whole.getvalue()
-
-
-def length(head: bytes) -> int:
-    """Bytes of the tag that begins with `head`, 0 if none does. They are told in four times seven bits."""
-    if len(head) < HEADER or not head.startswith(b"ID3"):
-        return 0
-    return HEADER + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:HEADER], (21, 14, 7, 0), strict=True))
 
 
 def _texts(texts: Texts) -> Iterator[Any]:
@@ -61,15 +52,17 @@ def _texts(texts: Texts) -> Iterator[Any]:
         elif key == "date":
             yield from _date(values[0])
         elif key == "comment":
-            yield from (id3.COMM(encoding=encoding, lang=LANGUAGE, desc=d, text=[text]) for d, text in _told(values))
+            yield from (
+                id3.COMM(encoding=encoding, lang=LANGUAGE, desc=d, text=[text]) for d, text in _described(values)
+            )
         elif key == "lyrics":
-            yield from (id3.USLT(encoding=encoding, lang=LANGUAGE, desc=d, text=text) for d, text in _told(values))
+            yield from (id3.USLT(encoding=encoding, lang=LANGUAGE, desc=d, text=text) for d, text in _described(values))
         elif key not in (*keys.TOTALS, *keys.TOTALS.values()):
             yield id3.TXXX(encoding=encoding, desc=keys.FREE.get(key, key.upper()), text=list(values))
 
 
-def _told(values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Texts that ID3 tells apart by a description: the first has none, which is where most programs look."""
+def _described(values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Description and text of each comment: ID3 requires different ones; most programs show the comment that has none."""
     for number, text in enumerate(values, 1):
         yield (str(number) if number > 1 else ""), text
 

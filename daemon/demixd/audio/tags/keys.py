@@ -1,7 +1,7 @@
-"""One name for a thing that every format names otherwise: that of a Vorbis comment, in lower case.
+"""The keys of texts: for each thing the name of its Vorbis comment, in lower case, and each format's name of it. Pure.
 
-A format is read and written by the same table. What has no name in it goes as a text with a free name: ID3's TXXX, MP4's
-`----:com.apple.iTunes:`, and any name at all in Vorbis comments, APEv2 and ASF.
+The same table serves for reading and writing a format. A key that is not in it is written as a text with a free name:
+ID3's TXXX, MP4's `----:com.apple.iTunes:`, and any name in Vorbis comments, APEv2 and ASF.
 """
 
 import re
@@ -70,7 +70,7 @@ INFO = {
     "copyright": "ICOP",
     "tracknumber": "ITRK",
 }
-"""A WAV's own texts, those that Windows and DAWs show. FFmpeg writes the track as IPRT."""
+"""The texts of a WAV's INFO that Windows and DAWs show. FFmpeg writes the track as IPRT."""
 
 ASF = {
     "title": "Title",
@@ -116,7 +116,7 @@ FREE = {
     "releasecountry": "MusicBrainz Album Release Country",
     "acoustid_id": "Acoustid Id",
 }
-"""Free names that MP3 and MP4 spell otherwise; that is how music servers look for them."""
+"""Keys -> the free names under which MP3 and MP4 have them: music servers look for these."""
 
 ALIASES = {name.lower(): key for key, name in FREE.items()} | {
     "album artist": "albumartist",
@@ -138,21 +138,21 @@ ALIASES = {name.lower(): key for key, name in FREE.items()} | {
 TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}
 
 LEFT_OUT = re.compile(
-    r"replaygain_|r128_|mp3gain_|accuraterip"  # how loud the song is, and whether it was ripped well: not the stem
-    r"|encod|itun|lame_|lame$|tool$|length$|tlen$|wmfsdk|deviceconformance"  # who encoded it, and its gaps
-    r"|acoustid_fingerprint|acoustid fingerprint|fingerprint|musicip"  # what it sounds like
-    r"|cuesheet|cue_|chapter|serato|traktor"  # where in it is what
-    r"|metadata_block_picture|coverart|cover art|waveformatextensible"  # read as what they are
+    r"replaygain_|r128_|mp3gain_|accuraterip"  # loudness and rip of the song, which are not the stem's
+    r"|encod|itun|lame_|lame$|tool$|length$|tlen$|wmfsdk|deviceconformance"  # its encoder, and its gaps
+    r"|acoustid_fingerprint|acoustid fingerprint|fingerprint|musicip"  # fingerprints of its sound
+    r"|cuesheet|cue_|chapter|serato|traktor"  # marks in it
+    r"|metadata_block_picture|coverart|cover art|waveformatextensible"  # pictures and channel masks, read elsewhere
     r"|_statistics|duration|bps$|number_of_|creation_time|major_brand|minor_version|compatible_brands|handler_name"
     r"|vendor_id"  # FFmpeg's and Matroska's own
 )
 
 LONGEST = 100
-"""Letters of a key."""
+"""Characters of a key."""
 
 
 def canonical(name: str) -> str:
-    """Our key for what some format calls `name`; empty for what is left out."""
+    """Our key for a text that a format calls `name`; empty where it is left out."""
     key = name.strip().lower().replace("musicbrainz/", "musicbrainz ")
     key = ALIASES.get(key, key)
     if key.startswith("lyrics-"):
@@ -161,8 +161,8 @@ def canonical(name: str) -> str:
     return key if valid and not LEFT_OUT.match(key) else ""
 
 
-def parted(key: str, text: str) -> Iterator[tuple[str, str]]:
-    """The texts in a text: a number and its total are two. None where there is nothing to say."""
+def split_total(key: str, text: str) -> Iterator[tuple[str, str]]:
+    """The key and the text, or two of each where `text` is a number and its total, `3/12`; parts that are empty or 0 left out."""
     number, slash, total = text.partition("/")
     if key in TOTALS and slash:
         yield from ((each, part.strip()) for each, part in ((key, number), (TOTALS[key], total)) if part.strip(" 0"))

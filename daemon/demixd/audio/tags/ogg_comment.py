@@ -1,9 +1,9 @@
-"""Another comment for an Ogg stream, whose packets of audio stay in the pages they are in (RFC 3533, RFC 7845).
+"""A new comment for an Ogg stream, whose packets of audio stay in their pages (RFC 3533, RFC 7845).
 
 Vorbis: [identification] [comment, setup] [audio] ...     a bracket begins on a page of its own
 Opus:   [identification] [comment] [audio] ...
 
-mutagen copies the rest of a comment for each 4 KiB of it: with a cover of 10 MB that took half a minute a stem.
+mutagen does not write it: for each 4 KiB of a comment it copies the rest, which took half a minute for a cover of 10 MB.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from demixd.audio.tags.splice import splice
 SEQUENCE = slice(18, 22)
 CONTINUES = 1
 MOST_SEGMENTS = 255
-"""Of a page. All but the last of a packet's have 255 bytes, and the last has less."""
+"""Segments of a page. Each segment of a packet has 255 bytes but the last, which has fewer."""
 
 NOWHERE = b"\xff" * 8
 """The position of a page in which no packet ends."""
 
 
 def comment(file: BinaryIO, new: bytes, headers: int) -> None:
-    """Replaces the second packet by `new`; `headers` is how many there are before the audio. Raises ValueError."""
+    """Replace the second packet by `new`; `headers` packets come before the audio. Raises ValueError and OSError."""
     pages = ogg.pages(file)
     first = next(pages, None)
     if first is None:
@@ -37,7 +37,7 @@ def comment(file: BinaryIO, new: bytes, headers: int) -> None:
 
 
 def _packets(pages: Iterator[ogg.Page], count: int) -> tuple[int, list[bytes]]:
-    """The next packets, which must end with a page, and where that page ends."""
+    """The next `count` packets, whose last must end with its page, and the byte at which that page ends."""
     packets: list[list[bytes]] = [[]]
     for page in pages:
         at = ogg.HEADER + page.data[ogg.HEADER - 1]
@@ -54,7 +54,7 @@ def _packets(pages: Iterator[ogg.Page], count: int) -> tuple[int, list[bytes]]:
 
 
 def _paged(packets: list[bytes], serial: int) -> Iterator[bytes]:
-    """Packets as the pages 1, 2, ..."""
+    """The pages 1, 2, ... that hold `packets`."""
     segments = [size for packet in packets for size in (*[255] * (len(packet) // 255), len(packet) % 255)]
     content = memoryview(b"".join(packets))
     at = 0

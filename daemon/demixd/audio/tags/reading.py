@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-calls=False
 # mutagen says that it is typed, and most of its functions are not.
-"""A song's tags, by mutagen. It runs under limits: `apart` says why.
+"""Reading a song's tags with mutagen, in the child process that `sandbox` starts and limits.
 
-The first bytes tell where to look: FLAC, Ogg, WAV, AIFF, MP4, ASF, DSF and DSDIFF have a place for tags. In anything else
-(MP3, AAC, TTA, WavPack, Monkey's Audio, Musepack) it is an ID3v2 in front, then an APEv2 or an ID3v1 at the end.
+A song's first bytes tell where its tags are: FLAC, Ogg, WAV, AIFF, MP4, ASF, DSF and DSDIFF have a place for them. Anything
+else (MP3, AAC, TTA, WavPack, Monkey's Audio, Musepack) has an ID3v2 in front, then an APEv2 or an ID3v1 at the end.
 """
 
 import base64
@@ -27,9 +27,9 @@ from mutagen.oggspeex import OggSpeex
 from mutagen.oggvorbis import OggVorbis
 
 from demixd.audio.containers import riff
-from demixd.audio.tags import id3 as frames
+from demixd.audio.containers.mpeg import id3_length
 from demixd.audio.tags import keys
-from demixd.audio.tags.values import FRONT, Cover, Found, Tags, picture, together
+from demixd.audio.tags.values import FRONT, Cover, Found, Tags, merged, picture
 
 Place = Callable[[BinaryIO], Found]
 
@@ -45,25 +45,25 @@ INFO_KEYS = {name: key for key, name in keys.INFO.items()} | {"IPRT": "tracknumb
 ASF_KEYS = {name: key for key, name in keys.ASF.items()}
 
 APE_COVERS = {"cover art (front)": 3, "cover art (back)": 4}
-"""ID3's types of them. The value is a file's name, a zero, and the picture."""
+"""APEv2's keys of pictures -> ID3's picture type. The value is a file's name, a zero, and the picture."""
 
 NOT_COMMENTS = ("iTun", "ID3v1 Comment", "MusicMatch", "Songs-DB")
-"""Descriptions of comments that programs leave for themselves."""
+"""What the descriptions of comments begin with that programs write for themselves."""
 
 MOST_SAID = 200
-"""Letters of mutagen's reason in a warning."""
+"""Characters of mutagen's reason in a warning."""
 
 FREEFORM = "----:com.apple.iTunes:"
 
 
-def look(song: BinaryIO) -> Tags:
-    """All that `song` says of itself, whatever harm its tags came to."""
-    return together([_found(place, song) for place in _places(song)])
+def tags_of(song: BinaryIO) -> Tags:
+    """The tags of `song`; of damaged ones, those that can be read, with a warning. Does not raise."""
+    return merged([_read_place(place, song) for place in _places(song)])
 
 
 def _places(song: BinaryIO) -> tuple[Place, ...]:
     head = song.read(64)
-    song.seek(frames.length(head))
+    song.seek(id3_length(head))
     if song.read(4) == b"fLaC":
         return _flac, _id3
     for at, magic, place in PLACES:
@@ -72,23 +72,23 @@ def _places(song: BinaryIO) -> tuple[Place, ...]:
     return _id3, _ape, _id3v1
 
 
-def _found(place: Place, song: BinaryIO) -> Found:
+def _read_place(place: Place, song: BinaryIO) -> Found:
     song.seek(0)
     try:
         return place(song)
     except (ID3NoHeaderError, APENoHeaderError):
         return Found()
-    except Exception as error:  # noqa: BLE001 - of damage mutagen raises whatever it stumbles over
+    except Exception as error:  # noqa: BLE001 - mutagen lets any exception out that damage causes in it
         return Found(problem=_damage(error))
 
 
 def _damage(error: Exception) -> str:
-    """mutagen may put the whole damaged frame into words."""
+    """A sentence's end on damage. mutagen may put a whole frame into its message, so that is cut."""
     return f"they are damaged ({(str(error) or type(error).__name__)[:MOST_SAID]})"
 
 
-def _half(kind: Any, song: BinaryIO) -> tuple[Any, str | None]:
-    """A file as mutagen has it, also where it gave up on the way, and then why."""
+def _read_partly(kind: Any, song: BinaryIO) -> tuple[Any, str | None]:
+    """A file read by mutagen as far as it could, and why it stopped where it did not read all of it."""
     found = kind.__new__(kind)
     try:
         found.load(song)
@@ -100,7 +100,7 @@ def _half(kind: Any, song: BinaryIO) -> tuple[Any, str | None]:
 
 
 def _flac(song: BinaryIO) -> Found:
-    flac, problem = _half(FLAC, song)
+    flac, problem = _read_partly(FLAC, song)
     covers = [cover for each in flac.pictures for cover in _picture(each)]
     return Found(texts=list(flac.tags or ()), covers=covers, problem=problem)
 
@@ -111,12 +111,14 @@ def _ogg(song: BinaryIO) -> Found:
     kind = next((kind for magic, kind in OGG.items() if head.startswith(magic)), None)
     if kind is None:
         return Found()
-    texts = list(_half(kind, song)[0].tags)  # it looks for the stream's end after the tags, which are whole
+    texts = list(
+        _read_partly(kind, song)[0].tags
+    )  # the tags are whole: mutagen looks for the stream's end after it has read them
     return Found(texts=texts, covers=list(_vorbis_covers(texts)))
 
 
 def _vorbis_covers(texts: Iterable[tuple[str, str]]) -> Iterator[Cover]:
-    """Pictures among Vorbis comments, where they are base64."""
+    """The pictures among Vorbis comments, which hold them in base64."""
     for key, text in texts:
         try:
             if key.lower() == "metadata_block_picture":
@@ -125,7 +127,7 @@ def _vorbis_covers(texts: Iterable[tuple[str, str]]) -> Iterator[Cover]:
                 yield from picture(base64.b64decode(text))
         except (binascii.Error, ValueError, OSError):
             continue
-        except Exception:  # noqa: BLE001 - as in `_found`, but the others may be sound
+        except Exception:  # noqa: BLE001 - as in `_read_place`, but other pictures may be readable
             continue
 
 
@@ -147,7 +149,7 @@ def _id3v1(song: BinaryIO) -> Found:
 
 
 def _frames(tag: Any) -> Found:
-    """ID3's frames, in ID3v2.4's names. Of several comments the one without a description is the first."""
+    """The texts and pictures of an ID3 tag, by ID3v2.4's names of frames. A comment without a description comes first."""
     found = Found()
     for frame in sorted(tag.values(), key=lambda each: each.desc if each.FrameID in ("COMM", "USLT") else ""):
         name = frame.FrameID
@@ -216,7 +218,7 @@ def _asf(song: BinaryIO) -> Found:
 
 
 def _asf_picture(raw: bytes) -> list[Cover]:
-    """kind, size(4), mime, description, data; the words in UTF-16, each with its end."""
+    """ASF's WM/Picture: kind(1), size(4), MIME type, description, data; both texts in UTF-16, ended by a zero."""
     words, at = [], 5
     for _ in range(2):
         end = next((end for end in range(at, len(raw) - 1, 2) if raw[end : end + 2] == b"\0\0"), len(raw))
@@ -228,12 +230,12 @@ def _asf_picture(raw: bytes) -> list[Cover]:
 def _wav(song: BinaryIO) -> Found:
     info, id3 = riff.tag_chunks(song)
     texts = [(INFO_KEYS[name], text) for name, text in riff.texts(info) if name in INFO_KEYS]
-    found = _found(_id3, io.BytesIO(id3))
+    found = _read_place(_id3, io.BytesIO(id3))
     return Found(texts=found.texts or texts, covers=found.covers, problem=found.problem)
 
 
 def _inside(kind: Any) -> Place:
-    """An ID3 in a chunk."""
+    """The reader of a format that holds an ID3 tag in a chunk."""
     return lambda song: _frames(kind(song).tags or {})
 
 
@@ -247,4 +249,4 @@ PLACES: tuple[tuple[int, bytes, Place], ...] = (
     (0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), _asf),
     *((4, atom, _mp4) for atom in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")),
 )
-"""Where in a file, what, and so who reads it."""
+"""Offset in the file, the bytes there, and the reader of its tags."""

@@ -1,9 +1,9 @@
-"""Reading a song's tags in a process of its own, which may use so much memory and time and no more.
+"""Reading a song's tags in a process of its own, under limits on memory and time.
 
 A song can come from anybody. mutagen takes sizes and counts from the file: 1 MB of a compressed ID3 frame become 1 GB,
-a picture of an MP4 can make it go round for ever (a `name` of no length in `covr`), and a tag of many small frames is
-copied once for each. None of it is an error that could be caught. So the kernel holds the limits, and a song that
-passes them has no tags. It costs a start of Python, about 0.2 s.
+a picture of an MP4 can make it loop for ever (a `name` of no length in `covr`), and a tag of many small frames is
+copied once for each. None of that is an error that could be caught. So the kernel enforces the limits, and a song that
+exceeds them has no tags. It costs a start of Python, about 0.2 s.
 """
 
 import resource
@@ -15,34 +15,34 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.audio.tags.values import NOTHING, Found, Tags, together
+from demixd.audio.tags.values import NOTHING, Found, Tags, merged
 
 PROGRAM = [sys.executable, "-P", "-m", "demixd.audio.tags"]
 
 LARGEST = 512 << 20
-"""Bytes of memory, of which Python and mutagen take 60 MiB, and large tags four times their size."""
+"""Bytes of address space. Python and mutagen take 60 MiB, and large tags four times their size."""
 
 CPU_S = 3
 LONGEST_S = 60
-"""For a disk that does not answer, or a machine that does much else; the processor's time is bounded already."""
+"""Seconds of real time, for a disk that does not answer; CPU_S bounds those of the processor."""
 
 
 def read(song: Path, *, fallback: Mapping[str, str] = {}) -> Tags:
-    """What `song` says of itself, known by its content whatever its name is. Never raises.
+    """The tags of `song`, whose format is told by its content. Never raises.
 
-    Tags that are damaged, or hostile, give what could be read of them, at worst nothing, and a `warning`. `fallback`
-    are texts that FFmpeg found; they count where there are none that we can read (a Matroska's).
+    Of tags that are damaged, or hostile, those that can be read, at worst none, and a `warning`. `fallback` are texts that
+    FFmpeg has read: they are used where mutagen finds none (it cannot read a Matroska).
     """
-    tags = _asked(song)
+    tags = _by_child(song)
     if tags.texts or not fallback:
         return tags
-    said = together([Found(texts=list(fallback.items()))])
-    return msgspec.structs.replace(said, covers=tags.covers, warning=tags.warning or said.warning)
+    found = merged([Found(texts=list(fallback.items()))])
+    return msgspec.structs.replace(found, covers=tags.covers, warning=tags.warning or found.warning)
 
 
-def _asked(song: Path) -> Tags:
+def _by_child(song: Path) -> Tags:
     try:
-        # As a descriptor: the path may lead through one of this process's own.
+        # The child gets a descriptor: the path may lead through /proc/self/fd of this process.
         with song.open("rb") as file:
             done = subprocess.run(PROGRAM, stdin=file, capture_output=True, timeout=LONGEST_S, check=False)
         if done.returncode == 0:
@@ -55,7 +55,7 @@ def _asked(song: Path) -> Tags:
 
 
 def limit() -> None:
-    """Holds this process to LARGEST and CPU_S, without a core file for passing them."""
+    """Limit this process to LARGEST and CPU_S; the kernel writes no core file when it exceeds them."""
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     for kind, most in ((resource.RLIMIT_AS, LARGEST), (resource.RLIMIT_CPU, CPU_S), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(kind)[1]

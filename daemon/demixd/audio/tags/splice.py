@@ -1,18 +1,18 @@
-"""Another length for a part of a file, in place: a stem can be larger than the memory or what is left of the disk."""
+"""Replacing a part of a file by one of another length, in place: a stem may be larger than memory or the free disk."""
 
 from typing import BinaryIO
 
-BLOCK = 1 << 20
+from demixd.spool.files import CHUNK
 
 
 def splice(file: BinaryIO, begin: int, end: int, new: bytes) -> None:
-    """`new` instead of the bytes from `begin` to `end`. What follows moves, from its far end on if it moves back."""
+    """Replace the bytes from `begin` to `end` by `new`. What follows is moved by chunks, the last first if `new` is longer."""
     size = file.seek(0, 2)
     shift = begin + len(new) - end
-    starts = range(end, size, BLOCK)
+    starts = range(end, size, CHUNK)
     for at in reversed(starts) if shift > 0 else starts:
         file.seek(at)
-        block = file.read(BLOCK)
+        block = file.read(CHUNK)
         file.seek(at + shift)
         file.write(block)
     file.seek(begin)

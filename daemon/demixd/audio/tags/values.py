@@ -1,10 +1,10 @@
-"""What a song says of itself, whatever its format.
+"""Tags, whatever their format: texts and covers, and their bounds. Pure.
 
 Rules:
-- A text's key is lower case and could be one of a Vorbis comment: ASCII without `=`. Values are in the song's order.
+- A text's key is one that a Vorbis comment can have, in lower case: ASCII without `=`. Values are in the song's order.
 - "3/12" is two texts, `tracknumber` and `tracktotal`; so for discs.
-- A picture's type is read from its first bytes, not from what the tag says.
-- What passes the bounds is left out, and `Tags.warning` says so: nobody's song has it, and each stem would carry it.
+- A picture's MIME type is told by its first bytes, not by the tag.
+- Tags beyond the bounds are left out, and `Tags.warning` says so: no real song has them, and each stem would carry them.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ LARGEST_TEXT = 64 << 10
 """Bytes in UTF-8 of all the values of one key."""
 
 LARGEST_COVERS = (16 << 20) - (64 << 10)
-"""Bytes of all pictures. One block of a FLAC, which holds a picture and what is said of it, ends at 16 MiB."""
+"""Bytes of all pictures. A block of a FLAC, which holds a picture and its description, has at most 16 MiB."""
 
 LONGEST_DESCRIPTION = 200
 
@@ -42,10 +42,12 @@ Texts = dict[str, tuple[str, ...]]
 
 
 class TagsError(ValueError):
-    """A stem could not be given its tags; it is as it was. The message is a sentence that names it."""
+    """A stem cannot have its tags, and its file is unchanged. The message is a sentence that names the stem."""
 
 
 class Cover(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture."""
+
     mime: str
     data: bytes
     kind: int = FRONT
@@ -54,25 +56,27 @@ class Cover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tags(msgspec.Struct, frozen=True, kw_only=True):
+    """The tags of a song or stem: key -> values, and pictures."""
+
     texts: Texts = {}
     covers: tuple[Cover, ...] = ()
     warning: str | None = None
-    """Why this is not all that the song has."""
+    """Why some of the song's tags are missing; None where none are."""
 
 
 NOTHING = Tags()
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """What one place in a song holds, as it is spelled there. Its keys need not be ours yet."""
+    """The tags in one place of a song, with the format's own keys."""
 
     texts: list[tuple[str, str]] = []
     covers: list[Cover] = []
     problem: str | None = None
 
 
-def together(places: Iterable[Found]) -> Tags:
-    """What all places say: where two name the same key the first is right, and its pictures are."""
+def merged(places: Iterable[Found]) -> Tags:
+    """The tags of all places of a song together. A key, and the pictures, are taken from the first place that has them."""
     texts: Texts = {}
     covers: tuple[Cover, ...] = ()
     problems: list[str] = []
@@ -99,7 +103,7 @@ def for_stem(tags: Tags, *, stem: str, comment: str, suffix: bool) -> Tags:
 
 
 def picture(data: bytes, mime: str = "", kind: int = FRONT, description: str = "") -> list[Cover]:
-    """One cover, or none: of what is no picture, a link for example."""
+    """A list of one cover; an empty one where `data` is no picture, a link for example."""
     webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     found = "image/webp" if webp else next((name for magic, name in PICTURES.items() if data.startswith(magic)), mime)
     if not data or not found.isascii() or not found.startswith("image/"):
@@ -109,12 +113,12 @@ def picture(data: bytes, mime: str = "", kind: int = FRONT, description: str = "
 
 
 def _texts(pairs: Iterable[tuple[str, str]]) -> tuple[Texts, bool]:
-    """The texts by our keys, and whether some were too much."""
+    """The texts by our keys, and whether some exceed the bounds."""
     found: dict[str, dict[str, None]] = {}
     room: dict[str, int] = {}
     over = False
     for name, raw in pairs:
-        for key, text in keys.parted(keys.canonical(name), _plain(raw).strip()):
+        for key, text in keys.split_total(keys.canonical(name), _plain(raw).strip()):
             size = len(text.encode())
             values = found.get(key, {})
             if text in values:
@@ -129,7 +133,7 @@ def _texts(pairs: Iterable[tuple[str, str]]) -> tuple[Texts, bool]:
 
 
 def _covers(covers: Iterable[Cover]) -> tuple[tuple[Cover, ...], bool]:
-    """The pictures there is room for, a front cover before all others, and whether some were too much."""
+    """The pictures within the bounds, front covers first, and whether some exceed them."""
     kept: list[Cover] = []
     over = False
     for cover in sorted(dict.fromkeys(covers), key=lambda each: each.kind != FRONT):
@@ -141,5 +145,5 @@ def _covers(covers: Iterable[Cover]) -> tuple[tuple[Cover, ...], bool]:
 
 
 def _plain(text: str) -> str:
-    """Without zeros, of which some formats make an end, and halves of characters, which no file can hold."""
+    """`text` without zeros, which end a text in some formats, and without lone surrogates, which no file can hold."""
     return text.replace("\0", "").encode(errors="ignore").decode()

@@ -1,9 +1,9 @@
 # mypy: disallow-untyped-calls=False
 # mutagen says that it is typed, and most of its functions are not.
-"""Tags into a finished stem. The audio stays as it is, and the same tags make the same bytes: there is no padding.
+"""Writing tags into a finished stem. The audio is not changed, and the same tags give the same bytes: there is no padding.
 
-mutagen renders the tags, and where it would do harm they are put in their place here: it looks for an ID3v1 in the last bytes
-of an MP3 and cuts them off if the audio spells one, it knows no INFO, and it is slow with large pictures in Ogg.
+mutagen encodes all tags, and writes those of FLAC and MP4. Into MP3, WAV and Ogg they are written here: mutagen cuts the
+last bytes of an MP3 off where its audio happens to spell an ID3v1, has no INFO, and is slow with large pictures in Ogg.
 """
 
 import base64
@@ -18,6 +18,7 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 
 from demixd.audio.containers import riff
+from demixd.audio.containers.mpeg import ID3_HEADER, id3_length
 from demixd.audio.tags import id3, keys, ogg_comment
 from demixd.audio.tags.splice import splice
 from demixd.audio.tags.values import Cover, Tags, TagsError, Texts
@@ -26,20 +27,20 @@ MP4_PICTURES = {"image/jpeg": MP4Cover.FORMAT_JPEG, "image/png": MP4Cover.FORMAT
 
 
 def write(path: Path, tags: Tags, format: str) -> None:
-    """Gives a finished stem its tags. `format` is wav, flac, mp3, ogg (Vorbis), opus, m4a or alac (both MP4).
+    """Write `tags` into a finished stem. `format` is wav, flac, mp3, ogg (Vorbis), opus, m4a or alac (both MP4).
 
-    Raises OSError where the disk fails, and the file may then be anything; `TagsError`
-    where the file cannot have these tags, and then it is as it was.
+    Raises OSError where the disk fails, after which the file is not to be used, and `TagsError` where the file cannot have
+    these tags and is unchanged.
     """
     if not tags.texts and not tags.covers:
         return
-    with _honest(path), path.open("r+b") as file:
+    with _with_disk_errors(path), path.open("r+b") as file:
         WRITERS[format](file, tags)
 
 
 @contextmanager
-def _honest(path: Path) -> Iterator[None]:
-    """mutagen hides the disk's errors in its own: they come out as they were."""
+def _with_disk_errors(path: Path) -> Iterator[None]:
+    """Raise the OSError that is inside an error of mutagen's, or else `TagsError`."""
     try:
         yield
     except OSError:
@@ -55,7 +56,7 @@ def _honest(path: Path) -> Iterator[None]:
 
 
 def _none(_: object) -> int:
-    """Bytes of padding."""
+    """Bytes of padding, as mutagen asks for it."""
     return 0
 
 
@@ -63,9 +64,9 @@ def _wav(file: BinaryIO, tags: Tags) -> None:
     head = file.read(12)
     if not (head.startswith(b"RIFF") and head.endswith(b"WAVE")):
         raise TagsError("an RF64 has none" if head.startswith(b"RF64") else "it is no WAV")
-    said = [(name, "; ".join(tags.texts[key])) for key, name in keys.INFO.items() if key in tags.texts]
+    texts = [(name, "; ".join(tags.texts[key])) for key, name in keys.INFO.items() if key in tags.texts]
     end = file.seek(0, 2)
-    data = bytes(end & 1) + riff.info_chunk(said) + riff.chunk(b"id3 ", id3.tag(tags))
+    data = bytes(end & 1) + riff.info_chunk(texts) + riff.chunk(b"id3 ", id3.tag(tags))
     if end + len(data) > riff.LARGEST:
         raise TagsError("they would make it an RF64, which has none")
     file.write(data)
@@ -74,8 +75,8 @@ def _wav(file: BinaryIO, tags: Tags) -> None:
 
 
 def _mp3(file: BinaryIO, tags: Tags) -> None:
-    """In front of the first frame, which says how many follow and stays the first."""
-    splice(file, 0, id3.length(file.read(id3.HEADER)), id3.tag(tags))
+    """In front of the first frame, which is the Info frame and must stay the first."""
+    splice(file, 0, id3_length(file.read(ID3_HEADER)), id3.tag(tags))
 
 
 def _flac(file: BinaryIO, tags: Tags) -> None:
@@ -99,7 +100,7 @@ def _opus(file: BinaryIO, tags: Tags) -> None:
 
 
 def _comment(stream: Any, tags: Tags) -> Any:
-    """The stream's comment, with these texts and pictures and the name of its own encoder."""
+    """The stream's comment with these texts and pictures; its encoder's name stays."""
     pictures = [base64.b64encode(_block(cover).write()).decode() for cover in tags.covers]
     stream.tags[:] = [*_comments(tags.texts), *(("METADATA_BLOCK_PICTURE", each) for each in pictures)]
     return stream.tags
@@ -130,6 +131,7 @@ def _mp4(file: BinaryIO, tags: Tags) -> None:
 
 
 def _atoms(texts: Texts) -> Iterator[tuple[str, Any]]:
+    """MP4's atoms and their values, as mutagen takes them."""
     free = dict(texts)
     for key, atom in (("tracknumber", "trkn"), ("discnumber", "disk")):
         pair = [free.get(each, ("0",))[0] for each in (key, keys.TOTALS[key])]

@@ -1,11 +1,6 @@
-"""`demixd bench`: demixd against `demucs.api.Separator` and the `demucs` command, with the same weights and songs.
+"""`demixd bench`: how fast this machine separates. tests/benchmarks compares demixd with Demucs by the same measure.
 
-program     from weights to report; it loads no torch, so that nothing of it is in the others' way
-weights     a process that makes the folder of models that all three read
-songs       what they separate
-contenders  the three, each of them `processes`: a song in, its stems on disk and the seconds out
-separator   the process in which `demucs.api.Separator` stays loaded; `messages` go to it and come from it
-references  the stems that were mixed into a song, and how near the three come to them; `sdr` is the formula
-measure     turn by turn, medians, ratios
-report      what comes out, and its JSON; `tables` show it
+measure    from the options of the command to its report
+daemon     a daemon on a throw-away spool, whose runs are timed
+report     the report: its JSON, and as lines
 """

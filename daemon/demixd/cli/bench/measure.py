@@ -1,63 +1,171 @@
-"""Turn by turn: A B C A B C, so that whatever slows the machine for a while slows all of them. Pure."""
+"""`demixd bench` from its options to its report. No torch here: only the daemon's own processes load it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import median
-from typing import TypeVar
+import contextlib
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from demixd.cli.bench.report import Medians, Ratio, Run, Sdr, SongSdr
+import msgspec
+import numpy as np
+import soundfile
 
-T = TypeVar("T")
+from demixd.cli.bench.daemon import FORMAT, STEMS, MeasuredDaemon, SongFile
+from demixd.cli.bench.report import Machine, Measured, Report, Run, Settings, Song, medians
+from demixd.cli.console import RefusedError, say
+from demixd.config import Config, Model
+from demixd.engine import host
+from demixd.engine.models import store
+from demixd.engine.models.catalog import AUTO
+from demixd.engine.models.demo import songs as demo
+from demixd.protocol.inbox_names import Kind, kind_of_file
+from demixd.protocol.typed import typed
+from demixd.spool.mounts import mount_of
+from demixd.version import __version__
+
+RATE = 44100
+LEVEL_DB = -18.0
+"""RMS of a synthetic song: about that of music with headroom."""
+LOOP_S = 30.0
+"""A synthetic song repeats after this: its content does not change the work, and 30 s are made in a second."""
+WARM_UP_S = 10.0
+
+BUSY = 0.25
+"""The share of the cores that other programs may keep busy without a warning."""
+
+PACKAGES = ("torch", "demucs", "openvino")
 
 
-def alternate(
-    contenders: Mapping[str, Callable[[T], Run]],
-    songs: Sequence[T],
-    repeat: int,
-    tell: Callable[[str, int, Run], None],
-) -> dict[str, list[Run]]:
-    """Every song through every contender in turn, `repeat` times; `tell` hears of each run, and of its round from 1."""
-    runs: dict[str, list[Run]] = {name: [] for name in contenders}
-    for number in range(1, repeat + 1):
-        for song in songs:
-            for name, run in contenders.items():
-                runs[name].append(run(song))
-                tell(name, number, runs[name][-1])
-    return runs
+class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the command line; None: as configured. `seconds` is the length of a synthetic song."""
+
+    model: str | None
+    device: str | None
+    precision: str | None
+    seconds: float
+    repeat: int
 
 
-def medians(runs: Sequence[Run]) -> Medians:
-    alone = [(run.separate_s, run.song.seconds) for run in runs if run.separate_s]
-    steps = list(dict.fromkeys(step for run in runs for step in run.timing))
-    return Medians(
-        seconds=_median(run.seconds for run in runs) or 0.0,
-        speed_x=_median(run.song.seconds / run.seconds for run in runs) or 0.0,
-        separate_s=_median(separate_s for separate_s, _ in alone),
-        separate_x=_median(song_s / separate_s for separate_s, song_s in alone),
-        timing={step: _median(run.timing[step] for run in runs if step in run.timing) or 0.0 for step in steps},
+def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Report:
+    """Measure each song, or a synthetic one where none is given. Nothing is left behind. Raises RefusedError."""
+    with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
+        folder = Path(temporary)
+        load = warn_if_busy()
+        playlist = [read_song(path) for path in paths] or [make_song_file(folder / "synthetic.flac", options.seconds)]
+        model = _model(config, options)
+        daemon = MeasuredDaemon(folder / "demixd", msgspec.to_builtins(model), config.models)
+        runs: list[Run] = []
+        with daemon.started_twice():
+            say("A short song that does not count is separated first.")
+            with daemon.separated(make_song_file(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))):
+                pass
+            for number in range(1, options.repeat + 1):
+                for song in playlist:
+                    with daemon.separated(song) as (run, _stems):
+                        runs.append(run)
+                    say(f"{number}. {run_line(run)}")
+        assert daemon.engine is not None
+        return Report(
+            date=today(),
+            machine=machine(folder, None if daemon.engine.device == "cpu" else daemon.engine.device_name, load),
+            settings=Settings(
+                model=model.name,
+                device=model.device,
+                precision=model.precision,
+                repeat=options.repeat,
+                stems=STEMS,
+                format=FORMAT,
+            ),
+            songs=tuple(song for _, song in playlist),
+            engine=daemon.engine,
+            measured=Measured(
+                start_s=daemon.start_s,
+                peak_bytes=daemon.peak_bytes,
+                gpu_peak_bytes=daemon.gpu_peak_bytes,
+                medians=medians(runs),
+                runs=tuple(runs),
+            ),
+        )
+
+
+def _model(config: Config, options: BenchOptions) -> Model:
+    """The model of the configuration, with what the command line asks for. It must be there: nothing is fetched.
+
+    Raises RefusedError, `model-missing` and `bad-model`.
+    """
+    asked = {"name": options.model, "device": options.device, "precision": options.precision, "keep_alive_s": -1}
+    keys = msgspec.to_builtins(config.model) | {key: value for key, value in asked.items() if value is not None}
+    try:
+        model = typed(keys, Model)
+    except ValueError as error:
+        raise RefusedError(f"[model] {error}") from error
+    if model.name != AUTO:
+        store.locate(model.name, repo=config.repo, models=config.models, allow_pickle=model.allow_pickle)
+    return model
+
+
+def make_song(path: Path, seconds: float) -> Path:
+    """A synthetic song of `seconds`, 16-bit stereo at 44.1 kHz, in the format of the path's extension."""
+    loop = np.sum(list(demo.make_song(seed=7, seconds=min(seconds, LOOP_S)).values()), axis=0).T
+    loop *= 10 ** (LEVEL_DB / 20) / np.sqrt(np.mean(loop**2))
+    frames = int(seconds * RATE)
+    soundfile.write(path, np.resize(loop, (frames, loop.shape[1])).clip(-1, 1), RATE, subtype="PCM_16")
+    return path
+
+
+def make_song_file(path: Path, seconds: float) -> SongFile:
+    make_song(path, seconds)
+    return path, Song(name=path.name, seconds=int(seconds * RATE) / RATE)
+
+
+def read_song(path: Path) -> SongFile:
+    """A song of the command line. Raises RefusedError for one that is not WAV, FLAC, MP3 or Ogg."""
+    try:
+        str(path).encode()
+        info = soundfile.info(str(path))
+    except (OSError, UnicodeError, soundfile.SoundFileError) as error:
+        raise RefusedError(f"{path} cannot be read ({error}): take WAV, FLAC, MP3 or Ogg") from error
+    if kind_of_file(path.name) is not Kind.SONG or not info.frames:
+        raise RefusedError(f"{path} is no song that a daemon would take from its inbox")
+    return path.absolute(), Song(name=path.name, seconds=round(info.frames / info.samplerate, 3))
+
+
+def run_line(run: Run) -> str:
+    return f"{run.song.name}: {run.seconds:.2f} s, {run.song.seconds / run.seconds:.2f} x real time"
+
+
+def warn_if_busy() -> float:
+    """The load of the machine; a warning where other programs would spoil the measurement."""
+    load = os.getloadavg()[0]
+    if load > BUSY * _cores():
+        say(f"This machine is busy (load {load:.1f}): what is measured now says little.")
+    return load
+
+
+def machine(folder: Path, gpu: str | None, load: float) -> Machine:
+    """The facts of this machine; `folder` is where the spool lies."""
+    versions = {"demixd": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return Machine(
+        processor=host.cpu_name(),
+        cores=_cores(),
+        load=round(load, 2),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpu=gpu,
+        filesystem=mount_of(folder).kind,
+        kernel=platform.release(),
+        versions=versions,
     )
 
 
-def ratio(demixd: Sequence[Run], other: Sequence[Run]) -> Ratio:
-    """The median of the pairs: the same song, one after the other."""
-    pairs = list(zip(demixd, other, strict=True))
-    return Ratio(
-        seconds=_median(theirs.seconds / ours.seconds for ours, theirs in pairs) or 0.0,
-        separate=_median(
-            theirs.separate_s / ours.separate_s for ours, theirs in pairs if ours.separate_s and theirs.separate_s
-        ),
-    )
+def today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
-def sdr(songs: Sequence[SongSdr]) -> Sdr:
-    """The median for each stem is of the songs that have a number for it."""
-    told: dict[str, list[float]] = {}
-    for song in songs:
-        for stem, value in song.stems.items():
-            told.setdefault(stem, []).extend([] if value is None else [value])
-    return Sdr(songs=tuple(songs), medians={stem: _median(values) for stem, values in told.items()})
-
-
-def _median(values: Iterable[float]) -> float | None:
-    """To the thousandth: more is noise."""
-    found = list(values)
-    return round(median(found), 3) if found else None
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

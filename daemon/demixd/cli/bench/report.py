@@ -1,20 +1,20 @@
-"""What a benchmark has found. Its JSON is this, field by field. Pure.
+"""The result of `demixd bench`, whose JSON has the same fields, and the lines that show it. Pure.
 
-Seconds of a run are from the song to its stems on disk. A median is taken over runs, a ratio over pairs of neighbours:
-load and heat of the machine are then the same for both.
+Seconds of a run are from the drop of the song to its stems on disk. A median is taken over all runs.
 """
+
+from collections.abc import Iterable, Sequence
+from statistics import median
 
 import msgspec
 
+from demixd.cli import text
 from demixd.protocol.job import EngineFacts
 
-SCHEMA = 1
+SCHEMA = 2
+"""Reports of schema 1 compare demixd with Demucs: tests/benchmarks writes them."""
 
-DEMIXD, SEPARATOR, COMMAND = "demixd", "separator", "command"
-"""The contenders."""
-
-MIXTURE = "mixture"
-"""Among the SDRs, the songs themselves: what is to be beaten."""
+NOT_MEASURED = "not measured"
 
 
 class Song(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,9 +23,9 @@ class Song(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One song through one contender. `separate_s` is the model's part, null where nobody tells.
+    """One song, separated once. `separate_s` is the model's part, `timing` that of each step; null: nobody tells.
 
-    `gain_db` is how far all stems were turned down so that none clips, null where nobody tells.
+    `gain_db` is how far all stems were turned down so that none clips.
     """
 
     song: Song
@@ -36,7 +36,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Medians(msgspec.Struct, frozen=True, kw_only=True):
-    """Over all runs of a contender; `_x` is times real time."""
+    """Over all runs. `_x` is times real time."""
 
     seconds: float
     speed_x: float
@@ -45,8 +45,8 @@ class Medians(msgspec.Struct, frozen=True, kw_only=True):
     timing: dict[str, float]
 
 
-class Contender(msgspec.Struct, frozen=True, kw_only=True):
-    """`start_s` are the waits before its first song, by name; `peak_bytes` the most that each process had resident.
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """`start_s` are the waits before the first song, by name; `peak_bytes` is the most that each process had resident.
 
     `gpu_peak_bytes` is null where it was not measured.
     """
@@ -58,29 +58,8 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
 
 
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """How many times the seconds of demixd another contender takes: from song to stems, and in the model alone."""
-
-    seconds: float
-    separate: float | None
-
-
-class SongSdr(msgspec.Struct, frozen=True, kw_only=True):
-    """In dB by stem, of those that have a reference; null where there is no such number."""
-
-    song: Song
-    stems: dict[str, float | None]
-
-
-class Sdr(msgspec.Struct, frozen=True, kw_only=True):
-    """Of what came out of the first run of each song; a median is taken over songs."""
-
-    songs: tuple[SongSdr, ...]
-    medians: dict[str, float | None]
-
-
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """`load` is the average of the last minute before anything was measured: what else kept the cores busy."""
+    """`load` is the average of the last minute before anything was measured: what other programs kept busy."""
 
     processor: str
     cores: int
@@ -93,44 +72,108 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for, and where Demucs ran: `device` in its own words."""
+    """What was asked for."""
 
     model: str
-    weights: str
     device: str
-    precision: str | None
+    precision: str
     repeat: int
     stems: tuple[str, ...]
     format: str
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of `demixd bench`; `engine` is what demixd says that it separated with.
+    """`engine` is what the daemon says that it separated with."""
 
-    `sdr` is of the mixture and the contenders, where there were reference stems, and `notes` are what is to be known of
-    it; both came later than the other fields.
-    """
-
-    schema: int
+    schema: int = SCHEMA
     date: str
     machine: Machine
     settings: Settings
     songs: tuple[Song, ...]
     engine: EngineFacts
-    contenders: dict[str, Contender]
-    ratios: dict[str, Ratio]
-    sdr: dict[str, Sdr] = {}
-    notes: tuple[str, ...] = ()
+    measured: Measured
 
 
-def encode(report: Report) -> bytes:
+def encode(report: msgspec.Struct) -> bytes:
     """JSON in lines, for people to read and compare."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
 
 
-def decode(data: bytes) -> Report:
-    """Raises ValueError where it is no report of this schema."""
-    report = msgspec.json.decode(data, type=Report)
-    if report.schema != SCHEMA:
-        raise ValueError(f"its schema is {report.schema}, not {SCHEMA}")
-    return report
+def medians(runs: Sequence[Run]) -> Medians:
+    alone = [(run.separate_s, run.song.seconds) for run in runs if run.separate_s]
+    steps = list(dict.fromkeys(step for run in runs for step in run.timing))
+    return Medians(
+        seconds=rounded_median(run.seconds for run in runs) or 0.0,
+        speed_x=rounded_median(run.song.seconds / run.seconds for run in runs) or 0.0,
+        separate_s=rounded_median(separate_s for separate_s, _ in alone),
+        separate_x=rounded_median(song_s / separate_s for separate_s, song_s in alone),
+        timing={step: rounded_median(run.timing[step] for run in runs if step in run.timing) or 0.0 for step in steps},
+    )
+
+
+def rounded_median(values: Iterable[float]) -> float | None:
+    """To the thousandth, since more is noise; None for no values."""
+    found = list(values)
+    return round(median(found), 3) if found else None
+
+
+# ---- as lines
+
+
+def lines(report: Report) -> list[str]:
+    """The whole report."""
+    how, by, measured = report.settings, report.engine, report.measured
+    fallback = f"; {by.fallback}" if by.fallback else ""
+    rows = {
+        "seconds, drop to done": f"{measured.medians.seconds:.2f}",
+        "x real time": f"{measured.medians.speed_x:.2f}",
+        "model alone, x real time": number(measured.medians.separate_x) or NOT_MEASURED,
+        "start to ready, s": starts(measured.start_s),
+        "peak memory": " + ".join(f"{text.size(size)} {name}" for name, size in measured.peak_bytes.items()),
+        "peak GPU memory": size_or_unknown(measured.gpu_peak_bytes),
+    }
+    return [
+        machine(report.machine),
+        conditions(report.date, report.machine),
+        f"{by.model} on {by.device} in {by.precision}, by {by.runtime}{fallback}",
+        f"{songs(report.songs)}, {text.some(how.repeat, 'time')}; medians; {' and '.join(how.stems)} as {how.format}",
+        "",
+        *(f"{name:26}{value}" for name, value in rows.items()),
+        "",
+        "seconds of each step",
+        *(f"  {name:24}{seconds:.2f}" for name, seconds in steps(measured.medians).items()),
+    ]
+
+
+def machine(at: Machine) -> str:
+    """The machine on one line."""
+    return f"{at.processor}, {text.some(at.cores, 'core')}, {text.size(at.memory_bytes)}, {at.gpu or 'no GPU'}"
+
+
+def conditions(date: str, at: Machine) -> str:
+    """When and on which software, on one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in at.versions.items())
+    return f"{date}; Linux {at.kernel}, files on {at.filesystem}, load {at.load:.1f} before; {versions}"
+
+
+def songs(playlist: Iterable[Song]) -> str:
+    return ", ".join(f"{song.name} ({text.clock(song.seconds)})" for song in playlist)
+
+
+def steps(found: Medians) -> dict[str, float]:
+    """Seconds by step, and as `rest` what no step accounts for. Steps may run at the same time."""
+    named = {step.removesuffix("_s"): seconds for step, seconds in found.timing.items()}
+    rest = found.seconds - sum(found.timing.values())
+    return {**named, "rest": max(rest, 0.0), "drop to done": found.seconds}
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def starts(start_s: dict[str, float]) -> str:
+    return ", ".join(f"{which} {seconds:.1f}" for which, seconds in start_s.items())
+
+
+def size_or_unknown(count: int | None) -> str:
+    return NOT_MEASURED if count is None else text.size(count)

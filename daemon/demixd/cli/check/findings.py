@@ -1,7 +1,4 @@
-"""What `demixd check` looks at, one finding a line, with its remedy. No torch, nothing left behind, no traceback.
-
-`ok` is as it should be; `note` works, but not at its best; `FAIL` will not work for the user who asks.
-"""
+"""Every check in order. None loads torch, and none leaves a file behind."""
 
 import os
 import time
@@ -11,7 +8,8 @@ from pathlib import Path
 
 from demixd.cli.check import folders, machine
 from demixd.cli.check.finding import Finding, Level
-from demixd.cli.status.board import Cached, Health, Pulse
+from demixd.cli.status.liveness import Health, Liveness
+from demixd.cli.status.reader import CachedDocument
 from demixd.config import DEFAULT_PATH, Config
 from demixd.engine.models import store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB
@@ -20,52 +18,52 @@ from demixd.protocol.status import DaemonStatus
 from demixd.spool.tree import DAEMON, Spool
 
 PATIENCE_S = 6.0
-"""How long a heartbeat is listened for, where the daemon's interval is longer than that."""
+"""The longest wait for the next heartbeat."""
 
 
-def findings(config: Config, asked: Path | None) -> Iterator[Finding]:
-    """Everything that was looked at, good or bad; `asked` is the configuration file of the command line."""
+def findings(config: Config, file: Path | None) -> Iterator[Finding]:
+    """The finding of each check; `file` is the configuration file that the command line gives."""
     spool = Spool(config)
     parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
     if spool.own_work:
         parts["work"] = spool.scratch
-    looks: list[tuple[str, Callable[[], Finding]]] = [
-        ("config", partial(_configuration, asked)),
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("config", partial(_configuration, file)),
         *((part, partial(folders.folder, part, path, config)) for part, path in parts.items()),
         ("state", partial(folders.state, config.state)),
         ("work", partial(folders.work, spool)),
         ("rename", partial(folders.rename, spool.outbox)),
         ("lease", partial(folders.lease, spool.inbox)),
         ("watch", partial(machine.watch, config, spool.inbox)),
-        ("space", partial(folders.space, spool.scratch, folders.ROOM, "songs may wait as no-space")),
-        ("space", partial(folders.space, config.state, folders.LEDGER_ROOM, "the ledger may not be written")),
+        ("space", partial(folders.space, spool.scratch, folders.SONG_BYTES, "songs may wait as no-space")),
+        ("space", partial(folders.space, config.state, folders.LEDGER_BYTES, "the ledger may not be written")),
         ("device", partial(machine.device, config.model.device)),
         ("models", partial(_models, config)),
         ("model", partial(_model, config)),
         ("systemd", machine.systemd),
         ("daemon", partial(_daemon, spool)),
     ]
-    for subject, look in looks:
-        yield _guarded(subject, look)
+    for subject, check in checks:
+        yield _guarded(subject, check)
 
 
-def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
-    """What `look` finds; what it may not look at is a finding too."""
+def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
+    """The finding of a check. A file or folder that this user may not look at is a finding too."""
     try:
-        return look()
+        return check()
     except OSError as error:
         return Finding(Level.FAIL, subject, f"{error.filename} cannot be looked at: {error.strerror}")
 
 
-def _configuration(asked: Path | None) -> Finding:
-    if asked is not None:
-        return Finding(Level.OK, "config", f"{asked}, from --config")
+def _configuration(file: Path | None) -> Finding:
+    if file is not None:
+        return Finding(Level.OK, "config", f"{file}, from --config")
     if named := os.environ.get("DEMIXD_CONFIG"):
         return Finding(Level.OK, "config", f"{named}, from $DEMIXD_CONFIG")
     if DEFAULT_PATH.exists():
         return Finding(Level.OK, "config", str(DEFAULT_PATH))
     return Finding(
-        Level.NOTE, "config", f"the built-in defaults: there is no --config, $DEMIXD_CONFIG or {DEFAULT_PATH}"
+        Level.NOTE, "config", f"the built-in defaults, since there is no --config, $DEMIXD_CONFIG or {DEFAULT_PATH}"
     )
 
 
@@ -74,15 +72,13 @@ def _models(config: Config) -> Finding:
     if not folder.is_dir():
         if config.model.name == store.DEMO:
             return Finding(Level.OK, "models", f"{folder} is not there; the demo model needs none")
-        return Finding(
-            Level.FAIL, "models", f"{folder} is not there: `demixd models fetch {config.model.name}` makes it"
-        )
+        return Finding(Level.FAIL, "models", f"{folder} is not there: run `demixd models fetch {config.model.name}`")
     if not os.access(folder, os.R_OK | os.X_OK):
         return Finding(Level.FAIL, "models", f"{folder} cannot be read by this user: change its owner or mode")
     rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
     here = [row.name for row in rows if row.state in (store.State.RECORDED, store.State.UNRECORDED)]
-    may = "" if config.repo or os.access(folder, os.W_OK) else "; this user cannot fetch into it"
-    return Finding(Level.OK, "models", f"{folder} has {', '.join(here) or 'none'}{may}")
+    limit = "" if config.repo or os.access(folder, os.W_OK) else "; this user cannot fetch into it"
+    return Finding(Level.OK, "models", f"{folder} has {', '.join(here) or 'none'}{limit}")
 
 
 def _model(config: Config) -> Finding:
@@ -96,19 +92,17 @@ def _model(config: Config) -> Finding:
     except AudioProcessingError as error:
         return Finding(Level.FAIL, "model", error.message)
     if any(row.name == name and row.state is store.State.UNRECORDED for row in rows):
-        return Finding(
-            Level.NOTE, "model", f"{name} has no record of its hash yet: `demixd models verify {name}` makes it"
-        )
+        return Finding(Level.NOTE, "model", f"{name} has no record of its hash yet: run `demixd models verify {name}`")
     return Finding(Level.OK, "model", f"{name} in {files.folder}")
 
 
 def _daemon(spool: Spool) -> Finding:
-    """Whether one runs on this spool: its heartbeat is listened for, for a little more than its interval."""
-    heartbeat, pulse = Cached(spool.status / DAEMON, DaemonStatus), Pulse(time.monotonic())
+    """Whether a daemon runs on this spool: wait a little longer than its interval for the next heartbeat."""
+    heartbeat, liveness = CachedDocument(spool.status / DAEMON, DaemonStatus), Liveness(time.monotonic())
     began = time.monotonic()
     while True:
-        health = pulse.hear(heartbeat.look(), time.monotonic())
-        is_over = time.monotonic() > began + min(1.5 * pulse.interval_s, PATIENCE_S)
+        health = liveness.update(heartbeat.refresh(), time.monotonic())
+        is_over = time.monotonic() > began + min(1.5 * liveness.interval_s, PATIENCE_S)
         if health is not Health.LISTENING or is_over:
             break
         time.sleep(0.05)
@@ -119,6 +113,6 @@ def _daemon(spool: Spool) -> Finding:
     if health is Health.ALIVE:
         return Finding(Level.OK, "daemon", f"{who}, is {daemon.state} on this spool; a second one would be refused")
     if health is Health.STOPPED:
-        return Finding(Level.OK, "daemon", f"{who}, has stopped at {daemon.updated_at}")
-    silent = f"no sign of life in {time.monotonic() - began:.0f} s, the last one at {daemon.updated_at}"
+        return Finding(Level.OK, "daemon", f"{who}, stopped at {daemon.updated_at}")
+    silent = f"no sign of life in {time.monotonic() - began:.0f} s, the last one at {daemon.updated_at}: start it again"
     return Finding(Level.NOTE, "daemon", f"{who}: {silent}")

@@ -1,4 +1,4 @@
-"""`demixd check`: are the folders there, on which filesystems, and do those do what is needed of them?"""
+"""The checks of the folders: whether they are there, on which filesystems, and whether these do what the daemon needs."""
 
 import contextlib
 import os
@@ -13,35 +13,38 @@ from demixd.spool.leases import lease_fails, survive_lease_breaks
 from demixd.spool.mounts import is_remote, mount_of
 from demixd.spool.tree import Spool
 
-ROOM = 2 << 30
-"""Bytes that a song of twenty minutes may need while it is separated."""
+SONG_BYTES = 2 << 30
+"""The free space that a song of twenty minutes may need while it is separated."""
 
-LEDGER_ROOM = 100 << 20
-"""Bytes; 100,000 songs fit."""
+LEDGER_BYTES = 100 << 20
+"""The free space that a ledger of 100,000 songs needs."""
 
 
 def folder(part: str, path: Path, config: Config) -> Finding:
+    """Whether this user can read and write a part of the spool."""
     if not path.is_dir():
         return _absent(part, path)
     kind = mount_of(path).kind
     remote = is_remote(kind)
-    told = f"{path}, on {kind}{', which is remote' if remote else ''}"
+    place = f"{path}, on {kind}{', which is remote' if remote else ''}"
     if not os.access(path, os.R_OK | os.X_OK):
         return Finding(Level.FAIL, part, f"{path} cannot be read by this user: change its owner or mode")
     if not os.access(path, os.W_OK):
         if part == "inbox":
-            return Finding(Level.NOTE, part, f"{told}, cannot be written by this user: originals would stay in it")
+            return Finding(Level.NOTE, part, f"{place}, cannot be written by this user: originals would stay in it")
         return Finding(Level.FAIL, part, f"{path} cannot be written by this user: change its owner or mode")
     if part == "inbox" and remote:
         settle = f"{config.inbox.settle_remote:g} s"
-        return Finding(Level.NOTE, part, f"{told}: it is polled, and a song must have looked the same for {settle}")
-    return Finding(Level.OK, part, told)
+        return Finding(
+            Level.NOTE, part, f"{place}: it is polled, and a song is taken once it has not changed for {settle}"
+        )
+    return Finding(Level.OK, part, place)
 
 
 def _absent(part: str, path: Path) -> Finding:
-    """`demixd run` makes a folder in its first days only, and never what it lies in: that may be a share."""
+    """The finding of a folder that is not there. The first `demixd run` makes it, but not its parent: that may be a share."""
     if path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK):
-        return Finding(Level.NOTE, part, f"{path} is not there yet: the first `demixd run` makes it; else mount it")
+        return Finding(Level.NOTE, part, f"{path} is not there yet: mount it, or let the first `demixd run` make it")
     if path.parent.is_dir():
         return Finding(
             Level.FAIL,
@@ -52,6 +55,7 @@ def _absent(part: str, path: Path) -> Finding:
 
 
 def state(path: Path) -> Finding:
+    """Whether this user can use the state folder, and SQLite too."""
     if not path.is_dir():
         above = _nearest(path)
         if os.access(above, os.W_OK | os.X_OK):
@@ -68,25 +72,29 @@ def state(path: Path) -> Finding:
 
 
 def _nearest(path: Path) -> Path:
-    """The folder itself, or the nearest above it that is there."""
+    """The folder if it is there, else the nearest parent that is."""
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def work(spool: Spool) -> Finding:
-    """Results are renamed out of the outbox's own private folder; only songs and spools lie elsewhere."""
+    """Whether results can be renamed from the private folder into the outbox; copies and samples may lie elsewhere."""
     outbox, private = _nearest(spool.outbox), _nearest(spool.private)
     if mount_of(outbox).id != mount_of(private).id:
         return Finding(
-            Level.FAIL, "work", f"{private} is another mount than {outbox}: a rename cannot publish; unmount it"
+            Level.FAIL,
+            "work",
+            f"{private} is on another mount than {outbox}, so that no rename can publish: unmount it",
         )
     scratch = _nearest(spool.scratch)
     if mount_of(outbox).id == mount_of(scratch).id:
         return Finding(Level.OK, "work", "on the outbox's filesystem")
-    return Finding(Level.OK, "work", f"{scratch} is on {mount_of(scratch).kind}, apart from the outbox: stems are not")
+    return Finding(
+        Level.OK, "work", f"{scratch}, on {mount_of(scratch).kind}; stems are written on the outbox's filesystem"
+    )
 
 
 def rename(outbox: Path) -> Finding:
-    """Rename a folder to a name that is taken, then to one that is free, as results are published."""
+    """Whether the outbox can publish: rename a folder to a name that is taken, then to one that is free."""
     if not outbox.is_dir():
         return Finding(Level.NOTE, "rename", "not tried: the outbox is not there")
     if not os.access(outbox, os.W_OK | os.X_OK):
@@ -112,6 +120,7 @@ def rename(outbox: Path) -> Finding:
 
 
 def space(path: Path, least: int, otherwise: str) -> Finding:
+    """Whether `least` bytes are free at `path`; `otherwise` says what happens if not."""
     folder = _nearest(path)
     free = shutil.disk_usage(folder).free
     text = f"{free / 1e9:.1f} GB free at {folder}"
@@ -121,7 +130,7 @@ def space(path: Path, least: int, otherwise: str) -> Finding:
 
 
 def lease(inbox: Path) -> Finding:
-    """Take a read lease on a scratch file, with and without a writer, as readiness does with songs."""
+    """Whether read leases tell if a file is being written: one is taken on a scratch file, with and without a writer."""
     alone = "the settle time alone decides when a song is complete"
     if not inbox.is_dir():
         return Finding(Level.NOTE, "lease", "not tried: the inbox is not there")

@@ -1,4 +1,4 @@
-"""`demixd check`: what the machine offers. The GPU is looked for without torch, systemd-python without loading it."""
+"""The checks of the machine: inotify, the GPU (without torch) and systemd-python (without loading it)."""
 
 import contextlib
 import importlib.metadata
@@ -17,7 +17,7 @@ GRAPHICS = Path("/dev/dri")
 
 
 def watch(config: Config, inbox: Path) -> Finding:
-    """inotify wants a watch for every folder, and an instance; both are counted for each user."""
+    """Whether inotify's limits suffice: the inbox needs one instance and a watch for every folder, counted per user."""
     every = f"the inbox is looked at every {config.inbox.scan_interval:g} s"
     if config.inbox.watch is Watch.POLL:
         return Finding(Level.OK, "watch", f"[inbox] watch = poll: {every}")
@@ -39,7 +39,7 @@ def watch(config: Config, inbox: Path) -> Finding:
 
 
 def device(wanted: str) -> Finding:
-    """The GPUs that the driver shows; whether torch can use one, only the worker knows."""
+    """The GPUs that the driver shows. Only the worker knows whether torch can use them."""
     cores = f"{os.cpu_count()} cores"
     if wanted == "cpu":
         return Finding(Level.OK, "device", f"the CPU, {cores}, by [model] device")
@@ -67,6 +67,7 @@ def device(wanted: str) -> Finding:
 
 
 def _gpu_names() -> str | None:
+    """The GPUs' names; None where nvidia-smi does not answer."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True).stdout
     except FileNotFoundError:
@@ -77,7 +78,7 @@ def _gpu_names() -> str | None:
 
 
 def _graphics(wanted: str, openvino: str) -> Finding:
-    """Intel graphics, by OpenVINO."""
+    """Intel graphics, which OpenVINO drives."""
     if not openvino:
         return Finding(Level.FAIL, "device", f"[model] device = {wanted}: OpenVINO is not installed; see README")
     if not any(GRAPHICS.glob("renderD*")):
@@ -86,7 +87,7 @@ def _graphics(wanted: str, openvino: str) -> Finding:
 
 
 def _version(package: str) -> str:
-    """What is installed, without loading it."""
+    """The installed version of a package; empty where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -94,7 +95,7 @@ def _version(package: str) -> str:
 
 
 def systemd() -> Finding:
-    """`find_spec` of the package alone would be content with any folder of that name."""
+    """Whether systemd-python is there. `find_spec("systemd")` would find any folder of that name."""
     with contextlib.suppress(ModuleNotFoundError):
         if importlib.util.find_spec("systemd.daemon"):
             return Finding(Level.OK, "systemd", "systemd-python tells systemd how the daemon is")

@@ -1,1 +1,9 @@
-"""`demixd status` and `--watch`: what the status files say, as lines and as a screen."""
+"""`demixd status`: the files in status/ as another program reads them, and as a terminal or a pipe shows them.
+
+reader     the sidecars and the heartbeat, each read again only when its file has changed
+liveness   whether the daemon is running, told by its heartbeat and our own clock
+overview   what is worth showing, in order
+view       an overview on a terminal; also the progress bars of `submit --wait`
+words      an overview as plain lines
+watch      once or again and again
+"""

@@ -1,4 +1,4 @@
-"""What people see on a terminal: the live table of `status --watch`, and the bars of `submit --wait`.
+"""An overview on a terminal, and the progress bars of `submit --wait`.
 
     ● demixd 0.1.0: ready · htdemucs on cuda:0 (NVIDIA H100), float16
     ─ Running ─────────────────────────────────────────────────────────────────────
@@ -6,10 +6,10 @@
     ─ Queue: 12 ───────────────────────────────────────────────────────────────────
       1 ...
 
-What does not fit is counted. A screen is written in one go, without erasing it first: nothing flickers.
+Lists are cut to what fits, and the rest is counted. A screen is written at once, without erasing it first, so that
+nothing flickers.
 """
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,18 +25,17 @@ from rich.table import Table
 from rich.text import Text
 
 from demixd.cli import text
+from demixd.cli.console import exit_on_sigterm
 from demixd.cli.status import words
-from demixd.cli.status.board import Health, Picture
-from demixd.cli.text import safe
+from demixd.cli.status.liveness import Health
+from demixd.cli.status.overview import Overview
 from demixd.protocol.job import State
 from demixd.protocol.result_names import folder_name
 from demixd.protocol.status import Sidecar
+from demixd.terminal import safe
 
 TALL = 60
-"""Lines of lists in a picture that is printed once."""
-
-WIDE = 120
-"""Columns from which a song's message has room beside its bar."""
+"""Lines of lists in an overview that is printed once."""
 
 COLOURS = {State.DONE: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
 LIGHTS = {Health.ALIVE: "green", Health.LISTENING: "cyan", Health.SILENT: "red"}
@@ -51,26 +50,26 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_terminal() -> bool:
-    """Whether standard output is one that can move its cursor."""
+    """Whether standard output is a terminal that can move its cursor."""
     return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
-def show(shown: Picture) -> None:
-    """The picture, once."""
+def show(shown: Overview) -> None:
+    """Print the overview once."""
     Console().print(render(shown))
 
 
 @contextmanager
-def screen() -> Iterator[Callable[[Picture], None]]:
-    """The whole terminal, until the end or SIGTERM."""
+def screen() -> Iterator[Callable[[Overview], None]]:
+    """The whole terminal, which is restored at the end. Gives the function that shows an overview on it."""
+    exit_on_sigterm()
     console = Console()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the terminal is given back
     with Live(console=console, screen=True, auto_refresh=False) as live:
         yield lambda shown: live.update(render(shown, console.size.height), refresh=True)
 
 
 class Bars:
-    """Bars at the foot of the terminal; what is said meanwhile stays above them."""
+    """Progress bars at the foot of the terminal; lines that are printed meanwhile stay above them."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -85,8 +84,8 @@ class Bars:
 
 @contextmanager
 def bars() -> Iterator[Bars]:
-    """They go at the end, or with SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cursor is given back
+    """Progress bars, which are removed at the end."""
+    exit_on_sigterm()
     console = Console()
     with Live(
         console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -95,7 +94,7 @@ def bars() -> Iterator[Bars]:
 
 
 def render_bars(rows: Sequence[Row], height: int) -> RenderableType:
-    """What runs first, then the order of work; as many as fit."""
+    """Running songs first, then the order of work, in at most `height` lines."""
     ordered = sorted(rows, key=_order)
     count = len(ordered) if len(ordered) < height else height - 2
     more = [Text(f"  and {len(ordered) - count} more", style="dim")] if count < len(ordered) else []
@@ -111,8 +110,8 @@ def _order(row: Row) -> tuple[bool, float]:
 # ---- status
 
 
-def render(shown: Picture, height: int | None = None) -> RenderableType:
-    """The picture in at most `height` lines, each list with its share; null: printed once, and nothing is watched."""
+def render(shown: Overview, height: int | None = None) -> RenderableType:
+    """The overview in at most `height` lines, which the lists share; None: to be printed once, at its full length."""
     parts = _head(shown, is_cut=height is not None)
     if shown.running:
         parts += [_title(words.running(shown)), _progress([_row(song) for song in shown.running])]
@@ -128,7 +127,7 @@ def render(shown: Picture, height: int | None = None) -> RenderableType:
 
 
 def share(room: int, wants: Sequence[int]) -> list[int]:
-    """`room` lines, dealt one by one to those who want more."""
+    """`room` lines dealt one by one to the lists that want more: how many each gets."""
     given = [0] * len(wants)
     while room > 0 and given != list(wants):
         for each, want in enumerate(wants):
@@ -141,7 +140,7 @@ def share(room: int, wants: Sequence[int]) -> list[int]:
 Cells = Callable[[int, Sidecar], tuple[Text, ...]]
 
 
-def _lists(shown: Picture) -> list[tuple[str, tuple[Sidecar, ...], Cells]]:
+def _lists(shown: Overview) -> list[tuple[str, tuple[Sidecar, ...], Cells]]:
     ended = ", ".join(f"{shown.counts[state]} {state}" for state in COLOURS if shown.counts.get(state))
     return [
         (f"Queue: {len(shown.queue)}", shown.queue, _queued),
@@ -151,7 +150,7 @@ def _lists(shown: Picture) -> list[tuple[str, tuple[Sidecar, ...], Cells]]:
 
 
 def _table(songs: tuple[Sidecar, ...], cells: Cells, lines: int) -> RenderableType:
-    """The first of the songs in that many lines; the last line counts the rest."""
+    """The songs in at most `lines` lines, of which the last one counts the songs that did not fit."""
     count = len(songs) if len(songs) <= lines else lines - 1
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(min_width=8, justify="right")
@@ -187,7 +186,7 @@ def _name(song: Sidecar) -> Text:
 
 
 def _time(utc: str) -> str:
-    """When, on this machine's clock: the time of day, or the day if it was another."""
+    """The local time of day, or the date if it was another day."""
     try:
         at = datetime.fromisoformat(utc).astimezone()
     except ValueError:
@@ -224,7 +223,7 @@ def _progress(rows: Sequence[Row]) -> RenderableType:
     return table
 
 
-def _head(shown: Picture, *, is_cut: bool) -> list[RenderableType]:
+def _head(shown: Overview, *, is_cut: bool) -> list[RenderableType]:
     light = Text("● ", style=LIGHTS.get(shown.health, "yellow"))
     lines = [light + Text(safe(words.sentence(shown, time.time())))]
     if shown.daemon is not None:

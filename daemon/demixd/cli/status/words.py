@@ -1,17 +1,18 @@
-"""What status/ shows, in sentences and plain lines: for `status`, and for everything that is no terminal. Pure."""
+"""An overview in sentences and plain lines. Pure."""
 
 from datetime import datetime
 from pathlib import PurePath
 
 from demixd.cli import text
-from demixd.cli.status.board import SILENCES, Health, Picture
-from demixd.cli.text import safe
+from demixd.cli.status.liveness import SILENT_INTERVALS, Health
+from demixd.cli.status.overview import Overview
 from demixd.protocol.job import State
 from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.terminal import safe
 
 
-def sentence(shown: Picture, now: float) -> str:
-    """How the daemon is; `now` is the time of day (UNIX seconds)."""
+def sentence(shown: Overview, now: float) -> str:
+    """The daemon's health. `now` is UNIX time."""
     daemon = shown.daemon
     if daemon is None or shown.health is Health.NEVER_RUN:
         return "The daemon has never run on this spool: start it with `demixd run`."
@@ -26,23 +27,23 @@ def sentence(shown: Picture, now: float) -> str:
     return f"{who} was {daemon.state} {_age(daemon, now)}".rstrip()
 
 
-def running(shown: Picture) -> str:
-    """What can be said of a song that runs: a daemon that is gone has left it like that."""
+def running(shown: Overview) -> str:
+    """The title of the running songs: a daemon that is gone has left their sidecars behind."""
     return "Running" if shown.health in (Health.ALIVE, Health.LISTENING) else "Was running"
 
 
 def _age(daemon: DaemonStatus, now: float) -> str:
-    """How old the heartbeat is if both clocks are right; who looks twice knows better."""
+    """The heartbeat's age, if both clocks are right."""
     try:
         age = now - datetime.fromisoformat(daemon.updated_at).timestamp()
     except ValueError:
         return ""
     told = f"{text.ago(age)} ago"
-    return told if age <= SILENCES * daemon.interval_s else f"{told}, and is probably not running any more"
+    return told if age <= SILENT_INTERVALS * daemon.interval_s else f"{told}, and is probably not running any more"
 
 
 def worker(daemon: DaemonStatus) -> str:
-    """What the worker has warm, or why it has nothing."""
+    """The model that the worker has warm, or why it has none."""
     worker = daemon.worker
     if worker.model is None:
         return f"worker {worker.state}: {worker.message}".rstrip(": ")
@@ -52,8 +53,8 @@ def worker(daemon: DaemonStatus) -> str:
     return f"{worker.model} on {where}, {worker.precision}{memory}{fallback}"
 
 
-def line(shown: Picture, now: float) -> str:
-    """The picture on one plain line."""
+def line(shown: Overview, now: float) -> str:
+    """The overview on one plain line."""
     parts = [sentence(shown, now)]
     for song in shown.running:
         at = song.progress
@@ -67,8 +68,8 @@ def line(shown: Picture, now: float) -> str:
     return safe("; ".join(parts))
 
 
-def gist(shown: Picture) -> tuple[object, ...]:
-    """What makes a new plain line: everything in it but speed, time left and the seconds of silence."""
+def change_key(shown: Overview) -> tuple[object, ...]:
+    """Everything in the plain line but speed, time left and silence: it is printed again when this has changed."""
     running = [(song.job_id, song.step, int(100 * song.progress.fraction)) for song in shown.running]
     state = shown.daemon.state if shown.daemon else None
     last = shown.results[0].job_id if shown.results else None

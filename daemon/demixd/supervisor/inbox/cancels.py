@@ -32,17 +32,17 @@ class Cancels:
         self._spool, self._jobs, self._ending = context.spool, context.jobs, context.ending
         self._files = context.cancel_files
         self._runner = runner
-        self._strangers: dict[str, int] = {}
+        self._unknown: dict[str, int] = {}
         self._first = True
 
     def look(self, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
-        """Carry out every cancel file; those that are no part of a job, with their reason as kind.
+        """Carry out every cancel file of the listing; those that belong to no job, with their reason as kind.
 
         `fresh` are the ids of the jobs that this look has made.
         """
         told: list[Seen] = []
         if not listing.cancels:
-            self._first, self._strangers = False, {}
+            self._first, self._unknown = False, {}
             return told
         known = (*self._jobs.active, *self._jobs.successors, *listing.songs)
         names = {companion(name, CANCEL): name for name in known}
@@ -52,14 +52,14 @@ class Cancels:
             else:
                 told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, now)
         listed = {seen.name for seen in listing.cancels}
-        self._strangers = {name: count for name, count in self._strangers.items() if name in listed}
+        self._unknown = {name: count for name, count in self._unknown.items() if name in listed}
         self._first = False
         return told
 
     def _cancel(self, seen: Seen, name: str, listing: Listing, now: float) -> list[Seen]:
         job = self._jobs.newest(name)
         if job is None:
-            return self._stranger(seen)
+            return self._of_unknown(seen)
         running = self._runner.runs(job.name)
         if seen.identity == job.cancel_file:
             return self._not_for(job, seen, running=running, now=now)
@@ -77,7 +77,7 @@ class Cancels:
         return []
 
     def _not_for(self, job: Job, seen: Seen, *, running: bool, now: float) -> list[Seen]:
-        """A cancel that means nothing to the newest job: it was for the one before, or has been obeyed and stays."""
+        """A cancel file that the newest job knows: it meant the job before, or has been obeyed and cannot be removed."""
         older = self._jobs.active.get(job.name)
         if running and older is not None and older.cancel_file != seen.identity:
             self._runner.cancel(job.name, now)  # its end takes the file away
@@ -86,7 +86,7 @@ class Cancels:
         return [_as(seen, Kind.ANSWERED)] if os.path.lexists(self._spool.inbox / seen.name) else []
 
     def _too_late(self, job: Job, seen: Seen) -> None:
-        """The job is over. Say so once; its sidecar is there to be seen."""
+        """The job is over already: say so in its sidecar, once."""
         if job.cancel is None:
             job = self._jobs.save(
                 msgspec.structs.replace(job, cancel=Cancel(seen_at=self._jobs.now, result=CancelResult.TOO_LATE))
@@ -95,13 +95,13 @@ class Cancels:
         self._forget(job, seen)
 
     def _forget(self, job: Job, seen: Seen) -> None:
-        """Take the cancel file away; where that cannot be, note that it means nothing more."""
+        """Remove the cancel file; where that cannot be, note that it means nothing more."""
         kept = self._files.remove_of(job, seen.identity, seen.name)
         if kept != job:
             self._jobs.save(kept)
 
     def _cancel_all(self, seen: Seen, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
-        """The bare `.cancel`. It stays while a running job has not stopped, and does not mean what was dropped since."""
+        """Obey the bare `.cancel`. It stays while a running job has not stopped, and does not mean what was dropped since."""
         if self._files.obeyed_all == seen.identity:
             return [] if self._remove_all(seen) else [_as(seen, Kind.ANSWERED)]
         self._runner.cancel_all(now)
@@ -119,7 +119,7 @@ class Cancels:
         return [_as(seen, Kind.EXPIRED)] if spared else []
 
     def _remove_all(self, seen: Seen) -> bool:
-        """Take it away, once the running jobs have stopped; False where it cannot be."""
+        """Remove the bare `.cancel` once the running jobs have stopped; False where that cannot be."""
         if self._runner.is_stopping_some:
             return True
         if not self._files.remove(seen.name):
@@ -127,9 +127,9 @@ class Cancels:
             return False
         return True
 
-    def _stranger(self, seen: Seen) -> list[Seen]:
-        """A cancel for a name that nobody knows."""
-        count = self._strangers[seen.name] = self._strangers.get(seen.name, 0) + 1
+    def _of_unknown(self, seen: Seen) -> list[Seen]:
+        """List a cancel file for a name that has no job, and remove it after some looks."""
+        count = self._unknown[seen.name] = self._unknown.get(seen.name, 0) + 1
         if count > LOOKS:
             self._files.remove(seen.name)
         return [_as(seen, Kind.NO_SUCH_JOB)]

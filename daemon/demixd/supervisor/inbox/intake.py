@@ -58,12 +58,12 @@ class Intake:
         """What most songs are to become; ten thousand share it."""
 
     def look(self, listing: Listing, now: float) -> None:
-        """Bring the jobs up to what has been listed."""
+        """Bring the jobs up to the listing."""
         self.look_again_at, self._asked_for_hash = FOREVER, False
         for seen in listing.options:
             self._readiness.settles_at(seen.name, seen.identity, now)  # they may settle before their song is there
-        at_once = len(listing.songs) if any(map(self._is_nobodys, listing.cancels)) else AT_ONCE
-        self._greet(listing, now, at_once)
+        at_once = len(listing.songs) if any(map(self._has_no_job, listing.cancels)) else AT_ONCE
+        self._add_new(listing, now, at_once)
         for seen in listing.songs.values():
             if (job := self._jobs.waiting(seen.name)) is not None:
                 self._watch(job, seen, now)
@@ -73,7 +73,7 @@ class Intake:
         if self._ready:
             self._jobs.save_all(self._ready)
             self._ready = []
-        self._miss(listing)
+        self._cancel_missing(listing)
         self._readiness.forget_others(listing)
 
     @property
@@ -81,14 +81,14 @@ class Intake:
         """Whether another look at the same listing would find nothing more to do."""
         return self.look_again_at == FOREVER and not self._asked_for_hash and not self._folders.inbox_is_another
 
-    def _is_nobodys(self, cancel: Seen) -> bool:
-        """Whether a cancel file means all songs, or one that has no job yet."""
+    def _has_no_job(self, cancel: Seen) -> bool:
+        """Whether a cancel file means every song, or one that has no job yet."""
         return cancel.name == CANCEL or self._jobs.newest(cancel.name.removesuffix(CANCEL)) is None
 
     # ---- whose is it
 
-    def _greet(self, listing: Listing, now: float, at_once: int) -> None:
-        """Make jobs of the songs that are nobody's yet, all in one transaction; of the rest at the next look."""
+    def _add_new(self, listing: Listing, now: float, at_once: int) -> None:
+        """Make jobs of the songs that have none yet, all in one transaction; at most `at_once`, the rest at the next look."""
         new: list[Job] = []
         cancels = {seen.name: seen.identity for seen in listing.cancels}
         for name, seen in listing.songs.items():
@@ -109,7 +109,7 @@ class Intake:
             self._jobs.add(new)
 
     def _is_answered(self, last: Job, seen: Seen, now: float) -> bool:
-        """Whether the song is the one that the job `last` is over for, left in the inbox since."""
+        """Whether the song was left in the inbox by its last job, which is over."""
         if last.kept is None:
             return False
         grows = last.state is State.CANCELLED and not last.settled
@@ -156,8 +156,8 @@ class Intake:
             cancel_file=cancel,  # one that is older was for the jobs before
         )
 
-    def _miss(self, listing: Listing) -> None:
-        """A waiting song that has been deleted is cancelled, where the listing can be trusted."""
+    def _cancel_missing(self, listing: Listing) -> None:
+        """Cancel the waiting songs that have been deleted, where the listing can be trusted."""
         if not listing.complete:
             return
         waiting = [
@@ -179,7 +179,7 @@ class Intake:
     # ---- is it ready
 
     def _watch(self, job: Job, seen: Seen, now: float) -> None:
-        """See whether a waiting job's song has become ready, or stopped being it."""
+        """See whether a waiting job's song has become ready, or is ready no more."""
         if job.ready_at and job.identity == seen.identity and job.options_file == seen.options:
             return
         verdict = self._readiness.of(job, seen, now)
@@ -201,7 +201,7 @@ class Intake:
             )
 
     def _accept(self, job: Job, chosen: JobOptions | AudioProcessingError) -> None:
-        """The song is complete: it joins the queue, or its options are bad."""
+        """The song is complete: queue its job, or end it where its options are bad."""
         try:
             if isinstance(chosen, AudioProcessingError):
                 raise chosen

@@ -12,7 +12,7 @@ from demixd.supervisor.jobs.table import JobTable
 
 
 class Leftovers:
-    """Written where it has changed."""
+    """Writes `_inbox.json` where it has changed."""
 
     def __init__(self, spool: Spool, jobs: JobTable) -> None:
         self._spool = spool
@@ -20,7 +20,7 @@ class Leftovers:
         self._entries: tuple[status.InboxEntry, ...] | None = None
 
     def look(self, listing: Listing, cancels: list[Seen]) -> None:
-        """Explain a listing; `cancels` are the cancel files that are no part of a job."""
+        """Explain each entry of a listing that is no job; `cancels` are the cancel files among them."""
         entries = tuple(_entry(seen) for seen in (*listing.others, *self._options(listing), *cancels))
         if entries == self._entries:
             return
@@ -31,7 +31,7 @@ class Leftovers:
             self._entries = entries
 
     def forget(self) -> None:
-        """The status folder is another one: write it again."""
+        """Have it written again: the status folder is another one."""
         self._entries = None
 
     def _options(self, listing: Listing) -> list[Seen]:

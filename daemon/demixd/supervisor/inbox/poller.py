@@ -98,7 +98,7 @@ class Poller:
 
     def look(self, now: float) -> None:
         """Scan the inbox where an event, the clock or a settling file asks for it."""
-        if self._context.runs and now >= self._cancel_at:
+        if self._context.jobs.running and now >= self._cancel_at:
             self._cancel_at = now + CANCEL_S
             if self._runner.look_for_cancels(now):
                 self._is_wanted = True

@@ -22,6 +22,10 @@ LONGEST = 2000
 mirrored, and for what follows, in the 4,096 that the kernel takes."""
 
 
+NAMES_ONLY = frozenset({Kind.NOT_AUDIO, Kind.UNSUPPORTED, Kind.IGNORED})
+"""Kinds of files about which nothing but the name matters: the kernel need not be asked for their status."""
+
+
 class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry of the inbox; `name` is its path below it."""
 
@@ -106,7 +110,9 @@ def _same(folder: int, way: str, before: Listing) -> int:
         for entry in entries:
             name = way + entry.name
             known = before.files.get(name)
-            if known is not None:
+            if known is not None and known.kind in NAMES_ONLY:
+                is_same = known.identity.inode == entry.inode() and entry.is_file(follow_symlinks=False)
+            elif known is not None:
                 is_same = known.identity.matches(entry.stat(follow_symlinks=False))
             elif is_same := _was_walked(entry, before):
                 with _open_folder(entry.name, folder) as inside:

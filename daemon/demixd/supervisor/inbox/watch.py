@@ -29,7 +29,7 @@ _WATCHED = re.compile(rb"^inotify wd:[0-9a-f]+ ino:([0-9a-f]+) ", re.MULTILINE)
 
 
 class _Ring(FileSystemEventHandler):
-    """Rings for every event; it decides nothing, so that no event can break it."""
+    """Calls `ring` for every event and decides nothing, so that no event can break it."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
@@ -41,7 +41,7 @@ class _Ring(FileSystemEventHandler):
 
 
 class InboxWatch:
-    """Rings when something in the inbox changes, as long as the kernel can tell. `now` is monotonic, in seconds."""
+    """Calls `ring` when something in the inbox changes, as long as the kernel can tell. `now` is monotonic, in seconds."""
 
     def __init__(self, inbox: Path, ring: Callable[[], None]) -> None:
         self._inbox = inbox

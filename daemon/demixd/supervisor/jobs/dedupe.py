@@ -20,7 +20,7 @@ CHUNK = 1 << 20
 
 
 def key(job: Job, model_sha256: str) -> str:
-    """One sha256 of all that the result depends on; `job` has its song's sha256."""
+    """One sha256 of all that the result depends on; the job must have its song's sha256."""
     options = msgspec.structs.asdict(job.options)
     del options["profile"]  # what it says is in the others
     leaf = folder_name(job.shown.rpartition("/")[2]) if "{song}" in template_of(job.options.naming) else ""
@@ -28,8 +28,20 @@ def key(job: Job, model_sha256: str) -> str:
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
 
+def as_result_of(earlier: Job, job: Job) -> dict[str, object]:
+    """The changes that make `job` a duplicate of `earlier`."""
+    return {
+        "message": "Done before",
+        "duplicate_of": earlier.job_id,
+        "output": earlier.output,
+        "track": earlier.track,
+        "engine": earlier.engine,
+        "warnings": (*job.warnings, *earlier.warnings),
+    }
+
+
 def still_good(folder: Path, job_id: str, stopped: Callable[[], bool]) -> bool:
-    """Whether the result in `folder` is that job's, with every file as its manifest says."""
+    """Whether the result in `folder` is that job's, and every file in it is as its manifest says."""
     manifest = documents.read(folder / MANIFEST, Manifest)
     if manifest is None or manifest.job_id != job_id:
         return False

@@ -12,7 +12,7 @@ Place = tuple[int, float, bytes, str]
 
 
 class JobQueue:
-    """The ids of the jobs that are ready, sorted by `Job.order`."""
+    """The ids of the jobs that wait for their turn, sorted by `Job.order`."""
 
     def __init__(self) -> None:
         self._sorted: list[Place] = []
@@ -25,7 +25,7 @@ class JobQueue:
         return (job_id for *_, job_id in self._sorted.copy())
 
     def put(self, job: Job) -> None:
-        """Give `job` the place that it has a right to now, or none."""
+        """Sort `job` in, or take it out where it is not ready."""
         place = (*job.order, job.job_id) if job.state is State.WAITING and job.ready_at else None
         if place == self._folders.get(job.job_id):
             return
@@ -39,6 +39,6 @@ class JobQueue:
             del self._sorted[bisect_left(self._sorted, place)]
 
     def position(self, job_id: str) -> int | None:
-        """Its place, from 1; None where it is not in the line."""
+        """The job's place in the queue, from 1; None where it is not in it."""
         place = self._folders.get(job_id)
         return None if place is None else bisect_left(self._sorted, place) + 1

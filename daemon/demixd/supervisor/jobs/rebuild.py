@@ -51,14 +51,14 @@ def open_ledger(state: Path, in_trouble: Callable[[str], None]) -> Ledger:
 
 
 def starts(status: Path) -> int:
-    """How many starts the sequence numbers in `status` tell of."""
+    """The number of daemon starts that the sequence numbers in `status` tell of."""
     paths: list[str | Path] = [path for path, _ in documents.sidecars(status)] if status.is_dir() else []
     found = [documents.read(path, _Seq) for path in (*paths, status / DAEMON, status / INBOX)]
     return max((document.seq >> 32 for document in found if document is not None), default=0)
 
 
 def rebuild(ledger: Ledger, spool: Spool) -> int:
-    """Fill a new ledger; how many jobs were found. Others may write where it reads: what does not fit is not ours."""
+    """Fill a new ledger from sidecars and manifests; how many jobs were found. What does not fit is left out."""
     sidecars = {
         sidecar.job_id: sidecar
         for path, _ in documents.sidecars(spool.status)
@@ -87,12 +87,12 @@ def rebuild(ledger: Ledger, spool: Spool) -> int:
 
 
 def _is_id(job_id: str) -> bool:
-    """A job's id becomes part of paths."""
+    """Whether it has the form of a job's id, which becomes part of paths."""
     return re.fullmatch("[0-9a-f]{32}", job_id) is not None
 
 
 def _place(sidecar: Sidecar, spool: Spool) -> Path | None:
-    """Where a sidecar for this song belongs."""
+    """Where the sidecar of this song belongs; None where its name cannot be read."""
     try:
         return spool.sidecar(os.fsdecode(sidecar.input.raw_name))
     except ValueError:
@@ -146,7 +146,7 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
 
 
 def _is_there(job: Job, spool: Spool) -> bool:
-    """Whether its original still is in the inbox, under its own name or on its way out."""
+    """Whether the job's original is still in the inbox, under its own name or a private one."""
     if spool.taken(job.name, job.job_id).exists():
         return True
     try:

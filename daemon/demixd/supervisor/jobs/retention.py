@@ -24,7 +24,7 @@ JUMP_S = 3600.0
 
 
 class Calendar:
-    """How far the time of day can be believed. What it knows goes with the daemon."""
+    """Tells whether the time of day can be believed. What it has seen is forgotten when the daemon ends."""
 
     def __init__(self) -> None:
         self._looked: tuple[float, float] | None = None
@@ -47,7 +47,7 @@ class Calendar:
 
 
 def sweep(spool: Spool, jobs: JobTable, older_than: float) -> int:
-    """Remove what was last written before `older_than` (UNIX time); how many. Reads only those files. Raises OSError."""
+    """Remove the sidecars that were last written before `older_than` (UNIX time); how many. Reads only those. Raises OSError."""
     removed = 0
     for path, status in list(documents.sidecars(spool.status)):
         if status.st_mtime < older_than and _is_over(documents.read(path, Sidecar), spool, jobs):
@@ -60,7 +60,7 @@ def sweep(spool: Spool, jobs: JobTable, older_than: float) -> int:
 
 
 def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: JobTable) -> bool:
-    """Whether it is one, final, and its song is neither in the inbox nor anybody's job."""
+    """Whether the sidecar is final, and its song is neither in the inbox nor anybody's job."""
     if sidecar is None or not sidecar.ended:
         return False
     try:
@@ -71,7 +71,7 @@ def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: JobTable) -> bool:
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    """The folders that its last sidecar has left, up to `root`."""
+    """Remove `folder` and those above it up to `root`, where they are empty."""
     with contextlib.suppress(OSError):  # it is not empty
         while folder != root:
             nofollow.remove_folder(root, folder)

@@ -64,6 +64,7 @@ class JobTable:
         self.kept: dict[str, Job] = {}
         self._ended_successors: dict[str, Job] = {}
         """Newer drops that ended before the running job of their name; they are shown after it."""
+        self._running: dict[str, Job] = {}
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -71,18 +72,18 @@ class JobTable:
         return utc(self._clock())
 
     def seq(self) -> int:
-        """Strictly increasing, across crashes: the number of daemon starts in the upper half."""
+        """The next sequence number: it increases strictly, across crashes, with the number of daemon starts in the upper half."""
         self._count += 1
         return (self._ledger.starts << 32) + self._count
 
     def next_place(self) -> float:
-        """The time for a song that becomes ready now: behind all that are, also where the clock has been put back."""
+        """The `ready_at` of a song that becomes ready now: later than all others, also where the clock was put back."""
         return max(self._clock(), math.nextafter(self._latest, math.inf))
 
     # ---- who there is
 
     def waiting(self, name: str) -> Job | None:
-        """The job of a name that waits for its song, or for its turn."""
+        """The job of a name that waits for its song to be ready, or for its turn."""
         job = self.successors.get(name) or self.active.get(name)
         return job if job is not None and job.state is State.WAITING else None
 
@@ -95,21 +96,26 @@ class JobTable:
         return self._ledger.result(job.result_key) if job.result_key else None
 
     @property
+    def running(self) -> list[Job]:
+        """The jobs in flight, the one that is furthest along first."""
+        return list(self._running.values())
+
+    @property
     def queue_length(self) -> int:
         return len(self._queue)
 
     def queue(self) -> list[Job]:
-        """What waits for its turn, in the order of work."""
+        """The jobs that wait for their turn, in the order of work."""
         return list(self.queued())
 
     def queued(self) -> Iterator[Job]:
-        """The same one by one, for whoever needs only the first of ten thousand; nothing may be changed meanwhile."""
+        """The jobs of `queue` one by one, for a caller that needs only the first; the table must not change meanwhile."""
         return (self._by_id[job_id] for job_id in self._queue)
 
     # ---- what becomes of them
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Take on new jobs, or those that a former daemon has left; behind the running job of their name, if there is one."""
+        """Take on new jobs, or those of a former daemon. A job whose name has a running one becomes its successor."""
         jobs = list(jobs)
         self._ledger.put(jobs)
         for job in jobs:
@@ -123,7 +129,7 @@ class JobTable:
                 self.update(older, older.state, reason=older.reason, step=older.step)
 
     def recall_newer(self, job: Job) -> bool:
-        """Have a newer drop of the name of a former daemon's job, which ended first, shown once that job has; whether one did."""
+        """Remember, for the end of `job`, a newer drop of its name that has ended already; whether there is one."""
         newest = self._ledger.latest(job.name)
         if newest is None or newest.job_id == job.job_id or newest.stage is not Stage.FINISHED:
             return False
@@ -131,7 +137,7 @@ class JobTable:
         return True
 
     def update(self, job: Job, state: State, **changes: object) -> Job:
-        """Move a job along the table and show it. What only the sidecar tells needs no ledger."""
+        """Move a job along the table of states and write its sidecar. Not durable."""
         newer = self.successors.get(job.name)
         if newer is not None and newer.job_id != job.job_id:
             changes["next"] = newer.job_id  # whoever changes the job may not know of it
@@ -142,7 +148,7 @@ class JobTable:
         return moved
 
     def _log(self, before: Job, job: Job) -> None:
-        """One entry for each change of state or reason; the steps of a job are of interest only to who looks closely."""
+        """Log a change of state or reason; a change of step alone only for debugging."""
         if (job.state, job.reason, job.step) == (before.state, before.reason, before.step):
             return
         is_new = job.state is not before.state
@@ -151,22 +157,22 @@ class JobTable:
         log.log(level, "%s: %s%s", job.shown, job.state, detail, extra=self.fields(job, is_new=is_new))
 
     def fields(self, job: Job, *, is_new: bool = True) -> dict[str, str]:
-        """What the journal is told of a job besides the sentence."""
+        """The journal's fields of an entry about the job."""
         return journal.about(job, device=self._device(), is_new=is_new)
 
     def commit(self, job: Job, stage: Stage) -> Job:
-        """Promise it: the stage and the job as it is now are on the disk when this returns."""
+        """Write the job with a new stage into the ledger: a promise, durable when this returns."""
         promised: Job = msgspec.structs.replace(job, stage=stage)
         self._ledger.put([promised])
         self._replace(promised)
         return promised
 
     def save_all(self, jobs: Iterable[Job]) -> None:
-        """Write down which songs have become ready: after a restart they have the same place in the line."""
+        """Write several jobs into the ledger as they are, all or none."""
         self._ledger.put(jobs)
 
     def save(self, job: Job) -> Job:
-        """Write down what is new about a job, in whatever stage it is; others do not see it by this."""
+        """Write a job into the ledger as it is, in its present stage. Its sidecar stays as it was."""
         self._ledger.put([job])
         if job.job_id in self._by_id:
             self._replace(job)
@@ -175,7 +181,7 @@ class JobTable:
         return job
 
     def close(self, job: Job) -> None:
-        """The job is finished. Its name is free, or that of the newer drop behind it."""
+        """Let go of a finished job. Its name is free, or its successor's."""
         self.counts[job.state.value] += 1
         self._forget(job)
         if job.kept is not None:
@@ -201,19 +207,24 @@ class JobTable:
         self._latest = max(self._latest, job.ready_at)
         self._by_id[job.job_id] = job
         self._queue.put(job)
+        if job.state is State.RUNNING:
+            self._running[job.job_id] = job
+        else:
+            self._running.pop(job.job_id, None)
 
     def _replace(self, job: Job) -> None:
-        """The new value of a job, wherever its old one is."""
+        """Put the new value of a job where its old one is."""
         self._keep(job, self.successors if self._is_successor(job) else self.active)
 
     def _forget(self, job: Job) -> None:
         self._queue.drop(job.job_id)
+        self._running.pop(job.job_id, None)
         self._by_id.pop(job.job_id, None)
 
     # ---- what others see of them
 
     def write_sidecar(self, job: Job) -> bool:
-        """Write the sidecar, unless it serves an older job still. Whether it is there; the log says why not."""
+        """Write the job's sidecar, unless it still serves an older job. False where it cannot be written; the log says why."""
         self._keep_alive()
         if self._is_successor(job):
             return True
@@ -227,7 +238,7 @@ class JobTable:
             self.write_sidecar(job)
 
     def write(self, path: Path, document: msgspec.Struct, *, durable: bool = False) -> bool:
-        """Whether a status file could be written. One that cannot must not stop the work."""
+        """Write a status file; False where that cannot be, which must not stop the work."""
         try:
             write_whole(path, status.encode(document), root=self._spool.status, durable=durable)
         except OSError as error:

@@ -23,7 +23,7 @@ OBEYED_ALL = "cancelled all"
 
 
 class CancelFiles:
-    """The cancel files in the inbox, as jobs see them."""
+    """The cancel files in the inbox."""
 
     def __init__(self, spool: Spool, ledger: Ledger) -> None:
         self._spool = spool
@@ -33,7 +33,7 @@ class CancelFiles:
         """The last bare cancel file that was obeyed."""
 
     def standing(self, job: Job) -> Identity | None:
-        """The cancel file of the job's name, if there is one that has not been obeyed before."""
+        """The cancel file of the job's name; None where there is none, or it has been obeyed before."""
         try:
             found = Identity.of(self._spool.cancel(job.name).lstat())
         except OSError:
@@ -41,7 +41,7 @@ class CancelFiles:
         return None if found == job.cancel_file else found
 
     def mean(self, job: Job) -> bool:
-        """Whether a cancel file that means `job` is there: its own, or the bare one."""
+        """Whether a cancel file means `job`: its own, or the bare one."""
         if self.standing(job) is not None:
             return True
         try:
@@ -75,5 +75,5 @@ class CancelFiles:
         return True
 
     def remember_all(self, seen: Identity) -> None:
-        """Note for the next start too that a bare cancel file, which cannot be removed, has been obeyed."""
+        """Remember beyond this start that the bare cancel file `seen`, which cannot be removed, has been obeyed."""
         self._ledger.note(OBEYED_ALL, msgspec.json.encode(seen))

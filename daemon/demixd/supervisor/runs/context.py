@@ -1,7 +1,6 @@
 """What every run works with."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,9 +16,6 @@ from demixd.supervisor.runs.ending import Ending
 from demixd.supervisor.runs.outcomes import Circumstances
 from demixd.supervisor.workers.manager import WorkerManager
 
-if TYPE_CHECKING:
-    from demixd.supervisor.runs.run import Run
-
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """`post` takes what happens on other threads to the main loop."""
@@ -33,18 +29,12 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending
     workers: WorkerManager
     post: Callable[[SnapshotTaken | ResultChecked], None]
-    runs: list["Run"] = []
-    """The runs in progress, the one that is furthest along first."""
     retry_at: dict[str, float] = {}
     """When (monotonic) a job that has hit an obstacle may be tried again, by job id."""
 
-    @property
-    def in_flight(self) -> list[Job]:
-        return [run.job for run in self.runs]
-
     def twin(self, job: Job) -> Job | None:
         """Another job in flight that makes the very result that `job` asks for."""
-        same = (each for each in self.in_flight if each.job_id != job.job_id and each.result_key == job.result_key)
+        same = (each for each in self.jobs.running if each.job_id != job.job_id and each.result_key == job.result_key)
         return None if job.force or job.result_key is None else next(same, None)
 
     @property
@@ -52,5 +42,5 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         return Circumstances(
             now=self.clock.now(),
             grace_s=self.config.limits.truncated_grace_s,
-            beside_others=len(self.in_flight) > 1,
+            beside_others=len(self.jobs.running) > 1,
         )

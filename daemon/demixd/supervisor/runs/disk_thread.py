@@ -15,7 +15,7 @@ import msgspec
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
-from demixd.spool.tree import Spool
+from demixd.spool.tree import SNAPSHOT, Spool
 from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import snapshot
 from demixd.supervisor.runs.snapshot import Snapshot
@@ -27,7 +27,7 @@ JOIN_S = 3.0
 
 
 class SnapshotTaken(msgspec.Struct, frozen=True):
-    """It took `seconds`. A job's snapshot can be taken again after it was given up: `capture` tells whose word this is."""
+    """A snapshot was taken in `seconds`, or could not be. `disk` tells which, since one that was given up is taken again."""
 
     disk: "DiskThread"
     result: Snapshot | OSError
@@ -53,7 +53,7 @@ class DiskThread:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something will be posted, or was and has not been taken (`join`)."""
+        """Whether an answer will be posted, or was and has not been joined yet."""
         return self._thread is not None
 
     def take(self, job: Job) -> None:
@@ -61,15 +61,15 @@ class DiskThread:
         self._start(self._take, job)
 
     def check(self, earlier: Job) -> None:
-        """See whether the result of `earlier` is still there, whole."""
+        """See whether the result of `earlier` is still there and whole."""
         self._start(self._check, earlier)
 
     def abandon(self) -> None:
-        """Stop as soon as may be; what is posted then says so."""
+        """Stop soon; the answer that is posted then says so."""
         self._abandon.set()
 
     def join(self) -> None:
-        """Wait for the thread; not for long, since a share that hangs must not keep the daemon from stopping."""
+        """Wait for the thread, but not for long: a share that hangs must not keep the daemon from stopping."""
         if self._thread:
             self._thread.join(JOIN_S)
             self._thread = None
@@ -80,7 +80,7 @@ class DiskThread:
         self._thread.start()
 
     def _take(self, job: Job) -> None:
-        song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / "song"
+        song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / SNAPSHOT
         began = time.monotonic()
         result: Snapshot | OSError
         try:
@@ -117,7 +117,7 @@ class Rehash:
         self._stop = threading.Event()
 
     def sha256(self, song: Path, identity: Identity) -> str | None:
-        """The hash of `song` as it looks in `identity`, once; None while it is not known yet."""
+        """The hash of `song` as it looks in `identity`, told once; None while it is not known yet."""
         known = self._known.pop(song, None)
         if known is not None and known[0] == identity:
             return known[1]

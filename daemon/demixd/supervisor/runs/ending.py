@@ -38,7 +38,7 @@ class Ending:
         self._after = config.inbox.after
 
     def end(self, job: Job, state: State, **changes: object) -> Job:
-        """Make `state` the job's last, then everything that follows from it."""
+        """Make `state` the job's last in the ledger, then conclude it."""
         trace.point("7-final")
         return self.conclude(self._commit_final(job, state, **changes))
 
@@ -70,7 +70,7 @@ class Ending:
                 self.conclude(job)
 
     def conclude(self, job: Job) -> Job:
-        """Points 8 to 10 for a job whose last state is in the ledger. While a folder is away the rest has to wait."""
+        """Points 8 to 10 of a job that is final in the ledger. While a folder is away the rest has to wait."""
         trace.point("8-sidecar")
         if not self._jobs.write_sidecar(job) or self._folders.are_away_for(job.name):
             self.unfinished[job.job_id] = job
@@ -102,7 +102,7 @@ class Ending:
         return job
 
     def _answer_cancel(self, job: Job) -> Job:
-        """Take the job's cancel file away, and say `too-late` where it did not end the job."""
+        """Remove the job's cancel file, and say `too-late` where it did not end the job."""
         seen = self._cancel_files.standing(job)
         if seen is None or self._cancel_files.is_for_a_newer_drop(job, seen):
             return job  # of a newer drop the next look sees to it

@@ -69,7 +69,7 @@ def _identity(folder: int, leaf: str) -> Identity:
 
 
 def store(inbox: Path, taken: Path, root: Path, name: str) -> Path:
-    """Move the original from its private name to `name` below `root`, numbered where that is taken; where it is now."""
+    """Move the original from its private name to `name` below `root`, numbered where that is taken; its new path."""
     return move(taken, root / name, source_root=inbox, target_root=root)
 
 
@@ -122,7 +122,7 @@ def _copy(within: int, source: Path, into: int, target: str) -> str:
 
 
 def _copy_data(old: int, new: int) -> None:
-    """Holes stay holes: of a file that is all hole, a terabyte of zeros would be written."""
+    """Copy without filling holes: for a file that is one hole, a terabyte of zeros would be written."""
     at, size = 0, os.fstat(old).st_size
     os.ftruncate(new, size)
     while at < size:
@@ -143,7 +143,7 @@ def _copy_data(old: int, new: int) -> None:
 
 
 def _put(within: int, source: str, into: int, target: str) -> str:
-    """Give `source` the name `target`, or the next number of it that is free; which."""
+    """Rename `source` to `target`, or to the next number of it that is free; the name it got."""
     number = 1
     while True:
         leaf = numbered(target, number)
@@ -181,7 +181,7 @@ def put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str
 
 
 def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
-    """The option file goes where its song went; newer options are those of a song to come, and stay."""
+    """Move the option file along with its song; a newer one is that of a song to come, and stays."""
     options = spool.options(job.name)
     try:
         if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):

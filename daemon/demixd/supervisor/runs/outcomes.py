@@ -22,6 +22,7 @@ import msgspec
 
 from demixd.errors import RETRYABLE, Code
 from demixd.protocol.job import Error, Job, Reason, Stage, State
+from demixd.supervisor.runs.snapshot import Outcome
 
 RETRY_S = 30.0
 """How long a job waits after an obstacle before it is tried again."""
@@ -34,6 +35,9 @@ WAITS = {Code.NO_SPACE: Reason.NO_SPACE, Code.OUTBOX_MISSING: Reason.OUTBOX_MISS
 
 AWAY = (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENOTCONN)
 """What a share says that is not there for the moment."""
+
+
+HAS_HOLES = "has-holes: a part of the song's file was never written and reads as silence or noise."
 
 
 class Ends(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +81,7 @@ def fails(code: Code, message: str, detail: str | None = None) -> Ends:
 
 
 def attempts_of(job: Job) -> int:
-    """How many attempts there were, counting this one, which may not have got as far as to be written down."""
+    """How many attempts there were with this one, which the ledger may not have counted yet."""
     return job.attempt + (job.stage not in (Stage.STARTED, Stage.PUBLISHING))
 
 
@@ -103,6 +107,30 @@ def after_missing_part(job: Job, message: str, at: Circumstances) -> Waits | Non
     if at.now >= since + at.grace_s:
         return None
     return Waits(reason=Reason.TRUNCATED, message=message, settles_anew=True, truncated_since=since)
+
+
+def after_snapshot(job: Job, *, has_hole: bool, at: Circumstances) -> Job | Ends | Waits:
+    """The song is copied, and `job` has its hash: the job as it goes on, or what becomes of an incomplete song."""
+    if job.wait_for_sha256 not in (None, job.sha256):
+        message = (
+            f"The song's sha256 is {job.sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
+        )
+        return after_error(job, Error(code=Code.TRUNCATED, message=message, retryable=True), at)
+    job = msgspec.structs.replace(job, settled=True)  # by its hash, where it had not by its looks
+    if not has_hole:
+        return job
+    message = "A part of the song was never written; waiting for it to come."
+    if (waits := after_missing_part(job, message, at)) is not None:
+        return waits
+    return msgspec.structs.replace(job, warnings=(*job.warnings, HAS_HOLES))
+
+
+def without_snapshot(outcome: Outcome) -> Waits:
+    """The song could not be copied as it was accepted; the next look finds out what its file is now."""
+    if outcome is Outcome.BUSY:
+        return Waits(reason=Reason.OPEN_FOR_WRITING, settles_anew=True)
+    message = "The song changed while it was being copied."
+    return Waits(reason=Reason.CHANGING, message=message, settles_anew=True)
 
 
 def after_obstacle(job: Job, error: OSError, at: Circumstances) -> Ends | Waits:
@@ -135,7 +163,7 @@ def after_crash(job: Job) -> Ends | Waits:
 
 
 def changes(job: Job, waits: Waits) -> dict[str, object]:
-    """What `waits` changes about a job that ran: what the run has found out is lost."""
+    """The changes that `waits` makes to a job that ran. What the run has found out is lost."""
     changed: dict[str, object] = {
         "reason": waits.reason,
         "message": waits.message,
@@ -153,6 +181,8 @@ def changes(job: Job, waits: Waits) -> dict[str, object]:
         changed |= {"settled": False, "truncated_since": waits.truncated_since}
     return changed
 
+
+WITHOUT_INBOX = Waits(reason=Reason.OUTBOX_MISSING, message="The inbox is away, and the song with it.")
 
 WITHOUT_OUTBOX = Waits(reason=Reason.OUTBOX_MISSING, message="The outbox went away during the work; it is done again.")
 """The work folder is gone, and with it whatever the worker fell over: nobody's fault."""

@@ -10,8 +10,8 @@ import msgspec
 
 from demixd.protocol.job import Job
 from demixd.protocol.track import Track, pcm_bytes
-from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import snapshot
+from demixd.supervisor.runs.acceptance import earlier_result
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import DiskThread, SnapshotTaken
 from demixd.supervisor.runs.snapshot import Snapshot
@@ -28,7 +28,7 @@ MODEL = (44_100, 2)
 
 
 class Prefetch:
-    """One song. `capture` is at work first, then the worker (`is_decoding`)."""
+    """One song. Its disk thread is at work first, then the worker (`is_decoding`)."""
 
     def __init__(self, job: Job, context: Context) -> None:
         self.job = job
@@ -46,33 +46,26 @@ class Prefetch:
         self.disk.take(self.job)
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
-        """The song is copied: it can be decoded, unless there is more to be said about it."""
+        """The song is copied: have it decoded, unless its result is there or it may be incomplete."""
         self.disk.join()
         self.taken = taken
-        handle, engine, made = self._context.workers.process, self._context.workers.engine, taken.result
-        if handle is None or engine is None or not isinstance(made, Snapshot) or made.sha256 is None:
+        made = taken.result
+        if not self._context.workers.is_ready or not isinstance(made, Snapshot) or made.sha256 is None:
             return
-        job = msgspec.structs.replace(self.job, sha256=made.sha256)
-        job = msgspec.structs.replace(job, result_key=dedupe.key(job, engine.model_sha256))
-        is_there = self._context.twin(job) is not None or (not job.force and self._context.jobs.result(job) is not None)
+        earlier = earlier_result(msgspec.structs.replace(self.job, sha256=made.sha256), self._context)
+        job = earlier.job
+        is_there = earlier.twin is not None or earlier.done is not None
         if is_there or made.has_hole or job.wait_for_sha256 not in (None, job.sha256):
             return
-        tmp = self._context.spool.tmp(job.job_id)
         self.is_at_worker = self.is_decoding = True
-        handle.send(
-            Prepare(
-                job_id=job.job_id,
-                snapshot=str(tmp / "song"),
-                tmp=str(tmp),
-                max_duration_s=self._context.config.limits.max_duration_s,
-            )
-        )
+        limit_s = self._context.config.limits.max_duration_s
+        self._context.workers.send(Prepare.of(job, self._context.spool, limit_s))
 
     def on_prepared(self) -> None:
         self.is_decoding = False
 
     def is_for(self, job: Job) -> bool:
-        """Whether this is what `job` needs: the same job, of the same song, with the same options."""
+        """Whether it was made for `job` as it is now: the same song, with the same options."""
         mine = self.job
         return (job.job_id, job.identity, job.options, job.options_file, job.ready_at) == (
             mine.job_id,
@@ -93,18 +86,18 @@ class Prefetch:
         return snapshot.still_is(spool.song(self.job.name), self.job.identity, spool.inbox)
 
     def drop(self) -> None:
-        """It is worth nothing any more."""
+        """Give it up: the song's turn does not come, or the song has changed."""
         self.disk.abandon()
         self.disk.join()
-        if self.is_at_worker and self._context.workers.process is not None:
-            self._context.workers.process.send(Forget(job_id=self.job.job_id))
+        if self.is_at_worker:
+            self._context.workers.send(Forget(job_id=self.job.job_id))
         self._context.spool.remove_work(self.job.job_id)
 
 
 def has_room(job: Job, context: Context) -> bool:
     """Whether the disk has room for `job` beside all that the jobs in flight can still need."""
     need = PACKED * job.identity.size
-    for each in context.in_flight:
+    for each in context.jobs.running:
         need += _needed(each, each.track) if each.track else 0
     try:
         return all(shutil.disk_usage(folder).free >= need for folder in (context.spool.scratch, context.spool.private))
@@ -113,7 +106,7 @@ def has_room(job: Job, context: Context) -> bool:
 
 
 def _needed(job: Job, track: Track) -> int:
-    """Bytes of spools and stems, as large as they can be."""
+    """Bytes of PCM and stems that a job can need at most."""
     rate, channels = MODEL
     spool = max(pcm_bytes(track.frames, track.channels), pcm_bytes(int(track.duration_s * rate), channels))
     return (PARTS + len(job.options.stems)) * spool

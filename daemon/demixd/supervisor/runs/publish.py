@@ -29,6 +29,14 @@ TRIES = 100
 """How often a name that was chosen may be gone by the time of the rename: who takes so many does it on purpose."""
 
 
+def publish(job: Job, made: Finished, jobs: JobTable, spool: Spool, *, cancelled: Callable[[], bool]) -> Job:
+    """Points 5 and 6: the finished work becomes a result. Comes back without an output where a cancel was first.
+
+    Raises OSError; nothing is published then.
+    """
+    return put_out(prepare(job, made, jobs, spool), jobs, spool, cancelled=cancelled)
+
+
 def prepare(job: Job, made: Finished, jobs: JobTable, spool: Spool) -> Job:
     """Point 5: the manifest is written, everything is durable, and the ledger knows where it will go. Raises OSError."""
     if not write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
@@ -63,7 +71,7 @@ def put_out(job: Job, jobs: JobTable, spool: Spool, *, cancelled: Callable[[], b
 
 
 def chosen_dir(job: Job, spool: Spool) -> str:
-    """Where below the outbox the job's result goes, as things are now."""
+    """The folder below the outbox that the job's result gets, as things are now."""
     return free_dir(spool.outbox, job.name, folder_name(job.shown.rpartition("/")[2]))
 
 
@@ -89,7 +97,7 @@ def manifest(job: Job, made: Finished) -> status.Manifest:
 
 
 class _Owner(msgspec.Struct, frozen=True):
-    """All of a manifest that is needed here."""
+    """The part of a manifest that is needed here."""
 
     job_id: str
 
@@ -134,7 +142,7 @@ def _folded(name: str) -> str:
 
 
 def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | None:
-    """Why what lies in `out` is not what the manifest would say; None where it is, as far as sizes tell."""
+    """Why the files in `out` are not those of the manifest, as far as sizes tell; None where they are."""
     for file in files:
         path = out / file.name
         try:

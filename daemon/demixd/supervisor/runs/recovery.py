@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def recover(unfinished: list[Job], context: Context) -> None:
-    """Go on with every job of a former life."""
+    """Bring every unfinished job of a former life to its place."""
     jobs, ending = context.jobs, context.ending
     started = sum(job.stage is Stage.STARTED for job in unfinished)
     over: dict[str, Job] = {}
@@ -44,7 +44,7 @@ def recover(unfinished: list[Job], context: Context) -> None:
 
 
 def _publish(job: Job, context: Context) -> Job | None:
-    """Its files are complete and durable: it was published, or it will be now. None where it has to be done again."""
+    """The job's files are complete and durable: it was published, or is now. None where it has to be done again."""
     assert job.output is not None
     spool = context.spool
     is_gone = not nofollow.is_there(spool.out(job.job_id), in_doubt=True)
@@ -61,13 +61,13 @@ def _publish(job: Job, context: Context) -> Job | None:
 
 
 def _suspected(job: Job, *, is_counted: bool) -> Job:
-    """The daemon may have died over it: it runs alone next. Where other songs were in flight too no attempt is counted."""
+    """The daemon may have died over this job: it runs alone next. Where other songs ran too no attempt is counted."""
     attempt = job.attempt if is_counted or job.stage is not Stage.STARTED else job.attempt - 1
     return msgspec.structs.replace(job, runs_alone=True, attempt=attempt)
 
 
 def _wait_again(job: Job, context: Context) -> None:
-    """It was running: the work so far is worth nothing."""
+    """The job was running, and its work so far is lost."""
     context.spool.remove_work(job.job_id)
     outcome = outcomes.after_crash(job)
     if isinstance(outcome, Ends):

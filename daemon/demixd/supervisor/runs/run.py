@@ -5,22 +5,19 @@ its job on. It never waits for anything. `outcomes` says what becomes of a job t
 """
 
 import logging
-import stat
 
 import msgspec
 
-from demixd.errors import Code
-from demixd.protocol.identity import Identity
-from demixd.protocol.job import Error, Job, Progress, Reason, Stage, State, Step, Tick
+from demixd.protocol.job import Job, Progress, Reason, Stage, State, Step, Tick
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
-from demixd.supervisor.runs import outcomes, publish
+from demixd.supervisor.runs import acceptance, outcomes, publish
+from demixd.supervisor.runs.acceptance import Gone
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import DiskThread, ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.outcomes import CANCELLED, WITHOUT_OUTBOX, Ends, Waits
 from demixd.supervisor.runs.prefetch import Prefetch
-from demixd.supervisor.runs.snapshot import Outcome, Snapshot
 from demixd.supervisor.workers.validate import doubt_of
 from demixd.worker.messages import (
     Began,
@@ -42,7 +39,7 @@ FINISHING = frozenset({Step.MIX, Step.ENCODE, Step.PUBLISH})
 
 
 class Run:
-    """`job` as it is now; `is_over` once it has ended, or waits again."""
+    """One attempt at a job. `job` is its present value; `is_over` once it has ended, or waits again."""
 
     def __init__(self, job: Job, context: Context) -> None:
         self.job = job
@@ -54,33 +51,34 @@ class Run:
         self.is_at_worker = False
         self.cancelled_at: float | None = None
         self._is_prefetched = False
-        """Whether the worker was told to decode it prefetch, and not yet to separate it."""
+        """Whether the worker was told to decode it ahead, and not yet to separate it."""
         self._awaits_twin = False
         self._last_progress = 0.0
 
     @property
     def is_finishing(self) -> bool:
-        """Whether it needs the model no more."""
+        """Whether the song needs the model no more."""
         return self.job.step in FINISHING
 
     @property
     def is_decoded(self) -> bool:
-        """Whether the disk has been found to have room for the rest of it."""
+        """Whether the song is decoded, and the disk has been found to have room for the rest."""
         return self.job.step is Step.SEPARATE or self.is_finishing
 
     # ---- points 1 to 3: the song becomes ours
 
     def start(self, prefetch: Prefetch | None) -> None:
-        """Points 1 and 2: accept the job and take its snapshot on a thread, unless `ahead` has one that still holds."""
-        is_accepted = self._accept()
-        if is_accepted and prefetch is not None and prefetch.still_holds():
-            self.disk, self._is_prefetched = prefetch.disk, prefetch.is_at_worker
-            if prefetch.taken is not None:
-                self.on_snapshot(prefetch.taken)
-            return
+        """Accept the job and take its snapshot on a thread, unless `prefetch` has one that still holds."""
+        accepted = acceptance.accept(self.job, self._context)
+        if isinstance(accepted, Job):
+            self.job = accepted
+            if prefetch is not None and prefetch.still_holds():
+                self._go_on_from(prefetch)
+                return
         if prefetch is not None:
             prefetch.drop()
-        if not is_accepted:
+        if not isinstance(accepted, Job):
+            self._carry_out(accepted)
             return
         try:
             self._spool.make_work(self.job.job_id)
@@ -89,152 +87,77 @@ class Run:
             return
         self.disk.take(self.job)
 
-    def _accept(self) -> bool:
-        job = self.job
-        if self._options_file(job) != job.options_file:
-            self._jobs.update(job, State.WAITING, reason=Reason.CHANGING, message="", ready_at=0.0)
-            self.is_over = True
-            return False
-        allowed = self._config.limits.max_bytes
-        if job.identity.size > allowed:
-            message = f"The song has {job.identity.size} bytes; [limits] max_bytes allows {allowed}."
-            self._carry_out(outcomes.fails(Code.TOO_LARGE, message))
-            return False
-        trace.point("1-accepted")
-        job = self._jobs.commit(job, Stage.ACCEPTED)
-        self.job = self._jobs.update(job, State.RUNNING, step=Step.SNAPSHOT, message="Copying", timing={})
-        trace.point("2-snapshot")
-        return True
-
-    def _options_file(self, job: Job) -> Identity | None:
-        try:
-            status = self._spool.options(job.name).lstat()
-        except OSError:
-            return None
-        return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
+    def _go_on_from(self, prefetch: Prefetch) -> None:
+        self.disk, self._is_prefetched = prefetch.disk, prefetch.is_at_worker
+        if prefetch.taken is not None:
+            self.on_snapshot(prefetch.taken)
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
-        """The song is copied and hashed, or is not what was accepted any more."""
+        """The snapshot is there, or the song is not what was accepted any more."""
         self.disk.join()
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
-        elif isinstance(taken.result, OSError):
-            self._meet_obstacle(taken.result)
-        elif taken.result.sha256 is None:
-            self._lose_song(taken.result.outcome)
-        else:
-            self.job = msgspec.structs.replace(
-                self.job, sha256=taken.result.sha256, timing={"snapshot_s": taken.seconds}
-            )
-            self._judge(self.job, taken.result)
-
-    def _lose_song(self, outcome: Outcome) -> None:
-        """There is no snapshot. What the file is now, the next look finds out."""
-        if outcome is Outcome.GONE and self._context.folders.are_away():
-            message = "The inbox is away, and the song with it."
-            self._carry_out(Waits(reason=Reason.OUTBOX_MISSING, message=message))
-        elif outcome is Outcome.GONE:
-            self._end_missing(replaced=False)
-        elif outcome is Outcome.BUSY:
-            self._carry_out(Waits(reason=Reason.OPEN_FOR_WRITING, settles_anew=True))
-        else:
-            message = "The song changed while it was being copied."
-            self._carry_out(Waits(reason=Reason.CHANGING, message=message, settles_anew=True))
-
-    def _judge(self, job: Job, taken: Snapshot) -> None:
-        """Whether the snapshot is the whole song, and whether its result is there already."""
-        if job.wait_for_sha256 not in (None, job.sha256):
-            message = (
-                f"The song's sha256 is {job.sha256}, and wait_for_sha256 is {job.wait_for_sha256}: it is not complete."
-            )
-            self._fail(Error(code=Code.TRUNCATED, message=message, retryable=True))
             return
-        if not job.settled:
-            job = self.job = self._jobs.save(msgspec.structs.replace(job, settled=True))  # by its hash
-        if taken.has_hole:
-            message = "A part of the song was never written; waiting for it to come."
-            waits = outcomes.after_missing_part(job, message, self._context.circumstances)
-            if waits is not None:
-                self._carry_out(waits)
-                return
-            warning = "has-holes: a part of the song's file was never written and reads as silence or noise."
-            self.job = msgspec.structs.replace(job, warnings=(*job.warnings, warning))
-        self._look_for_a_result()
+        judged = acceptance.judge(self.job, taken, self._context)
+        if isinstance(judged, Gone):
+            self._end_missing(replaced=False)
+        elif isinstance(judged, Job):
+            self.job = judged
+            self._look_for_a_result()
+        else:
+            self._carry_out(judged)
 
     def _look_for_a_result(self) -> None:
-        """Take the one that is there, wait for the one that is being made, or have it made."""
-        engine = self._workers.engine
-        if engine is not None:
-            self.job = msgspec.structs.replace(self.job, result_key=dedupe.key(self.job, engine.model_sha256))
-            self._awaits_twin = self._context.twin(self.job) is not None
-            earlier = None if self.job.force else self._jobs.result(self.job)
-            if self._awaits_twin or earlier is not None:
-                self._forget()
-                if not self._awaits_twin and earlier is not None:
-                    self.disk.check(earlier)
-                return
-        self._send()
+        """Take an earlier result, wait for one that is being made, or have it made."""
+        earlier = acceptance.earlier_result(self.job, self._context)
+        self.job = earlier.job
+        self._awaits_twin = earlier.twin is not None
+        if earlier.twin is None and earlier.done is None:
+            self._send()
+            return
+        self._forget()
+        if earlier.done is not None:
+            self.disk.check(earlier.done)
 
     def on_end_of_another(self) -> None:
-        """Another job is not in flight any more: if it made what this one asks for, there is a result to look at."""
+        """Another run is over: if it made what this one asks for, there is a result to look at."""
         if self._awaits_twin:
             self._look_for_a_result()
 
     def on_result(self, checked: ResultChecked) -> None:
-        """An earlier result of the same has been looked at: it is good, or the song is separated after all."""
+        """An earlier result has been looked at: take it where it is good, else have the song separated."""
         self.disk.join()
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
         elif not checked.is_good:
             self._send()
         else:
-            earlier = checked.earlier
-            self._end(
-                State.DONE,
-                message="Done before",
-                duplicate_of=earlier.job_id,
-                output=earlier.output,
-                track=earlier.track,
-                engine=earlier.engine,
-                warnings=(*self.job.warnings, *earlier.warnings),
-            )
+            self._end(State.DONE, **dedupe.as_result_of(checked.earlier, self.job))
 
     def _send(self) -> None:
         """Point 3, then the worker's turn."""
         trace.point("3-started")
         started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1)
         job = self.job = self._jobs.commit(started, Stage.STARTED)
-        if self._workers.process is None or not self._workers.is_ready:
+        if not self._workers.is_ready:
             self._carry_out(Waits(reason=Reason.RETRY, message="The worker is not ready."))
             return
         trace.point("4-separate")
         self._workers.touch(self._context.clock.now())
         self.is_at_worker, self._is_prefetched = True, False
-        tmp = self._spool.tmp(job.job_id)
-        self._workers.process.send(
-            Separate(
-                job_id=job.job_id,
-                name=job.shown.rpartition("/")[2],
-                song=str(tmp / "song"),
-                sha256=job.sha256 or "",
-                tmp=str(tmp),
-                out=str(self._spool.out(job.job_id)),
-                options=job.options,
-                max_duration_s=self._config.limits.max_duration_s,
-            )
-        )
+        self._workers.send(Separate.of(job, self._spool, self._config.limits.max_duration_s))
 
     def _forget(self) -> None:
-        """The worker need not decode it: the result is there, or will be, or nobody wants it any more."""
-        if self._is_prefetched and self._workers.process is not None:
-            self._workers.process.send(Forget(job_id=self.job.job_id))
+        """Tell the worker that it need not decode the song ahead."""
+        if self._is_prefetched:
+            self._workers.send(Forget(job_id=self.job.job_id))
         self._is_prefetched = False
 
     # ---- the worker's turn
 
     def on_message(self, message: FromWorker) -> str | None:
-        """What the worker says of the job; why it cannot be true, where it cannot. Of a job that it does not have it says
-        nothing that counts."""
+        """Take in what the worker says of the job; a sentence where that cannot be true. A worker that does not have the job
+        is not believed."""
         if not self.is_at_worker:
             log.warning("%s: the worker says %s of it, and does not have it", self.job.shown, type(message).__name__)
             return None
@@ -291,8 +214,7 @@ class Run:
         )
         trace.point("5-publishing")
         try:
-            job = self.job = publish.prepare(job, made, self._jobs, self._spool)
-            job = self.job = publish.put_out(job, self._jobs, self._spool, cancelled=self.sees_cancel)
+            job = self.job = publish.publish(job, made, self._jobs, self._spool, cancelled=self.sees_cancel)
         except OSError as error:
             self.job = msgspec.structs.replace(job, output=None)
             self._meet_obstacle(error)
@@ -306,30 +228,30 @@ class Run:
     # ---- what stops it
 
     def sees_cancel(self) -> bool:
-        """Whether a cancel file for the job is there."""
+        """Whether a cancel file means the job."""
         return self.cancelled_at is not None or self._context.cancel_files.mean(self.job)
 
     def cancel(self, now: float) -> None:
-        """Stop; once is enough."""
+        """Stop the run; a second call changes nothing."""
         if self.cancelled_at is not None:
             return
         log.info("%s: cancel seen", self.job.shown)
         self.cancelled_at = now
         self.disk.abandon()
-        if self.is_at_worker and self._workers.process:
-            self._workers.process.send(Stop(job_id=self.job.job_id))
+        if self.is_at_worker:
+            self._workers.send(Stop(job_id=self.job.job_id))
         elif not self.disk.is_busy:
             self._carry_out(CANCELLED)  # it waits for the result of another
 
     def on_death(self, how: str, *, is_suspect: bool) -> None:
-        """The worker died, with this song in it; `is_suspect` where no other song was."""
+        """The worker died with this song in it; `is_suspect` where no other song was."""
         self.is_at_worker = False
         outcome = outcomes.after_death(self.job, how, is_suspect=is_suspect)
         if self._carry_out_unless_stopped(outcome) and isinstance(outcome, Waits):
             self._jobs.counts["retries"] += 1
 
     def on_kill(self, why: str) -> None:
-        """The worker was ended for a reason that is none of this song's."""
+        """The worker was ended because of another song."""
         self.is_at_worker = False
         self._carry_out(CANCELLED if self.cancelled_at is not None else outcomes.after_kill(why))
 
@@ -341,14 +263,11 @@ class Run:
 
     # ---- how it ends
 
-    def _fail(self, error: Error) -> None:
-        self._carry_out(outcomes.after_error(self.job, error, self._context.circumstances))
-
     def _meet_obstacle(self, error: OSError) -> None:
         self._carry_out(outcomes.after_obstacle(self.job, error, self._context.circumstances))
 
     def _carry_out_unless_stopped(self, outcome: Ends | Waits) -> bool:
-        """Carry out what the worker's failure leads to, and say so; a cancel, or an outbox that is away, comes first."""
+        """Carry out what a failure of the worker leads to; False where a cancel or a missing outbox came first."""
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
         elif self._is_away():
@@ -362,7 +281,7 @@ class Run:
         return not nofollow.is_there(self._spool.out(self.job.job_id), in_doubt=True)
 
     def _carry_out(self, outcome: Ends | Waits) -> None:
-        """The run is over."""
+        """End the run: the job ends or waits again."""
         if isinstance(outcome, Waits):
             self._wait(outcome)
         elif outcome.error is not None:
@@ -377,7 +296,7 @@ class Run:
         self._context.retry_at.pop(self.job.job_id, None)
 
     def _end_missing(self, *, replaced: bool) -> None:
-        """The song is not there any more, and neither is its snapshot."""
+        """End a job whose song, and snapshot, are not there any more."""
         self._close()
         self._context.ending.end_missing(self.job, replaced=replaced)
         self._context.retry_at.pop(self.job.job_id, None)

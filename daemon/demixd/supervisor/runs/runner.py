@@ -33,7 +33,7 @@ class Runner:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._runs = context.runs
+        self._runs: list[Run] = []
         self._prefetch: Prefetch | None = None
         self._jobs, self._workers = context.jobs, context.workers
 
@@ -44,25 +44,20 @@ class Runner:
     # ---- who there is
 
     @property
-    def in_flight(self) -> list[Job]:
-        """The jobs in flight, the one that is furthest along first."""
-        return self._context.in_flight
-
-    @property
     def at_work(self) -> set[str]:
-        """The ids of the jobs that have a work area."""
+        """The ids of the jobs that have a work folder."""
         prefetch = {self._prefetch.job.job_id} if self._prefetch is not None else set()
-        return prefetch | {job.job_id for job in self.in_flight}
+        return prefetch | {run.job.job_id for run in self._runs}
 
     def runs(self, name: str) -> bool:
-        return any(job.name == name for job in self.in_flight)
+        return any(run.job.name == name for run in self._runs)
 
     def pauses(self, job: Job, now: float) -> bool:
         """Whether the job has hit an obstacle not long ago, and is left alone."""
         return now < self._context.retry_at.get(job.job_id, now)
 
     def end_pauses(self) -> None:
-        """What was in the way is not any more."""
+        """Let every paused job be tried: what was in their way is gone."""
         self._context.retry_at.clear()
 
     @property
@@ -72,13 +67,13 @@ class Runner:
 
     @property
     def has_room_beside(self) -> bool:
-        """Whether another job may start beside those in flight: the model is free, and nobody has to run alone."""
+        """Whether another job may start beside those in flight: the model is free, and no job has to run alone."""
         return len(self._runs) < AT_ONCE and all(run.is_finishing and not run.job.runs_alone for run in self._runs)
 
     # ---- what comes next
 
     def start(self, job: Job) -> None:
-        """It is the job's turn."""
+        """Start the run of a job whose turn it is."""
         prefetch, self._prefetch = self._prefetch, None
         if prefetch is not None and not prefetch.is_for(job):
             prefetch.drop()
@@ -89,7 +84,7 @@ class Runner:
         self._clear()
 
     def prepare(self, job: Job | None) -> None:
-        """Do ahead what can be done for the job that comes next, once the model is at work; for another nothing any more."""
+        """Prefetch the job that comes next, once the model is at work; drop what was prefetched for another."""
         if self._prefetch is not None and (job is None or not self._prefetch.is_for(job)):
             self._prefetch.drop()
             self._prefetch = None
@@ -116,7 +111,7 @@ class Runner:
         self._clear()
 
     def on_message(self, message: FromWorker) -> None:
-        """What the worker says of a song."""
+        """Hand on what the worker says of a song."""
         job_id = getattr(message, "job_id", None)
         if isinstance(message, Prepared):
             if self._prefetch is not None and self._prefetch.job.job_id == job_id:
@@ -129,7 +124,7 @@ class Runner:
             self.on_death(why)
 
     def look_for_cancels(self, now: float) -> bool:
-        """Obey the cancel files of the jobs in flight; whether there was one."""
+        """Stop the runs whose cancel files are there; whether there was one."""
         seen = [run for run in self._runs if run.sees_cancel()]
         for run in seen:
             run.cancel(now)
@@ -137,7 +132,7 @@ class Runner:
         return bool(seen)
 
     def cancel(self, name: str, now: float) -> None:
-        """Stop the job of a name, where it is in flight."""
+        """Stop the run of a name, if there is one."""
         for run in self._runs:
             if run.job.name == name:
                 run.cancel(now)
@@ -149,7 +144,7 @@ class Runner:
         self._clear()
 
     def tick(self, now: float) -> None:
-        """What only time brings: a worker that does not stop, or has stalled."""
+        """Kill a worker that has not stopped in time after a cancel, or has stalled."""
         there = self._in_worker()
         grace_s = self._context.config.limits.cancel_grace_s
         if any(run.cancelled_at is not None and now > run.cancelled_at + grace_s for run in there):
@@ -164,8 +159,8 @@ class Runner:
             self.on_death("it stalled")
 
     def on_death(self, how: str) -> None:
-        """The worker died. It costs the one song that was in it an attempt; where there were two, neither, but both are
-        tried again alone: then it shows whose fault it was."""
+        """The worker died. Its one song is charged an attempt; where it had two, neither is, and both run alone next: then it
+        shows whose fault it was."""
         there = self._in_worker()
         prefetch = self._prefetch if self._prefetch is not None and self._prefetch.is_decoding else None
         for run in there:
@@ -178,14 +173,14 @@ class Runner:
         self._clear()
 
     def give_back(self) -> None:
-        """The daemon stops: what is in flight waits again."""
+        """The daemon stops: the jobs in flight wait again."""
         self.prepare(None)
         for run in self._runs:
             run.give_back()
         self._clear()
 
     def abandon(self) -> None:
-        """The daemon breaks off: threads end, and nothing is written down."""
+        """The daemon breaks off: end the threads, and write nothing down."""
         disks = [run.disk for run in self._runs]
         for disk in disks + ([self._prefetch.disk] if self._prefetch else []):
             disk.abandon()
@@ -195,7 +190,7 @@ class Runner:
         return [run for run in self._runs if run.is_at_worker]
 
     def _clear(self) -> None:
-        """Let go of those that are over; who waited for them goes on."""
+        """Let go of the runs that are over, and tell the others."""
         while any(run.is_over for run in self._runs):
             self._runs[:] = [run for run in self._runs if not run.is_over]
             for run in self._runs:

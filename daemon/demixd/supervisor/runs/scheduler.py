@@ -15,14 +15,13 @@ class Scheduler:
 
     def __init__(self, context: Context, runner: Runner) -> None:
         self._jobs, self._workers, self._folders = context.jobs, context.workers, context.folders
-        self._context = context
         self._runner = runner
         self._marked = False
         self._were_missing = False
 
     def begin(self, now: float) -> None:
-        """Start the next job, if its model is warm and the folders are there; prepare the one after."""
-        if not self._context.in_flight:
+        """Start the next job, if its model is warm and the folders are there; prefetch the one after."""
+        if not self._jobs.running:
             self._begin_first(now)
         following = self._next(now)
         if following is not None and self._runner.has_room_beside:
@@ -43,9 +42,9 @@ class Scheduler:
             self._queue_again()
 
     def _next(self, now: float) -> Job | None:
-        """The job that can follow those in flight, if there are any, without another model, and beside them."""
-        in_flight = self._context.in_flight
-        if not in_flight or self._folders.missing or any(job.runs_alone for job in in_flight):
+        """The job that can run beside those in flight, with the model that is warm; None where none can."""
+        running = self._jobs.running
+        if not running or self._folders.missing or any(job.runs_alone for job in running):
             return None
         for job in self._jobs.queued():
             if self._is_held(job, now) or not self._folders.may_hold(job.name):
@@ -57,7 +56,7 @@ class Scheduler:
         return None
 
     def _is_held(self, job: Job, now: float) -> bool:
-        """Whether it pauses, or the older job of its name has not ended."""
+        """Whether the job pauses, or waits for the older job of its name."""
         newer = self._jobs.successors.get(job.name)
         return self._runner.pauses(job, now) or (newer is not None and newer.job_id == job.job_id)
 
@@ -79,13 +78,13 @@ class Scheduler:
                     return
 
     def _queue_again(self) -> None:
-        """All folders are there again: who waited for them waits for his turn."""
+        """All folders are there again: jobs that waited for them wait for their turn."""
         for job in self._jobs.queue():
             if job.reason is Reason.OUTBOX_MISSING and self._folders.may_hold(job.name):
                 self._unmark(job)
 
     def _wait_for_the_worker(self) -> None:
-        """A model is being loaded, which takes seconds and is no reason; or fetched, and all wait for it."""
+        """While a model is loaded, which takes seconds, the jobs are simply queued; while it is fetched they say so."""
         if self._workers.state == "fetching":
             self._mark_all(Reason.MODEL_MISSING, self._workers.message)
         elif self._marked:
@@ -98,7 +97,7 @@ class Scheduler:
             self._mark(job, reason, message)
 
     def _mark(self, job: Job, reason: Reason, message: str) -> None:
-        """Show why a song in the queue waits."""
+        """Show why a job in the queue waits."""
         self._marked = True
         if (job.reason, job.message) != (reason, message):
             self._jobs.update(job, State.WAITING, reason=reason, message=message)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from enum import StrEnum
 from io import FileIO
@@ -35,7 +36,7 @@ class Outcome(StrEnum):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `has_hole`: a part of the file was never written."""
+    """The outcome of a copy. `has_hole`: a part of the file was never written."""
 
     outcome: Outcome
     sha256: str | None = None
@@ -88,8 +89,17 @@ def _new(work: Path, copy: Path) -> FileIO:
         return FileIO(nofollow.new_file(folder, copy.name), "w+b")
 
 
+def identity_of(path: Path) -> Identity | None:
+    """The identity of a regular file; None where there is none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
 def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
-    """Whether a song that was copied before is what it was then, and nobody writes to it."""
+    """Whether the song is still the file that was copied, and nobody writes to it."""
     try:
         handle = nofollow.read_file(inbox, song)
     except OSError:
@@ -118,7 +128,7 @@ def hole_in(handle: int, size: int) -> bool:
 
 
 def _forget_pages(handle: int) -> None:
-    """Only the copy is read again, and a hole of the song must not look written at the next snapshot."""
+    """Drop the song's pages from memory: only the copy is read again, and a hole must still look like one next time."""
     with contextlib.suppress(OSError):  # not on every filesystem
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -20,6 +20,7 @@ from demixd.protocol.job import EngineFacts, Error, Tick
 from demixd.protocol.options import Options
 from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
+from demixd.supervisor.workers.missing import MissingModels, pause_s
 from demixd.supervisor.workers.process import Died, Said
 from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Unready, Warm
 
@@ -31,9 +32,6 @@ STALL_FACTOR = 20
 
 WARM_STALL_S = 900.0
 """Loading can be slow (a cold disk, a slow hub); this long without a word it is taken for hung."""
-
-RETRY_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""How long to wait before asking for a missing model again, or starting a worker that died while it warmed up."""
 
 
 GPU_RETRY_S = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -60,18 +58,12 @@ StartWorker = Callable[[Callable[[Said | Died], None]], Worker]
 
 
 class Have(StrEnum):
-    """How things stand with a model."""
+    """Whether a model can be used."""
 
     READY = "ready"
     BUSY = "busy"
     """Something is being loaded; come back."""
     MISSING = "missing"
-
-
-class _Missing(msgspec.Struct, frozen=True, kw_only=True):
-    error: Error
-    tries: int
-    ask_again: float
 
 
 class WorkerManager:
@@ -92,8 +84,7 @@ class WorkerManager:
         self.state = "starting"
         self.ready: Ready | None = None
         """What the worker last said of the engine that it has."""
-        self.missing: dict[Demand, _Missing] = {}
-        """What could not be had."""
+        self._missing = MissingModels()
         self.message = ""
         self._retry_at = 0.0
         self._deaths = 0
@@ -105,7 +96,7 @@ class WorkerManager:
 
     @property
     def engine(self) -> EngineFacts | None:
-        """What is warm."""
+        """The facts of the engine that is warm."""
         return self.ready.engine if self.ready else None
 
     @property
@@ -114,24 +105,24 @@ class WorkerManager:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the worker is warm, or what keeps it from that is known (a long fetch included)."""
+        """Whether the worker is warm, or it is known what keeps it from that (a long download included)."""
         return self.state != "starting"
 
     @property
     def is_outdated(self) -> bool:
-        """Whether what is warm was asked for by a former configuration; `renew` ends that."""
+        """Whether the warm model was demanded by a former configuration; `renew` ends that."""
         return self._is_outdated
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Of another configuration from now on. What was missing may be there: it is asked for again."""
+        """Go by another configuration. Missing models are asked for again, since they may be there now."""
         demand = Demand.of(config.model.name, config.defaults.stems)
         if (Warm.of(config, demand), demand) != (Warm.of(self._config, self._default), self._default):
             self._is_outdated = True
         self._config, self._default = config, demand
-        self.missing = {each: msgspec.structs.replace(known, ask_again=now) for each, known in self.missing.items()}
+        self._missing.ask_at_once(now)
 
     def renew(self, now: float) -> None:
-        """Begin anew with the configuration as it is now. For when no song is at work."""
+        """Start anew with the present configuration. Only while no song is in flight."""
         self._is_outdated = False
         self._demand = self._default
         if self.state == "asleep":
@@ -159,20 +150,24 @@ class WorkerManager:
             gpu_peak_bytes=self.ready.gpu_peak_bytes if self.ready else None,
         )
 
+    def send(self, message: ToWorker) -> None:
+        """Send the worker a message; without a worker it is lost, as is everything that one had."""
+        if self.process is not None:
+            self.process.send(message)
+
     def serves(self, options: Options) -> bool:
-        """Whether what is warm now will do for a song with these options."""
+        """Whether the warm model will do for a song with these options."""
         if not self.is_ready or self.engine is None or self._is_outdated:
             return False
         demand = _demand(options)
         return demand == self._warm or demand.model == self.engine.model
 
     def lacks(self, options: Options, now: float) -> bool:
-        """Whether the model for a song could not be had, and it is not time to ask for it again."""
-        known = self.missing.get(_demand(options))
-        return known is not None and now < known.ask_again
+        """Whether the model for a song is missing, and it is not time to ask for it again."""
+        return self._missing.lacks(_demand(options), now)
 
     def want(self, options: Options, now: float) -> Have:
-        """How things stand with the model for a song; what can be done about it is begun. For when no song is at work."""
+        """Whether the model for a song can be used; what makes it ready is begun. Only while no song is in flight."""
         if self.serves(options):
             return Have.READY
         if self.lacks(options, now):
@@ -186,11 +181,10 @@ class WorkerManager:
         return Have.BUSY
 
     def why_missing(self, options: Options) -> str:
-        known = self.missing.get(_demand(options))
-        return known.error.message if known else ""
+        return self._missing.why(_demand(options))
 
     def tick(self, now: float, *, busy: bool) -> None:
-        """Start what is not there, ask again for what was missing, end what nobody needs. `busy`: there are songs to do."""
+        """Start the worker where there is none, ask again for what was missing, end an idle worker. `busy`: songs wait or run."""
         if self.state in ("starting", "fetching") and self.process and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
         if busy:
@@ -199,11 +193,11 @@ class WorkerManager:
             self._rest(now)
         if self.process is None and self.state != "asleep" and now >= self._retry_at:
             self._start(now)
-        elif self.state == "missing-model" and now >= self.missing[self._demand].ask_again:
+        elif self.state == "missing-model" and not self._missing.lacks(self._demand, now):
             self._load(self._demand, now)
 
     def _start(self, now: float) -> None:
-        """Start the process; where the machine has nothing left for it, later."""
+        """Start the process; where the machine has no room for it, try again later."""
         try:
             self.process = self._start_worker(self._post)
         except OSError as error:
@@ -214,11 +208,11 @@ class WorkerManager:
             self._load(self._demand, now)
 
     def _put_off(self, now: float) -> None:
-        self._retry_at = now + _pause(self._deaths)
+        self._retry_at = now + pause_s(self._deaths)
         self._deaths += 1
 
     def _rest(self, now: float) -> None:
-        """Nothing to do: an idle worker may have to end, or to make room for one that has the GPU again."""
+        """End an idle worker after `keep_alive_s`, or for a new one that may have the GPU again."""
         if self.ready is not None and self.ready.improving:
             return  # it is not idle, and would have to begin anew each time
         idle_s = now - max(self._heard_of_songs, self._warm_since)
@@ -233,7 +227,7 @@ class WorkerManager:
 
     @property
     def _misses_gpu(self) -> bool:
-        """Whether the CPU serves, and a GPU was asked for or was there before."""
+        """Whether the worker is on the CPU, though a GPU was asked for or was there before."""
         if self.ready is None or self.ready.engine.device != "cpu":
             return False
         return self.ready.on_stand_in or (self._had_gpu and self._config.model.device != "cpu")
@@ -243,14 +237,14 @@ class WorkerManager:
             self.state, self.message, self._retry_at = "starting", "Waking up", now
 
     def _load(self, demand: Demand, now: float) -> None:
-        """Have the worker warm up what is demanded."""
+        """Have the worker load and warm what is demanded."""
         assert self.process is not None
         self._demand, self.state, self._heard = demand, "starting", now
         self.message = f"Loading {demand.model}"
         self.process.send(Warm.of(self._config, demand))
 
     def hear(self, said: Said, now: float) -> bool:
-        """Note what the worker says of itself; False where it is from a process that is no longer the worker."""
+        """Take in a message about the worker itself; False where it comes from a former process."""
         if self.process is None or said.pid != self.process.pid:
             return False
         self.process.heard()
@@ -273,26 +267,24 @@ class WorkerManager:
         return True
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        """Warm; or warm already, and better than before."""
+        """The worker is warm, or has something better warm than before."""
         if self.state != "ready":
             self._warm_since = now
         if ready.engine.device.startswith("cuda"):
             self._had_gpu, self._gpu_tries = True, 0
         self.state, self.ready, self._warm, self._deaths, self._segments = "ready", ready, self._demand, 0, []
-        self.missing.pop(self._demand, None)
+        self._missing.found(self._demand)
         engine = ready.engine
         self.message = f"{engine.model} is warm on {engine.device_name} in {engine.precision}"
 
     def _miss(self, error: Error, now: float) -> None:
-        """The model cannot be had. The one that was warm before, if any, still is."""
-        known = self.missing.get(self._demand)
-        tries = known.tries if known else 0
-        self.missing[self._demand] = _Missing(error=error, tries=tries + 1, ask_again=now + _pause(tries))
+        """The demanded model cannot be had; a model that was warm before still is."""
+        self._missing.add(self._demand, error, now)
         self.message = error.message
         self.state = "missing-model" if self.ready is None else "ready"
 
     def bury(self, died: Died, now: float) -> bool:
-        """Note a death; False where that process was no longer the worker."""
+        """Take in a worker's death; False where it is that of a former process."""
         if self.process is None or died.pid != self.process.pid:
             return False
         self._log_death(f"worker {died.pid}: {died.how}")
@@ -305,7 +297,7 @@ class WorkerManager:
         return True
 
     def kill(self, now: float, why: str) -> None:
-        """End the process, which is of no use any more; the next tick starts another."""
+        """End the process, which is of no use any more; the next `tick` starts another."""
         self._log_death(f"worker: ended, since {why}")
         self._restart(now, why)
 
@@ -317,7 +309,7 @@ class WorkerManager:
         log.warning(sentence, extra=journal.about_worker(self.engine.device if self.engine else None))
 
     def touch(self, now: float) -> None:
-        """Count silence from now on: work begins."""
+        """Count the worker's silence from now on: work begins."""
         self._heard = now
 
     def has_stalled(self, now: float) -> bool:
@@ -340,7 +332,3 @@ class WorkerManager:
 
 def _demand(options: Options) -> Demand:
     return Demand.of(options.model, options.stems)
-
-
-def _pause(tries: int) -> float:
-    return RETRY_S[min(tries, len(RETRY_S) - 1)]

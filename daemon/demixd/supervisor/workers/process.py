@@ -67,7 +67,7 @@ class WorkerProcess:
         self._thread.start()
 
     def send(self, message: ToWorker) -> None:
-        """Say something. A worker that is gone hears nothing, and one that cannot be told is ended: `Died` tells."""
+        """Write a message to the worker. Where it has ended nothing happens; where writing fails it is killed (`Died`)."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(message) + b"\n")
@@ -78,11 +78,11 @@ class WorkerProcess:
             self._process.kill()  # who has heard half a line understands nothing more
 
     def heard(self) -> None:
-        """A line that was posted has been taken: there is room for another one."""
+        """A posted line has been taken: there is room for another one."""
         self._room.release()
 
     def resident_bytes(self) -> int | None:
-        """The memory that the process has resident (proc(5), statm), where the system tells."""
+        """The resident memory of the process (proc(5), statm); None where the system does not tell."""
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
         except (OSError, IndexError):
@@ -114,7 +114,7 @@ class WorkerProcess:
             self._post(Died(self.pid, how))
 
     def _hear(self) -> str | None:
-        """Post all that it says; how it died, or None where nobody wants to know any more. Raises OSError."""
+        """Post every message; how the process died, or None once nobody listens any more. Raises OSError."""
         assert self._process.stdout is not None
         # A last line without an end is one that the worker died in: its death is what there is to tell.
         while (line := self._process.stdout.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
@@ -129,7 +129,7 @@ class WorkerProcess:
         return self._ended()
 
     def _ended(self) -> str:
-        """How it ended, which it does soon now or is made to."""
+        """How the process ended; one that does not end soon is killed."""
         try:
             code = self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
@@ -139,7 +139,7 @@ class WorkerProcess:
 
 
 def _understood(line: bytes) -> FromWorker | str:
-    """The message in a line, or why there is none."""
+    """The message in a line, or a sentence about why there is none."""
     try:
         message = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

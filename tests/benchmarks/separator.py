@@ -1,6 +1,6 @@
-"""`demucs.api.Separator` in a process of its own, loaded once: `python -m demixd.cli.bench.separator SETUP`, in JSON lines.
+"""`demucs.api.Separator` in a process of its own, loaded once: `python -m benchmarks.separator SETUP`, in JSON lines.
 
-    it says  {"device": "cpu", "processor": ..., "gpu": null}    once the model is loaded
+    it says  {"device": "cpu", "gpu": null}                once the model is loaded
     it hears {"song": PATH, "folder": PATH}                      one line a song
     it says  {"separate_s": 9.8, "gpu_peak_bytes": null}         once the stems are in the folder
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 import torch
+from benchmarks.messages import Done, Loaded, Setup, Task
 from demucs.api import Separator
 from demucs.audio import save_audio
 
-from demixd.cli.bench.messages import Done, Loaded, Setup, Task
 from demixd.engine import device as devices
 
 
@@ -26,13 +26,7 @@ def main() -> None:
     device, _ = devices.choose(setup.device)
     separator = Separator(model=setup.name, repo=Path(setup.folder), device=str(device), shifts=0)
     is_gpu = device.type == "cuda"
-    _say(
-        Loaded(
-            device=str(device),
-            processor=devices.name_of(torch.device("cpu")),
-            gpu=devices.name_of(device) if is_gpu else None,
-        )
-    )
+    _say(Loaded(device=str(device), gpu=devices.name_of(device) if is_gpu else None))
     for line in sys.stdin.buffer:
         task = msgspec.json.decode(line, type=Task)
         separate_s = _separate(separator, task)

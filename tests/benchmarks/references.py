@@ -1,6 +1,6 @@
 """Reference stems: what was mixed into the songs, and how near the contenders come to it.
 
-    demixd bench SONG.flac ... --references FOLDER
+    tests/benchmarks/run NAME SONG.flac ... --references FOLDER
 
     FOLDER/SONG/vocals.wav  instrumental.flac       any format that a song may have
     FOLDER/SONG.vocals.flac
@@ -13,11 +13,12 @@ make it fit.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from demixd.cli.bench import measure, report, songs
-from demixd.cli.bench.report import MIXTURE, SongSdr
-from demixd.cli.bench.sdr import sdr
-from demixd.cli.bench.songs import Piece
-from demixd.cli.client import RefusedError
+from benchmarks import measure, report, songs
+from benchmarks.report import MIXTURE, SongSdr
+from benchmarks.sdr import sdr
+
+from demixd.cli.bench.daemon import SongFile
+from demixd.cli.console import RefusedError
 from demixd.cli.text import some
 from demixd.protocol.inbox_names import Kind, kind_of_file
 
@@ -25,7 +26,7 @@ SUM_DB = 20.0
 """A mix is nearer than this to the sum of its stems; one that a limiter has been over, by little."""
 
 
-def find(folder: Path, playlist: Sequence[Piece], stems: Sequence[str]) -> dict[Path, dict[str, Path]]:
+def find(folder: Path, playlist: Sequence[SongFile], stems: Sequence[str]) -> dict[Path, dict[str, Path]]:
     """The references of each song by stem.
 
     Raises RefusedError where a song has none, a stem has two, or one is not of the song's rate, length and channels.
@@ -83,7 +84,7 @@ class Judge:
         self._found: dict[str, dict[Path, SongSdr]] = {}
         self.notes: list[str] = []
 
-    def hear_songs(self, playlist: Sequence[Piece], stems: Sequence[str]) -> None:
+    def hear_songs(self, playlist: Sequence[SongFile], stems: Sequence[str]) -> None:
         """The songs themselves, as if each were any of its `stems`, which add up to it.
 
         Raises RefusedError where a file holds other than its header says.
@@ -109,7 +110,7 @@ class Judge:
                 "another mix, and so what is right counts as an error"
             )
 
-    def hear(self, name: str, piece: Piece, stems: Mapping[str, Path]) -> None:
+    def hear(self, name: str, piece: SongFile, stems: Mapping[str, Path]) -> None:
         """What cannot be compared, since Demucs has its own rate, is noted and has no SDR."""
         path, song = piece
         if path in self._found.get(name, {}):
@@ -122,7 +123,7 @@ class Judge:
                 value = None
             self._put(name, piece, stem, value)
 
-    def _put(self, name: str, piece: Piece, stem: str, value: float | None) -> None:
+    def _put(self, name: str, piece: SongFile, stem: str, value: float | None) -> None:
         path, song = piece
         found = self._found.setdefault(name, {}).setdefault(path, SongSdr(song=song, stems={}))
         found.stems[stem] = value

@@ -1,4 +1,4 @@
-"""The folder of models that all contenders read, made by `python -m demixd.cli.bench.weights FOLDER [MODEL]`.
+"""The folder of models that all contenders read, made by `python -m benchmarks.weights FOLDER [MODEL]`.
 
     FOLDER/ NAME.yaml  SIG.safetensors    as demixd reads them
                        SIG.th             the same weights, for Demucs: of a local folder it reads no other kind
@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 import torch
 import yaml
+from benchmarks.models import RANDOM
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
-from demixd.cli.bench.models import RANDOM
 from demixd.engine.families import demucs
 from demixd.engine.models.demo.checkpoint import ARCHITECTURE
 from demixd.engine.models.store import Where
@@ -78,7 +78,7 @@ def _half(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _fraction(value: Fraction) -> dict[str, Any]:
-    """What `demucs.hf._decode_json` turns back into a Fraction."""
+    """The form that `demucs.hf._decode_json` turns back into a Fraction."""
     return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
 
 

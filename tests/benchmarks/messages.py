@@ -1,4 +1,4 @@
-"""What `separator` hears and says. No torch, so that the other end needs none."""
+"""The messages to and from `separator`. No torch, since the other end loads none."""
 
 import msgspec
 
@@ -11,7 +11,6 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     device: str
-    processor: str
     gpu: str | None
 
 

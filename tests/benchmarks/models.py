@@ -1,4 +1,4 @@
-"""Which model is measured, and its folder that all contenders read. Torch is only in the process that makes it."""
+"""The folder of models that all contenders read. Only the process that makes it loads torch."""
 
 import subprocess
 import sys
@@ -7,18 +7,21 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.cli.client import RefusedError
+from demixd.cli.console import RefusedError
 from demixd.config import Config
 from demixd.engine.models.store import Where
 from demixd.errors import AudioProcessingError, Code
 
 STAND_IN = "htdemucs"
-"""The model that random weights of its architecture can stand in for: they are as fast."""
+"""The model that random weights can replace: a random model of its architecture is as fast."""
 RANDOM = "htdemucs-random"
 
 
 def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None], *, may_be_random: bool) -> Where:
-    """Fill `folder` with the model `name`, or with the stand-in. Raises RefusedError, and what `Where.locate` raises."""
+    """Make `folder` with the model `name`, or with random weights if that is not there and `may_be_random`.
+
+    Raises RefusedError, and AudioProcessingError as `Where.locate` does.
+    """
     folder.mkdir()
     there = Where(
         name=name,
@@ -36,7 +39,7 @@ def prepare(config: Config, name: str, folder: Path, say: Callable[[str], None],
         say(f"{error.message} Measured instead: random weights of the same architecture, which are as fast.")
         name = RANDOM
     made = subprocess.run(
-        [sys.executable, "-P", "-m", "demixd.cli.bench.weights", *words], stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-P", "-m", "benchmarks.weights", *words], stderr=subprocess.PIPE, text=True, check=False
     )
     if made.returncode:
         raise RefusedError((made.stderr.splitlines() or ["the model could not be prepared"])[-1])

@@ -1,12 +1,13 @@
 """A report as tables: the cells, and Markdown for RESULTS.md. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
+from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Report
 
 from demixd.cli import text
-from demixd.cli.bench.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Report
+from demixd.cli.bench.report import conditions, machine, number, size_or_unknown, songs, starts
+from demixd.cli.bench.report import steps as seconds_of_steps
 
 NAMES = {
     MIXTURE: "the song itself",
@@ -14,7 +15,6 @@ NAMES = {
     SEPARATOR: "`Separator`, loaded once",
     COMMAND: "`demucs` command, cold",
 }
-UNKNOWN = "not measured"
 BAR = r"\|"
 """In a cell of Markdown: a song may be called `A | B`."""
 
@@ -28,14 +28,14 @@ def contenders(report: Report) -> Table:
     """What each takes from song to stems, and what the model takes of it; and how many times what demixd takes."""
     found = {name: (each, each.medians, report.ratios.get(name)) for name, each in report.contenders.items()}
     rows = {
-        "seconds, song to stems": (_number(medians.seconds) for _, medians, _ in found.values()),
-        "x real time": (_number(medians.speed_x) for _, medians, _ in found.values()),
-        "times demixd's": (_number(ratio and ratio.seconds) for *_, ratio in found.values()),
-        "model alone, x real time": (_number(medians.separate_x) for _, medians, _ in found.values()),
-        "times demixd's model": (_number(ratio and ratio.separate) for *_, ratio in found.values()),
-        "start to ready, s": (_starts(each.start_s) for each, *_ in found.values()),
+        "seconds, song to stems": (number(medians.seconds) for _, medians, _ in found.values()),
+        "x real time": (number(medians.speed_x) for _, medians, _ in found.values()),
+        "times demixd's": (number(ratio.seconds if ratio else None) for *_, ratio in found.values()),
+        "model alone, x real time": (number(medians.separate_x) for _, medians, _ in found.values()),
+        "times demixd's model": (number(ratio.separate if ratio else None) for *_, ratio in found.values()),
+        "start to ready, s": (starts(each.start_s) for each, *_ in found.values()),
         "peak memory": (" + ".join(map(text.size, each.peak_bytes.values())) for each, *_ in found.values()),
-        "peak GPU memory": (_size(each.gpu_peak_bytes) for each, *_ in found.values()),
+        "peak GPU memory": (size_or_unknown(each.gpu_peak_bytes) for each, *_ in found.values()),
     }
     return Table(
         head=("", *(NAMES[name] for name in found)), rows=tuple((title, *cells) for title, cells in rows.items())
@@ -56,35 +56,24 @@ def sdr(report: Report) -> Table:
 
 def _by_stem(title: str, columns: Sequence[Mapping[str, float | None]]) -> list[tuple[str, ...]]:
     stems = columns[0] if columns else ()
-    return [(f"{title}{stem}", *(_number(each.get(stem)) for each in columns)) for stem in stems]
+    return [(f"{title}{stem}", *(number(each.get(stem)) for each in columns)) for stem in stems]
 
 
 def steps(report: Report) -> Table:
-    """Where demixd's time goes, in seconds. Steps may run at the same time; `rest` is what none of them tells of."""
-    found = report.contenders[DEMIXD].medians
-    rest = found.seconds - sum(found.timing.values())
-    named = {step.removesuffix("_s"): seconds for step, seconds in found.timing.items()}
-    cells = {**named, "rest": max(rest, 0.0), "drop to done": found.seconds}
-    return Table(head=tuple(cells), rows=(tuple(_number(seconds) for seconds in cells.values()),))
-
-
-def machine(report: Report) -> str:
-    """The machine in a line."""
-    at = report.machine
-    gpu = at.gpu or "no GPU"
-    return f"{at.processor}, {text.some(at.cores, 'core')}, {text.size(at.memory_bytes)}, {gpu}"
+    """Where demixd's time goes, in seconds."""
+    cells = seconds_of_steps(report.contenders[DEMIXD].medians)
+    return Table(head=tuple(cells), rows=(tuple(map(number, cells.values())),))
 
 
 def facts(report: Report) -> list[str]:
     """What was measured, on what and when, in lines."""
-    at, how, by = report.machine, report.settings, report.engine
-    versions = ", ".join(f"{name} {version}" for name, version in at.versions.items())
-    songs = ", ".join(f"{song.name} ({text.clock(song.seconds)})" for song in report.songs)
+    how, by = report.settings, report.engine
     fallback = f"; {by.fallback}" if by.fallback else ""
     lines = [
-        f"{report.date}; Linux {at.kernel}, files on {at.filesystem}, load {at.load:.1f} before; {versions}",
+        conditions(report.date, report.machine),
         f"{how.model}, {how.weights} weights; demixd on {by.device} in {by.precision}{fallback}; Demucs on {how.device}",
-        f"{songs}, {text.some(how.repeat, 'time')} each in turn; medians; out come {' and '.join(how.stems)}, {how.format}",
+        f"{songs(report.songs)}, {text.some(how.repeat, 'time')} each in turn; medians; "
+        f"out come {' and '.join(how.stems)}, {how.format}",
     ]
     if report.sdr:
         lines.append("SDR against reference stems, of what came out the first time; higher is better, 0 is silence")
@@ -103,7 +92,7 @@ def all_of(report: Report) -> list[Table]:
 
 def markdown(report: Report) -> str:
     """A section of RESULTS.md."""
-    lines = [f"## {machine(report)}", "", *(f"- {fact}" for fact in facts(report)), ""]
+    lines = [f"## {machine(report.machine)}", "", *(f"- {fact}" for fact in facts(report)), ""]
     for table in all_of(report):
         lines += [*_markdown(table), ""]
     return "\n".join(lines)
@@ -112,15 +101,3 @@ def markdown(report: Report) -> str:
 def _markdown(table: Table) -> Iterable[str]:
     for cells in (table.head, ("---",) * len(table.head), *table.rows):
         yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |".replace("|  |", "| |")
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _starts(start_s: dict[str, float]) -> str:
-    return ", ".join(f"{which} {seconds:.1f}" for which, seconds in start_s.items())
-
-
-def _size(count: int | None) -> str:
-    return UNKNOWN if count is None else text.size(count)

@@ -1,0 +1,83 @@
+"""Whether the daemon is running. Another program can tell only this: `seq` in the heartbeat grows, by our own clock.
+
+Times are seconds of the monotonic clock, given by the caller.
+"""
+
+from enum import StrEnum
+
+from demixd.cli import text
+from demixd.cli.status.reader import CachedDocument
+from demixd.protocol.status import DaemonStatus
+from demixd.spool.tree import DAEMON, Spool
+
+SILENT_INTERVALS = 3
+"""A daemon whose `seq` has not grown for this many of its intervals is not running."""
+
+
+class Health(StrEnum):
+    NEVER_RUN = "never run"
+    LISTENING = "listening"
+    """Not known yet: `seq` has not grown, but three intervals have not passed since we began to look."""
+    ALIVE = "alive"
+    STOPPED = "stopped"
+    SILENT = "silent"
+
+
+class Liveness:
+    """The daemon's health, from the heartbeats that are read one after the other."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._daemon: DaemonStatus | None = None
+        self._beats = 0
+
+    def update(self, daemon: DaemonStatus | None, now: float) -> Health:
+        """The health once the heartbeat was read as `daemon`."""
+        if daemon is not None and (self._daemon is None or daemon.seq != self._daemon.seq):
+            self._since = now
+            self._beats += 1
+        self._daemon = daemon if daemon is not None else self._daemon
+        if self._daemon is None:
+            return Health.NEVER_RUN
+        if self._daemon.state == "stopping" and (self._beats == 1 or self.silence_s(now) > self.interval_s):
+            return Health.STOPPED
+        if self.silence_s(now) > SILENT_INTERVALS * self.interval_s:
+            return Health.SILENT
+        return Health.ALIVE if self._beats > 1 else Health.LISTENING
+
+    @property
+    def interval_s(self) -> float:
+        """The daemon's own interval, within bounds: the file may hold anything."""
+        return min(max(self._daemon.interval_s, 0.1), 3600.0) if self._daemon else 0.0
+
+    def silence_s(self, now: float) -> float:
+        """Time since `seq` last changed, or since we began to look."""
+        return now - self._since
+
+
+class SilenceNotice:
+    """The sentences for someone who waits: one when the daemon falls silent, one when it runs again."""
+
+    def __init__(self, spool: Spool, heartbeat_s: float, now: float) -> None:
+        """`heartbeat_s` is the configured interval, for a daemon that has never told its own."""
+        self._heartbeat = CachedDocument(spool.status / DAEMON, DaemonStatus)
+        self._liveness = Liveness(now)
+        self._patience_s = SILENT_INTERVALS * heartbeat_s
+        self._is_told = False
+
+    def due(self, now: float) -> str | None:
+        """The sentence that is due now, if any."""
+        health = self._liveness.update(self._heartbeat.refresh(), now)
+        silence_s = self._liveness.silence_s(now)
+        if health is Health.ALIVE and self._is_told:
+            self._is_told = False
+            return "The daemon is running again."
+        is_gone = health is Health.SILENT or (
+            health in (Health.NEVER_RUN, Health.STOPPED) and silence_s > self._patience_s
+        )
+        if not is_gone or self._is_told:
+            return None
+        self._is_told = True
+        return (
+            f"The daemon is not running (no sign of life for {text.ago(silence_s)}): start it; the songs wait for it."
+        )

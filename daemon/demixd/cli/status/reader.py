@@ -1,0 +1,86 @@
+"""Reading status/ again and again: a document is read anew only when its file has changed."""
+
+import os
+import time
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.spool import documents
+from demixd.spool.tree import DAEMON, Spool
+
+T = TypeVar("T")
+
+IDLE_FACTOR = 10
+"""The pause after a look lasts at least this many times as long as the look."""
+
+FileVersion = tuple[int, int, int, int]
+"""Inode, size, and the times of the last write and the last change in nanoseconds: equal means the same content."""
+
+
+class CachedDocument(Generic[T]):
+    """One file of status/."""
+
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self._path = path
+        self._kind = kind
+        self._version: FileVersion | None = None
+        self.value: T | None = None
+
+    def refresh(self) -> T | None:
+        """The document as it is now; None where there is none."""
+        try:
+            version = version_of(self._path.lstat())
+        except OSError:
+            self._version = self.value = None
+            return None
+        if version != self._version:
+            self._version, self.value = version, documents.read(self._path, self._kind)
+        return self.value
+
+
+class StatusReader:
+    """Every sidecar and the heartbeat. To refresh 10,000 sidecars of which none has changed costs one listing."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._files: dict[str, tuple[FileVersion, Sidecar | None]] = {}
+        self._heartbeat = CachedDocument(spool.status / DAEMON, DaemonStatus)
+        self.daemon: DaemonStatus | None = None
+        self.trouble: str | None = None
+        """A sentence that says why status/ cannot be read."""
+
+    def refresh(self) -> None:
+        """Read what has changed."""
+        files = {}
+        self.trouble = None
+        try:
+            for path, status in documents.sidecars(self._spool.status):
+                version = version_of(status)
+                known = self._files.get(path)
+                is_same = known is not None and known[0] == version
+                files[path] = known if known and is_same else (version, documents.read(path, Sidecar))
+        except OSError as error:
+            self.trouble = f"{self._spool.status} cannot be read: {error.strerror}"
+        self._files = files
+        self.daemon = self._heartbeat.refresh()
+
+    @property
+    def songs(self) -> list[Sidecar]:
+        return [song for _, song in self._files.values() if song is not None]
+
+
+def read_songs(spool: Spool) -> list[Sidecar]:
+    """Every song's sidecar, read once."""
+    reader = StatusReader(spool)
+    reader.refresh()
+    return reader.songs
+
+
+def version_of(status: os.stat_result) -> FileVersion:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def pause(began: float, least_s: float) -> None:
+    """Sleep until the next look, after one that began at `began` (monotonic): 10,000 songs may be followed at once."""
+    time.sleep(max(least_s, IDLE_FACTOR * (time.monotonic() - began)))

@@ -1,0 +1,197 @@
+"""tests/benchmarks/run: it measures demixd against Demucs, and leaves nothing. How fast anything is, no test judges.
+
+How near the contenders come to reference stems is in test_sdr.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks import measure, report, tables, weights
+from benchmarks.models import RANDOM
+from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR
+from demucs.pretrained import get_model
+
+import stems
+from daemons import PATIENCE_S, ROOT
+from demixd.cli.bench.report import Run, Song, encode
+from demixd.engine.families import demucs
+from demixd.engine.models.store import Where
+from reports import example, run
+
+RESULTS = ROOT / "tests" / "benchmarks"
+STEPS = {"snapshot_s", "decode_s", "separate_s", "mix_s", "encode_s", "publish_s"}
+
+
+def benchmark(folder: Path, *words: str | Path) -> tuple[int, str]:
+    """Its exit status and output, with the demo model on nobody's configuration; its temporary files are in `folder`/tmp."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    settings = folder / "demixd.toml"
+    settings.write_text(f'[paths]\nspool = "{folder}/spool"\nstate = "{folder}/state"\n[model]\nname = "demo"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.program", "--config", str(settings), *map(str, words)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT / 'tests'}", "TMPDIR": str(folder / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=3 * PATIENCE_S,
+    )
+    return done.returncode, done.stdout
+
+
+SONG_S = 3.0
+
+
+def test_it_compares(tmp_path: Path) -> None:
+    """One run has all contenders, their ratios, memory and starts, demixd's steps and the machine, and cleans up.
+
+    With references there is the SDR of each, and they come equally near, since they have the same weights.
+    """
+    path, song = tmp_path / "found.json", stems.write(tmp_path, "Song.flac", SONG_S)
+    code, said = benchmark(
+        tmp_path, song, "--references", tmp_path, "--device", "cpu", "--repeat", "1", "--seconds", "2", "--json", path
+    )
+    assert code == 0, said
+    found = report.decode(path.read_bytes())
+    assert list(found.contenders) == [DEMIXD, SEPARATOR, COMMAND]
+    for name, each in found.contenders.items():
+        assert [run.song for run in each.runs] == [Song(name="Song.flac", seconds=SONG_S)]
+        assert each.medians.seconds > 0
+        assert min(each.peak_bytes.values()) > 1e7
+        assert each.gpu_peak_bytes is None
+        assert bool(each.start_s) is (name != COMMAND)
+    assert set(found.contenders[DEMIXD].start_s) == {"first", "second"}
+    assert set(found.contenders[DEMIXD].peak_bytes) == {"supervisor", "worker"}
+    assert set(found.contenders[DEMIXD].medians.timing) == STEPS
+    assert found.ratios[SEPARATOR].seconds > 0
+    assert found.ratios[SEPARATOR].separate
+    assert found.ratios[COMMAND].seconds > 0
+    assert (found.engine.model, found.engine.device, found.settings.device) == ("demo", "cpu", "cpu")
+    assert {"demixd", "python", "torch", "demucs"} <= set(found.machine.versions)
+    assert found.machine.processor in said
+    assert list(found.sdr) == [MIXTURE, DEMIXD, SEPARATOR, COMMAND]
+    assert found.notes == ()
+    assert found.contenders[DEMIXD].runs[0].gain_db == 0.0
+    for stem, of_song in found.sdr[MIXTURE].medians.items():
+        theirs = [found.sdr[name].medians[stem] for name in (DEMIXD, SEPARATOR, COMMAND)]
+        assert of_song is not None
+        assert min(each or 0.0 for each in theirs) > of_song + 3
+        assert theirs == pytest.approx([theirs[0]] * 3, abs=0.1)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not (tmp_path / "spool").exists()
+    assert benchmark(tmp_path, "--show", path) == (0, tables.markdown(found))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--show", "README.md"], "is no report"),
+        (["--references", "README.md", "SONG"], "is no folder of reference stems"),
+        (["--references", "TMP", "SONG"], "has no reference stem of Song.flac"),
+        (["--model", "htdemucs", "--references", "STEMS", "SONG"], "demixd models fetch htdemucs"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(words: list[str], sentence: str, tmp_path: Path) -> None:
+    """References that are not there, a model that they need, and a file that is no report are a sentence and status 1."""
+    there = tmp_path / "there"
+    there.mkdir()
+    places = {"README.md": ROOT / "README.md", "TMP": tmp_path, "STEMS": there}
+    if "SONG" in words:
+        places["SONG"] = stems.write(there, "Song.flac", 1.0)
+    code, said = benchmark(tmp_path, *(places.get(word, word) for word in words))
+    assert code == 1
+    assert sentence in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def random_model(folder: Path) -> Where:
+    weights.make_random(folder)
+    return Where(name=RANDOM, repo=None, models=str(folder), allow_pickle=False)
+
+
+def demo_model(folder: Path) -> Where:
+    where = Where(name="demo", repo=None, models=str(folder), allow_pickle=False)
+    weights.copy(where, folder)
+    return where
+
+
+@pytest.mark.parametrize("make", [random_model, demo_model])
+def test_all_have_the_same_weights(make: Callable[[Path], Where], tmp_path: Path) -> None:
+    """What demixd loads from the folder and what Demucs does are the same model."""
+    where = make(tmp_path)
+    ours = demucs.load(where.locate(), allow_pickle=False).model
+    theirs = get_model(where.name, repo=tmp_path)
+    assert ours.sources == theirs.sources
+    for one, other in zip(ours.models, theirs.models, strict=True):
+        mine, their = one.state_dict(), other.state_dict()
+        assert mine.keys() == their.keys()
+        assert all(torch.equal(mine[name], their[name]) for name in mine)
+    if where.name == RANDOM:
+        assert round(sum(each.numel() for each in ours.parameters()) / 1e6) == 42
+
+
+# ---- the pure parts
+
+
+def test_contenders_take_turns() -> None:
+    """Each song goes through every contender before the next one, round after round."""
+    order: list[str] = []
+
+    def contender(name: str) -> Callable[[str], Run]:
+        def go(song: str) -> Run:
+            order.append(f"{name}{song}")
+            return run(1.0)
+
+        return go
+
+    told: list[tuple[str, int]] = []
+    runs = measure.alternate({"a": contender("a"), "b": contender("b")}, ["1", "2"], 2, lambda *at: told.append(at[:2]))
+    assert order == ["a1", "b1", "a2", "b2"] * 2
+    assert told == [("a", 1), ("b", 1), ("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 2), ("b", 2)]
+    assert {name: len(each) for name, each in runs.items()} == {"a": 4, "b": 4}
+
+
+def test_a_ratio_is_of_pairs() -> None:
+    """A slow round slows both, and does not move the ratio."""
+    ours = [run(10.0, 8.0), run(100.0, 80.0), run(11.0, 9.0)]
+    theirs = [run(20.0, 12.0), run(200.0, 120.0), run(22.0, 13.5)]
+    assert measure.ratio(ours, theirs) == report.Ratio(seconds=2.0, separate=1.5)
+    assert measure.ratio(ours, [run(each.seconds) for each in theirs]).separate is None
+
+
+def test_the_report_comes_back() -> None:
+    """A report is the same after its JSON; another schema is refused."""
+    found = example()
+    assert report.decode(encode(found)) == found
+    with pytest.raises(ValueError, match="schema"):
+        report.decode(json.dumps(json.loads(encode(found)) | {"schema": 99}).encode())
+
+
+def test_the_tables() -> None:
+    """Tables have what each takes, what was not measured, and where the time goes; the rest is what no step tells of."""
+    found = example()
+    lines = tables.markdown(found).splitlines()
+    assert lines[0] == "## A | B, 1 core, 8.0 GB, no GPU"
+    assert "| | demixd |" in lines
+    assert "| seconds, song to stems | 12.00 |" in lines
+    assert "| x real time | 5.00 |" in lines
+    assert "| start to ready, s | first 4.0, second 3.0 |" in lines
+    assert "| peak memory | 50 MB + 1.5 GB |" in lines
+    assert "| peak GPU memory | not measured |" in lines
+    assert lines[-1] == "| 1.00 | 9.00 | 0.50 | 1.50 | 12.00 |"
+
+
+def test_results_are_not_typed() -> None:
+    """Every report beside RESULTS.md is in it, as `tests/benchmarks/run --show` shows it, and names no place of its machine."""
+    page = (RESULTS / "RESULTS.md").read_text(encoding="utf-8")
+    for path in RESULTS.glob("results/*.json"):
+        data = path.read_bytes()
+        assert tables.markdown(report.decode(data)).strip() in page, path
+        assert b"/" not in data, path
