@@ -1,8 +1,10 @@
 """What all tests share: no test leaves a child process or a thread behind."""
 
+import functools
 import os
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,25 +15,31 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it: these machines are shared
 
 
+WEEK = 7
+"""A heavy test has its turn once in so many days."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run the long sweeps whole")
+    parser.addoption("--full", action="store_true", help="run every test, the long sweeps too")
     parser.addoption("--soak", type=float, metavar="MINUTES", help="only a random walk, for so long")
     parser.addoption("--seeded", action="store_true", help="only the tests of the tests: every bug is sown, and caught")
-    today = time.strftime("%Y%m%d")
     parser.addoption(
-        "--seed", type=int, default=int(today), help="draws what the sweeps try today; the date by default"
+        "--day",
+        type=int,
+        default=int(time.time()) // 86400,
+        help="which heavy tests have their turn, and what the sweeps draw: days since 1970, today by default",
     )
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"seed: {config.getoption('--seed')} (--seed)"
+    return f"day: {config.getoption('--day')} (--day)"
 
 
 @pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
+def day(request: pytest.FixtureRequest) -> int:
     """What decides which share of a sweep is tried."""
-    drawn: int = request.config.getoption("--seed")
-    return drawn
+    number: int = request.config.getoption("--day")
+    return number
 
 
 @pytest.fixture
@@ -52,33 +60,57 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"{name}: {figure}")
 
 
-LONGEST = ("test_service.py", "test_latency.py", "test_engine.py")
-"""They are begun first, so that nobody waits for the last one alone."""
-
-
 APART = {
     "soak": "a long walk: tests/run --soak MINUTES goes on it",
     "seeded": "bugs that are sown: tests/run --seeded sows them all",
 }
 """What runs only where it is asked for, and then nothing else does."""
 
+COMPUTING = ("tests/unit/engine/", "tests/system/models/")
+"""Where the tests are that keep every processor busy: one process goes through all of them, and what waits runs beside it."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Who goes where: what computes to one process; a file whose tests share what is set up once, and short ones, together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            if path.startswith(COMPUTING):
+                return "computing"
+            return path if path.startswith("tests/unit/") or _shares(config.rootpath / path) else nodeid
+
+    return Scheduling(config, log)
+
+
+@functools.cache
+def _shares(path: Path) -> bool:
+    return 'scope="module"' in path.read_text(encoding="utf-8")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
     wanted = {"soak": config.getoption("--soak") is not None, "seeded": config.getoption("--seeded")}
-    for item in items:
-        for word, reason in APART.items():
-            if item.get_closest_marker(word) and not wanted[word]:
-                item.add_marker(pytest.mark.skip(reason=reason))
     if any(wanted.values()):
         chosen = [item for item in items if any(wanted[word] and item.get_closest_marker(word) for word in APART)]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
-    if not config.getoption("--full"):
-        skip = pytest.mark.skip(reason="a long sweep: tests/run --full runs it")
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(skip)
+    for item in items:
+        for word, reason in APART.items():
+            if item.get_closest_marker(word) and not wanted[word]:
+                item.add_marker(pytest.mark.skip(reason=reason))
+        if not config.getoption("--full"):
+            _skip_heavy(item, config.getoption("--day"))
+    # What computes takes longest, since it takes turns: it begins first.
+    items.sort(key=lambda item: not item.nodeid.startswith(COMPUTING))
+
+
+def _skip_heavy(item: pytest.Item, day: int) -> None:
+    if item.get_closest_marker("slow"):
+        item.add_marker(pytest.mark.skip(reason="a long sweep: tests/run --full runs it"))
+    elif item.get_closest_marker("daily") and zlib.crc32(item.nodeid.encode()) % WEEK != day % WEEK:
+        item.add_marker(pytest.mark.skip(reason="another day's turn: tests/run --full runs it"))
 
 
 def _children() -> set[str]:

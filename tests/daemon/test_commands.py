@@ -27,7 +27,7 @@ from rich.console import Console
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
+from daemons import CLIENT_BEAT_S, PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import text
 from demixd.cli.app import commands
@@ -48,7 +48,9 @@ EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests that leave it as it was."""
-    with running(tmp_path_factory.mktemp("commands"), fake=True, profiles={}) as one:
+    with running(
+        tmp_path_factory.mktemp("commands"), fake=True, profiles={}, status={"heartbeat_s": CLIENT_BEAT_S}
+    ) as one:
         yield one
 
 

@@ -20,9 +20,6 @@ from watching import MOVED_TO, Events, Histories, again_and_again, faults, needs
 
 FINAL = ("done", "failed", "cancelled")
 
-QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status": {"heartbeat_s": 0.2}}
-"""Short intervals, for the tests that wait until nothing more happens."""
-
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
@@ -189,7 +186,7 @@ def test_b_the_manifest_lists_every_file(daemon: Daemon, stems: list[str]) -> No
 
 
 def test_c_every_read_parses(daemon: Daemon) -> None:
-    """Every read of a sidecar parses, at any moment of many songs; no sidecar goes away, and `seq` never falls."""
+    """Every read of a sidecar parses, at any moment of many songs; no sidecar goes away, `seq` and `fraction` never fall."""
     histories = Histories(daemon.spool / "status")
     with again_and_again(histories.look) as raised, again_and_again(lambda: daemon.read("_daemon.json") and None):
         for number in range(8):
@@ -213,7 +210,7 @@ def test_c_a_sidecar_changes_by_rename_alone(daemon: Daemon) -> None:
 
 def test_d_final_states_are_final(tmp_path: Path) -> None:
     """A job that is done, failed or cancelled stays so: whatever is asked of it later, and across a kill."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     names = ["done.wav", "failed.mp3", "cancelled.wav"]
     histories = Histories(daemon.spool / "status")
     try:
@@ -251,10 +248,10 @@ def test_d_final_states_are_final(tmp_path: Path) -> None:
     assert {name: end["state"] for name, end in ends.items()} == dict(zip(names, FINAL, strict=True))
 
 
-@pytest.mark.parametrize("when", ["separate", pytest.param("5-publishing", marks=pytest.mark.slow), "6-rename"])
+@pytest.mark.parametrize("when", ["separate", pytest.param("5-publishing", marks=pytest.mark.daily), "6-rename"])
 def test_d_after_cancelled_nothing_appears(tmp_path: Path, when: str) -> None:
     """After `cancelled` no output of that job ever appears: not while it stops, not later, not after a restart."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     found: set[str] = set()
     daemon.hold.touch()
     drop(daemon, "song.wav", 5.0)
@@ -284,11 +281,11 @@ def test_d_after_cancelled_nothing_appears(tmp_path: Path, when: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", [pytest.param("4-separate", marks=pytest.mark.slow), "6-rename", "8-sidecar", "9-original"]
+    "point", [pytest.param("4-separate", marks=pytest.mark.daily), "6-rename", "8-sidecar", "9-original"]
 )
 def test_e_originals_stay_until_the_result_is_there(tmp_path: Path, point: str) -> None:
     """Until its result is there the original is where it was, untouched; then it is in done/, the very same file."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     source = drop(daemon, "song.wav")
     song = daemon.inbox / "song.wav"
     song.chmod(0o640)
@@ -318,7 +315,7 @@ def test_e_originals_stay_until_the_result_is_there(tmp_path: Path, point: str) 
 @pytest.mark.parametrize("after", ["move", "keep", "delete"])
 def test_e_originals_are_never_modified(tmp_path: Path, after: str) -> None:
     """Under each policy the originals have their bytes still, wherever they are; only one that is done is ever deleted."""
-    daemon = Daemon(tmp_path, fake=True, inbox={**QUICK["inbox"], "after": after}, status=QUICK["status"])
+    daemon = Daemon(tmp_path, fake=True, inbox={"after": after})
     originals = {"done.wav": "done", "failed.wav": "failed", "cancelled.wav": "failed"}
     try:
         daemon.start().ready()
@@ -458,7 +455,7 @@ def test_g_the_heart_beats(tmp_path: Path) -> None:
 @needs_strace
 def test_g_the_heart_beats_on_a_slow_disk(tmp_path: Path) -> None:
     """`seq` grows while sixty songs are cancelled at once, or deleted, on a disk that takes 10 ms for each fsync."""
-    daemon = Daemon(tmp_path, fake=True, inbox=QUICK["inbox"], status={"heartbeat_s": BEAT_S})
+    daemon = Daemon(tmp_path, fake=True, status={"heartbeat_s": BEAT_S})
     song = make_song(tmp_path / "song.wav", 0.05)
     names = [f"{number:03d}.wav" for number in range(60)]
     found: list[float] = []
@@ -548,7 +545,7 @@ def check_h(daemon: Daemon, source: Path, name: str, rate: int, frames: int) -> 
     return sidecar
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in RARE else []) for n in SONGS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.daily] if n in RARE else []) for n in SONGS])
 def test_h_stems_have_the_song_s_frames(real: Daemon, name: str) -> None:
     """All stems of a song have the song's number of frames at its rate, and are sample-aligned with it."""
     source = drop(real, name, **{"seconds": 0.4, **SONGS[name]})

@@ -19,7 +19,6 @@ from daemons import Daemon, below, make_song, running
 from mounts import mounts, needs_mounts, tmpfs
 from mutants import many_channels, silence, without_length
 
-SLOW = pytest.mark.slow
 ENDS = ("done", "failed", "cancelled")
 
 
@@ -242,7 +241,9 @@ def test_garbage_is_only_what_is_ours(tmp_path: Path) -> None:
         daemon.end()
 
 
-@pytest.mark.parametrize("part", ["outbox", *(pytest.param(part, marks=SLOW) for part in ("status", "done", "failed"))])
+@pytest.mark.parametrize(
+    "part", ["outbox", *(pytest.param(part, marks=pytest.mark.daily) for part in ("status", "done", "failed"))]
+)
 def test_a_folder_that_became_a_link_while_nobody_looked(tmp_path: Path, part: str) -> None:
     """A folder of the spool that was one and is a link at the next start is said to be so, and nothing is written there."""
     elsewhere = tmp_path / "elsewhere"
@@ -401,20 +402,20 @@ def swap_away(folder: Path, seed: int, seconds: float, *, fake: bool) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("fake", [True, False])
 def test_many_swaps_are_harmless(
-    tmp_path: Path, seed: int, fake: bool, record_property: Callable[[str, object], None]
+    tmp_path: Path, day: int, fake: bool, record_property: Callable[[str, object], None]
 ) -> None:
     """The same for ten minutes, also with the real worker and its own files."""
-    record_property("folders swapped for links", swap_away(tmp_path, seed + 1, 600.0, fake=fake))
+    record_property("folders swapped for links", swap_away(tmp_path, day + 1, 600.0, fake=fake))
 
 
 def test_a_song_that_is_something_else_each_time(
-    tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, day: int, record_property: Callable[[str, object], None]
 ) -> None:
     """A song that is a link, a FIFO, a device and itself in turn is never what the link leads to, and holds nothing up."""
     secret = make_song(tmp_path / "secret.wav", 0.4)
     hidden = hashlib.sha256(secret.read_bytes()).hexdigest()
     make_song(tmp_path / "true.wav", 0.3)
-    rng, swaps = random.Random(seed), 0
+    rng, swaps = random.Random(day), 0
     with running(tmp_path, fake=True, inbox={"settle": 0.0, "after": "keep"}) as daemon:
         song, next_to_it = daemon.inbox / "song.wav", daemon.inbox / ".next"
         limit, beats, seen = time.monotonic() + 6.0, set(), set()
@@ -445,6 +446,6 @@ def test_a_song_that_is_something_else_each_time(
     record_property("songs swapped for something else", swaps)
 
 
-def test_swaps_are_harmless(tmp_path: Path, seed: int, record_property: Callable[[str, object], None]) -> None:
+def test_swaps_are_harmless(tmp_path: Path, day: int, record_property: Callable[[str, object], None]) -> None:
     """Folders of the spool are swapped for links to elsewhere all the time: nothing there is read, made, changed or removed."""
-    record_property("folders swapped for links", swap_away(tmp_path, seed, 8.0, fake=True))
+    record_property("folders swapped for links", swap_away(tmp_path, day, 8.0, fake=True))

@@ -24,6 +24,10 @@ MUSIC = ROOT.parent / "shared" / "audio"
 LAUNCH = Path(__file__).with_name("launch.py")
 PATIENCE_S = float(os.environ.get("PATIENCE_S", "240"))
 """These machines are shared: a wait that ends well ends early, and this only bounds one that does not."""
+LOOK_S = 0.05
+"""How often a daemon looks into its inbox, and beats: what a test mostly waits for is the next look."""
+CLIENT_BEAT_S = 0.5
+"""How often one beats that other programs wait for: they take it for dead after three beats, and this machine may be busy."""
 
 
 def make_song(path: Path, seconds: float = 1.0, rate: int = 44100, channels: int = 2, **how: Any) -> Path:
@@ -58,8 +62,8 @@ class Daemon:
         settings: dict[str, dict[str, Any]] = {
             "paths": {"spool": str(self.spool), "state": str(folder / "state")},
             "model": {"name": "demo", "device": "cpu"},
-            "inbox": {"settle": 0.3, "scan_interval": 0.25},
-            "status": {"heartbeat_s": 0.25, "progress_s": 0.05},
+            "inbox": {"settle": 0.1, "scan_interval": LOOK_S},
+            "status": {"heartbeat_s": LOOK_S, "progress_s": 0.05},
         }
         for name, keys in sections.items():
             settings.setdefault(name, {}).update(keys)

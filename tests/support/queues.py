@@ -10,13 +10,11 @@ from typing import Any
 from daemons import Daemon, make_song
 from watching import faults
 
-QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status": {"heartbeat_s": 0.2}}
-
 
 @contextmanager
 def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
-    """A quick daemon that is ready, and is stopped at the end."""
-    daemon = Daemon(folder, fake=True, **{**QUICK, **sections})
+    """A daemon that is ready, and is stopped at the end."""
+    daemon = Daemon(folder, fake=True, **sections)
     daemon.constants["demixd.supervisor.runs.outcomes:RETRY_S"] = 0.5
     try:
         yield daemon.start().ready()

@@ -181,12 +181,13 @@ class Events:
 
 
 class Histories:
-    """The states that each job was ever seen in, in order; `look` reads every sidecar once."""
+    """The states that each job was ever seen in, in order; `look` reads every sidecar once. No `seq` or `fraction` may fall."""
 
     def __init__(self, status: Path) -> None:
         self.status = status
         self.of: dict[str, list[str]] = {}
         self.last_seq: dict[str, int] = {}
+        self.last_fraction: dict[tuple[str, int, str], float] = {}
         self.reads = 0
 
     def look(self) -> None:
@@ -200,3 +201,7 @@ class Histories:
                 states = self.of.setdefault(document["job_id"], [])
                 if states[-1:] != [document["state"]]:
                     states.append(document["state"])
+                spell = (document["job_id"], document["attempt"], document["state_since"])
+                fraction = document["progress"]["fraction"]
+                assert fraction >= self.last_fraction.get(spell, 0.0), f"fraction of {name} fell"
+                self.last_fraction[spell] = fraction

@@ -116,7 +116,7 @@ def a_daemon(folder: Path, *, watch: str = "auto", **sections: dict[str, Any]) -
 @pytest.fixture(scope="module")
 def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Sweep | str"]:
     """All of it at the same time, for waiting is most of it: what came of each, or why it could not be tried."""
-    is_full, seed = request.config.getoption("--full"), request.config.getoption("--seed")
+    is_full, seed = request.config.getoption("--full"), request.config.getoption("--day")
     how = {"count": 100 if is_full else 2, "lanes": 4, "seed": seed}
     watch = random.Random(seed).choice(["events", "poll"])
 

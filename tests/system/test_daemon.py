@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -16,15 +15,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from daemons import MUSIC, ROOT, Daemon, make_song, running
+from daemons import CLIENT_BEAT_S, MUSIC, ROOT, Daemon, make_song, running
 from hub import Hub
-from points import POINTS
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests that leave it as it was."""
-    with running(tmp_path_factory.mktemp("daemon"), limits={"truncated_grace_s": 2.0}) as one:
+    with running(
+        tmp_path_factory.mktemp("daemon"), limits={"truncated_grace_s": 2.0}, status={"heartbeat_s": CLIENT_BEAT_S}
+    ) as one:
         yield one
 
 
@@ -191,27 +191,6 @@ def test_what_is_not_a_job_is_explained(daemon: Daemon) -> None:
         (daemon.inbox / name).unlink()
 
 
-def test_every_read_parses(daemon: Daemon, tmp_path: Path) -> None:
-    """100,000 reads during a job: each parses, and neither `seq` nor `fraction` goes back."""
-    make_song(tmp_path / "read.flac", 400.0)
-    shutil.copy(tmp_path / "read.flac", daemon.inbox)
-    daemon.state("read.flac", "running")
-    path = daemon.spool / "status" / "read.flac.json"
-    last, seq, fraction, reads, seqs = b"", 0, 0.0, 0, set()
-    while reads < 100_000 or len(seqs) < 20:
-        reads += 1
-        # What was just read whole need not be parsed again.
-        if (read := path.read_bytes()) != last:
-            last, sidecar = read, json.loads(read)
-            assert sidecar["seq"] > seq
-            assert sidecar["progress"]["fraction"] >= fraction
-            seq, fraction = sidecar["seq"], sidecar["progress"]["fraction"]
-            seqs.add(seq)
-    assert json.loads(last)["state"] == "running", "the job ended before the reads did: make it longer"
-    (daemon.inbox / "read.flac.cancel").touch()
-    assert daemon.final("read.flac")["state"] == "cancelled"
-
-
 def test_cancel_of_the_running_song(daemon: Daemon, tmp_path: Path) -> None:
     """A cancelled song ends within 5 s, leaves nothing in the outbox, and the model stays warm for the next."""
     worker = daemon.read("_daemon.json")["worker"]["pid"]
@@ -232,74 +211,6 @@ def test_cancel_of_the_running_song(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.read("_daemon.json")["worker"]["pid"] == worker
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_at_each_point(tmp_path: Path, point: str) -> None:
-    """kill -9 before a numbered point: after a restart the song is done once, and no partial folder is ever visible."""
-    daemon = Daemon(tmp_path, fake=True)
-    make_song(daemon.inbox / "song.wav", 0.5)
-    try:
-        daemon.start({point: "kill"})
-        assert daemon.process is not None
-        assert daemon.process.wait(timeout=240) == -signal.SIGKILL
-        for folder in daemon.outbox.glob("song*"):
-            assert (folder / "stems.json").exists()
-        daemon.start().ready()
-        assert daemon.final("song.wav")["state"] == "done"
-        daemon.until(
-            lambda: not daemon.works() and (daemon.spool / "done" / "song.wav").exists(), "everything put away"
-        )
-        assert daemon.stop() == 0
-    finally:
-        daemon.end()
-    assert daemon.results() == {"song", "song/vocals.wav", "song/instrumental.wav", "song/stems.json"}
-    assert not any(daemon.inbox.iterdir())
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_cancelled_before_each_point(tmp_path: Path, point: str) -> None:
-    """A cancel before the rename: nothing is published; after it: too late. Either way one final state."""
-    daemon = Daemon(tmp_path, fake=True)
-    make_song(daemon.inbox / "song.wav", 0.5)
-    try:
-        daemon.start({point: "cancel:song.wav"}).ready()
-        daemon.final("song.wav")
-        sidecar = daemon.until(lambda: (s := daemon.song("song.wav")).get("cancel") and s, "the cancel's answer")
-        daemon.until(lambda: not daemon.works() and not (daemon.inbox / "song.wav.cancel").exists(), "put away")
-        assert daemon.stop() == 0
-    finally:
-        daemon.end()
-    early = POINTS.index(point) <= POINTS.index("6-rename")
-    assert (sidecar["state"], sidecar["cancel"]["result"]) == (("cancelled",) * 2 if early else ("done", "too-late"))
-    assert bool(daemon.results()) is not early
-    assert daemon.song("song.wav")["state"] == sidecar["state"]
-
-
-def test_a_poison_song_is_given_up(tmp_path: Path) -> None:
-    """A worker killed three times over a song: `gave-up`; the next song is done by a new worker."""
-    daemon = Daemon(tmp_path, fake=True)
-    daemon.hold.touch()
-    make_song(tmp_path / "poison.flac", 1.0)
-    try:
-        daemon.start().ready()
-        shutil.copy(tmp_path / "poison.flac", daemon.inbox)
-        for attempt in (1, 2, 3):
-            daemon.until(
-                lambda n=attempt: (s := daemon.song("poison.flac")).get("step") == "separate" and s["attempt"] == n,
-                "running",
-            )
-            pid = daemon.until(lambda: daemon.read("_daemon.json")["worker"]["pid"], "worker")
-            os.kill(pid, signal.SIGKILL)
-            daemon.until(lambda p=pid: daemon.read("_daemon.json")["worker"]["pid"] != p, "another worker")
-        sidecar = daemon.final("poison.flac")
-        assert (sidecar["state"], sidecar["error"]["code"]) == ("failed", "gave-up")
-        daemon.hold.unlink()
-        make_song(daemon.inbox / "good.wav")
-        assert daemon.final("good.wav")["state"] == "done"
-        assert daemon.stop() == 0
-    finally:
-        daemon.end()
-
-
 def test_a_stop_during_a_job_takes_five_seconds_at_most(tmp_path: Path) -> None:
     """SIGTERM ends the daemon within 5 s; the running song waits again, uncharged, and is done after the next start."""
     daemon = Daemon(tmp_path)
@@ -318,28 +229,6 @@ def test_a_stop_during_a_job_takes_five_seconds_at_most(tmp_path: Path) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.end()
-
-
-def test_cancel_all(tmp_path: Path) -> None:
-    """A bare `.cancel` ends the running job and every waiting one, then goes."""
-    daemon = Daemon(tmp_path, fake=True)
-    daemon.hold.touch()
-    for name in ("a.flac", "b.flac", "c.flac"):
-        make_song(tmp_path / name, 1.0)
-        shutil.copy(tmp_path / name, daemon.inbox)
-    try:
-        daemon.start().ready()
-        daemon.until(
-            lambda: any(daemon.song(n).get("step") == "separate" for n in ("a.flac", "b.flac", "c.flac")), "running"
-        )
-        (daemon.inbox / ".cancel").touch()
-        for name in ("a.flac", "b.flac", "c.flac"):
-            assert daemon.final(name)["state"] == "cancelled"
-        daemon.until(lambda: not (daemon.inbox / ".cancel").exists(), "the cancel file to go")
-        assert daemon.stop() == 0
-    finally:
-        daemon.end()
-    assert daemon.results() == set()
 
 
 def test_a_missing_model_is_said(tmp_path: Path) -> None:

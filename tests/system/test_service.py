@@ -183,6 +183,7 @@ def test_the_installed_service(box: Box) -> None:
     assert box.machine.run("stat", "-c", "%U", f"/proc/{box.pid}").stdout.strip() == "demixd"
 
 
+@pytest.mark.daily
 def test_a_song_of_another_user(box: Box) -> None:
     """Somebody of the share's group drops it, and can read and delete what comes out."""
     box.drop("anna.flac")
@@ -193,6 +194,7 @@ def test_a_song_of_another_user(box: Box) -> None:
     box.machine.run("runuser", "-u", ANNA, "--", "rm", "-r", f"{SPOOL}/outbox/anna")
 
 
+@pytest.mark.daily
 def test_it_says_what_it_is_doing(box: Box) -> None:
     """`systemctl status` shows the song, its percent and the queue."""
     box.drop("one.flac", 30.0)
@@ -208,6 +210,7 @@ def test_it_says_what_it_is_doing(box: Box) -> None:
     box.done("two.flac")
 
 
+@pytest.mark.daily
 def test_installing_again_changes_nothing(box: Box) -> None:
     """The same version once more: the daemon goes on, and a changed configuration is not touched."""
     before, text = box.pid, box.machine.path("/etc/demixd/demixd.toml").read_text()
@@ -216,6 +219,7 @@ def test_installing_again_changes_nothing(box: Box) -> None:
     assert box.machine.path("/etc/demixd/demixd.toml").read_text() == text
 
 
+@pytest.mark.daily
 def test_an_upgrade_in_the_middle_of_a_song(box: Box) -> None:
     """The running song waits for the new version, and is done once."""
     before = box.pid
@@ -230,6 +234,7 @@ def test_an_upgrade_in_the_middle_of_a_song(box: Box) -> None:
     assert box.done("upgraded.flac")["attempt"] == 1
 
 
+@pytest.mark.daily
 def test_a_dry_run_does_nothing(box: Box) -> None:
     said = box.install("--dry-run", "--instance", "never")
     assert "/etc/demixd/demixd@never.toml" in said
@@ -241,6 +246,7 @@ def test_a_dry_run_does_nothing(box: Box) -> None:
 # ---- what goes wrong
 
 
+@pytest.mark.daily
 def test_a_model_that_is_not_there(box: Box) -> None:
     """Active, and STATUS says what is missing; songs wait until the installer has fetched it, from a hub of our own."""
     text = box.machine.path("/etc/demixd/demixd.toml").read_text()
@@ -264,6 +270,7 @@ def test_a_model_that_is_not_there(box: Box) -> None:
     box.machine.until(lambda: box.read("_daemon.json")["worker"]["model"] == "demo", "the demo model is warm")
 
 
+@pytest.mark.daily
 def test_a_configuration_that_is_wrong_from_the_start(box: Box) -> None:
     """It fails with exit status 78, says why, and is not started over and over; mended, it starts."""
     configure(box.machine, '[defaults]\nfromat = "wav"\n')
@@ -276,6 +283,7 @@ def test_a_configuration_that_is_wrong_from_the_start(box: Box) -> None:
     box.warm()
 
 
+@pytest.mark.daily
 def test_a_hung_worker(box: Box) -> None:
     """It is killed, and the song is tried again."""
     box.drop("hung.flac", 60.0)
@@ -289,6 +297,7 @@ def test_a_hung_worker(box: Box) -> None:
     )
 
 
+@pytest.mark.daily
 def test_a_hung_supervisor(box: Box) -> None:
     """systemd kills it when WatchdogSec is over; the song is done once, after the restart."""
     with box.setting("60-watchdog", "WatchdogSec=3"):
@@ -301,6 +310,7 @@ def test_a_hung_supervisor(box: Box) -> None:
         box.warm()
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("who", ["supervisor", "worker"])
 def test_killed(box: Box, who: str) -> None:
     """Either is started again, and the song is done once."""
@@ -314,6 +324,7 @@ def test_killed(box: Box, who: str) -> None:
     assert box.worker != worker
 
 
+@pytest.mark.daily
 def test_a_worker_beyond_its_memory_dies_alone(box: Box) -> None:
     """MemoryMax: the service stays, and the song is done when there is room again."""
     box.machine.run("systemctl", "restart", UNIT)  # a worker that has had no song yet has to grow for the first
@@ -329,6 +340,7 @@ def test_a_worker_beyond_its_memory_dies_alone(box: Box) -> None:
     assert box.pid == pid
 
 
+@pytest.mark.daily
 def test_stopping_in_the_middle_of_a_song(box: Box) -> None:
     """Within 5 s, and the song is done after the next start, without an attempt charged."""
     box.drop("later.flac", 60.0)
@@ -341,6 +353,7 @@ def test_stopping_in_the_middle_of_a_song(box: Box) -> None:
     assert box.done("later.flac")["attempt"] == 1
 
 
+@pytest.mark.daily
 def test_reloading(box: Box) -> None:
     """A good configuration is gone by from the next song on; a bad one is refused, and the journal says why."""
     pid, worker = box.pid, box.worker
@@ -364,6 +377,7 @@ def test_reloading(box: Box) -> None:
     assert (box.pid, box.worker) == (pid, worker)
 
 
+@pytest.mark.daily
 def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
     """An instance with a configuration of its own waits for its mount; on a full disk songs wait."""
     spool = "/srv/karaoke"
@@ -400,6 +414,7 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
 # ---- what it may do
 
 
+@pytest.mark.daily
 def test_the_units_are_spelt_right(box: Box) -> None:
     """`systemd-analyze verify` has nothing to say, and `security` no more than 2.0."""
     home = "/usr/src/home"
@@ -462,6 +477,7 @@ print("PROBE " + json.dumps({
 """
 
 
+@pytest.mark.daily
 def test_the_hardening_from_inside(box: Box) -> None:
     """A program in the service's place: what it may, and what it may not."""
     machine = box.machine
@@ -512,6 +528,7 @@ def test_the_hardening_from_inside(box: Box) -> None:
 # ---- the journal
 
 
+@pytest.mark.daily
 def test_the_journal_has_fields(box: Box) -> None:
     """One entry for each change of state, with fields that find it; for a done, a failed and a cancelled job."""
     machine = box.machine
@@ -555,7 +572,7 @@ def test_the_journal_has_fields(box: Box) -> None:
 # ---- for one user
 
 
-@pytest.mark.slow
+@pytest.mark.daily
 def test_for_one_user(box: Box) -> None:
     """`--user` needs no root: installed, used and taken away by a user of a desktop, in that user's own manager."""
     machine = box.machine
@@ -587,6 +604,7 @@ def test_for_one_user(box: Box) -> None:
 # ---- taken away
 
 
+@pytest.mark.daily
 def test_taking_it_away(box: Box) -> None:
     """Nothing is left but the configuration and the songs. The last test: there is no service after it."""
     machine = box.machine

@@ -14,21 +14,17 @@ import pytest
 import soundfile
 
 from daemons import PATIENCE_S, Daemon, make_song
-from matrix import FIRST_S, MATRIX, OTHER_S, Cell, fate
+from matrix import FIRST_S, MATRIX, OTHER_S, THINGS, Cell, fate
 from points import POINTS
 from watching import DELETE, MOVED_FROM, MOVED_TO, Events, Histories, again_and_again, faults
 
 FINAL = ("done", "failed", "cancelled")
 
-SHARE = 8
-"""How many cells are tried each day."""
-
 
 def new(folder: Path, after: str) -> Daemon:
     """A quick daemon; and configurations for a second one that shares its state, its spool, or its outbox alone."""
     folder.mkdir(exist_ok=True)
-    quick: dict[str, Any] = {"settle": 0.15, "scan_interval": 0.15, "after": after}
-    daemon = Daemon(folder, fake=True, inbox=quick, status={"heartbeat_s": 0.1, "progress_s": 0.05})
+    daemon = Daemon(folder, fake=True, inbox={"after": after})
     spool, state = json.dumps(str(daemon.spool)), json.dumps(str(folder / "state"))
     other = folder / "other"
     shared = {
@@ -176,9 +172,13 @@ def walk(folder: Path, cells: list[Cell]) -> int:
     return len(cells)
 
 
-def test_a_share_of_the_matrix(tmp_path: Path, seed: int, record_property: Callable[[str, object], None]) -> None:
-    """One final state each, the new drop served, never an output after `cancelled`: some cells, others each day."""
-    cells = random.Random(seed).sample(MATRIX, SHARE)
+@pytest.mark.parametrize("after", ["move", "keep", "delete"])
+def test_a_share_of_the_matrix(
+    tmp_path: Path, after: str, day: int, record_property: Callable[[str, object], None]
+) -> None:
+    """One final state each, the new drop served, never an output after `cancelled`: every thing, elsewhere each day."""
+    dice = random.Random(f"{day} {after}")
+    cells = [dice.choice([cell for cell in MATRIX if (cell.thing, cell.after) == (thing, after)]) for thing in THINGS]
     record_property("races", walk(tmp_path, cells))
 
 

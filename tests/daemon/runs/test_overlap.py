@@ -25,12 +25,10 @@ from demixd.config import Config
 from demixd.engine.models.demo.songs import make_song as make_music
 from watching import faults, sha256
 
-QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.2}}
-
 
 @contextmanager
 def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
-    with running(folder, fake=True, **{**QUICK, **sections}) as daemon:
+    with running(folder, fake=True, **sections) as daemon:
         (folder / "said").touch()
         yield daemon
 
@@ -272,7 +270,7 @@ def _delete(daemon: Daemon) -> None:
 @pytest.mark.parametrize("change", [_write, _add_options, _delete])
 def test_what_nobody_has_seen_before_its_turn(tmp_path: Path, change: Callable[[Daemon], None]) -> None:
     """At its turn it is looked at once more: what was decoded ahead is not used for what lies there now."""
-    daemon = Daemon(tmp_path, fake=True, inbox={"settle": 0.1, "scan_interval": 3600.0, "watch": "poll"})
+    daemon = Daemon(tmp_path, fake=True, inbox={"scan_interval": 3600.0, "watch": "poll"})
     for name in ("a.wav", "b.wav"):
         make_song(daemon.inbox / name, 0.3)
     daemon.hold.touch()
@@ -539,7 +537,7 @@ def test_a_worker_that_dies_beside_a_prepared_song(tmp_path: Path) -> None:
 
 def test_a_daemon_that_dies_with_two_in_flight(tmp_path: Path) -> None:
     """kill -9: after a restart neither is charged, and both are tried alone; nothing is published twice."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     try:
         daemon.start().ready()
         (tmp_path / "said").touch()
@@ -555,7 +553,7 @@ def test_a_daemon_that_dies_with_two_in_flight(tmp_path: Path) -> None:
 
 def test_a_stop_with_three(tmp_path: Path) -> None:
     """SIGTERM: both in flight wait again, uncharged; nothing is left of the prepared one; all overlap after a restart."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     try:
         daemon.start().ready()
         (tmp_path / "said").touch()

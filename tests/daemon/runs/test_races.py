@@ -1,4 +1,4 @@
-"""Races, forced: at each numbered point of a job something else happens. One final state each; new drops are served."""
+"""Races, forced, beside those of the matrix (test_matrix.py): what was seen of a job across a crash, and whose name it is."""
 
 import os
 import shutil
@@ -7,20 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-import soundfile
-
 from daemons import PATIENCE_S, Daemon, make_song
-from points import POINTS
 from walk_watch import Eyes
 from watching import again_and_again, needs_strace
-
-SHARE = ("2-snapshot", "4-separate", "6-rename", "8-sidecar")
-SAMPLED = [pytest.param(point, marks=[] if point in SHARE else pytest.mark.slow) for point in POINTS]
-"""Every point in the long sweep, and always a share of them."""
-
-OURS = POINTS.index("3-started")
-"""From this point on the song's snapshot is ours: what becomes of the file changes nothing for its job."""
 
 
 def played(tmp_path: Path, at: dict[str, str], **sections: dict[str, Any]) -> Daemon:
@@ -39,108 +28,6 @@ def played(tmp_path: Path, at: dict[str, str], **sections: dict[str, Any]) -> Da
     finally:
         daemon.end()
     return daemon
-
-
-def results(daemon: Daemon) -> dict[str, float]:
-    """Every result folder, with how long its vocals are in seconds."""
-    folders = (path for path in daemon.outbox.iterdir() if path.name != ".demixd")
-    return {folder.name: soundfile.info(str(folder / "vocals.wav")).duration for folder in folders}
-
-
-def originals(daemon: Daemon, where: str) -> list[float]:
-    return sorted(soundfile.info(str(path)).duration for path in (daemon.spool / where).iterdir())
-
-
-@pytest.mark.parametrize("point", SAMPLED)
-@pytest.mark.parametrize("then", ["", " kill"], ids=["", "killed"])
-@pytest.mark.parametrize("how", ["drop", "write"])
-def test_a_new_drop_is_served(tmp_path: Path, point: str, how: str, then: str) -> None:
-    """A song that is replaced, or overwritten in place, at any point: the new drop is done, the old one ends once."""
-    daemon = played(tmp_path, {point: f"{how}:song.wav{then}"})
-    sidecar = daemon.song("song.wav")
-    assert (sidecar["state"], sidecar["input"]["duration_s"]) == ("done", 0.5)
-    assert sidecar["next"] is None
-    assert list(daemon.inbox.iterdir()) == []
-    done = results(daemon)
-    first = sidecar["previous"]
-    if point == "10-finished":  # the old song has been moved away: the name was free
-        assert originals(daemon, "done") == [0.3, 0.5]
-    else:
-        assert originals(daemon, "done") == [0.5]
-    assert originals(daemon, "failed") == []
-    if first["state"] == "done":
-        assert sorted(done.values()) == [0.3, 0.5]
-    else:
-        assert first["state"] == "cancelled"
-        assert list(done.values()) == [0.5]
-    if not then:
-        assert first["state"] == ("done" if POINTS.index(point) >= OURS else "cancelled")
-
-
-@pytest.mark.parametrize("point", SAMPLED)
-def test_a_deleted_song(tmp_path: Path, point: str) -> None:
-    """A song that is deleted before its snapshot is cancelled; after it the job goes on, and has no original to move."""
-    daemon = played(tmp_path, {point: "delete:song.wav"})
-    is_ours = POINTS.index(point) >= OURS
-    assert daemon.song("song.wav")["state"] == ("done" if is_ours else "cancelled")
-    assert results(daemon) == ({"song": 0.3} if is_ours else {})
-    assert originals(daemon, "failed") == []
-    assert originals(daemon, "done") == ([0.3] if point == "10-finished" else [])
-
-
-@pytest.mark.parametrize("point", SAMPLED)
-def test_a_bare_cancel(tmp_path: Path, point: str) -> None:
-    """The bare `.cancel` before the rename: nothing is published; after it: nothing is taken back. It goes either way."""
-    daemon = played(tmp_path, {point: "cancel-all"})
-    early = POINTS.index(point) <= POINTS.index("6-rename")
-    assert daemon.song("song.wav")["state"] == ("cancelled" if early else "done")
-    assert results(daemon) == ({} if early else {"song": 0.3})
-    assert list(daemon.inbox.iterdir()) == []
-
-
-@pytest.mark.parametrize("point", SAMPLED)
-def test_a_cancel_and_a_crash(tmp_path: Path, point: str) -> None:
-    """A cancel and kill -9 at once: after a restart the cancel still counts, where nothing had been published."""
-    daemon = played(tmp_path, {point: "cancel:song.wav kill"})
-    sidecar = daemon.song("song.wav")
-    early = POINTS.index(point) <= POINTS.index("6-rename")
-    assert sidecar["state"] == ("cancelled" if early else "done")
-    assert sidecar["cancel"]["result"] == ("cancelled" if early else "too-late")
-    assert results(daemon) == ({} if early else {"song": 0.3})
-    assert list(daemon.inbox.iterdir()) == []
-
-
-@pytest.mark.parametrize("point", SAMPLED)
-def test_a_cancel_and_then_a_new_drop(tmp_path: Path, point: str) -> None:
-    """A cancel, and after it a new drop of the name, both at once: the cancel is for the old one, the new one is done."""
-    daemon = played(tmp_path, {point: "cancel:song.wav tick drop:song.wav"})
-    sidecar = daemon.song("song.wav")
-    assert (sidecar["state"], sidecar["input"]["duration_s"]) == ("done", 0.5)
-    early = POINTS.index(point) <= POINTS.index("6-rename")
-    assert sidecar["previous"]["state"] == ("cancelled" if early else "done")
-    assert sorted(results(daemon).values()) == ([0.5] if early else [0.3, 0.5])
-    assert list(daemon.inbox.iterdir()) == []
-
-
-@pytest.mark.parametrize("point", SAMPLED)
-def test_a_new_drop_and_then_a_cancel(tmp_path: Path, point: str) -> None:
-    """A new drop, and after it a cancel: the new one never comes out."""
-    daemon = played(tmp_path, {point: "drop:song.wav tick cancel:song.wav"})
-    sidecar = daemon.song("song.wav")
-    assert (sidecar["state"], sidecar["input"]["size"]) == ("cancelled", (tmp_path / "again").stat().st_size)
-    assert 0.5 not in results(daemon).values()
-    assert list(daemon.inbox.iterdir()) == []
-
-
-@pytest.mark.parametrize("after", ["keep", "delete"])
-@pytest.mark.parametrize("point", POINTS[6:])
-def test_killed_under_the_other_policies(tmp_path: Path, point: str, after: str) -> None:
-    """kill -9 while a job ends: after a restart its original is kept, or deleted, and the song is done once."""
-    daemon = played(tmp_path, {point: "kill"}, inbox={"after": after})
-    assert daemon.song("song.wav")["state"] == "done"
-    assert results(daemon) == {"song": 0.3}
-    assert [path.name for path in daemon.inbox.iterdir()] == (["song.wav"] if after == "keep" else [])
-    assert originals(daemon, "done") == originals(daemon, "failed") == []
 
 
 @needs_strace

@@ -14,12 +14,10 @@ import pytest
 from daemons import Daemon, make_song
 from watching import faults
 
-QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status": {"heartbeat_s": 0.2}}
-
 
 @contextmanager
 def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
-    daemon = Daemon(folder, fake=True, **{**QUICK, **sections})
+    daemon = Daemon(folder, fake=True, **sections)
     daemon.constants["demixd.supervisor.workers.missing:RETRY_S"] = [0.3]
     try:
         yield daemon.start().ready()
@@ -353,9 +351,7 @@ def age(path: Path, days: float) -> None:
 
 def test_sidecars_of_songs_that_are_gone_are_removed(tmp_path: Path) -> None:
     """After `keep_days`; those of songs that are there, of younger ones, of jobs, and what is not ours stay."""
-    daemon = Daemon(
-        tmp_path, fake=True, inbox={**QUICK["inbox"], "after": "keep"}, status={"heartbeat_s": 0.2, "keep_days": 7}
-    )
+    daemon = Daemon(tmp_path, fake=True, inbox={"after": "keep"}, status={"keep_days": 7})
     status = daemon.spool / "status"
     names = ["old.wav", "young.wav", "kept.wav", "deep/old.wav", "deep/er/old.wav", "held.wav"]
     try:

@@ -4,7 +4,6 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,6 @@ from daemons import Daemon, make_song
 from processes import handles, resident, watched
 from queues import running
 from watching import holds
-
-QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.2}, "status": {"heartbeat_s": 0.2}}
 
 ROUND = ("done", "failed", "duplicate", "album", "waiting cancelled", "running cancelled")
 """What becomes of the songs of one round, one each."""
@@ -67,7 +64,7 @@ def held(daemon: Daemon) -> tuple[object, ...]:
 @pytest.mark.parametrize("jobs", [60, pytest.param(500, marks=pytest.mark.slow)])
 def test_many_jobs_in_one_daemon(tmp_path: Path, jobs: int, record_property: Callable[[str, object], None]) -> None:
     """Done, failed, cancelled, duplicate, in folders that go: no descriptor, thread, watch, folder or memory is left behind."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     rounds = -(-jobs // len(ROUND))
     try:
         daemon.start().ready()
@@ -89,7 +86,7 @@ def test_many_jobs_in_one_daemon(tmp_path: Path, jobs: int, record_property: Cal
 @pytest.mark.slow
 def test_many_songs_in_one_real_worker(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """The warm model: after 60 songs it holds the descriptors, threads and (within 64 MB) memory that it held after ten."""
-    daemon, after = Daemon(tmp_path, **QUICK), []
+    daemon, after = Daemon(tmp_path), []
     try:
         daemon.start().ready()
         for number in range(60):

@@ -140,11 +140,11 @@ def check_order(daemon: Daemon, every: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("number", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_many_songs_at_once(
-    tmp_path: Path, number: int, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, number: int, day: int, record_property: Callable[[str, object], None]
 ) -> None:
     """Each that waits takes 2 KB of memory at most, the order is kept, the heart beats, and what runs can be cancelled."""
     with usual(tmp_path) as daemon:
-        each = check_many(daemon, number, seed)
+        each = check_many(daemon, number, day)
     assert each <= EACH_BYTES, f"{each:.0f} bytes each"
     record_property(f"bytes for each of {number} songs that wait", round(each))
 
@@ -189,10 +189,10 @@ def test_an_idle_daemon_with_many_answered_songs(
 
 @pytest.mark.parametrize("number", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_how_soon_a_song_is_begun(
-    tmp_path: Path, number: int, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, number: int, day: int, record_property: Callable[[str, object], None]
 ) -> None:
     """From its last byte to `running` 19 of 20 songs take 3 s at most, of which it settles for two."""
-    dice, took, dropped = random.Random(seed), [], dict[str, float]()
+    dice, took, dropped = random.Random(day), [], dict[str, float]()
     with usual(tmp_path) as daemon:
         song = make_song(tmp_path / "song.wav", 0.1).read_bytes()
         due, names = 0.0, [f"{each}.wav" for each in range(number)]

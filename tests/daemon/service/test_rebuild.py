@@ -8,14 +8,11 @@ import sqlite3
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from daemons import Daemon, make_song
 from watching import faults
-
-QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.3}, "status": {"heartbeat_s": 0.2}}
 
 
 def remove_state(state: Path) -> None:
@@ -86,7 +83,7 @@ def goes_on(daemon: Daemon, before: dict[str, int], lose: Callable[[Path], None]
 @pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
 def test_all_kinds_of_songs(tmp_path: Path, lose: Callable[[Path], None]) -> None:
     """Done, failed, cancelled and waiting songs: the ends stay what they were, what waited is done, each once."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     over = ("done.wav", "failed.mp3", "cancelled.wav")
     try:
         daemon.start().ready()
@@ -132,7 +129,7 @@ def test_all_kinds_of_songs(tmp_path: Path, lose: Callable[[Path], None]) -> Non
 
 def test_kept_songs(tmp_path: Path) -> None:
     """Under `keep` an answered song stays answered, done or failed; `touch` still retries it, with its history."""
-    daemon = Daemon(tmp_path, fake=True, inbox={**QUICK["inbox"], "after": "keep"}, status=QUICK["status"])
+    daemon = Daemon(tmp_path, fake=True, inbox={"after": "keep"})
     try:
         daemon.start().ready()
         drop(daemon, "kept.wav")
@@ -165,7 +162,7 @@ ENDING += ["7-final keep", "9-original keep", "7-final delete", "8-sidecar delet
 @pytest.mark.parametrize(("point", "after"), [each.split() for each in ENDING])
 def test_a_job_that_was_ending(tmp_path: Path, point: str, after: str) -> None:
     """Published but not final, or final with its original where it was: done once, and the original is put away."""
-    daemon = Daemon(tmp_path, fake=True, inbox={**QUICK["inbox"], "after": after}, status=QUICK["status"])
+    daemon = Daemon(tmp_path, fake=True, inbox={"after": after})
     drop(daemon, "song.wav")
     try:
         daemon.start({point: "kill"})
@@ -188,7 +185,7 @@ def test_a_job_that_was_ending(tmp_path: Path, point: str, after: str) -> None:
 
 def test_an_original_on_its_way(tmp_path: Path) -> None:
     """An original that was under its private name, in the middle of being moved, still comes to done/."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     drop(daemon, "song.wav")
     try:
         daemon.start({"9-original": "kill"})
@@ -211,7 +208,7 @@ def test_an_original_on_its_way(tmp_path: Path) -> None:
 
 def test_results_without_sidecars_still_stand(tmp_path: Path) -> None:
     """State and status both lost: the manifests alone tell which songs need not be computed again."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     try:
         daemon.start().ready()
         drop(daemon, "song.wav")
@@ -232,7 +229,7 @@ def test_results_without_sidecars_still_stand(tmp_path: Path) -> None:
 @pytest.mark.parametrize("starts", [1, 2])
 def test_a_ledger_lost_while_the_spool_was_away(tmp_path: Path, starts: int) -> None:
     """It is rebuilt when the spool is there, however often the daemon was started before; `seq` goes on above."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     try:
         for _ in range(3):  # so that fewer starts would show
             daemon.start().ready()
@@ -291,7 +288,7 @@ def looks_of(path: Path) -> dict[str, int]:
 
 def test_strange_files_are_somebody_else_s(tmp_path: Path) -> None:
     """Files that are not ours, or of another version, stop nothing: they are left alone."""
-    daemon = Daemon(tmp_path, fake=True, **QUICK)
+    daemon = Daemon(tmp_path, fake=True)
     try:
         daemon.start().ready()
         drop(daemon, "song.wav")

@@ -1,7 +1,7 @@
 """The matrix of races: what happens to a song at a numbered point of its job, and what must become of it. Pure.
 
     point     the ten of the protocol; each thing happens just before what the point is named after
-    thing     what somebody does there, or what two of them do one after the other
+    thing     what somebody does there, if anything, or what two of them do one after the other
     after     the policy for originals
     crash     whether the daemon is killed right after it, and started again
 
@@ -22,6 +22,7 @@ FIRST_S, OTHER_S = 0.3, 0.5
 """How long the song is, and another one that comes in its place."""
 
 THINGS: dict[str, str] = {
+    "nothing": "",
     "cancel": "cancel:{name}",
     "cancel-all": "cancel-all",
     "delete": "delete:{name}",
@@ -104,7 +105,7 @@ def fate(cell: Cell) -> Fate:
 def _first(cell: Cell) -> str:
     if cell.thing in CANCELS:
         return "cancelled" if cell.order <= RENAME else "done"
-    if cell.thing.startswith("second"):
+    if cell.thing == "nothing" or cell.thing.startswith("second"):
         return "done"
     return "done" if cell.order >= (RENAME if cell.crash else OURS) else "cancelled"
 

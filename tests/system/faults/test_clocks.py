@@ -112,7 +112,7 @@ QUICK: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("jumps", [("+9y",), pytest.param(("-9y", "+9y", "+0", "-9y"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jumps", [("+9y",), pytest.param(("-9y", "+9y", "+0", "-9y"), marks=pytest.mark.daily)])
 def test_a_clock_that_jumps(
     tmp_path: Path, jumps: tuple[str, ...], record_property: Callable[[str, object], None]
 ) -> None:

@@ -60,13 +60,13 @@ def walk(folder: Path, scenario: Scenario, who: str, chosen: list[Point]) -> tup
 
 @pytest.mark.parametrize("number", range(4))
 def test_killed_at_some_points(
-    tmp_path: Path, number: int, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, number: int, day: int, record_property: Callable[[str, object], None]
 ) -> None:
     """Two points of each of four walks, others every day."""
-    scenario, who = random.Random(seed).sample(WALKS, 4)[number].values
-    drawn = random.Random(seed).sample(known(tmp_path, scenario, who), 2)
+    scenario, who = random.Random(day).sample(WALKS, 4)[number].values
+    drawn = random.Random(day).sample(known(tmp_path, scenario, who), 2)
     reached, wrong = walk(tmp_path, scenario, who, drawn)
-    assert wrong == [], f"seed {seed}"
+    assert wrong == [], f"day {day}"
     record_property("crash points", reached)
 
 
@@ -89,12 +89,12 @@ LEDGER = ("pwrite64", "fdatasync")
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 def test_a_ledger_that_cannot_be_written(
-    tmp_path: Path, error: str, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, error: str, day: int, record_property: Callable[[str, object], None]
 ) -> None:
-    """The daemon holds still until it can be, and does not end; nothing is done twice. Two calls a day, drawn by the seed."""
+    """The daemon holds still until it can be, and does not end; nothing is done twice. Two calls a day, drawn by the day."""
     every = [point for point in known(tmp_path, RUN, "supervisor") if point.call in LEDGER]
     with running(made(tmp_path, "failing"), fake=True) as daemon:
-        for number, point in enumerate(random.Random(seed).sample(every, 2)):
+        for number, point in enumerate(random.Random(day).sample(every, 2)):
             inject = f"{point.call}:error={error}:when={point.time}"
             log, wrong = play(daemon, RUN, "supervisor", f"{number} ", inject, seconds=10.0)
             assert wrong == []

@@ -152,11 +152,11 @@ def sweep(folder: Path, scenario: Scenario, who: str, seed: int, share: slice) -
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_some_errors(tmp_path: Path, number: int, seed: int, record_property: Callable[[str, object], None]) -> None:
+def test_some_errors(tmp_path: Path, number: int, day: int, record_property: Callable[[str, object], None]) -> None:
     """Eight of each of three parts, others every day."""
-    scenario, who = random.Random(seed).sample(PARTS, 3)[number].values
-    count, wrong = sweep(tmp_path, scenario, who, seed, slice(8))
-    assert wrong == [], f"seed {seed}"
+    scenario, who = random.Random(day).sample(PARTS, 3)[number].values
+    count, wrong = sweep(tmp_path, scenario, who, day, slice(8))
+    assert wrong == [], f"day {day}"
     record_property("errors", count)
 
 
@@ -168,12 +168,12 @@ def test_every_error(
     scenario: Scenario,
     who: str,
     quarter: int,
-    seed: int,
+    day: int,
     record_property: Callable[[str, object], None],
 ) -> None:
     """All of them."""
-    count, wrong = sweep(tmp_path, scenario, who, seed, slice(quarter, None, 4))
-    assert wrong == [], f"seed {seed}"
+    count, wrong = sweep(tmp_path, scenario, who, day, slice(quarter, None, 4))
+    assert wrong == [], f"day {day}"
     record_property("errors", count)
 
 
@@ -210,14 +210,14 @@ def marks(log: Path) -> list[int]:
 
 
 def test_a_lock_that_cannot_be_given_back(
-    tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, day: int, record_property: Callable[[str, object], None]
 ) -> None:
     """SQLite's connection is in its own way from then on, and for ever: the ledger is opened anew."""
     with patient(tmp_path) as there:
         locks = there.daemon.folder / "state" / "ledger.sqlite3-shm"
         log, wrong = there.suffer(RUN, "supervisor", at=locks)
         assert wrong == []
-        number = random.Random(seed).choice(marks(log))
+        number = random.Random(day).choice(marks(log))
         log, wrong = there.suffer(RUN, "supervisor", Injection(Point("fcntl", number), "ENOLCK"), at=locks)
         assert wrong == [], f"fcntl {number}"
         assert re.search(r"F_UNLCK.*l_start=124.*INJECTED", log.read_text()), "it was another call"

@@ -110,7 +110,7 @@ def shaped() -> dict[str, some.SearchStrategy[bytes]]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_anything_has_an_answer(target: str, seed: int, record_property: Callable[[str, object], None]) -> None:
+def test_anything_has_an_answer(target: str, day: int, record_property: Callable[[str, object], None]) -> None:
     """What has the right shape and wrong values in it, and any bytes at all, are taken or refused in the way that is said."""
     count = 0
 
@@ -121,7 +121,7 @@ def test_anything_has_an_answer(target: str, seed: int, record_property: Callabl
 
     strategy = shaped().get(target, some.nothing()) | some.binary(max_size=400)
     tried = given(strategy)(attempt)
-    seeded(seed)(settings(max_examples=TRIES, deadline=None, database=None)(tried))()
+    seeded(day)(settings(max_examples=TRIES, deadline=None, database=None)(tried))()
     assert count >= TRIES // 2
     record_property("fuzz executions", count)
 
@@ -175,20 +175,18 @@ def guided(folder: Path, target: str, seed: int, runs: int) -> int:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_guided_search(
-    target: str, tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_guided_search(target: str, tmp_path: Path, day: int, record_property: Callable[[str, object], None]) -> None:
     """Thousands of inputs, each made of one that has reached something new, find nothing that is not answered."""
-    record_property("fuzz executions", guided(tmp_path, target, seed, RUNS.get(target, 15_000) // 8))
+    record_property("fuzz executions", guided(tmp_path, target, day, RUNS.get(target, 15_000) // 8))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_long_guided_search(
-    target: str, tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
+    target: str, tmp_path: Path, day: int, record_property: Callable[[str, object], None]
 ) -> None:
     """The same, a hundred times as long."""
-    record_property("fuzz executions", guided(tmp_path, target, seed + 1, RUNS.get(target, 15_000) * 30))
+    record_property("fuzz executions", guided(tmp_path, target, day + 1, RUNS.get(target, 15_000) * 30))
 
 
 # ---- what they have found

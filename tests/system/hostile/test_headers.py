@@ -99,10 +99,10 @@ def sweep(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int, count: int) 
 
 
 def test_a_share_of_lying_headers(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+    tmp_path: Path, day: int, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     """A changed header makes a song or one of the codes that a bad song has, soon, in bounded memory, in a worker that lives."""
-    answers = sweep(tmp_path, monkeypatch, seed, 800)
+    answers = sweep(tmp_path, monkeypatch, day, 800)
     assert len(answers) >= 3  # some decode, some do not, and not all for one reason
     record_property("headers through the worker", answers.total())
 
@@ -111,13 +111,13 @@ def test_a_share_of_lying_headers(
 @pytest.mark.parametrize("part", range(8))
 def test_lying_headers(
     tmp_path: Path,
-    seed: int,
+    day: int,
     part: int,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> None:
     """The same 400,000 times."""
-    record_property("headers through the worker", sweep(tmp_path, monkeypatch, seed * 8 + part + 1, 50_000).total())
+    record_property("headers through the worker", sweep(tmp_path, monkeypatch, day * 8 + part + 1, 50_000).total())
 
 
 def test_burdens_are_put_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,7 @@ def test_a_torch_model_stops_within_a_second(times: int, tmp_path: Path) -> None
         check(one, times)
 
 
+@pytest.mark.daily
 @pytest.mark.skipif(not converter.is_installed(), reason="no OpenVINO: see config/requirements-openvino.lock")
 @pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_compiled_model_stops_within_a_second(times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

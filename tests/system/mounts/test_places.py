@@ -11,14 +11,14 @@ import pytest
 
 from daemons import Daemon, heard, make_song
 from mounts import Mount, bind, disk, mounts, needs_mounts, tmpfs
-from queues import QUICK, all_done_once, drop, looks, order_of_work, queue, queued, running, started, warned
+from queues import all_done_once, drop, looks, order_of_work, queue, queued, running, started, warned
 
 # ---- not there at the start
 
 
 def test_a_spool_that_is_not_there_at_the_start(tmp_path: Path) -> None:
     """The daemon lives, is READY once with a STATUS that names what is missing, makes nothing, and goes on by itself."""
-    daemon = Daemon(tmp_path / "parent", fake=True, **QUICK)
+    daemon = Daemon(tmp_path / "parent", fake=True)
     shutil.rmtree(daemon.spool)
     try:
         with heard(tmp_path) as (address, lines):
@@ -170,10 +170,10 @@ def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> Non
         daemon.until(lambda: not daemon.works(), "no work folder")
 
 
-@pytest.mark.slow
+@pytest.mark.daily
 def test_an_outbox_that_goes_away_under_the_real_worker(tmp_path: Path) -> None:
     """The worker makes no folder where the outbox was, and what it falls over is not held against the song."""
-    daemon = Daemon(tmp_path, **QUICK)
+    daemon = Daemon(tmp_path)
     try:
         daemon.start().ready()
         drop(daemon, "song.wav", seconds=12.0)
@@ -273,12 +273,12 @@ def on_bind(tmp_path: Path, at: Path) -> Mount:
 
 
 @needs_mounts
-@pytest.mark.parametrize("make", [on_disk, pytest.param(on_bind, marks=pytest.mark.slow)], ids=["disk", "bind"])
+@pytest.mark.parametrize("make", [on_disk, pytest.param(on_bind, marks=pytest.mark.daily)], ids=["disk", "bind"])
 def test_a_spool_that_is_mounted_late_and_goes_away(tmp_path: Path, make: Callable[[Path, Path], Mount]) -> None:
     """Started before its share is mounted, and unmounted during a job: nothing is made below the mount, all is done once."""
     mount = make(tmp_path, tmp_path / "spool")
     with mounts(mount):
-        daemon = Daemon(tmp_path, fake=True, **QUICK)
+        daemon = Daemon(tmp_path, fake=True)
         daemon.constants["demixd.supervisor.runs.outcomes:RETRY_S"] = 0.5
         daemon.hold.touch()
         try:
@@ -365,9 +365,9 @@ def test_an_inbox_on_a_mount_of_its_own(tmp_path: Path) -> None:
     ("part", "step"),
     [
         ("outbox", "snapshot"),
-        pytest.param("outbox", "decode", marks=pytest.mark.slow),
+        pytest.param("outbox", "decode", marks=pytest.mark.daily),
         ("outbox", "encode"),
-        pytest.param("work", "snapshot", marks=pytest.mark.slow),
+        pytest.param("work", "snapshot", marks=pytest.mark.daily),
         ("work", "decode"),
     ],
 )
@@ -445,7 +445,7 @@ def test_a_read_only_inbox(tmp_path: Path) -> None:
     mount = bind(store, tmp_path / "spool" / "inbox")
     with mounts(mount):
         mount.change("bind,ro")
-        daemon = Daemon(tmp_path, fake=True, **QUICK)
+        daemon = Daemon(tmp_path, fake=True)
         try:
             daemon.start().ready()
             make_song(store / "song.wav", 0.3)
@@ -502,7 +502,7 @@ def full_state(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
     """A daemon whose ledger cannot be written since its disk is full, and which says so; a song waits. And what fills it."""
     state = tmp_path / "state"
     with mounts(tmpfs(state, 2 << 20)):
-        daemon, fill = Daemon(tmp_path, fake=True, **QUICK), state / "fill"
+        daemon, fill = Daemon(tmp_path, fake=True), state / "fill"
         try:
             daemon.start().ready()
             with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:

@@ -22,7 +22,7 @@ from processes import handles, watched
 from queues import all_done_once, drop, looks, queued, running, started, warned
 
 NOTICED_S = 5.0
-SELDOM: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 60.0}, "status": {"heartbeat_s": 0.2}}
+SELDOM: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 60.0}}
 """Whatever is seen soon is seen by an event."""
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
@@ -162,11 +162,11 @@ needs_limits = pytest.mark.skipif(not may_limit(), reason="needs user namespaces
 
 @needs_limits
 @pytest.mark.parametrize(
-    ("what", "limits"), [("instances", (0, 100)), pytest.param("watches", (100, 0), marks=pytest.mark.slow)]
+    ("what", "limits"), [("instances", (0, 100)), pytest.param("watches", (100, 0), marks=pytest.mark.daily)]
 )
 def test_a_kernel_that_refuses_to_watch(tmp_path: Path, what: str, limits: tuple[int, int]) -> None:
     """It is said, songs are found by scans alone, retries leave nothing behind, and events come when the limit goes."""
-    daemon = Daemon(tmp_path, fake=True, inbox={"settle": 0.1, "scan_interval": 0.2})
+    daemon = Daemon(tmp_path, fake=True)
     try:
         daemon.start(under=limited(*limits)).ready()
         assert watch(daemon)["mode"] == "poll"
@@ -290,7 +290,7 @@ def check_change(daemon: Daemon, change: Change) -> None:
     daemon.until(lambda: not daemon.read("_daemon.json")["warnings"], "nothing is wrong any more")
 
 
-@pytest.mark.parametrize("way", [pytest.param(renamed, marks=pytest.mark.slow), retargeted])
+@pytest.mark.parametrize("way", [pytest.param(renamed, marks=pytest.mark.daily), retargeted])
 def test_an_inbox_that_is_another_folder(tmp_path: Path, way: Callable[[Path, Path], Change]) -> None:
     """By rename or by link: it is noticed within 5 s and said; what waits in the one before waits until that is back."""
     daemon = Daemon(tmp_path, fake=True, **SELDOM)
@@ -300,7 +300,7 @@ def test_an_inbox_that_is_another_folder(tmp_path: Path, way: Callable[[Path, Pa
 
 
 @needs_mounts
-@pytest.mark.slow
+@pytest.mark.daily
 def test_an_inbox_that_is_mounted_over(tmp_path: Path) -> None:
     """A mount on top of the inbox: the songs below wait, those on it are done, and all is done when it goes."""
     with started(tmp_path, **SELDOM) as daemon:

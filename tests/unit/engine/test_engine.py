@@ -48,8 +48,7 @@ def music() -> torch.Tensor:
 @pytest.mark.parametrize(
     ("make", "song"),
     [
-        (full_size, twelve),
-        pytest.param(full_size, music, marks=pytest.mark.slow),
+        *(pytest.param(full_size, song, marks=pytest.mark.daily) for song in (twelve, music)),
         *((make, song) for make in (unequal_bag, hdemucs) for song in (music, twelve)),
     ],
 )
@@ -90,6 +89,7 @@ def demucs_with_our_lags(monkeypatch: pytest.MonkeyPatch, seed: int, members: in
     monkeypatch.setattr("demucs.apply.random.randint", lambda *_: next(drawn))
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("seconds", [0.4, 3.7], ids=["shorter than a segment", "longer"])
 @pytest.mark.parametrize("shifts", [0, 2])
 @pytest.mark.parametrize("overlap", [0.1, 0.5])

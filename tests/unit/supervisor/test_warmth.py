@@ -40,7 +40,7 @@ def is_gone(pid: int) -> bool:
 
 def test_an_idle_worker_ends_and_the_next_song_wakes_one(tmp_path: Path) -> None:
     """After `keep_alive_s` without a song the process is gone and with it all it had; a drop warms a new one."""
-    with running(tmp_path, fake=True, model={"keep_alive_s": 0.5}, status={"heartbeat_s": 0.2}) as daemon:
+    with running(tmp_path, fake=True, model={"keep_alive_s": 0.5}) as daemon:
         daemon.until(lambda: worker(daemon)["state"] == "asleep", "asleep")
         assert worker(daemon)["pid"] is None
         make_song(daemon.inbox / "one.wav", 0.3)
@@ -51,7 +51,7 @@ def test_an_idle_worker_ends_and_the_next_song_wakes_one(tmp_path: Path) -> None
 
 def test_a_worker_with_songs_stays(tmp_path: Path) -> None:
     """A song that takes longer than `keep_alive_s`, and those that wait behind it, keep the worker."""
-    with running(tmp_path, fake=True, model={"keep_alive_s": 1.0}, status={"heartbeat_s": 0.2}) as daemon:
+    with running(tmp_path, fake=True, model={"keep_alive_s": 1.0}) as daemon:
         daemon.hold.touch()
         make_song(daemon.inbox / "one.wav", 0.3)
         daemon.until(lambda: daemon.song("one.wav").get("step") == "separate", "separating")
@@ -65,7 +65,7 @@ def test_a_worker_with_songs_stays(tmp_path: Path) -> None:
 
 def test_a_worker_is_kept_for_ever_by_default(tmp_path: Path) -> None:
     """-1: never ended."""
-    with running(tmp_path, fake=True, status={"heartbeat_s": 0.2}) as daemon:
+    with running(tmp_path, fake=True) as daemon:
         pid = worker(daemon)["pid"]
         time.sleep(2.0)
         assert (worker(daemon)["state"], worker(daemon)["pid"]) == ("ready", pid)
