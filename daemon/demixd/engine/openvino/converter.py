@@ -86,22 +86,19 @@ def convert(order: Conversion) -> Path:
     root, key = Path(order.folder), cache.key(order.sha256)
     if (folder := cache.find(root, key)) is not None:
         return folder
-    try:
-        done = subprocess.run(
-            PROGRAM,
-            input=msgspec.json.encode(order) + b"\n",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConversionError(f"the conversion took longer than {LIMIT_S:.0f} s") from error
-    finally:
-        cache.tidy(root, time.time())  # what a process that was killed has left
+    pipe = subprocess.PIPE
+    with subprocess.Popen(PROGRAM, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT) as process:
+        try:
+            said, _ = process.communicate(msgspec.json.encode(order) + b"\n", timeout=LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            raise ConversionError(f"the conversion took longer than {LIMIT_S:.0f} s") from error
+        finally:
+            process.kill()
+            process.wait()  # `subprocess.run` does not after Ctrl-C, and only an ended process gives its lock back
+            cache.tidy(root, time.time())
     folder = cache.find(root, key)
-    if done.returncode or folder is None:
-        raise ConversionError(_last_line(done.stdout) or f"the conversion ended with status {done.returncode}")
+    if process.returncode or folder is None:
+        raise ConversionError(_last_line(said) or f"the conversion ended with status {process.returncode}")
     return folder
 
 
