@@ -90,7 +90,6 @@ class Service:
         self._facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
         self._locks = Locks(config.state, self.spool, self._facts.instance)
         self._heartbeat: Heartbeat | None = None
-        self._sweep_due = 0.0
         self._is_open = False
         self._is_asked_to_stop = self._is_stopping = False
 
@@ -145,7 +144,7 @@ class Service:
         self.runner = Runner(self._context)
         self._scheduler = Scheduler(self._context, self.runner)
         self._poller = Poller(self.config, self._context, self.runner, lambda: self.mailbox.put(Wake()))
-        self._calendar = retention.Calendar()
+        self._retention = retention.Retention(self.spool, self.jobs, self._clock)
         self._heartbeat = Heartbeat(
             self.config,
             self._context,
@@ -198,7 +197,7 @@ class Service:
         self._find_folders(now)
         if self._is_open:
             self._poller.look(now)
-            self._sweep(now)
+            self._retention.look(now, self.config.status.keep_days)
             if self._access.is_current:
                 self._scheduler.begin(now)
         self._beating.tell(now, is_open=self._is_open)
@@ -265,16 +264,6 @@ class Service:
         self._poller.reconfigure(config)
         self._beating.reconfigure(config)
 
-    def _sweep(self, now: float) -> None:
-        """Remove the sidecars of songs that are long gone."""
-        if now < self._sweep_due:
-            return
-        self._sweep_due = now + retention.EVERY_S
-        keep_s = self.config.status.keep_days * retention.DAY_S
-        older_than = self._calendar.before(self._clock.wall(), self._clock.uptime(), keep_s)
-        if older_than is not None:
-            retention.sweep(self.spool, self.jobs, older_than)
-
     # ---- the folders
 
     def _find_folders(self, now: float) -> None:
@@ -289,10 +278,7 @@ class Service:
             if self._ledger.is_empty and "status" not in self.folders.missing:
                 self._ledger.count_on(rebuild.starts(self.spool.status))
         if change is Change.WHOLE:
-            if self._is_open:
-                self._come_back()
-            else:
-                self._open_up()
+            self._come_back() if self._is_open else self._open_up()
         if self._access.is_whole:
             self.spool.tidy(self.runner.at_work | self._ending.unfinished.keys())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
 from demixd.spool.tree import Spool
+from demixd.supervisor.clock import Clock
 from demixd.supervisor.jobs.table import JobTable
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,26 @@ DAY_S = 86400.0
 
 JUMP_S = 3600.0
 """What may be between the clocks from one look to the next, since they drift."""
+
+
+class Retention:
+    """Sweeps every hour. `now` is monotonic, in seconds."""
+
+    def __init__(self, spool: Spool, jobs: JobTable, clock: Clock) -> None:
+        self._spool = spool
+        self._jobs = jobs
+        self._clock = clock
+        self._calendar = Calendar()
+        self._due = 0.0
+
+    def look(self, now: float, keep_days: float) -> None:
+        """Remove the sidecars of songs that are gone since `keep_days`, where that is due."""
+        if now < self._due:
+            return
+        self._due = now + EVERY_S
+        older_than = self._calendar.before(self._clock.wall(), self._clock.uptime(), keep_days * DAY_S)
+        if older_than is not None:
+            sweep(self._spool, self._jobs, older_than)
 
 
 class Calendar:
@@ -47,11 +68,15 @@ class Calendar:
 
 
 def sweep(spool: Spool, jobs: JobTable, older_than: float) -> int:
-    """Remove the sidecars that were last written before `older_than` (UNIX time); how many. Reads only those. Raises OSError."""
+    """Remove the sidecars that were last written before `older_than` (UNIX time); how many. Reads only those."""
     removed = 0
     for path, status in list(documents.sidecars(spool.status)):
         if status.st_mtime < older_than and _is_over(documents.read(path, Sidecar), spool, jobs):
-            nofollow.remove_file(spool.status, Path(path))
+            try:
+                nofollow.remove_file(spool.status, Path(path))
+            except OSError as error:
+                log.warning("%s cannot be removed: %s", path, error)
+                continue
             removed += 1
             _remove_empty(Path(path).parent, spool.status)
     if removed:
