@@ -1,0 +1,243 @@
+"""A daemon in the test's own process: its clock is simulated, its worker is a script, and it can die at any trace point.
+
+It is driven and asked as a real one is (tests/support/daemons.py), by files; only, its time goes on while a test waits for
+something (`until`), and not otherwise. After each turn of its main loop, and at each trace point, `SimulatedEyes` look.
+"""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from actions import act, tick
+from daemons import Daemon
+from demixd import config
+from demixd.errors import ConfigError
+from demixd.spool import nofollow
+from demixd.supervisor import service, trace
+from demixd.supervisor.jobs import table
+from demixd.supervisor.service import Quit, Reload, Service, Wake
+from demixd.supervisor.workers.process import Died, Said
+from simulated_clock import SimulatedClock
+from simulated_eyes import SimulatedEyes
+from simulated_worker import Script, SimulatedWorker
+
+PATIENCE_S = 1800.0
+"""For how long of its own time a daemon may keep a test waiting."""
+
+
+class Killed(BaseException):
+    """The process ends here, as by SIGKILL."""
+
+
+class Simulated(Daemon):
+    """`Service` on `folder`/spool; start, stop and kill it as often as you like."""
+
+    def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
+        sections = {**sections, "inbox": {"watch": "poll", **sections.get("inbox", {})}}
+        super().__init__(folder, fake=True, **sections)
+        self.clock = SimulatedClock()
+        self.script = Script()
+        self.service: Service | None = None
+        self.worker: SimulatedWorker | None = None
+        self.eyes = SimulatedEyes(self.spool, self.outbox, self.clock)
+        self.at: dict[str, list[str | Callable[[], None]]] = {}
+        """What is still to happen at each trace point, once: words of tests/support/actions.py, `kill`, or anything."""
+        self.points: list[str] = []
+        """The trace points that were passed."""
+        self.turns = 0
+        self._undo = contextlib.ExitStack()
+
+    # ---- its life
+
+    @property
+    def is_up(self) -> bool:
+        return self.service is not None
+
+    def start(self, at: dict[str, str] | None = None, **_: Any) -> "Simulated":
+        """Start it; `at` is what is to happen at which trace point, in words with blanks between them."""
+        for point, actions in (at or {}).items():
+            self.at.setdefault(point, []).extend(actions.split())
+        self._undo.close()
+        self._change()
+        self.eyes.start()
+        self.service = Service(self._load(), self._load, clock=self.clock, start_worker=self._start_worker)
+        with self._may_die():
+            self.service.start_up()
+        return self
+
+    def _load(self) -> config.Config:
+        return config.load(self.config)
+
+    def _start_worker(self, post: Callable[[Said | Died], None]) -> SimulatedWorker:
+        self.worker = SimulatedWorker(post, self.clock, self.folder, self.script)
+        return self.worker
+
+    def _change(self) -> None:
+        """Stand at the trace points, see each status file that is written, and give constants their other values."""
+        write = table.write_whole
+
+        def write_and_look(path: Path, data: bytes, **how: Any) -> None:
+            write(path, data, **how)
+            self.eyes.see(path)
+
+        self._set(trace, "hook", self._pass)
+        self._set(table, "write_whole", write_and_look)
+        for name, value in self.constants.items():
+            module, _, constant = name.partition(":")
+            there = import_module(module)
+            self._set(there, constant, type(getattr(there, constant))(value))
+        before = signal.getsignal(signal.SIGIO)  # the daemon has it ignored
+        self._undo.callback(signal.signal, signal.SIGIO, before)
+
+    def _set(self, where: Any, name: str, value: Any) -> None:
+        self._undo.callback(setattr, where, name, getattr(where, name))
+        setattr(where, name, value)
+
+    def _pass(self, point: str) -> None:
+        self.points.append(point)
+        self.eyes.look()
+        for action in self.at.pop(point, []):
+            if callable(action):
+                action()
+            elif action == "kill":
+                raise Killed
+            elif not act(action, self.folder):
+                raise ValueError(f"what is {action}?")
+
+    @contextlib.contextmanager
+    def _may_die(self) -> Iterator[None]:
+        try:
+            yield
+        except Killed:
+            self.kill()
+
+    def kill(self) -> None:
+        """It dies as by SIGKILL: nothing is written down any more, and the kernel closes what it had open."""
+        assert self.service is not None
+        dead, self.service = self.service, None
+        dead.break_off()
+        dead._ledger.close()
+        for handle in dead._locks._held.values():
+            nofollow.close(handle)
+        self._undo.close()
+
+    def end(self) -> None:
+        if self.service is not None:
+            self.kill()
+
+    def stop(self) -> int:
+        """As by SIGTERM; its exit status."""
+        assert self.service is not None
+        self.service.mailbox.put(Quit())
+        limit = self.clock.now() + 5
+        while not self.service._is_stopping:
+            self.turn()
+            assert self.clock.now() < limit, "it does not stop"
+        with self._may_die():
+            self.service.shut_down()
+        self._look()
+        self.service = None
+        self._undo.close()
+        return 0
+
+    def reload(self) -> None:
+        """As by SIGHUP."""
+        assert self.service is not None
+        self.service.mailbox.put(Reload())
+
+    def wake(self) -> None:
+        """An event of the inbox comes, which makes it look soon."""
+        assert self.service is not None
+        self.service.mailbox.put(Wake())
+
+    def refuses(self, other: Path) -> str:
+        """What a second daemon, with the configuration `other`, says before it ends; "" where it goes on."""
+        found = config.load(other)
+        second = Service(found, lambda: found, clock=SimulatedClock(), start_worker=self._start_second)
+        try:
+            second.start_up()
+            for _ in range(10):
+                second.turn()
+        except ConfigError as error:
+            return str(error)
+        finally:
+            if hasattr(second, "runner"):
+                second.break_off()
+                second._ledger.close()
+            for handle in second._locks._held.values():
+                nofollow.close(handle)
+        return ""
+
+    def _start_second(self, post: Callable[[Said | Died], None]) -> SimulatedWorker:
+        return SimulatedWorker(post, SimulatedClock(), self.folder, self.script)
+
+    # ---- its time
+
+    def turn(self) -> None:
+        """One round of its main loop."""
+        assert self.service is not None
+        self.turns += 1
+        with self._may_die():
+            self.service.turn()
+        self._look()
+
+    def _look(self) -> None:
+        self.eyes.look()
+        if self.service is not None:
+            self.eyes.look_at_heartbeat(self.service.config.status.heartbeat_s + service.IDLE_S)
+        assert self.eyes.wrong == []
+
+    def until(self, condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
+        """Let time go on until `condition` gives something."""
+        limit = self.clock.now() + within_s
+        while not (found := condition()):
+            if self.service is None:
+                raise AssertionError(f"the daemon ended before: {what}")
+            if self.clock.now() > limit:
+                raise AssertionError(f"not in {within_s} s: {what}")
+            self.turn()
+        return found
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much of its time go by."""
+        end = self.clock.now() + seconds
+        while self.service is not None and self.clock.now() < end:
+            self.turn()
+        self.clock.sleep(max(0.0, end - self.clock.now()))
+
+    def ready(self) -> "Simulated":
+        assert self.service is not None
+        instance = self.service._facts.instance
+        self.until(
+            lambda: (told := self.read("_daemon.json")).get("daemon", {}).get("instance") == instance
+            and told["state"] == "ready",
+            "ready",
+        )
+        return self
+
+    def until_dead(self) -> None:
+        """Let time go on until it dies by a `kill`."""
+        limit = self.clock.now() + PATIENCE_S
+        while self.service is not None:
+            assert self.clock.now() < limit, "it does not die"
+            self.turn()
+
+    def tick(self) -> None:
+        """The clock of the filesystem moves on."""
+        tick(self.folder)
+
+
+@contextlib.contextmanager
+def simulated(folder: Path, **sections: dict[str, Any]) -> Iterator[Simulated]:
+    """A daemon that is ready, and is stopped afterwards."""
+    daemon = Simulated(folder, **sections)
+    try:
+        daemon.start()
+        yield daemon.ready()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
