@@ -16,9 +16,9 @@ from daemons import Daemon
 from demixd import config
 from demixd.errors import ConfigError
 from demixd.spool import nofollow
-from demixd.supervisor import service, trace
+from demixd.supervisor import trace
 from demixd.supervisor.jobs import table
-from demixd.supervisor.service import Quit, Reload, Service, Wake
+from demixd.supervisor.service import IDLE_S, Quit, Reload, Service, Wake
 from demixd.supervisor.workers.process import Died, Said
 from simulated_clock import SimulatedClock
 from simulated_eyes import SimulatedEyes
@@ -49,6 +49,8 @@ class Simulated(Daemon):
         self.points: list[str] = []
         """The trace points that were passed."""
         self.turns = 0
+        self.is_restarting = False
+        """Whether it was asked to stop, and is to be started again."""
         self._undo = contextlib.ExitStack()
 
     # ---- its life
@@ -119,6 +121,7 @@ class Simulated(Daemon):
         """It dies as by SIGKILL: nothing is written down any more, and the kernel closes what it had open."""
         assert self.service is not None
         dead, self.service = self.service, None
+        self.is_restarting = False
         dead.break_off()
         dead._ledger.close()
         for handle in dead._locks._held.values():
@@ -134,15 +137,28 @@ class Simulated(Daemon):
         assert self.service is not None
         self.service.mailbox.put(Quit())
         limit = self.clock.now() + 5
-        while not self.service._is_stopping:
+        while self.service is not None:
             self.turn()
             assert self.clock.now() < limit, "it does not stop"
+        return 0
+
+    def restart(self) -> None:
+        """As by SIGTERM, and a start as soon as it has ended; both come as time goes on."""
+        assert self.service is not None
+        self.service.mailbox.put(Quit())
+        self.is_restarting = True
+
+    def _shut_down(self) -> None:
+        """The main loop has ended: it was asked to stop."""
+        assert self.service is not None
         with self._may_die():
             self.service.shut_down()
-        self._look()
+        self.eyes.look()
         self.service = None
         self._undo.close()
-        return 0
+        if self.is_restarting:
+            self.is_restarting = False
+            self.start()
 
     def reload(self) -> None:
         """As by SIGHUP."""
@@ -184,11 +200,13 @@ class Simulated(Daemon):
         with self._may_die():
             self.service.turn()
         self._look()
+        if self.service is not None and self.service._is_stopping:
+            self._shut_down()
 
     def _look(self) -> None:
         self.eyes.look()
         if self.service is not None:
-            self.eyes.look_at_heartbeat(self.service.config.status.heartbeat_s + service.IDLE_S)
+            self.eyes.look_at_heartbeat(self.service.config.status.heartbeat_s + IDLE_S)
         assert self.eyes.wrong == []
 
     def until(self, condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
@@ -218,6 +236,25 @@ class Simulated(Daemon):
             "ready",
         )
         return self
+
+    def quiet(self, looks: int = 3) -> None:
+        """Let time go on until it has nothing left to do, also after some more looks."""
+        calm_s = 0.0
+        limit = self.clock.now() + PATIENCE_S
+        while self.service is None or calm_s < looks * self.service.config.inbox.scan_interval:
+            assert self.clock.now() < limit, f"there is still something to do: {self.unfinished()}"
+            before = self.clock.now()
+            assert self.service is not None, "the daemon ended"
+            self.turn()
+            calm_s = calm_s + self.clock.now() - before if self._is_idle() else 0.0
+        assert (self.works(), self.unfinished()) == ([], [])
+
+    def _is_idle(self) -> bool:
+        if self.service is None or not self.service._is_open or self.service._missing:
+            return False
+        jobs, context = self.service.jobs, self.service._context
+        is_through = not (jobs.active or jobs.successors or context.runs or self.service._ending.unfinished)
+        return is_through and self.service.workers.is_ready and not self.is_restarting
 
     def until_dead(self) -> None:
         """Let time go on until it dies by a `kill`."""

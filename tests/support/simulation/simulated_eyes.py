@@ -49,6 +49,10 @@ class SimulatedEyes(Eyes):
         late = now - self._beat[1]
         self.check(late <= 3 * interval_s, f"the heartbeat has not gone on for {late:.1f} s")
 
+    def _look_at_status(self) -> None:
+        if self.status.exists():
+            super()._look_at_status()
+
     def _follow(self, document: dict[str, Any]) -> None:
         super()._follow(document)
         song = document["input"]

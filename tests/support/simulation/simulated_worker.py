@@ -162,7 +162,7 @@ class SimulatedWorker:
         if job_id in self._stopped and not self._has("deaf"):
             raise StopProcessingError
 
-    def _read(self, song: str, name: str) -> Track:
+    def _read(self, song: str) -> Track:
         """The song as it is now. Raises AudioProcessingError."""
         try:
             data = Path(song).read_bytes()
@@ -170,7 +170,7 @@ class SimulatedWorker:
             raise AudioProcessingError(Code.IO_ERROR, f"The song cannot be read: {error.strerror}.") from error
         if b"POISON" in data:
             self.die("killed by signal 11")
-        return track_of(data, Path(name).suffix.removeprefix(".").lower())
+        return track_of(data)
 
     def _separate(self, order: Separate) -> Work:
         job_id = order.job_id
@@ -183,7 +183,7 @@ class SimulatedWorker:
         if track is None:
             yield DECODE_S
             self._check(job_id)
-            track = self._read(order.song, order.name)
+            track = self._read(order.song)
         self._say(Decoded(job_id=job_id, track=track))
         self._say(Began(job_id=job_id, step=Step.SEPARATE))
         yield from self._misfortune(order, self._script.take(order.name))
@@ -254,7 +254,7 @@ class SimulatedWorker:
         track, error = None, None
         try:
             yield DECODE_S
-            track = self._read(order.snapshot, Path(order.snapshot).name)
+            track = self._read(order.snapshot)
         except AudioProcessingError as failure:
             error = Error.of(failure)
         while self._has("hold-ahead") and self._ahead.get(order.job_id) is order:
