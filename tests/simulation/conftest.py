@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has a disk in memory
+MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture

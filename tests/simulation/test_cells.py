@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-import cells
 from cells import CELLS, SimulatedCell, attempts, fate, options_go_along, other_fate
 from demixd.protocol.inbox_names import Kind
 from demixd.spool.tree import OPTIONS
-from matrix import DROPS, FIRST_S, OTHER_S, THINGS
+from matrix import FIRST_S, OTHER_S, THINGS
 from points import POINTS
 from simulated import Simulated
 from simulated_songs import make_song, track_of

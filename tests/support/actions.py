@@ -1,12 +1,12 @@
 """What somebody does to a spool, in a word each, so that it can be done at a trace point by whatever stands there:
 
-    cancel:NAME       NAME.cancel is there                    cancel-all    the bare .cancel is there
-    delete:NAME       the song is deleted
-    drop:NAME         the song `again` from beside the spool is moved to NAME, which it replaces
-    write:NAME        NAME is overwritten in place by it
-    tick              the clock of the filesystem moves on
-    folder:NAME       a folder of that name is in the outbox
-    take:NAME         the result of that name is moved out of the outbox, to `taken`
+cancel:NAME       NAME.cancel is there                    cancel-all    the bare .cancel is there
+delete:NAME       the song is deleted
+drop:NAME         the song `again` from beside the spool is moved to NAME, which it replaces
+write:NAME        NAME is overwritten in place by it
+tick              the clock of the filesystem moves on
+folder:NAME       a folder of that name is in the outbox
+take:NAME         the result of that name is moved out of the outbox, to `taken`
 """
 
 import shutil

@@ -1,13 +1,11 @@
-"""The matrix of races (tests/support/faults/matrix.py), wider: what a simulated daemon can go through by the dozen a second. Pure.
+"""The matrix of races (tests/support/faults/matrix.py), wider: simulated daemons go through it by the dozen a second. Pure.
 
-    thing     those of the matrix, and what can befall the worker, the disk, the folders and the daemon besides
-    extra     "" | beside: another song is right behind it, and in flight with it
-                 | options: the song has an option file
+thing     those of the matrix, and what can befall the worker, the disk, the folders and the daemon besides
+extra     "" | beside: another song is right behind it, and in flight with it
+             | options: the song has an option file
 """
 
 import itertools
-
-import msgspec
 
 import matrix
 from demixd.errors import Code

@@ -51,6 +51,8 @@ class Simulated(Daemon):
         self.turns = 0
         self.is_restarting = False
         """Whether it was asked to stop, and is to be started again."""
+        self.judge = self._judge
+        """Raises AssertionError where the eyes have seen something wrong."""
         self._undo = contextlib.ExitStack()
 
     # ---- its life
@@ -72,7 +74,7 @@ class Simulated(Daemon):
         return self
 
     def _load(self) -> config.Config:
-        return config.load(self.config)
+        return config.parse(self.config.read_text(encoding="utf-8"), str(self.config))
 
     def _start_worker(self, post: Callable[[Said | Died], None]) -> SimulatedWorker:
         self.worker = SimulatedWorker(post, self.clock, self.folder, self.script)
@@ -207,7 +209,11 @@ class Simulated(Daemon):
         self.eyes.look()
         if self.service is not None:
             self.eyes.look_at_heartbeat(self.service.config.status.heartbeat_s + IDLE_S)
-        assert self.eyes.wrong == []
+        self.judge()
+
+    def _judge(self) -> None:
+        if self.eyes.wrong:
+            raise AssertionError("\n".join(self.eyes.wrong))
 
     def until(self, condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
         """Let time go on until `condition` gives something."""
@@ -231,30 +237,40 @@ class Simulated(Daemon):
         assert self.service is not None
         instance = self.service._facts.instance
         self.until(
-            lambda: (told := self.read("_daemon.json")).get("daemon", {}).get("instance") == instance
-            and told["state"] == "ready",
+            lambda: (
+                (told := self.read("_daemon.json")).get("daemon", {}).get("instance") == instance
+                and told["state"] == "ready"
+            ),
             "ready",
         )
         return self
 
     def quiet(self, looks: int = 3) -> None:
         """Let time go on until it has nothing left to do, also after some more looks."""
-        calm_s = 0.0
-        limit = self.clock.now() + PATIENCE_S
-        while self.service is None or calm_s < looks * self.service.config.inbox.scan_interval:
-            assert self.clock.now() < limit, f"there is still something to do: {self.unfinished()}"
+        calm_s, limit = 0.0, self.clock.now() + PATIENCE_S
+        while self.service is not None and calm_s < looks * self.service.config.inbox.scan_interval:
             before = self.clock.now()
-            assert self.service is not None, "the daemon ended"
+            if before > limit:
+                raise AssertionError(f"there is something to do still: {self.unfinished()}, {self._to_do()}")
             self.turn()
-            calm_s = calm_s + self.clock.now() - before if self._is_idle() else 0.0
-        assert (self.works(), self.unfinished()) == ([], [])
+            calm_s = calm_s + self.clock.now() - before if not self._to_do() else 0.0
+        self.eyes.look_closely()
+        if self.service is None or self.works() or self.unfinished():
+            raise AssertionError(f"is it up? {self.is_up}; left are {self.works()}, {self.unfinished()}")
+        self.judge()
 
-    def _is_idle(self) -> bool:
-        if self.service is None or not self.service._is_open or self.service._missing:
-            return False
+    def _to_do(self) -> list[str]:
+        """What it has to do still, by what it knows itself."""
+        if self.service is None or self.is_restarting:
+            return ["start"]
+        if not self.service._is_open or self.service._missing or not self.service.workers.is_ready:
+            return [*self.service._missing, self.service.workers.state]
         jobs, context = self.service.jobs, self.service._context
-        is_through = not (jobs.active or jobs.successors or context.runs or self.service._ending.unfinished)
-        return is_through and self.service.workers.is_ready and not self.is_restarting
+        running = [run.job for run in context.runs]
+        return [
+            f"{job.shown}: {job.state} {job.reason}"
+            for job in (*jobs.active.values(), *jobs.successors.values(), *running)
+        ]
 
     def until_dead(self) -> None:
         """Let time go on until it dies by a `kill`."""

@@ -64,7 +64,9 @@ class Script:
 class SimulatedWorker:
     """`demixd.supervisor.workers.manager.Worker`. Songs are separated, written, and decoded ahead in a lane each."""
 
-    def __init__(self, post: Callable[[Said | Died], None], clock: SimulatedClock, folder: Path, script: Script) -> None:
+    def __init__(
+        self, post: Callable[[Said | Died], None], clock: SimulatedClock, folder: Path, script: Script
+    ) -> None:
         self._post, self._clock, self._folder, self._script = post, clock, folder, script
         self.pid = next(script.pids)
         self.is_alive = True
@@ -193,7 +195,9 @@ class SimulatedWorker:
             self._check(job_id)
             segment += 1
             share = min(0.9, 0.2 * segment)
-            at = Tick(step=Step.SEPARATE, fraction=share, step_fraction=share, message="Separating", segment_s=SEGMENT_S)
+            at = Tick(
+                step=Step.SEPARATE, fraction=share, step_fraction=share, message="Separating", segment_s=SEGMENT_S
+            )
             self._say(Progressed(job_id=job_id, at=at))
         self._enter("finish", job_id, self._attempt(job_id, self._finish(order, track)))
 
@@ -228,7 +232,9 @@ class SimulatedWorker:
         format = track.format if options.format == "source" else options.format
         files = [self._write(order, stem, format, track) for stem in options.stems]
         self._say(
-            Finished(job_id=job_id, files=tuple(files), gain_db=0.0, engine=self._facts, timing={}, warnings=track.warnings)
+            Finished(
+                job_id=job_id, files=tuple(files), gain_db=0.0, engine=self._facts, timing={}, warnings=track.warnings
+            )
         )
 
     def _write(self, order: Separate, stem: str, format: str, track: Track) -> StemFile:
