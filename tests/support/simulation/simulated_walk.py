@@ -5,7 +5,6 @@ worker fails, lies and stalls as a script says; status/ and done/ go away as wel
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -168,7 +167,7 @@ class SimulatedWalk(Walk):
 
     def leaked(self) -> list[str]:
         """Descriptors of this process, against those when it was first quiet; threads are for the next test to find."""
-        handles = len(os.listdir("/proc/self/fd"))
+        handles = len(list(Path("/proc/self/fd").iterdir()))
         self._handles = self._handles or handles
         return [f"{handles} descriptors, and {self._handles} at first"] if handles > self._handles else []
 
