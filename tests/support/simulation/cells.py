@@ -29,7 +29,7 @@ AWAY = ("inbox", "outbox", "status", "done")
 MORE = (
     *(f"script-{what}" for what in SCRIPTED),
     *(f"away-{folder}" for folder in AWAY),
-    *("worker-dies", "full-disk", "stop", "reload", "late-options", "name-taken", "result-taken"),
+    *("nothing", "worker-dies", "full-disk", "stop", "reload", "late-options", "name-taken", "result-taken"),
 )
 EXTRAS = ("", "beside", "options")
 

@@ -5,6 +5,7 @@ something (`until`), and not otherwise. After each turn of its main loop, and at
 """
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -22,9 +23,10 @@ from demixd.supervisor.service import IDLE_S, Quit, Reload, Service, Wake
 from demixd.supervisor.workers.process import Died, Said
 from simulated_clock import SimulatedClock
 from simulated_eyes import SimulatedEyes
+from simulated_songs import make_song
 from simulated_worker import Script, SimulatedWorker
 
-PATIENCE_S = 1800.0
+PATIENCE_S = 600.0
 """For how long of its own time a daemon may keep a test waiting."""
 
 
@@ -34,6 +36,8 @@ class Killed(BaseException):
 
 class Simulated(Daemon):
     """`Service` on `folder`/spool; start, stop and kill it as often as you like."""
+
+    make_song = staticmethod(make_song)
 
     def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
@@ -51,6 +55,7 @@ class Simulated(Daemon):
         self.turns = 0
         self.is_restarting = False
         """Whether it was asked to stop, and is to be started again."""
+        self._is_watched = True
         self.judge = self._judge
         """Raises AssertionError where the eyes have seen something wrong."""
         self._undo = contextlib.ExitStack()
@@ -86,7 +91,8 @@ class Simulated(Daemon):
 
         def write_and_look(path: Path, data: bytes, **how: Any) -> None:
             write(path, data, **how)
-            self.eyes.see(path)
+            if self._is_watched:
+                self.eyes.see(path)
 
         self._set(trace, "hook", self._pass)
         self._set(table, "write_whole", write_and_look)
@@ -94,6 +100,13 @@ class Simulated(Daemon):
             module, _, constant = name.partition(":")
             there = import_module(module)
             self._set(there, constant, type(getattr(there, constant))(value))
+        logger, handler = logging.getLogger("demixd"), logging.FileHandler(self.log, encoding="utf-8", errors="replace")
+        self._undo.callback(handler.close)
+        self._undo.callback(logger.removeHandler, handler)
+        logger.addHandler(handler)
+        self._undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.INFO)
+        self._set(logger, "propagate", False)
         before = signal.getsignal(signal.SIGIO)  # the daemon has it ignored
         self._undo.callback(signal.signal, signal.SIGIO, before)
 
@@ -103,7 +116,7 @@ class Simulated(Daemon):
 
     def _pass(self, point: str) -> None:
         self.points.append(point)
-        self.eyes.look()
+        self._see()
         for action in self.at.pop(point, []):
             if callable(action):
                 action()
@@ -130,6 +143,10 @@ class Simulated(Daemon):
             nofollow.close(handle)
         self._undo.close()
 
+    def kill_worker(self) -> None:
+        if self.worker is not None:
+            self.worker.die()
+
     def end(self) -> None:
         if self.service is not None:
             self.kill()
@@ -155,12 +172,16 @@ class Simulated(Daemon):
         assert self.service is not None
         with self._may_die():
             self.service.shut_down()
-        self.eyes.look()
+        self._see()
         self.service = None
         self._undo.close()
         if self.is_restarting:
             self.is_restarting = False
             self.start()
+
+    def look_away(self) -> None:
+        """Somebody does to its files what nobody should: from now on they are not looked at."""
+        self._is_watched = False
 
     def reload(self) -> None:
         """As by SIGHUP."""
@@ -205,9 +226,13 @@ class Simulated(Daemon):
         if self.service is not None and self.service._is_stopping:
             self._shut_down()
 
+    def _see(self) -> None:
+        if self._is_watched:
+            self.eyes.look()
+
     def _look(self) -> None:
-        self.eyes.look()
-        if self.service is not None:
+        self._see()
+        if self._is_watched and self.service is not None:
             self.eyes.look_at_heartbeat(self.service.config.status.heartbeat_s + IDLE_S)
         self.judge()
 
@@ -247,14 +272,16 @@ class Simulated(Daemon):
 
     def quiet(self, looks: int = 3) -> None:
         """Let time go on until it has nothing left to do, also after some more looks."""
+        scans_s = looks * min(20.0, self.service.config.inbox.scan_interval) if self.service else 0.0
         calm_s, limit = 0.0, self.clock.now() + PATIENCE_S
-        while self.service is not None and calm_s < looks * self.service.config.inbox.scan_interval:
+        while self.service is not None and calm_s < scans_s:
             before = self.clock.now()
             if before > limit:
                 raise AssertionError(f"there is something to do still: {self.unfinished()}, {self._to_do()}")
             self.turn()
             calm_s = calm_s + self.clock.now() - before if not self._to_do() else 0.0
-        self.eyes.look_closely()
+        if self._is_watched:
+            self.eyes.look_closely()
         if self.service is None or self.works() or self.unfinished():
             raise AssertionError(f"is it up? {self.is_up}; left are {self.works()}, {self.unfinished()}")
         self.judge()

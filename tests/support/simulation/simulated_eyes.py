@@ -20,7 +20,8 @@ class SimulatedEyes(Eyes):
     def __init__(self, spool: Path, outbox: Path, clock: SimulatedClock) -> None:
         super().__init__(spool / "status", outbox)
         self._spool, self._clock = spool, clock
-        self._put_away: set[int] = set()
+        before = (path for where in ("done", "failed") for path in (spool / where).rglob("*"))
+        self._put_away = {path.stat().st_ino for path in before}
         """The originals that were seen in done/ or failed/, by inode: who has one open may write to it still."""
         self._jobs: dict[int, dict[str, dict[str, Any]]] = {}
         """The jobs of each inode, as they were seen last."""

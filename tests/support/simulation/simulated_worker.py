@@ -1,8 +1,8 @@
 """A worker without a process or a model: it speaks the worker's language on a simulated clock, and does what a script says.
 
 It has the switches of tests/support/fake_worker.py, files in the daemon's folder: `hold`, `hold-ahead`, `hold-encode`,
-`deaf`, `missing-MODEL`, `weights-MODEL`, and POISON in a song. `orders` and `said` are lists. While `full` lies there, no
-stem can be written. A `Script` says what else goes wrong with a song.
+`deaf`, `missing-MODEL`, `weights-MODEL`, and POISON in a song. What it is ordered is in `orders`, and what it says in
+`said`, where that is. While `full` lies there, no stem can be written. A `Script` says what else goes wrong with a song.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from demixd.audio.formats import FORMATS
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
@@ -70,8 +72,6 @@ class SimulatedWorker:
         self._post, self._clock, self._folder, self._script = post, clock, folder, script
         self.pid = next(script.pids)
         self.is_alive = True
-        self.orders: list[ToWorker] = []
-        self.said: list[FromWorker] = []
         self._lanes: dict[str, deque[tuple[str, Work]]] = {"main": deque(), "finish": deque(), "ahead": deque()}
         self._stopped: set[str] = set()
         self._ahead: dict[str, Prepare] = {}
@@ -84,7 +84,7 @@ class SimulatedWorker:
     def send(self, message: ToWorker) -> None:
         if not self.is_alive:
             return
-        self.orders.append(message)
+        self._note("orders", message)
         match message:
             case Warm():
                 self._enter("main", "", self._warm(message))
@@ -136,8 +136,13 @@ class SimulatedWorker:
 
     def _say(self, message: FromWorker) -> None:
         if self.is_alive:
-            self.said.append(message)
+            if not isinstance(message, Progressed) and self._has("said"):
+                self._note("said", message)
             self._post(Said(self.pid, message))
+
+    def _note(self, name: str, message: ToWorker | FromWorker) -> None:
+        with (self._folder / name).open("ab") as log:
+            log.write(msgspec.json.encode(message) + b"\n")
 
     # ---- what it does
 
