@@ -56,6 +56,7 @@ def deeds(daemon: Simulated, cell: SimulatedCell, name: str) -> list[str | Calla
     if verb == "away":
         return [partial(go_away, daemon, daemon.spool / what)]
     others: dict[str, Callable[[], None]] = {
+        "nothing": lambda: None,
         "worker-dies": partial(die, daemon),
         "full-disk": partial(fill, daemon),
         "stop": daemon.restart,
