@@ -48,6 +48,9 @@ def below(folder: Path) -> Iterator[Path]:
 class Daemon:
     """`demixd run` on `folder`/spool; start and stop it as often as you like."""
 
+    make_song = staticmethod(make_song)
+    """Makes a song that its worker can read."""
+
     def __init__(self, folder: Path, *, fake: bool = False, **sections: dict[str, Any]) -> None:
         """`fake` gives it tests/support/fake_worker.py, for tests in which the model does not matter."""
         self.folder, self.fake = folder, fake
@@ -116,6 +119,12 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=PATIENCE_S)
+
+    def kill_worker(self) -> None:
+        """SIGKILL for its worker, if it has one."""
+        if pid := self.read("_daemon.json")["worker"]["pid"]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
         if self.process and self.process.poll() is None:

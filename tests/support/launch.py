@@ -4,14 +4,8 @@
 makes something happen at a trace point (once for each, also across restarts: a file beside the configuration remembers):
 
     kill              the daemon dies by SIGKILL
-    cancel:NAME       NAME.cancel is there                    cancel-all    the bare .cancel is there
-    delete:NAME       the song is deleted
-    drop:NAME         the song `again` from beside the configuration is moved to NAME, which it replaces
-    write:NAME        NAME is overwritten in place by it
-    tick              the clock of the filesystem moves on
-    folder:NAME       a folder of that name is in the outbox
-    take:NAME         the result of that name is moved out of the outbox, to `taken`
     second:NAME       another daemon is started, with the configuration NAME; its exit status and words go to `refused`
+    ...               and the words of tests/support/actions.py
 
 A file `plan` beside the configuration, one line of a point and its actions, does the same while the daemon runs: when
 it happens the plan is taken away, so that one daemon can go through many of them.
@@ -22,44 +16,28 @@ On SIGUSR1 the threads end, as by an exception, whose class is named in the file
 import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from actions import act as act_on
 from demixd.__main__ import main
 from demixd.supervisor import trace
 from demixd.supervisor.workers import process
 
 
-def act(action: str, folder: Path, inbox: Path) -> None:
+def act(action: str, folder: Path) -> None:
     verb, _, name = action.partition(":")
     match verb:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "cancel" | "cancel-all":
-            (inbox / f"{name}.cancel").touch()
-        case "delete":
-            (inbox / name).unlink(missing_ok=True)
-        case "drop":
-            shutil.copyfile(folder / "again", inbox / ".again.part")
-            (inbox / ".again.part").rename(inbox / name)
-        case "tick":
-            time.sleep(0.02)
-        case "folder":
-            (folder / "spool" / "outbox" / name).mkdir()
-        case "take":
-            (folder / "spool" / "outbox" / name).rename(folder / "taken")
-        case "write":
-            (inbox / name).write_bytes((folder / "again").read_bytes())
         case "second":
             start_second(folder, name)
-        case _:
+        case _ if not act_on(action, folder):
             raise SystemExit(f"launch.py: what is {action}?")
 
 
@@ -109,12 +87,12 @@ def planned(point: str) -> list[str]:
 
 def hook(point: str) -> None:
     for action in planned(point):
-        act(action, folder, folder / "spool" / "inbox")
+        act(action, folder)
     for action in actions.get(point, []):
         once = folder / f"happened-{point}-{action.replace('/', '_')}"
         if not once.exists():
             once.touch()
-            act(action, folder, folder / "spool" / "inbox")
+            act(action, folder)
 
 
 def end_thread(*_: object) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemons import Daemon, make_song
+from daemons import Daemon
 from watching import faults
 
 
@@ -26,7 +26,7 @@ def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
 def drop(daemon: Daemon, *names: str, seconds: float = 0.3) -> None:
     """Songs by the best way to drop, one after the other: each has been seen before the next one comes."""
     for name in names:
-        source = make_song(daemon.folder / f"dropped-{Path(name).name}", seconds)
+        source = daemon.make_song(daemon.folder / f"dropped-{Path(name).name}", seconds)
         part = daemon.inbox / f".{name}.part"
         shutil.copy2(source, part)
         part.rename(daemon.inbox / name)

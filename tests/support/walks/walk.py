@@ -7,21 +7,24 @@ nothing more is done, and when all is quiet every drop must be accounted for.
 import contextlib
 import hashlib
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daemons import Daemon, make_song
+from daemons import PATIENCE_S, Daemon, make_song
 from demixd.spool.tree import CANCEL, OPTIONS, companion
 from mounts import may_mount, mounts, tmpfs
 from walk_actions import ACTIONS, IN_PLACE, WAYS, take
 from walk_model import Drop, Model
-from walk_rest import rest
+from walk_rest import rest, wait_until_quiet
 from walk_watch import Eyes
-from watching import again_and_again
+from watching import again_and_again, holds
 
 DISK = 24 << 20
 
@@ -43,6 +46,8 @@ class Walk:
         self.disk = folder / "disk"
         """Where the outbox is, if it may have a small disk of its own."""
         self.daemon = self.configured()
+        self.may_go = (self.daemon.inbox, self.daemon.outbox)
+        """The folders that may go away."""
         self.daemon.constants = {
             "demixd.supervisor.runs.outcomes:RETRY_S": 1.0,
             "demixd.supervisor.workers.missing:RETRY_S": [0.5] * 7,
@@ -102,7 +107,7 @@ class Walk:
             self.away[folder] -= 1
             if self.away[folder] <= 0:
                 self.bring_back(folder)
-        time.sleep(self.random.choice((0.02, 0.02, 0.05, 0.2, 0.5)))
+        self.sleep(self.random.choice((0.02, 0.02, 0.05, 0.2, 0.5)))
         self._judge()
 
     def rest(self) -> None:
@@ -110,21 +115,81 @@ class Walk:
         self.story.append(f"{self.steps}: rest")
         for folder in list(self.away):
             self.bring_back(folder)
-        for name in ("hold", "hold-encode", "hold-ahead", "deaf", "disk/ballast"):
+        for name in ("hold", "hold-encode", "hold-ahead", "deaf", "full", "disk/ballast"):
             (self.folder / name).unlink(missing_ok=True)
         if not self.is_up:
             self.daemon.start()
         self.eyes.wrong += rest(self)
         self._judge()
-        while may_mount() and shutil.disk_usage(self.disk).free < DISK // 2 and (taken := take(self)):
-            self.story.append(f"{self.steps}: {taken}")  # a long walk would fill the disk for good
+        while self._is_crowded() and (taken := take(self)):
+            self.story.append(f"{self.steps}: {taken}")
+
+    def _is_crowded(self) -> bool:
+        """Whether results have to be taken away: a long walk would fill the disk for good."""
+        return may_mount() and shutil.disk_usage(self.disk).free < DISK // 2
 
     def _judge(self) -> None:
         if self.eyes.wrong:
             wrong = "\n  ".join(self.eyes.wrong)
             told = "\n  ".join(self.story[-30:])
-            log = self.daemon.log.read_text(errors="replace")[-6000:]
+            log = self.daemon.log.read_text(errors="replace")[-6000:] if self.daemon.log.exists() else ""
             raise ViolationError(f"seed {self.seed}, step {self.steps}:\n  {wrong}\nthe last actions:\n  {told}\n{log}")
+
+    # ---- what is done to the daemon
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def fill(self) -> str:
+        """The disk below the outbox is full, or has room again."""
+        ballast = self.disk / "ballast"
+        if not may_mount():
+            return ""
+        if ballast.exists():
+            ballast.unlink()
+            return "the disk has room again"
+        words = ["dd", "if=/dev/zero", f"of={ballast}", "bs=64k", "status=none"]
+        subprocess.run(words, capture_output=True, check=False)
+        return "the disk is full"
+
+    def kill_worker(self) -> bool:
+        """Whether there was one."""
+        pid = self.daemon.read("_daemon.json")["worker"]["pid"]
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(pid)
+
+    def stop(self) -> None:
+        assert self.daemon.process is not None
+        # Before it has said who it is, the signal may find a program that is still being loaded, and end it.
+        allowed = (0,) if self.is_listening() else (0, -signal.SIGTERM)
+        self.daemon.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.daemon.process.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            status = -signal.SIGKILL
+        self.eyes.check(status in allowed, f"SIGTERM: exit status {status}")
+
+    def reload(self) -> None:
+        """It reads its configuration again."""
+        assert self.daemon.process is not None
+        self.daemon.process.send_signal(signal.SIGHUP)
+
+    def unrest(self) -> list[str]:
+        """Wait until all is quiet; what still was to be done at the end, where it never was."""
+        return wait_until_quiet(self)
+
+    def leaked(self) -> list[str]:
+        """Descriptors and threads, against those of the same process when it was first quiet."""
+        assert self.daemon.process is not None
+        pid = self.daemon.process.pid
+        handles, threads = holds(pid)
+        if self.figures is None or self.figures[0] != pid:
+            self.figures = pid, handles, threads
+        if handles > self.figures[1] or threads > self.figures[2]:
+            return [f"{handles} descriptors and {threads} threads, and {self.figures[1:]} when it was first quiet"]
+        return []
 
     # ---- what the actions need
 

@@ -1,17 +1,12 @@
 """What can happen in a random walk: the ways in which a song comes, and all else that is done. Each says what it did."""
 
-import contextlib
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemons import PATIENCE_S
 from demixd.spool.tree import CANCEL, companion
-from mounts import may_mount
 
 if TYPE_CHECKING:
     from walk import Walk
@@ -74,7 +69,7 @@ def slowly(walk: "Walk", data: bytes, path: Path) -> os.stat_result:
         for start in range(0, len(data), len(data) // 2 + 1):
             file.write(data[start : start + len(data) // 2 + 1])
             file.flush()
-            time.sleep(0.3)
+            walk.sleep(0.3)
         return os.fstat(file.fileno())
 
 
@@ -83,7 +78,7 @@ def downloaded(walk: "Walk", data: bytes, path: Path) -> os.stat_result:
     path.touch()
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(data[: len(data) // 2])
-    time.sleep(0.3)
+    walk.sleep(0.3)
     part.write_bytes(data)
     found = part.stat()
     part.rename(path)
@@ -194,7 +189,7 @@ def take(walk: "Walk") -> str:
 
 
 def send_away(walk: "Walk") -> str:
-    folder = walk.random.choice((walk.daemon.inbox, walk.daemon.outbox))
+    folder = walk.random.choice(walk.may_go)
     if folder in walk.away:
         return ""
     with walk.eyes.lock:
@@ -204,16 +199,7 @@ def send_away(walk: "Walk") -> str:
 
 
 def fill(walk: "Walk") -> str:
-    """The disk below the outbox is full, or has room again."""
-    ballast = walk.disk / "ballast"
-    if not may_mount():
-        return ""
-    if ballast.exists():
-        ballast.unlink()
-        return "the disk has room again"
-    words = ["dd", "if=/dev/zero", f"of={ballast}", "bs=64k", "status=none"]
-    subprocess.run(words, capture_output=True, check=False)
-    return "the disk is full"
+    return walk.fill()
 
 
 def hold(walk: "Walk") -> str:
@@ -227,11 +213,8 @@ def hold(walk: "Walk") -> str:
 
 
 def kill_worker(walk: "Walk") -> str:
-    pid = walk.daemon.read("_daemon.json")["worker"]["pid"]
-    if not (walk.is_up and pid):
+    if not (walk.is_up and walk.kill_worker()):
         return ""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
     walk.model.kill()
     return "the worker is killed"
 
@@ -241,20 +224,12 @@ def end_daemon(walk: "Walk") -> str:
     if not walk.is_up:
         walk.daemon.start()
         return "the daemon is started"
-    assert walk.daemon.process is not None
     if walk.random.random() < 0.6:
         walk.daemon.end()
         walk.model.kill()
         told = "the daemon is killed"
     else:
-        # Before it has said who it is, the signal may find a program that is still being loaded, and end it.
-        allowed = (0,) if walk.is_listening() else (0, -signal.SIGTERM)
-        walk.daemon.process.send_signal(signal.SIGTERM)
-        try:
-            status = walk.daemon.process.wait(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            status = -signal.SIGKILL
-        walk.eyes.check(status in allowed, f"SIGTERM: exit status {status}")
+        walk.stop()
         told = "the daemon is stopped"
     if walk.random.random() < 0.5:
         walk.daemon.start()
@@ -268,13 +243,12 @@ def reload(walk: "Walk") -> str:
     walk.stems = walk.random.choice((["vocals"], ["vocals", "instrumental"], ["drums", "no_drums"]))
     walk.configured()
     if walk.is_up and walk.is_listening():
-        assert walk.daemon.process is not None
-        walk.daemon.process.send_signal(signal.SIGHUP)
+        walk.reload()
     return f"after = {walk.model.after}, stems = {walk.stems}"
 
 
 def pause(walk: "Walk") -> str:
-    time.sleep(walk.random.choice((0.3, 0.6, 1.2)))
+    walk.sleep(walk.random.choice((0.3, 0.6, 1.2)))
     return "nothing"
 
 

@@ -23,6 +23,12 @@ ENDS = {
 
 ATTEMPTS = 3
 
+COSTLY = frozenset({"die", "stall", "lie", "io-error"})
+"""What costs a song an attempt when the worker does it; `io-error` ends it where that was the last."""
+
+HEALING = frozenset({"no-space", "outbox-missing", "truncated"})
+"""Errors that a song waits out."""
+
 
 class Drop(msgspec.Struct, kw_only=True, eq=False):
     name: str
@@ -40,6 +46,8 @@ class Drop(msgspec.Struct, kw_only=True, eq=False):
     """The job that a cancel of its name was for, while it was seen not to be over: it has to say so."""
     kills: int = 0
     """How often the worker or the daemon was killed since."""
+    risks: set[str] = msgspec.field(default_factory=set)
+    """Codes of errors that the worker may have said of it because it was told to."""
     job_id: str | None = None
     """The job that was found to answer it, when all was quiet."""
 
@@ -53,6 +61,8 @@ class Model:
         self.after = after
         self._for_strangers: set[str] = set()
         self._cancelled: set[str] = set()
+        self._scripted: dict[str, list[str]] = {}
+        """What the worker was told to do with the songs of a name (its last part), since all was quiet last."""
 
     @property
     def open(self) -> list[Drop]:
@@ -64,6 +74,8 @@ class Model:
         was_meant = drop.name in (self._cancelled if in_place else self._for_strangers)
         drop.may_be_cancelled = drop.may_be_cancelled or bare or was_meant
         drop.grew = in_place
+        for what in self._scripted.get(drop.name.rpartition("/")[2], ()):
+            _endanger(drop, what)
         self.current[drop.name] = drop
 
     def delete(self, name: str) -> None:
@@ -88,6 +100,16 @@ class Model:
         for drop in self.open:
             drop.kills += 1
 
+    def script(self, leaf: str, what: str) -> None:
+        """The worker will die, stall, lie, or say an error's code, with the next song of that name."""
+        self._scripted.setdefault(leaf, []).append(what)
+        for drop in self.open:
+            if drop.name.rpartition("/")[2] == leaf:
+                _endanger(drop, what)
+
+    def forget_script(self) -> None:
+        self._scripted = {}
+
     def go_by(self, after: str) -> None:
         self.after = after
         self.policies.add(after)
@@ -96,6 +118,11 @@ class Model:
         """All is quiet: what was done before now has no more consequences."""
         self.policies = {self.after}
         self._for_strangers, self._cancelled = set(), set()
+
+
+def _endanger(drop: Drop, what: str) -> None:
+    drop.risks.add(what)
+    drop.kills += what in COSTLY
 
 
 def is_of(sidecar: dict[str, Any], drop: Drop) -> bool:
@@ -120,6 +147,8 @@ def answer_violations(drop: Drop, sidecar: dict[str, Any]) -> list[str]:
         allowed.add(("cancelled", ""))
     if drop.kills >= ATTEMPTS:
         allowed.add(("failed", "gave-up"))
+        allowed |= {("failed", "io-error")} if "io-error" in drop.risks else set()
+    allowed |= {("failed", risk) for risk in drop.risks - COSTLY - HEALING}
     wrong = (
         [] if (state, code) in allowed else [f"it is {state} {code} {sidecar['error']}, and may be {sorted(allowed)}"]
     )

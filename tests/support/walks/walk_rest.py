@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from daemons import PATIENCE_S, Daemon
 from demixd.spool.tree import CANCEL, LEASE, OPTIONS
 from walk_model import Drop, answer_violations, places
-from watching import holds, lying_about, sha256
+from watching import lying_about, sha256
 
 if TYPE_CHECKING:
     from walk import Walk
@@ -22,14 +22,14 @@ BEATS = 5
 
 def rest(walk: "Walk") -> list[str]:
     """Wait until all is quiet; what is wrong then."""
-    if unrest := wait_until_quiet(walk):
+    if unrest := walk.unrest():
         return [f"not quiet in {PATIENCE_S} s: {each}" for each in unrest]
     if walk.eyes.wrong:
         return []
     with walk.eyes.lock:
         walk.eyes.wrong += of_results(walk)
     wrong = [f"{drop.name!r} of {drop.kind}: {each}" for drop in walk.model.current.values() for each in of(walk, drop)]
-    wrong += left_behind(walk.daemon) + leaked(walk)
+    wrong += left_behind(walk.daemon) + walk.leaked()
     walk.model.rest()
     return wrong
 
@@ -129,15 +129,3 @@ def left_behind(daemon: Daemon) -> list[str]:
     found = [path for path in private.iterdir() if path.name != "lock"]
     found += [path for path in lying_about(daemon.spool) if path.name.startswith(".demixd-") and path.name != LEASE]
     return [f"left behind: {path.relative_to(daemon.folder)}" for path in found]
-
-
-def leaked(walk: "Walk") -> list[str]:
-    """Descriptors and threads, against those of the same process when it was first quiet."""
-    assert walk.daemon.process is not None
-    pid = walk.daemon.process.pid
-    handles, threads = holds(pid)
-    if walk.figures is None or walk.figures[0] != pid:
-        walk.figures = pid, handles, threads
-    if handles > walk.figures[1] or threads > walk.figures[2]:
-        return [f"{handles} descriptors and {threads} threads, and {walk.figures[1:]} when it was first quiet"]
-    return []

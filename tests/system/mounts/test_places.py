@@ -11,7 +11,7 @@ import pytest
 
 from daemons import Daemon, heard, make_song
 from mounts import Mount, bind, disk, mounts, needs_mounts, tmpfs
-from queues import all_done_once, drop, looks, order_of_work, queue, queued, running, started, warned
+from queues import all_done_once, drop, looks, order_of_work, queued, running, started, warned
 
 # ---- not there at the start
 
@@ -39,138 +39,7 @@ def test_a_spool_that_is_not_there_at_the_start(tmp_path: Path) -> None:
 # ---- renamed away and back
 
 
-def test_an_inbox_that_goes_away_during_a_job(tmp_path: Path) -> None:
-    """Nothing is cancelled and the order is kept; the finished song's original is moved when the inbox is back, once."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        drop(daemon, "running.wav")
-        running(daemon, "running.wav")
-        drop(daemon, "c.wav", "a.wav", "b.wav")
-        queued(daemon, "c.wav", "a.wav", "b.wav")
-        daemon.inbox.rename(tmp_path / "away")
-        warned(daemon, str(daemon.inbox))
-        daemon.hold.unlink()
-        assert daemon.state("running.wav", "done", "failed", "cancelled")["state"] == "done"
-        for name in ("a.wav", "b.wav", "c.wav"):
-            waiting = daemon.until(lambda n=name: (s := daemon.song(n))["reason"] == "outbox-missing" and s, "it waits")
-            assert str(daemon.inbox) in waiting["message"]
-        looks(daemon)
-        assert queue(daemon) == ["c.wav", "a.wav", "b.wav"]
-        assert not daemon.inbox.exists()
-        assert sorted(path.name for path in (tmp_path / "away").iterdir()) == ["a.wav", "b.wav", "c.wav", "running.wav"]
-        (tmp_path / "away").rename(daemon.inbox)
-        all_done_once(daemon, "running.wav", "c.wav", "a.wav", "b.wav")
-    assert order_of_work(daemon) == ["running.wav", "c.wav", "a.wav", "b.wav"]
-
-
-def test_songs_are_queued_again_when_a_folder_is_back(tmp_path: Path) -> None:
-    """The reason for which songs waited goes with the reason: they wait for their turn again."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        drop(daemon, "a.wav")
-        running(daemon, "a.wav")
-        drop(daemon, "b.wav", "c.wav", "d.wav")
-        queued(daemon, "b.wav", "c.wav", "d.wav")
-        (daemon.spool / "failed").rename(tmp_path / "away")
-        warned(daemon, str(daemon.spool / "failed"))
-        daemon.hold.unlink()
-        assert daemon.final("a.wav")["state"] == "done"
-        daemon.until(lambda: daemon.song("d.wav")["reason"] == "outbox-missing", "it waits")
-        daemon.hold.touch()
-        (tmp_path / "away").rename(daemon.spool / "failed")
-        running(daemon, "b.wav")
-        for position, name in enumerate(("c.wav", "d.wav"), 1):
-            daemon.until(lambda n=name: daemon.song(n)["reason"] == "queued", f"{name} is queued")
-            assert daemon.song(name)["progress"]["queue_position"] == position
-        daemon.hold.unlink()
-        all_done_once(daemon, "a.wav", "b.wav", "c.wav", "d.wav")
-
-
-def test_an_inbox_that_is_made_anew(tmp_path: Path) -> None:
-    """Songs of an inbox that is another folder now are not cancelled, but can be, by file; new drops are served."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        drop(daemon, "running.wav")
-        running(daemon, "running.wav")
-        drop(daemon, "one.wav", "two.wav")
-        queued(daemon, "one.wav", "two.wav")
-        daemon.inbox.rename(tmp_path / "deleted")
-        daemon.inbox.mkdir()
-        shutil.rmtree(tmp_path / "deleted")
-        daemon.hold.unlink()
-        assert daemon.state("running.wav", "done", "failed", "cancelled")["state"] == "done"
-        looks(daemon)
-        assert daemon.song("one.wav")["state"] == daemon.song("two.wav")["state"] == "waiting"
-        drop(daemon, "new.wav")
-        assert daemon.final("new.wav")["state"] == "done"
-        daemon.until((daemon.spool / "done" / "new.wav").exists, "the new drop is put away")
-        assert daemon.song("one.wav")["state"] == daemon.song("two.wav")["state"] == "waiting"
-        (daemon.inbox / "one.wav.cancel").touch()
-        assert daemon.final("one.wav")["state"] == "cancelled"
-        assert daemon.song("two.wav")["state"] == "waiting"
-        (daemon.inbox / "two.wav.cancel").touch()
-        assert daemon.final("two.wav")["state"] == "cancelled"
-        drop(daemon, "later.wav")
-        assert daemon.final("later.wav")["state"] == "done"
-        daemon.quiet()
-        (daemon.inbox / "gone.wav").touch()
-        daemon.until(lambda: daemon.song("gone.wav").get("reason") == "empty", "it waits")
-        (daemon.inbox / "gone.wav").unlink()
-        assert daemon.final("gone.wav")["state"] == "cancelled", "the inbox counts again"
-        daemon.quiet()
-    assert list(daemon.inbox.iterdir()) == []
-
-
-@pytest.mark.parametrize("when", ["before", "during", "after"])
-def test_an_outbox_that_goes_away(tmp_path: Path, when: str) -> None:
-    """Before, during or after a job: songs wait as `outbox-missing`, nothing is made in its place, and it goes on."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        if when == "during":
-            drop(daemon, "song.wav")
-            running(daemon, "song.wav")
-        elif when == "after":
-            drop(daemon, "song.wav")
-            daemon.hold.unlink()
-            all_done_once(daemon, "song.wav")
-        daemon.outbox.rename(tmp_path / "away")
-        warned(daemon, str(daemon.outbox))
-        name = "next.wav" if when == "after" else "song.wav"
-        if when != "during":
-            drop(daemon, name)
-        daemon.hold.unlink(missing_ok=True)
-        daemon.until(lambda: daemon.song(name)["reason"] == "outbox-missing", "it waits")
-        looks(daemon)
-        waiting = daemon.song(name)
-        assert (waiting["state"], waiting["reason"], waiting["attempt"]) == ("waiting", "outbox-missing", 0)
-        assert not daemon.outbox.exists()
-        (tmp_path / "away").rename(daemon.outbox)
-        all_done_once(daemon, *dict.fromkeys(["song.wav", name]))
-        assert daemon.song(name)["attempt"] == 1
-
-
-def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> None:
-    """The work folder of a song that was prepared, and replaced while its outbox was away, goes when that is back."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        drop(daemon, "running.wav")
-        running(daemon, "running.wav")
-        drop(daemon, "next.wav")
-        daemon.until(lambda: len(daemon.works()) == 2, "the next one is prepared")
-        first = daemon.song("next.wav")["job_id"]
-        daemon.outbox.rename(tmp_path / "away")
-        drop(daemon, "next.wav")
-        daemon.until(lambda: daemon.song("next.wav")["job_id"] != first, "it is replaced")
-        assert (tmp_path / "away" / ".demixd" / first).exists()
-        (tmp_path / "away").rename(daemon.outbox)
-        daemon.until(lambda: first not in {path.name for path in daemon.works()}, "its work folder goes")
-        daemon.hold.unlink()
-        for name in ("running.wav", "next.wav"):
-            assert daemon.final(name)["state"] == "done"
-        daemon.until(lambda: not daemon.works(), "no work folder")
-
-
-@pytest.mark.daily
+@pytest.mark.slow
 def test_an_outbox_that_goes_away_under_the_real_worker(tmp_path: Path) -> None:
     """The worker makes no folder where the outbox was, and what it falls over is not held against the song."""
     daemon = Daemon(tmp_path)
@@ -188,80 +57,6 @@ def test_an_outbox_that_goes_away_under_the_real_worker(tmp_path: Path) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.end()
-
-
-def test_a_status_that_goes_away(tmp_path: Path) -> None:
-    """The running song is done all the same; when status/ is back its sidecars are right, and its files grow again."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        drop(daemon, "song.wav")
-        running(daemon, "song.wav")
-        drop(daemon, "next.wav")
-        queued(daemon, "next.wav")
-        status = daemon.spool / "status"
-        status.rename(tmp_path / "away")
-        daemon.hold.unlink()
-        daemon.until((daemon.outbox / "song" / "stems.json").exists, "published")
-        make_song(daemon.inbox / "fresh.wav")
-        (daemon.inbox / "notes.txt").touch()
-        assert not status.exists()
-        (tmp_path / "away").rename(status)
-        all_done_once(daemon, "song.wav", "next.wav", "fresh.wav")
-        entries = daemon.until(lambda: daemon.read("_inbox.json").get("entries"), "the inbox is explained")
-        assert [each["name"] for each in entries] == ["notes.txt"]
-        looks(daemon)
-
-
-@pytest.mark.parametrize("quickly", [False, True], ids=["", "at once"])
-def test_a_status_that_is_made_anew(tmp_path: Path, quickly: bool) -> None:
-    """An empty new status/ is filled again with what is true now."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        drop(daemon, "song.wav")
-        running(daemon, "song.wav")
-        drop(daemon, "next.wav")
-        queued(daemon, "next.wav")
-        (daemon.inbox / "notes.txt").touch()
-        daemon.until(lambda: daemon.read("_inbox.json").get("entries"), "explained")
-        status = daemon.spool / "status"
-        status.rename(tmp_path / "away")
-        if not quickly:
-            daemon.until(lambda: "(status) is gone" in daemon.log.read_text(), "it is noticed")
-        status.mkdir()
-        daemon.until(lambda: daemon.song("next.wav").get("reason") == "queued", "the waiting song is shown")
-        daemon.until(lambda: daemon.song("song.wav").get("state") == "running", "the running song is shown")
-        daemon.until(lambda: daemon.read("_inbox.json").get("entries"), "the inbox is explained")
-        daemon.hold.unlink()
-        all_done_once(daemon, "song.wav", "next.wav")
-
-
-@pytest.mark.parametrize("part", ["done", "failed"])
-def test_a_place_for_originals_that_goes_away(tmp_path: Path, part: str) -> None:
-    """While done/ or failed/ is away an original stays where it is; then it goes there, and nothing is done twice."""
-    with started(tmp_path) as daemon:
-        daemon.hold.touch()
-        drop(daemon, "song.wav")
-        running(daemon, "song.wav")
-        place = daemon.spool / part
-        place.rename(tmp_path / "away")
-        daemon.hold.unlink()
-        if part == "failed":
-            (daemon.inbox / "song.wav.cancel").touch()
-        state = daemon.state("song.wav", "done", "cancelled")["state"]
-        looks(daemon)
-        assert (daemon.inbox / "song.wav").exists()
-        assert not place.exists()
-        drop(daemon, "next.wav")
-        daemon.until(lambda: daemon.song("next.wav")["reason"] == "outbox-missing", "it waits")
-        (tmp_path / "away").rename(place)
-        daemon.until((place / "song.wav").exists, "put away")
-        assert daemon.final("next.wav")["state"] == "done"
-        daemon.quiet()
-        assert daemon.song("song.wav")["state"] == state == ("done" if part == "done" else "cancelled")
-    assert list(daemon.inbox.iterdir()) == []
-
-
-# ---- mounts
 
 
 def on_disk(tmp_path: Path, at: Path) -> Mount:

@@ -88,10 +88,11 @@ class Cancels:
     def _too_late(self, job: Job, seen: Seen) -> None:
         """The job is over already: say so in its sidecar, once."""
         if job.cancel is None:
-            job = self._jobs.save(
-                msgspec.structs.replace(job, cancel=Cancel(seen_at=self._jobs.now, result=CancelResult.TOO_LATE))
-            )
-            self._jobs.write_sidecar(job)
+            too_late = Cancel(seen_at=self._jobs.now, result=CancelResult.TOO_LATE)
+            job = msgspec.structs.replace(job, cancel=too_late)
+            if not self._jobs.write_sidecar(job):
+                return  # the next look says it
+            self._jobs.save(job)
         self._forget(job, seen)
 
     def _forget(self, job: Job, seen: Seen) -> None:

@@ -53,13 +53,13 @@ class Readiness:
             return Verdict(reason=Reason.EMPTY)
         if seen.companion:
             return Verdict(reason=Reason.COMPANION_FILE)
+        over = self.settles_at(seen.name, seen.identity, now)  # beside its options, not after them
         verdict = self._of_options(seen, now)
         if verdict.reason is not None:
             return verdict
         chosen = verdict.options
         awaits_hash = isinstance(chosen, JobOptions) and chosen.own.wait_for_sha256 is not None
-        over = now if awaits_hash else self.settles_at(seen.name, seen.identity, now)
-        if over > now:
+        if over > now and not awaits_hash:
             return Verdict(reason=Reason.CHANGING, look_again_at=over)
         reason = writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity)
         if reason is not None:

@@ -21,6 +21,7 @@ import msgspec
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import FINAL, Job, Output, OutputFile, Stage, State
 from demixd.protocol.options import Options
+from demixd.protocol.progress import Progress
 from demixd.protocol.result_names import MANIFEST
 from demixd.protocol.status import Manifest, Sidecar
 from demixd.protocol.track import Track
@@ -121,6 +122,7 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
         tag=sidecar.tag,
         max_attempts=sidecar.max_attempts,
         state=sidecar.state,
+        reason=None,
         message=sidecar.message,
         attempt=sidecar.attempt,
         state_since=sidecar.state_since,
@@ -138,8 +140,9 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
         stage=Stage.FINISHED,
     )
     if sidecar.state not in FINAL and where is not None:
-        changes: dict[str, Any] = {"state": State.DONE, "message": "Done", "output": _output(*where), "reason": None}
-        job = msgspec.structs.replace(job, stage=Stage.FINAL, engine=where[1].engine, step=None, **changes)
+        changes: dict[str, Any] = {"state": State.DONE, "message": "Done", "output": _output(*where)}
+        whole = Progress(fraction=1.0, step_fraction=1.0, eta_s=0.0)
+        job = msgspec.structs.replace(job, stage=Stage.FINAL, engine=where[1].engine, progress=whole, **changes)
     elif _is_there(job, spool):
         job = msgspec.structs.replace(job, stage=Stage.FINAL)
     return _keyed(job)

@@ -49,8 +49,9 @@ class Ending:
         """
         message = "Replaced by a new drop." if replaced else "The song was deleted."
         job = self._commit_final(job, State.CANCELLED, message=message)
-        if not replaced:
-            self._jobs.write_sidecar(job)
+        if not replaced and not self._jobs.write_sidecar(job):
+            self.unfinished[job.job_id] = job
+            return job
         log.info("%s: %s", job.shown, message, extra=self._jobs.fields(job))
         return self._finish(job)
 
@@ -82,6 +83,9 @@ class Ending:
             kept, warning = put_away(job, self._spool, self._after)
         except OSError as error:
             log.error("%s is between two names, and waits: %s", job.shown, error)
+            self.unfinished[job.job_id] = job
+            return job
+        if self._folders.are_away_for(job.name):  # one went meanwhile: what was not found in it may be there still
             self.unfinished[job.job_id] = job
             return job
         job = self._answer_cancel(msgspec.structs.replace(job, kept=kept))

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from daemons import Daemon, make_song
+from simulated import Simulated
+from simulated_songs import make_song
 from watching import faults
 
 
 @contextmanager
-def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
-    daemon = Daemon(folder, fake=True, **sections)
+def started(folder: Path, **sections: Any) -> Iterator[Simulated]:
+    daemon = Simulated(folder, **sections)
     daemon.constants["demixd.supervisor.workers.missing:RETRY_S"] = [0.3]
     try:
         yield daemon.start().ready()
@@ -26,14 +27,13 @@ def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
         daemon.end()
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One daemon for the tests that use names and songs of their own."""
-    with started(tmp_path_factory.mktemp("daemon")) as one:
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Simulated]:
+    with started(tmp_path) as one:
         yield one
 
 
-def drop(daemon: Daemon, name: str, song: str, **options: Any) -> None:
+def drop(daemon: Simulated, name: str, song: str, **options: Any) -> None:
     """The song called `song`, always the same bytes, is dropped as `name`."""
     source = daemon.folder / f"song-{song}.wav"
     if not source.exists():
@@ -46,7 +46,7 @@ def drop(daemon: Daemon, name: str, song: str, **options: Any) -> None:
     part.rename(daemon.inbox / name)
 
 
-def done(daemon: Daemon, name: str, song: str, **options: Any) -> dict[str, Any]:
+def done(daemon: Simulated, name: str, song: str, **options: Any) -> dict[str, Any]:
     """Dropped and done, and its original put away: the sidecar."""
     drop(daemon, name, song, **options)
     sidecar = daemon.final(name)
@@ -55,12 +55,12 @@ def done(daemon: Daemon, name: str, song: str, **options: Any) -> dict[str, Any]
     return sidecar
 
 
-def orders(daemon: Daemon, kind: str = "separate") -> list[dict[str, Any]]:
+def orders(daemon: Simulated, kind: str = "separate") -> list[dict[str, Any]]:
     told = [json.loads(line) for line in (daemon.folder / "orders").read_bytes().splitlines()]
     return [each for each in told if each["type"] == kind]
 
 
-def computed(daemon: Daemon, sidecar: dict[str, Any]) -> bool:
+def computed(daemon: Simulated, sidecar: dict[str, Any]) -> bool:
     """Whether the worker had to work for it."""
     return sidecar["job_id"] in [order["job_id"] for order in orders(daemon)]
 
@@ -68,7 +68,7 @@ def computed(daemon: Daemon, sidecar: dict[str, Any]) -> bool:
 # ---- duplicates
 
 
-def test_the_same_song_is_not_computed_again(daemon: Daemon) -> None:
+def test_the_same_song_is_not_computed_again(daemon: Simulated) -> None:
     """Under another name: done at once, as a duplicate whose output is the earlier folder, with all that it is."""
     first = done(daemon, "one.wav", "same")
     again = done(daemon, "deep/other name.wav", "same")
@@ -109,7 +109,7 @@ OTHER: list[dict[str, Any]] = [
 ]
 
 
-def test_what_changes_the_result_and_what_does_not(daemon: Daemon) -> None:
+def test_what_changes_the_result_and_what_does_not(daemon: Simulated) -> None:
     """Options that do not affect the output change nothing; any other is computed anew, in a folder of its own."""
     first = done(daemon, "options.wav", "options")
     for number, options in enumerate(SAME):
@@ -122,7 +122,7 @@ def test_what_changes_the_result_and_what_does_not(daemon: Daemon) -> None:
         assert computed(daemon, other)
 
 
-def test_names_with_the_song_in_them(daemon: Daemon) -> None:
+def test_names_with_the_song_in_them(daemon: Simulated) -> None:
     """Where files are named after the song, a song of another name is computed anew, and the same name is not."""
     naming = "{song} - {stem}.{ext}"
     first = done(daemon, "party.wav", "named", naming=naming)
@@ -133,7 +133,7 @@ def test_names_with_the_song_in_them(daemon: Daemon) -> None:
     assert [file["name"] for file in other["output"]["files"]] == ["dance - vocals.wav", "dance - instrumental.wav"]
 
 
-def test_force_is_the_newest_result(daemon: Daemon) -> None:
+def test_force_is_the_newest_result(daemon: Simulated) -> None:
     """`force` computes anyway; from then on that result is the one that stands for the song."""
     first = done(daemon, "forced.wav", "forced")
     anew = done(daemon, "forced again.wav", "forced", force=True)
@@ -171,11 +171,12 @@ HARM = [change_a_byte, cut_a_file, remove_a_file, remove_the_manifest, replace_i
 
 
 @pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
-def test_a_result_that_is_not_whole_any_more(daemon: Daemon, harm: Any) -> None:
+def test_a_result_that_is_not_whole_any_more(daemon: Simulated, harm: Any) -> None:
     """A result that does not verify any more is computed anew, and what is left of it stays as it is."""
     name = harm.__name__
     first = done(daemon, f"{name}.wav", name)
     place = daemon.outbox / first["output"]["dir"]
+    daemon.look_away()
     harm(place)
     left = {path: path.read_bytes() for path in place.rglob("*")}
     anew = done(daemon, f"{name} again.wav", name)
@@ -351,7 +352,7 @@ def age(path: Path, days: float) -> None:
 
 def test_sidecars_of_songs_that_are_gone_are_removed(tmp_path: Path) -> None:
     """After `keep_days`; those of songs that are there, of younger ones, of jobs, and what is not ours stay."""
-    daemon = Daemon(tmp_path, fake=True, inbox={"after": "keep"}, status={"keep_days": 7})
+    daemon = Simulated(tmp_path, inbox={"after": "keep"}, status={"heartbeat_s": 0.2, "keep_days": 7})
     status = daemon.spool / "status"
     names = ["old.wav", "young.wav", "kept.wav", "deep/old.wav", "deep/er/old.wav", "held.wav"]
     try:
@@ -363,9 +364,7 @@ def test_sidecars_of_songs_that_are_gone_are_removed(tmp_path: Path) -> None:
         daemon.hold.touch()
         drop(daemon, "held.wav", "held")
         daemon.until(lambda: daemon.song("held.wav").get("step") == "separate", "it runs")
-        assert daemon.process is not None
-        daemon.process.kill()
-        daemon.process.wait()
+        daemon.kill()
         for name in names:
             age(status / f"{name}.json", 6 if name == "young.wav" else 8)
             if name not in ("kept.wav", "held.wav"):

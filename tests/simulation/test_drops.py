@@ -1,0 +1,79 @@
+"""New drops and originals, each in one story; the matrix of cells has them at every point."""
+
+import shutil
+from pathlib import Path
+
+from simulated import Simulated, simulated
+from simulated_songs import make_song
+
+
+def test_a_new_drop_that_ended_first_when_the_daemon_died(tmp_path: Path) -> None:
+    """It was no song, and failed while the old one ran: at the next start the sidecar is its own, and stays so."""
+    daemon = Simulated(tmp_path)
+    try:
+        daemon.start().ready()
+        daemon.hold.touch()
+        make_song(daemon.inbox / "song.wav", 0.3)
+        old = daemon.until(lambda: (s := daemon.song("song.wav")).get("step") == "separate" and s, "it runs")
+        (daemon.inbox / "song.wav.job.json").write_text('{"what": 1}')
+        make_song(tmp_path / "new.wav", 0.5).rename(daemon.inbox / "song.wav")
+        daemon.until(lambda: (daemon.spool / "failed" / "song.wav").exists(), "the new drop has failed")
+        beat = daemon.read("_daemon.json")["seq"]
+        daemon.until(lambda: daemon.read("_daemon.json")["seq"] > beat, "that is written down")
+        assert daemon.song("song.wav")["job_id"] == old["job_id"]
+        daemon.kill()
+        daemon.hold.unlink()
+        daemon.start().ready().quiet()
+        sidecar = daemon.song("song.wav")
+        assert (sidecar["state"], sidecar["error"]["code"]) == ("failed", "bad-options")
+        assert sidecar["previous"] == {"job_id": old["job_id"], "state": "cancelled", "output": None}
+        assert daemon.works() == []
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_done_is_full_of_the_name(tmp_path: Path) -> None:
+    """Originals of the same name in done/ are never replaced: the next number is taken."""
+    done = tmp_path / "spool" / "done"
+    done.mkdir(parents=True)
+    for name in ("song.wav", "song (2).wav"):
+        (done / name).write_text(name)
+    with simulated(tmp_path) as daemon:
+        make_song(daemon.inbox / "song.wav", 0.3)
+        daemon.final("song.wav")
+        daemon.quiet()
+    assert sorted(path.name for path in done.iterdir()) == ["song (2).wav", "song (3).wav", "song.wav"]
+    assert (done / "song.wav").read_text() == "song.wav"
+
+
+def test_a_kept_song_under_another_inode(tmp_path: Path) -> None:
+    """Under `keep`, where only the inode differs the content decides: the same is not done again, another is."""
+    daemon = Simulated(tmp_path, inbox={"after": "keep"})
+    song = make_song(daemon.inbox / "song.wav", 0.3)
+    try:
+        daemon.start().ready()
+        first = daemon.final("song.wav")
+        shutil.copy2(song, tmp_path / "copy")
+        (tmp_path / "copy").rename(song)
+        daemon.quiet()
+        assert daemon.song("song.wav")["job_id"] == first["job_id"]
+        status = song.stat()
+        data = bytearray(song.read_bytes())
+        data[-10] ^= 1
+        (tmp_path / "other").write_bytes(data)
+        shutil.copystat(song, tmp_path / "other")
+        (tmp_path / "other").rename(song)
+        assert (song.stat().st_size, song.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+        second = daemon.until(
+            lambda: (s := daemon.song("song.wav"))["job_id"] != first["job_id"] and s["state"] == "done" and s, "again"
+        )
+        assert second["previous"]["job_id"] == first["job_id"]
+        song.touch()
+        third = daemon.until(
+            lambda: (s := daemon.song("song.wav"))["job_id"] != second["job_id"] and s["state"] == "done" and s, "touch"
+        )
+        assert third["duplicate_of"] == second["job_id"]
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()

@@ -1,0 +1,319 @@
+"""Folders that go away in the middle of something: nothing is made in their place, and nothing is lost."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from queues import all_done_once, drop, looks, order_of_work, queue, queued, running, warned
+from simulated import Simulated, simulated
+from simulated_songs import make_song
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Simulated]:
+    """A quick daemon that is ready, and is stopped at the end; a song that has hit an obstacle is tried again soon."""
+    daemon = Simulated(folder)
+    daemon.constants["demixd.supervisor.runs.outcomes:RETRY_S"] = 0.5
+    try:
+        daemon.start()
+        yield daemon.ready()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def go(folder: Path) -> Path:
+    """The folder goes away, to what is given back."""
+    return folder.rename(folder.with_name(f"away-{folder.name}"))
+
+
+def listed(daemon: Simulated) -> dict[str, str]:
+    """What `_inbox.json` says."""
+    return {entry["name"]: entry["reason"] for entry in daemon.read("_inbox.json").get("entries", [])}
+
+
+@pytest.mark.parametrize("folder", ["inbox", "done"])
+def test_a_folder_that_goes_as_the_original_is_put_away(tmp_path: Path, folder: str) -> None:
+    """1.7.9: an original that is not found, or cannot be stored, since a folder has just gone is put away once it is back."""
+    with simulated(tmp_path) as daemon:
+        away = daemon.spool / f"away-{folder}"
+        daemon.at["9-original"] = [lambda: go(daemon.spool / folder) and None]
+        make_song(daemon.inbox / "song.wav", 0.3)
+        job = daemon.state("song.wav", "done")["job_id"]
+        daemon.sleep(30)
+        away.rename(daemon.spool / folder)
+        daemon.quiet()
+        assert (daemon.song("song.wav")["job_id"], daemon.song("song.wav")["warnings"]) == (job, [])
+        assert [path.name for path in (daemon.spool / "done").iterdir()] == ["song.wav"]
+        assert list(daemon.inbox.iterdir()) == []
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_song_that_is_deleted_while_status_is_away(tmp_path: Path, crash: bool) -> None:
+    """1.3: its end is shown once the sidecar can be written, also where the daemon dies before."""
+    with simulated(tmp_path) as daemon:
+        daemon.hold.touch()
+        make_song(daemon.inbox / "a.wav", 0.2)
+        make_song(daemon.inbox / "b.wav", 0.2)
+        daemon.until(lambda: daemon.song("b.wav").get("reason") == "queued", "queued")
+        status = go(daemon.spool / "status")
+        (daemon.inbox / "b.wav").unlink()
+        daemon.sleep(5)
+        if crash:
+            daemon.kill()
+            daemon.start()
+            daemon.sleep(5)
+        daemon.hold.unlink()
+        status.rename(daemon.spool / "status")
+        daemon.quiet()
+        assert daemon.song("a.wav")["state"] == "done"
+        assert (daemon.song("b.wav")["state"], daemon.song("b.wav")["message"]) == (
+            "cancelled",
+            "The song was deleted.",
+        )
+
+
+def test_a_late_cancel_while_status_is_away(tmp_path: Path) -> None:
+    """1.5.1: it is answered, and goes, once the answer can be written."""
+    with simulated(tmp_path) as daemon:
+        make_song(daemon.inbox / "song.wav", 0.2)
+        daemon.final("song.wav")
+        daemon.quiet()
+        status = go(daemon.spool / "status")
+        (daemon.inbox / "song.wav.cancel").touch()
+        daemon.sleep(5)
+        status.rename(daemon.spool / "status")
+        daemon.quiet()
+        assert daemon.song("song.wav")["cancel"]["result"] == "too-late"
+        assert list(daemon.inbox.iterdir()) == []
+
+
+def test_a_drop_that_ended_first_while_status_is_away(tmp_path: Path) -> None:
+    """1.2: a new drop that ended before the old one of its name is shown after it, also where status was away then."""
+    with simulated(tmp_path) as daemon:
+        daemon.hold.touch()
+        make_song(daemon.inbox / "song.wav", 0.3)
+        daemon.until(lambda: daemon.song("song.wav").get("step") == "separate", "separating")
+        (daemon.inbox / "song.wav.job.json").write_text(json.dumps({"what": 1}))
+        make_song(tmp_path / "song.wav", 0.5).rename(daemon.inbox / "song.wav")
+        daemon.until(lambda: (daemon.spool / "failed" / "song.wav").exists(), "the new drop has failed")
+        status = go(daemon.spool / "status")
+        assert daemon.worker is not None
+        daemon.worker.die()
+        daemon.sleep(5)
+        daemon.hold.unlink()
+        status.rename(daemon.spool / "status")
+        daemon.quiet()
+        assert daemon.song("song.wav")["error"]["code"] == "bad-options"
+
+
+# ---- renamed away and back
+
+
+def test_an_inbox_that_goes_away_during_a_job(tmp_path: Path) -> None:
+    """Nothing is cancelled and the order is kept; the finished song's original is moved when the inbox is back, once."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "running.wav")
+        running(daemon, "running.wav")
+        drop(daemon, "c.wav", "a.wav", "b.wav")
+        queued(daemon, "c.wav", "a.wav", "b.wav")
+        daemon.inbox.rename(tmp_path / "away")
+        warned(daemon, str(daemon.inbox))
+        daemon.hold.unlink()
+        assert daemon.state("running.wav", "done", "failed", "cancelled")["state"] == "done"
+        for name in ("a.wav", "b.wav", "c.wav"):
+            waiting = daemon.until(lambda n=name: (s := daemon.song(n))["reason"] == "outbox-missing" and s, "it waits")
+            assert str(daemon.inbox) in waiting["message"]
+        looks(daemon)
+        assert queue(daemon) == ["c.wav", "a.wav", "b.wav"]
+        assert not daemon.inbox.exists()
+        assert sorted(path.name for path in (tmp_path / "away").iterdir()) == ["a.wav", "b.wav", "c.wav", "running.wav"]
+        (tmp_path / "away").rename(daemon.inbox)
+        all_done_once(daemon, "running.wav", "c.wav", "a.wav", "b.wav")
+    assert order_of_work(daemon) == ["running.wav", "c.wav", "a.wav", "b.wav"]
+
+
+def test_songs_are_queued_again_when_a_folder_is_back(tmp_path: Path) -> None:
+    """The reason for which songs waited goes with the reason: they wait for their turn again."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "a.wav")
+        running(daemon, "a.wav")
+        drop(daemon, "b.wav", "c.wav", "d.wav")
+        queued(daemon, "b.wav", "c.wav", "d.wav")
+        (daemon.spool / "failed").rename(tmp_path / "away")
+        warned(daemon, str(daemon.spool / "failed"))
+        daemon.hold.unlink()
+        assert daemon.final("a.wav")["state"] == "done"
+        daemon.until(lambda: daemon.song("d.wav")["reason"] == "outbox-missing", "it waits")
+        daemon.hold.touch()
+        (tmp_path / "away").rename(daemon.spool / "failed")
+        running(daemon, "b.wav")
+        for position, name in enumerate(("c.wav", "d.wav"), 1):
+            daemon.until(lambda n=name: daemon.song(n)["reason"] == "queued", f"{name} is queued")
+            assert daemon.song(name)["progress"]["queue_position"] == position
+        daemon.hold.unlink()
+        all_done_once(daemon, "a.wav", "b.wav", "c.wav", "d.wav")
+
+
+def test_an_inbox_that_is_made_anew(tmp_path: Path) -> None:
+    """Songs of an inbox that is another folder now are not cancelled, but can be, by file; new drops are served."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "running.wav")
+        running(daemon, "running.wav")
+        drop(daemon, "one.wav", "two.wav")
+        queued(daemon, "one.wav", "two.wav")
+        daemon.inbox.rename(tmp_path / "deleted")
+        daemon.inbox.mkdir()
+        shutil.rmtree(tmp_path / "deleted")
+        daemon.hold.unlink()
+        assert daemon.state("running.wav", "done", "failed", "cancelled")["state"] == "done"
+        looks(daemon)
+        assert daemon.song("one.wav")["state"] == daemon.song("two.wav")["state"] == "waiting"
+        drop(daemon, "new.wav")
+        assert daemon.final("new.wav")["state"] == "done"
+        daemon.until((daemon.spool / "done" / "new.wav").exists, "the new drop is put away")
+        assert daemon.song("one.wav")["state"] == daemon.song("two.wav")["state"] == "waiting"
+        (daemon.inbox / "one.wav.cancel").touch()
+        assert daemon.final("one.wav")["state"] == "cancelled"
+        assert daemon.song("two.wav")["state"] == "waiting"
+        (daemon.inbox / "two.wav.cancel").touch()
+        assert daemon.final("two.wav")["state"] == "cancelled"
+        drop(daemon, "later.wav")
+        assert daemon.final("later.wav")["state"] == "done"
+        daemon.quiet()
+        (daemon.inbox / "gone.wav").touch()
+        daemon.until(lambda: daemon.song("gone.wav").get("reason") == "empty", "it waits")
+        (daemon.inbox / "gone.wav").unlink()
+        assert daemon.final("gone.wav")["state"] == "cancelled", "the inbox counts again"
+        daemon.quiet()
+    assert list(daemon.inbox.iterdir()) == []
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_an_outbox_that_goes_away(tmp_path: Path, when: str) -> None:
+    """Before, during or after a job: songs wait as `outbox-missing`, nothing is made in its place, and it goes on."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        if when == "during":
+            drop(daemon, "song.wav")
+            running(daemon, "song.wav")
+        elif when == "after":
+            drop(daemon, "song.wav")
+            daemon.hold.unlink()
+            all_done_once(daemon, "song.wav")
+        daemon.outbox.rename(tmp_path / "away")
+        warned(daemon, str(daemon.outbox))
+        name = "next.wav" if when == "after" else "song.wav"
+        if when != "during":
+            drop(daemon, name)
+        daemon.hold.unlink(missing_ok=True)
+        daemon.until(lambda: daemon.song(name)["reason"] == "outbox-missing", "it waits")
+        looks(daemon)
+        waiting = daemon.song(name)
+        assert (waiting["state"], waiting["reason"], waiting["attempt"]) == ("waiting", "outbox-missing", 0)
+        assert not daemon.outbox.exists()
+        (tmp_path / "away").rename(daemon.outbox)
+        all_done_once(daemon, *dict.fromkeys(["song.wav", name]))
+        assert daemon.song(name)["attempt"] == 1
+
+
+def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> None:
+    """The work folder of a song that was prepared, and replaced while its outbox was away, goes when that is back."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "running.wav")
+        running(daemon, "running.wav")
+        drop(daemon, "next.wav")
+        daemon.until(lambda: len(daemon.works()) == 2, "the next one is prepared")
+        first = daemon.song("next.wav")["job_id"]
+        daemon.outbox.rename(tmp_path / "away")
+        drop(daemon, "next.wav")
+        daemon.until(lambda: daemon.song("next.wav")["job_id"] != first, "it is replaced")
+        assert (tmp_path / "away" / ".demixd" / first).exists()
+        (tmp_path / "away").rename(daemon.outbox)
+        daemon.until(lambda: first not in {path.name for path in daemon.works()}, "its work folder goes")
+        daemon.hold.unlink()
+        for name in ("running.wav", "next.wav"):
+            assert daemon.final(name)["state"] == "done"
+        daemon.until(lambda: not daemon.works(), "no work folder")
+
+
+def test_a_status_that_goes_away(tmp_path: Path) -> None:
+    """The running song is done all the same; when status/ is back its sidecars are right, and its files grow again."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        drop(daemon, "next.wav")
+        queued(daemon, "next.wav")
+        status = daemon.spool / "status"
+        status.rename(tmp_path / "away")
+        daemon.hold.unlink()
+        daemon.until((daemon.outbox / "song" / "stems.json").exists, "published")
+        make_song(daemon.inbox / "fresh.wav")
+        (daemon.inbox / "notes.txt").touch()
+        assert not status.exists()
+        (tmp_path / "away").rename(status)
+        all_done_once(daemon, "song.wav", "next.wav", "fresh.wav")
+        entries = daemon.until(lambda: daemon.read("_inbox.json").get("entries"), "the inbox is explained")
+        assert [each["name"] for each in entries] == ["notes.txt"]
+        looks(daemon)
+
+
+@pytest.mark.parametrize("quickly", [False, True], ids=["", "at once"])
+def test_a_status_that_is_made_anew(tmp_path: Path, quickly: bool) -> None:
+    """An empty new status/ is filled again with what is true now."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        drop(daemon, "next.wav")
+        queued(daemon, "next.wav")
+        (daemon.inbox / "notes.txt").touch()
+        daemon.until(lambda: daemon.read("_inbox.json").get("entries"), "explained")
+        status = daemon.spool / "status"
+        status.rename(tmp_path / "away")
+        if not quickly:
+            daemon.until(lambda: "(status) is gone" in daemon.log.read_text(), "it is noticed")
+        status.mkdir()
+        daemon.until(lambda: daemon.song("next.wav").get("reason") == "queued", "the waiting song is shown")
+        daemon.until(lambda: daemon.song("song.wav").get("state") == "running", "the running song is shown")
+        daemon.until(lambda: daemon.read("_inbox.json").get("entries"), "the inbox is explained")
+        daemon.hold.unlink()
+        all_done_once(daemon, "song.wav", "next.wav")
+
+
+@pytest.mark.parametrize("part", ["done", "failed"])
+def test_a_place_for_originals_that_goes_away(tmp_path: Path, part: str) -> None:
+    """While done/ or failed/ is away an original stays where it is; then it goes there, and nothing is done twice."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        place = daemon.spool / part
+        place.rename(tmp_path / "away")
+        daemon.hold.unlink()
+        if part == "failed":
+            (daemon.inbox / "song.wav.cancel").touch()
+        state = daemon.state("song.wav", "done", "cancelled")["state"]
+        looks(daemon)
+        assert (daemon.inbox / "song.wav").exists()
+        assert not place.exists()
+        drop(daemon, "next.wav")
+        daemon.until(lambda: daemon.song("next.wav")["reason"] == "outbox-missing", "it waits")
+        (tmp_path / "away").rename(place)
+        daemon.until((place / "song.wav").exists, "put away")
+        assert daemon.final("next.wav")["state"] == "done"
+        daemon.quiet()
+        assert daemon.song("song.wav")["state"] == state == ("done" if part == "done" else "cancelled")
+    assert list(daemon.inbox.iterdir()) == []
+
+
+# ---- mounts
