@@ -294,14 +294,11 @@ class Simulated(Daemon):
         """What it has to do still, by what it knows itself."""
         if self.service is None or self.is_restarting:
             return ["start"]
-        if not self.service._is_open or self.service._missing or not self.service.workers.is_ready:
-            return [*self.service._missing, self.service.workers.state]
-        jobs, context = self.service.jobs, self.service._context
-        running = [run.job for run in context.runs]
-        return [
-            f"{job.shown}: {job.state} {job.reason}"
-            for job in (*jobs.active.values(), *jobs.successors.values(), *running)
-        ]
+        if not self.service._is_open or not self.service._access.is_whole or not self.service.workers.is_ready:
+            return [*self.service.folders.missing, self.service.workers.state]
+        jobs = self.service.jobs
+        waiting = (*jobs.active.values(), *jobs.successors.values())
+        return [f"{job.shown}: {job.state} {job.reason}" for job in waiting]
 
     def until_dead(self) -> None:
         """Let time go on until it dies by a `kill`."""
