@@ -402,8 +402,9 @@ def test_another_model_waits_until_nothing_is_in_flight(tmp_path: Path) -> None:
     with started(tmp_path, profiles={}, model={"name": "one"}) as daemon:
         (tmp_path / "hold-encode").touch()
         held(daemon, "a.wav")
-        drop(daemon, "b.wav", model="htdemucs")
-        drop(daemon, "c.wav")
+        for name, options in (("b.wav", {"model": "htdemucs"}), ("c.wav", {})):
+            drop(daemon, name, **options)
+            daemon.until(lambda n=name: daemon.song(n).get("reason") == "queued", f"{name} is ready")
         daemon.hold.unlink()
         until_step(daemon, "a.wav", "encode")
         time.sleep(0.5)
