@@ -198,11 +198,11 @@ def walk(folder: Path, chosen: list[SimulatedCell]) -> int:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_share_of_the_cells(
-    tmp_path: Path, point: str, seed: int, record_property: Callable[[str, object], None]
+    tmp_path: Path, point: str, day: int, record_property: Callable[[str, object], None]
 ) -> None:
     """One final state each, the new drop served, never an output after `cancelled`: some cells, others each day."""
     mine = [cell for cell in CELLS if cell.point == point]
-    record_property("cells", walk(tmp_path, random.Random(seed).sample(mine, len(mine) // SHARE)))
+    record_property("cells", walk(tmp_path, random.Random(day).sample(mine, len(mine) // SHARE)))
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ def benchmark(folder: Path, *words: str | Path) -> tuple[int, str]:
 SONG_S = 3.0
 
 
+@pytest.mark.daily
 def test_it_compares(tmp_path: Path) -> None:
     """One run has all contenders, their ratios, memory and starts, demixd's steps and the machine, and cleans up.
 

@@ -1,7 +1,7 @@
 """Sidecars do not stay for ever: that of a song that is gone is removed `[status] keep_days` after its last word.
 
-How old one is only the time of day can say, and that may be put right by years at any time. Once it has jumped it is
-believed again when it has gone on for `keep_days` without another jump.
+How old one is only the time of day can say, and that may be put right by years at any time, also while no daemon runs. So
+once it has jumped it is believed again only when the daemon has seen it go on for `keep_days` without another jump.
 """
 
 import contextlib
@@ -9,11 +9,14 @@ import logging
 import os
 from pathlib import Path
 
+import msgspec
+
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
 from demixd.spool.tree import Spool
 from demixd.supervisor.clock import Clock
 from demixd.supervisor.jobs.table import JobTable
+from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +27,24 @@ JUMP_S = 3600.0
 """What may be between the clocks from one look to the next, since they drift."""
 
 
+CALENDAR = "calendar"
+
+
+class _Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """The calendar when it was last looked at, and from when on it is believed (both UNIX time)."""
+
+    seen: float
+    believed: float
+
+
 class Retention:
     """Sweeps every hour. `now` is monotonic, in seconds."""
 
-    def __init__(self, spool: Spool, jobs: JobTable, clock: Clock) -> None:
+    def __init__(self, spool: Spool, jobs: JobTable, clock: Clock, ledger: Ledger) -> None:
         self._spool = spool
         self._jobs = jobs
         self._clock = clock
-        self._calendar = Calendar()
+        self._calendar = Calendar(ledger)
         self._due = 0.0
 
     def look(self, now: float, keep_days: float) -> None:
@@ -45,26 +58,30 @@ class Retention:
 
 
 class Calendar:
-    """Tells whether the time of day can be believed. What it has seen is forgotten when the daemon ends."""
+    """How far the wall clock can be believed; the ledger remembers it from one daemon to the next."""
 
-    def __init__(self) -> None:
-        self._looked: tuple[float, float] | None = None
-        """The time of day and `uptime` at the last look."""
-        self._believed = float("-inf")
-        """From which `uptime` on the time of day is believed."""
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        value = ledger.fact(CALENDAR)
+        self._noted = msgspec.json.decode(value, type=_Noted) if value else None
+        self._looked: float | None = None
 
-    def before(self, wall: float, uptime: float, keep_s: float) -> float | None:
+    def before(self, wall: float, now: float, keep_s: float) -> float | None:
         """The UNIX time before which everything is older than `keep_s`; None where that cannot be said.
 
-        `wall` is the time of day (UNIX seconds), `uptime` seconds that nobody puts right.
+        `wall` is the wall clock, `now` is `uptime()`. A daemon that was down for longer than `keep_s` may have missed a
+        jump as well.
         """
-        if self._looked is not None:
-            jump = (wall - self._looked[0]) - (uptime - self._looked[1])
-            if abs(jump) > JUMP_S:
-                log.warning("The clock has jumped by %.0f days: no sidecar is removed for a while.", jump / DAY_S)
-                self._believed = uptime + keep_s
-        self._looked = (wall, uptime)
-        return wall - keep_s if uptime >= self._believed else None
+        noted = self._noted or _Noted(seen=wall, believed=wall)
+        passed = wall - noted.seen
+        lived = now - self._looked if self._looked is not None else None
+        is_jump = abs(passed - lived) > JUMP_S if lived is not None else not -JUMP_S < passed < keep_s
+        if is_jump:
+            log.warning("The clock has jumped by %.0f days: no sidecar is removed for a while.", passed / DAY_S)
+        self._looked = now
+        self._noted = _Noted(seen=wall, believed=wall + keep_s if is_jump else noted.believed)
+        self._ledger.note(CALENDAR, msgspec.json.encode(self._noted))
+        return wall - keep_s if wall >= self._noted.believed else None
 
 
 def sweep(spool: Spool, jobs: JobTable, older_than: float) -> int:

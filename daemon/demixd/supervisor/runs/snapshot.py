@@ -1,6 +1,5 @@
 """The snapshot: a private copy of a song, made while nobody may change it, and the only thing that is ever decoded."""
 
-import contextlib
 import errno
 import fcntl
 import hashlib
@@ -75,8 +74,6 @@ def take(
         # A clone cannot be torn: it is what is hashed then, so that hash and decoder see the same bytes.
         cloned = _cloned(handle, target.fileno())
         sha256, size = _copied(target, None, stopped) if cloned else _copied(source, target, stopped)
-        if has_hole:
-            _forget_pages(handle)
         if sha256 is None:
             return Snapshot(outcome=Outcome.STOPPED)
         if Identity.of(os.fstat(handle)) != identity or size != identity.size:
@@ -115,22 +112,17 @@ def still_is(song: Path, identity: Identity, inbox: Path) -> bool:
 def hole_in(handle: int, size: int) -> bool:
     """Whether a hole (lseek(2), SEEK_HOLE) lies below the file's size: an upload that was cut off after a preallocation.
 
-    ext4 and XFS count blocks that were allocated and never written as a hole too, until somebody has read their zeros into
-    memory; so whoever reads the song here forgets its pages (`_forget_pages`).
+    Blocks that were allocated and never written are a hole too, but ext4 and XFS count them as data while zeros that
+    somebody has read there are in memory: what is in memory is given up first. Unwritten data is not given up by this.
     """
     try:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         hole = os.lseek(handle, 0, os.SEEK_HOLE)
     except OSError:
         return False  # the filesystem cannot tell
     finally:
         os.lseek(handle, 0, os.SEEK_SET)
     return hole < size
-
-
-def _forget_pages(handle: int) -> None:
-    """Drop the song's pages from memory: only the copy is read again, and a hole must still look like one next time."""
-    with contextlib.suppress(OSError):  # not on every filesystem
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _cloned(source: int, target: int) -> bool:

@@ -55,7 +55,6 @@ class Stage:
         self.missing: dict[str, str] = {}
         self.elsewhere: set[str] = set()
         """Songs that the inbox, which is another one now, does not show."""
-        self.in_flight: list[Job] = []
         self.pausing: set[str] = set()
         self.has_room_beside = False
         self.started: list[str] = []
@@ -77,7 +76,7 @@ class Stage:
 
     def start(self, job: Job) -> None:
         self.started.append(job.job_id)
-        self.in_flight.append(self.jobs.update(job, State.RUNNING, step=Step.SNAPSHOT))
+        self.jobs.update(job, State.RUNNING, step=Step.SNAPSHOT)
 
     def prepare(self, job: Job | None) -> None:
         self.prepared.append(job.job_id if job else None)
@@ -89,6 +88,11 @@ class Stage:
         for name in names:
             ready_at = self.jobs.next_place()
             self.jobs.add([job(f"{name}.wav", job_id=name, ready_at=ready_at, **facts)])
+
+    def finish(self) -> None:
+        """The jobs in flight are over."""
+        for each in self.jobs.running:
+            self.jobs.close(msgspec.structs.replace(each, state=State.DONE))
 
     def begin(self) -> list[str]:
         """What is started now."""
@@ -139,7 +143,7 @@ def test_one_that_pauses(stage: Stage) -> None:
     stage.queue("a", "b")
     stage.pausing.add("a")
     assert stage.begin() == ["b"]
-    stage.in_flight.clear()
+    stage.finish()
     stage.pausing.clear()
     assert stage.begin() == ["a"]
 
