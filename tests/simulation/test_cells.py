@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 
 from cells import CELLS, SimulatedCell, attempts, fate, options_go_along, other_fate
+from demixd.config import load
+from demixd.errors import ConfigError
 from demixd.protocol.inbox_names import Kind
 from demixd.spool.tree import OPTIONS
+from demixd.supervisor.service import Service
 from matrix import FIRST_S, OTHER_S, THINGS
 from points import POINTS
-from simulated import Simulated
+from simulated import Simulated, bury
+from simulated_clock import SimulatedClock
 from simulated_songs import make_song, track_of
+from simulated_worker import Script, SimulatedWorker
 
 SHARE = 8
 """One cell in so many is tried each day."""
@@ -69,10 +74,22 @@ def deeds(daemon: Simulated, cell: SimulatedCell, name: str) -> list[str | Calla
 
 
 def refused(daemon: Simulated, part: str) -> None:
-    said = daemon.refuses(daemon.folder / f"second-{part}.toml")
+    """A second daemon, which shares that part with the first, says so and ends."""
+    clock, found = SimulatedClock(), load(daemon.folder / f"second-{part}.toml")
+    second = Service(
+        found,
+        lambda: found,
+        clock=clock,
+        start_worker=lambda post: SimulatedWorker(post, clock, daemon.folder, Script()),
+    )
     folder = "status" if part == "spool" else part
-    assert "is used by another demixd (process " in said
-    assert f"each daemon needs a {folder} folder of its own" in said
+    words = rf"is used by another demixd \(process .*each daemon needs a {folder} folder of its own"
+    with pytest.raises(ConfigError, match=words):
+        second.start_up()
+        second.turn()
+        second.turn()
+    if part != "state":  # else it had no ledger yet
+        bury(second)
 
 
 def die(daemon: Simulated) -> None:

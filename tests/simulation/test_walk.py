@@ -11,16 +11,14 @@ STEPS, EVERY = 600, 20
 """The steps of each walk, and after how many of them it rests."""
 
 WALKS = 6
-"""So many each day, of seeds of their own. `--day` and the number tell which: test_a_walk[NUMBER]."""
+"""So many each day."""
 
 
 @pytest.mark.parametrize("number", range(WALKS))
 def test_a_walk(tmp_path: Path, day: int, number: int, record_property: Callable[[str, object], None]) -> None:
-    """So many steps at random, others each day: every drop is answered as the contract says, and nothing else is seen.
-
-    What fails says its seed and step: `pytest tests/simulation/test_walk.py --day DAY -k 'test_a_walk[NUMBER]'` again.
-    """
-    with SimulatedWalk(tmp_path, day * WALKS + number).begun() as walk:
+    """So many steps at random, others each day: every drop is answered as the contract says, and nothing else is seen."""
+    again = f"tests/run --day {day} 'tests/simulation/test_walk.py::test_a_walk[{number}]'"
+    with SimulatedWalk(tmp_path, day * WALKS + number, again).begun() as walk:
         for _ in range(STEPS // EVERY):
             for _ in range(EVERY):
                 walk.step()

@@ -15,7 +15,6 @@ from typing import Any
 from actions import act, tick
 from daemons import Daemon
 from demixd import config
-from demixd.errors import ConfigError
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import table
@@ -141,10 +140,7 @@ class Simulated(Daemon):
         assert self.service is not None
         dead, self.service = self.service, None
         self.is_restarting = False
-        dead.break_off()
-        dead._ledger.close()
-        for handle in dead._locks._held.values():
-            nofollow.close(handle)
+        bury(dead)
         self._undo.close()
 
     def kill_worker(self) -> None:
@@ -196,27 +192,6 @@ class Simulated(Daemon):
         """An event of the inbox comes, which makes it look soon."""
         assert self.service is not None
         self.service.mailbox.put(Wake())
-
-    def refuses(self, other: Path) -> str:
-        """What a second daemon, with the configuration `other`, says before it ends; "" where it goes on."""
-        found = config.load(other)
-        second = Service(found, lambda: found, clock=SimulatedClock(), start_worker=self._start_second)
-        try:
-            second.start_up()
-            for _ in range(10):
-                second.turn()
-        except ConfigError as error:
-            return str(error)
-        finally:
-            if hasattr(second, "runner"):
-                second.break_off()
-                second._ledger.close()
-            for handle in second._locks._held.values():
-                nofollow.close(handle)
-        return ""
-
-    def _start_second(self, post: Callable[[Said | Died], None]) -> SimulatedWorker:
-        return SimulatedWorker(post, SimulatedClock(), self.folder, self.script)
 
     # ---- its time
 
@@ -310,6 +285,14 @@ class Simulated(Daemon):
     def tick(self) -> None:
         """The clock of the filesystem moves on."""
         tick(self.folder)
+
+
+def bury(service: Service) -> None:
+    """End the threads of a service whose process has died, and close what it had open."""
+    service.break_off()
+    service._ledger.close()
+    for handle in service._locks._held.values():
+        nofollow.close(handle)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from demixd.errors import Code
 from points import POINTS
 from simulated import Killed, Simulated
 from simulated_songs import make_song
-from walk import Walk
+from walk import ViolationError, Walk
 from walk_actions import NAMES, cancel, cancel_all, clutter, delete, drop, drop_again, drop_duplicate, take
 
 RESULTS = 12
@@ -26,12 +26,13 @@ SCRIPTED = ("die", "stall", "lie", Code.BAD_AUDIO, Code.INTERNAL_ERROR, Code.NO_
 
 
 class SimulatedWalk(Walk):
-    """`seed` draws what is done."""
+    """`seed` draws what is done; `again` says how the same walk is gone once more."""
 
     daemon: Simulated
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, again: str = "") -> None:
         super().__init__(folder, seed)
+        self._again = again
         self.daemon.constants |= {"demixd.supervisor.workers.manager:STALL_FLOOR_S": 5.0}
         self.eyes = self.daemon.eyes
         self.daemon.judge = self._judge
@@ -124,6 +125,12 @@ class SimulatedWalk(Walk):
 
     def _is_crowded(self) -> bool:
         return len(self.eyes.results) > RESULTS
+
+    def _judge(self) -> None:
+        try:
+            super()._judge()
+        except ViolationError as error:
+            raise ViolationError(f"{error}\nthe same again: {self._again}") from None
 
     # ---- what is done to the daemon
 
