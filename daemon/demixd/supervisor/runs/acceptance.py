@@ -41,8 +41,15 @@ def accept(job: Job, context: Context) -> Job | Ends | Waits:
     return job
 
 
+def hashed(job: Job, taken: SnapshotTaken) -> Job:
+    """The job with the hash of its song, where the snapshot has one: also a job that waits for more of it shows that."""
+    if isinstance(taken.result, OSError) or taken.result.sha256 is None:
+        return job
+    return msgspec.structs.replace(job, sha256=taken.result.sha256, timing={"snapshot_s": taken.seconds})
+
+
 def judge(job: Job, taken: SnapshotTaken, context: Context) -> Job | Ends | Waits | Gone:
-    """Whether the snapshot is the whole song: the job with its hash, or what becomes of it instead."""
+    """Whether the snapshot is the whole song of `job`, which has its hash: the job as it goes on, or what becomes of it."""
     found = taken.result
     if isinstance(found, OSError):
         return outcomes.after_obstacle(job, found, context.circumstances)
@@ -50,8 +57,7 @@ def judge(job: Job, taken: SnapshotTaken, context: Context) -> Job | Ends | Wait
         return outcomes.WITHOUT_INBOX if context.folders.are_away() else Gone()
     if found.sha256 is None:
         return outcomes.without_snapshot(found.outcome)
-    hashed = msgspec.structs.replace(job, sha256=found.sha256, timing={"snapshot_s": taken.seconds})
-    judged = outcomes.after_snapshot(hashed, has_hole=found.has_hole, at=context.circumstances)
+    judged = outcomes.after_snapshot(job, has_hole=found.has_hole, at=context.circumstances)
     if isinstance(judged, Job) and not job.settled:
         return context.jobs.save(judged)
     return judged

@@ -98,6 +98,7 @@ class Run:
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
             return
+        self.job = acceptance.hashed(self.job, taken)
         judged = acceptance.judge(self.job, taken, self._context)
         if isinstance(judged, Gone):
             self._end_missing(replaced=False)
