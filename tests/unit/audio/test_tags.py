@@ -749,10 +749,10 @@ def test_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["mp3_v24", "flac_plain", "m4a", "wav_info"])
-def test_damage(shelf: Path, source: str, seed: int) -> None:
+def test_damage(shelf: Path, source: str, day: int) -> None:
     """Any byte of a song can be any other: there is a value, or mutagen's own error is one."""
     whole = (shelf / source).read_bytes()
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(day)
     path = shelf / "damaged"
     for _ in range(150):
         data = bytearray(whole)
