@@ -10,6 +10,7 @@ from demixd.errors import RETRYABLE, Code
 from demixd.protocol.job import Error, Reason, Stage, State
 from demixd.supervisor.runs import outcomes
 from demixd.supervisor.runs.outcomes import LONGER, RETRY_S, Circumstances, Ends, Waits
+from demixd.supervisor.runs.snapshot import Outcome
 from jobs import running
 
 ALONE = Circumstances(now=1000.0, grace_s=600.0, beside_others=False)
@@ -185,3 +186,44 @@ def test_attempts_never_fall_below_none(stage: Stage) -> None:
     """A job that had not begun loses nothing."""
     job = running(stage=stage, attempt=0)
     assert outcomes.changes(job, Waits(reason=Reason.RETRY))["attempt"] == 0
+
+
+HASHED = msgspec.structs.replace(STARTED, sha256="a" * 64)
+
+
+def test_a_whole_snapshot() -> None:
+    """The job goes on, and its song has settled: growth is a new drop from here on."""
+    job = msgspec.structs.replace(HASHED, settled=False)
+    assert outcomes.after_snapshot(job, has_hole=False, at=ALONE) == msgspec.structs.replace(job, settled=True)
+
+
+@pytest.mark.parametrize("has_hole", [False, True])
+def test_a_snapshot_with_another_hash(has_hole: bool) -> None:
+    """The song is not complete yet: it waits within its grace, and fails after it."""
+    job = msgspec.structs.replace(HASHED, wait_for_sha256="b" * 64)
+    waits = outcomes.after_snapshot(job, has_hole=has_hole, at=ALONE)
+    assert isinstance(waits, Waits)
+    assert (waits.reason, waits.truncated_since) == (Reason.TRUNCATED, ALONE.now)
+    late = msgspec.structs.replace(job, truncated_since=ALONE.now - 600.0)
+    ends = outcomes.after_snapshot(late, has_hole=has_hole, at=ALONE)
+    assert isinstance(ends, Ends)
+    assert ends.error is not None
+    assert (ends.error.code, "b" * 64 in ends.error.message) == (Code.TRUNCATED, True)
+
+
+def test_a_snapshot_with_a_hole() -> None:
+    """It waits within its grace; after it the song runs, and says so in a warning."""
+    waits = outcomes.after_snapshot(HASHED, has_hole=True, at=ALONE)
+    assert isinstance(waits, Waits)
+    assert (waits.reason, waits.settles_anew, waits.is_counted) == (Reason.TRUNCATED, True, False)
+    late = msgspec.structs.replace(HASHED, truncated_since=ALONE.now - 600.0, warnings=("before",))
+    goes_on = outcomes.after_snapshot(late, has_hole=True, at=ALONE)
+    assert goes_on == msgspec.structs.replace(late, settled=True, warnings=("before", outcomes.HAS_HOLES))
+
+
+def test_no_snapshot() -> None:
+    """A song that is written to, or has changed, has to settle anew; the attempt is not counted."""
+    busy = outcomes.without_snapshot(Outcome.BUSY)
+    assert (busy.reason, busy.settles_anew, busy.is_counted) == (Reason.OPEN_FOR_WRITING, True, False)
+    changed = outcomes.without_snapshot(Outcome.CHANGED)
+    assert (changed.reason, changed.settles_anew, changed.is_counted) == (Reason.CHANGING, True, False)
