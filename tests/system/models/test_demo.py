@@ -61,6 +61,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield made.ready()
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
 def test_the_card_is_true_of_the_daemon(daemon: Daemon, tmp_path: Path, seed: int) -> None:
     """A song of the card, through the daemon and every lossless format, has the figures that the bare model has of it."""

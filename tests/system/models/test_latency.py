@@ -112,6 +112,7 @@ def check(one: Worker, times: int) -> None:
     assert one.handle.pid == pid
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_torch_model_stops_within_a_second(times: int, tmp_path: Path) -> None:
     """Between its layers."""

@@ -86,7 +86,9 @@ def stop() -> None:
 
 
 @installed
-@pytest.mark.parametrize("make", [small, unequal_bag, hdemucs, demo])
+@pytest.mark.parametrize(
+    "make", [small, *(pytest.param(each, marks=pytest.mark.daily) for each in (unequal_bag, hdemucs, demo))]
+)
 def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
     """Every member, on a segment, on a batch, and on the test segment: what calls itself float32 is it."""
     for eager, network in zip(*compiled(make, tmp_path), strict=True):
@@ -96,6 +98,7 @@ def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
         assert accuracy.measure(network, segment, eager(segment, never)).fault is None
 
 
+@pytest.mark.daily
 @installed
 def test_two_calls_are_equal(tmp_path: Path) -> None:
     """The same window twice gives the same samples, with another one between them; answers stay as they were."""
@@ -108,6 +111,7 @@ def test_two_calls_are_equal(tmp_path: Path) -> None:
     assert torch.equal(network(first, never), kept)
 
 
+@pytest.mark.daily
 @installed
 def test_other_lengths_are_done_by_torch(tmp_path: Path) -> None:
     """The end of a song is a shorter window for HDemucs, for which nothing is converted."""
@@ -118,6 +122,7 @@ def test_other_lengths_are_done_by_torch(tmp_path: Path) -> None:
         network(end, stop)
 
 
+@pytest.mark.daily
 @installed
 def test_a_member_that_is_named_twice_is_converted_once(tmp_path: Path) -> None:
     """A bag may name a member more than once."""
@@ -146,6 +151,7 @@ def stopped_at(network: Network, window: Tensor, moment: float) -> float:
     return time.monotonic() - began - moment
 
 
+@pytest.mark.daily
 @installed
 def test_a_stop_within_a_segment(tmp_path: Path) -> None:
     """Ten times at random moments; the network is as good as before."""
@@ -264,6 +270,7 @@ def conversion(order: Conversion) -> Path | None:
     return cache.find(Path(order.folder), cache.key(order.sha256))
 
 
+@pytest.mark.daily
 @installed
 def test_a_conversion_in_a_process_of_its_own(order: Conversion) -> None:
     """It is found under its key, and runs as the model that it was made of; a second call finds it at once."""
