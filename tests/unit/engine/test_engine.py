@@ -49,7 +49,9 @@ def music() -> torch.Tensor:
     ("make", "song"),
     [
         *(pytest.param(full_size, song, marks=pytest.mark.daily) for song in (twelve, music)),
-        *((make, song) for make in (unequal_bag, hdemucs) for song in (music, twelve)),
+        (hdemucs, twelve),
+        *(pytest.param(*each, marks=pytest.mark.daily) for each in ((unequal_bag, music), (unequal_bag, twelve))),
+        pytest.param(hdemucs, music, marks=pytest.mark.daily),
     ],
 )
 def test_equals_demucs(make: Callable[[], BagOfModels], song: Callable[[], torch.Tensor], tmp_path: Path) -> None:

@@ -242,6 +242,7 @@ def test_a_precision_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -
     assert (facts.precision, facts.fallback) == ("float32", "this processor has no bfloat16; float32 is used")
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_a_fast_precision_is_forty_decibels_below_the_song(precision: str, tmp_path: Path) -> None:
     """What a half precision gets wrong in any stem has less than a ten-thousandth of the song's energy."""

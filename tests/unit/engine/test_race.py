@@ -220,6 +220,7 @@ def test_without_memory_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "compiled").exists()
 
 
+@pytest.mark.daily
 @installed
 def test_a_daemon_finds_the_fastest_once(tmp_path: Path) -> None:
     """A song waits meanwhile, is told why and how long, and is done in the fastest way; the next start knows it."""
@@ -245,6 +246,7 @@ def test_a_daemon_finds_the_fastest_once(tmp_path: Path) -> None:
         assert (again["state"], again["runtime"]) == ("ready", found["runtime"]), "known at once"
 
 
+@pytest.mark.daily
 @installed
 def test_a_stop_ends_the_tuning(tmp_path: Path) -> None:
     """At once, with the process that converts; a cancel is obeyed meanwhile; nothing half-made counts or stays."""
