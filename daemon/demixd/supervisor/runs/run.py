@@ -297,9 +297,9 @@ class Run:
         self._close()
         if waits.pause_s:
             self._context.retry_at[self.job.job_id] = self._context.clock.now() + waits.pause_s
+        self._spool.remove_work(self.job.job_id)  # first: on a full disk there is no room for the sidecar before
         job = self._jobs.update(self.job, State.WAITING, **outcomes.changes(self.job, waits))
         self._jobs.commit(job, Stage.ACCEPTED)
-        self._spool.remove_work(self.job.job_id)
 
     def _close(self) -> None:
         self._forget()
