@@ -71,6 +71,11 @@ def holdable(text: str, longest: int = LONGEST) -> str:
 def folder_name(leaf: str) -> str:
     """The result folder of a song called `leaf`: without its extension, and never the manifest's name."""
     name = holdable(leaf.rpartition(".")[0] or leaf)
+    return _beside_manifest(name)
+
+
+def _beside_manifest(name: str) -> str:
+    """`name`, changed where it is that of the manifest, which is a file of the result."""
     return f"_{name}" if name.casefold() == MANIFEST else name
 
 
@@ -82,7 +87,7 @@ def file_name(template: str, *, stem: str, ext: str, model: str, leaf: str) -> s
         model=holdable(model, MODEL_LONGEST),
         song=holdable(leaf.rpartition(".")[0] or leaf, SONG_LONGEST),
     )
-    return "/".join(holdable(part, 255) for part in path.split("/"))
+    return "/".join(_beside_manifest(holdable(part, 255)) for part in path.split("/"))
 
 
 def template_of(naming: str) -> str:

@@ -84,7 +84,7 @@ class Folders:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences about what is not there, and about an inbox that is not the one its songs were in."""
-        said = tuple(self.missing.values())
+        said = tuple(dict.fromkeys(self.missing.values()))
         if self.root is not None and self._trusted is not None and self.inbox_is_another:
             said += (
                 f"{self._inbox} (inbox) is another folder than before: songs that it does not show wait for theirs.",

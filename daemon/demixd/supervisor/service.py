@@ -92,6 +92,7 @@ class Service:
         self._heartbeat: Heartbeat | None = None
         self._is_open = False
         self._is_asked_to_stop = self._is_stopping = False
+        self._is_on_terminal = os.isatty(0)  # asked at the start: a terminal that has been closed is none any more
 
     def run(self) -> None:
         """From start to stop. Raises ConfigError where the folders cannot be used, StateError where the ledger cannot."""
@@ -157,7 +158,7 @@ class Service:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A terminal that is closed takes what runs in it along; nobody asks for another configuration so.
-        is_reload = number == signal.SIGHUP and not os.isatty(0)
+        is_reload = number == signal.SIGHUP and not self._is_on_terminal
         self._is_asked_to_stop = self._is_asked_to_stop or not is_reload
         self.mailbox.put(Reload() if is_reload else Quit())
 

@@ -111,12 +111,12 @@ def test_a_closed_terminal_ends_it(tmp_path: Path) -> None:
         daemon.process = subprocess.Popen(program, stdin=theirs, stdout=log, stderr=log, env=environment)
     try:
         daemon.ready()
+        os.close(theirs)
+        os.close(ours)  # it is no terminal any more from here on
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.process.wait(timeout=60) == 0
     finally:
         daemon.end()
-        os.close(ours)
-        os.close(theirs)
 
 
 # ---- the manager, told the time

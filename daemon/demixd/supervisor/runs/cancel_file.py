@@ -7,6 +7,8 @@ A cancel file that cannot be removed is remembered by its identity, and means no
 """
 
 import logging
+import stat
+from pathlib import Path
 
 import msgspec
 
@@ -34,21 +36,15 @@ class CancelFiles:
 
     def standing(self, job: Job) -> Identity | None:
         """The cancel file of the job's name; None where there is none, or it has been obeyed before."""
-        try:
-            found = Identity.of(self._spool.cancel(job.name).lstat())
-        except OSError:
-            return None
+        found = _identity_of(self._spool.cancel(job.name))
         return None if found == job.cancel_file else found
 
     def mean(self, job: Job) -> bool:
         """Whether a cancel file means `job`: its own, or the bare one."""
         if self.standing(job) is not None:
             return True
-        try:
-            everything = Identity.of(self._spool.cancel_all.lstat())
-        except OSError:
-            return False
-        return everything != self.obeyed_all
+        everything = _identity_of(self._spool.cancel_all)
+        return everything is not None and everything != self.obeyed_all
 
     def is_for_a_newer_drop(self, job: Job, cancel: Identity) -> bool:
         """Whether the job's name is that of a new drop by now, and the cancel came after it."""
@@ -77,3 +73,12 @@ class CancelFiles:
     def remember_all(self, seen: Identity) -> None:
         """Remember beyond this start that the bare cancel file `seen`, which cannot be removed, has been obeyed."""
         self._ledger.note(OBEYED_ALL, msgspec.json.encode(seen))
+
+
+def _identity_of(path: Path) -> Identity | None:
+    """The identity of a cancel file, whatever its content; None where there is none. A folder of that name is none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return None if stat.S_ISDIR(status.st_mode) else Identity.of(status)

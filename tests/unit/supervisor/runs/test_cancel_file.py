@@ -129,3 +129,10 @@ def test_one_that_cannot_be_removed(home: Home, monkeypatch: pytest.MonkeyPatch)
     kept = home.files.remove_of(home.job, seen, "song.wav.cancel")
     assert kept == msgspec.structs.replace(home.job, cancel_file=seen)
     assert not home.files.mean(kept)
+
+
+@pytest.mark.parametrize("name", ["song.wav.cancel", ".cancel"])
+def test_a_folder_is_no_cancel_file(home: Home, name: str) -> None:
+    """It is listed as a folder, and means nobody."""
+    (home.inbox / name).mkdir()
+    assert (home.files.standing(home.job), home.files.mean(home.job)) == (None, False)
