@@ -34,6 +34,15 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             and self.device == status.st_dev
         )
 
+    def is_same_file(self, other: "Identity") -> bool:
+        """Whether `other` is this file, untouched. Its device is left out: a disk may have another number after a restart."""
+        return (self.inode, self.size, self.mtime_ns, self.ctime_ns) == (
+            other.inode,
+            other.size,
+            other.mtime_ns,
+            other.ctime_ns,
+        )
+
     def is_same_drop(self, other: "Identity") -> bool:
         """Whether `other` is the same file with the same content. The change time is left out: our own renames change it."""
         return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)

@@ -180,7 +180,10 @@ class Intake:
 
     def _watch(self, job: Job, seen: Seen, now: float) -> None:
         """See whether a waiting job's song has become ready, or is ready no more."""
-        if job.ready_at and job.identity == seen.identity and job.options_file == seen.options:
+        if job.ready_at and _is_as_it_was(job, seen):
+            if (job.identity, job.options_file) != (seen.identity, seen.options):
+                numbers = {"identity": seen.identity, "options_file": seen.options}
+                self._jobs.update(job, State.WAITING, reason=job.reason, message=job.message, **numbers)
             return
         verdict = self._readiness.of(job, seen, now)
         if verdict.reason is None:
@@ -228,6 +231,13 @@ class Intake:
 
     def _is_known(self, model: str) -> bool:
         return store.is_known(model, repo=self._config.repo, models=self._config.models)
+
+
+def _is_as_it_was(job: Job, seen: Seen) -> bool:
+    """Whether the song and its options are the files that were ready; their disk may have got another number since."""
+    if job.options_file is None or seen.options is None:
+        return job.identity.is_same_file(seen.identity) and job.options_file == seen.options
+    return job.identity.is_same_file(seen.identity) and job.options_file.is_same_file(seen.options)
 
 
 def _is_its(job: Job, seen: Seen) -> bool:
