@@ -24,7 +24,7 @@ from demixd.engine.models import bag as bags
 from demixd.engine.models import hub, records
 from demixd.engine.models.catalog import PUBLISHED, QUANTIZED, hub_repo
 from demixd.engine.models.store import MAX_MEMBER_BYTES, ModelFiles, locate
-from demixd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code, disk_code
 
 FETCH = ".fetch"
 LOCK = "lock"
@@ -87,9 +87,8 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
         )
         raise AudioProcessingError(Code.MODEL_MISSING, sentence, repr(error.__cause__)) from error
     except OSError as error:
-        code = Code.NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.IO_ERROR
         sentence = f"The model {name} cannot be written to {models} ({error.strerror}): make room there, or allow it."
-        raise AudioProcessingError(code, sentence, repr(error)) from error
+        raise AudioProcessingError(disk_code(error), sentence, repr(error)) from error
     return locate(name, repo=None, models=models, allow_pickle=False)
 
 

@@ -11,12 +11,10 @@ from demixd.protocol.job import Job
 from demixd.protocol.result_names import MANIFEST, folder_name, template_of
 from demixd.protocol.status import Manifest
 from demixd.spool import documents
-from demixd.spool.files import open_file
+from demixd.spool.files import open_file, sha256_of
 
 ENGINE = 2
 """Goes up with every change of ours after which the same song would get other stems."""
-
-CHUNK = 1 << 20
 
 
 def key(job: Job, model_sha256: str) -> str:
@@ -52,8 +50,5 @@ def still_good(folder: Path, job_id: str, stopped: Callable[[], bool]) -> bool:
 
 
 def _hash(path: Path, stopped: Callable[[], bool]) -> str:
-    digest = hashlib.sha256()
     with os.fdopen(open_file(path), "rb") as file:
-        while (chunk := file.read(CHUNK)) and not stopped():
-            digest.update(chunk)
-    return digest.hexdigest()
+        return sha256_of(file, stopped)

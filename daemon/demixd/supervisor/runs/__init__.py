@@ -1,1 +1,1 @@
-"""One job from its turn to its end: the ten points of the protocol."""
+"""One job from its turn to its end: the ten points, which `supervisor/trace.py` lists."""

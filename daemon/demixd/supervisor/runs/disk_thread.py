@@ -3,7 +3,6 @@
 The main loop never waits. What came of it is posted to the main loop.
 """
 
-import hashlib
 import os
 import threading
 import time
@@ -15,12 +14,11 @@ import msgspec
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
+from demixd.spool.files import sha256_of
 from demixd.spool.tree import SNAPSHOT, Spool
 from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs import snapshot
 from demixd.supervisor.runs.snapshot import Snapshot
-
-CHUNK = 1 << 20
 
 JOIN_S = 3.0
 """How long the main loop waits for a thread that was told to stop."""
@@ -132,15 +130,13 @@ class Rehash:
             self._thread.join()
 
     def _hash(self, song: Path, identity: Identity) -> None:
-        digest = hashlib.sha256()
         try:
             with os.fdopen(nofollow.read_file(self._inbox, song), "rb", buffering=0) as file:
                 if Identity.of(os.fstat(file.fileno())) != identity:
                     return
-                while (chunk := file.read(CHUNK)) and not self._stop.is_set():
-                    digest.update(chunk)
+                sha256 = sha256_of(file, self._stop.is_set)
         except OSError:
             return  # it went, or cannot be read: the next look says so
         if not self._stop.is_set():
-            self._known[song] = (identity, digest.hexdigest())
+            self._known[song] = (identity, sha256)
             self._ring()

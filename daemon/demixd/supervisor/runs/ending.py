@@ -1,4 +1,4 @@
-"""How a job ends: points 7 to 10 of the protocol, each safe to do again after a crash.
+"""How a job ends: points 7 to 10 (see `trace`), each safe to do again after a crash.
 
     7 ledger `final` - 8 sidecar - 9 the original goes by policy, the cancel file goes - 10 ledger `finished`, the work goes
 

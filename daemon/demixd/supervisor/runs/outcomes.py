@@ -20,7 +20,7 @@ import errno
 
 import msgspec
 
-from demixd.errors import RETRYABLE, Code
+from demixd.errors import RETRYABLE, Code, disk_code
 from demixd.protocol.job import Error, Job, Reason, Stage, State
 from demixd.supervisor.runs.snapshot import Outcome
 
@@ -190,7 +190,7 @@ WITHOUT_OUTBOX = Waits(reason=Reason.OUTBOX_MISSING, message="The outbox went aw
 
 def described(error: OSError) -> Error:
     """An error of the operating system as one of ours."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_code(error) is Code.NO_SPACE:
         code, message = Code.NO_SPACE, f"No space left for the work: {error.strerror}. Make room; it goes on then."
     elif error.errno in AWAY:
         code, message = Code.OUTBOX_MISSING, f"The outbox cannot be used: {error}. It goes on when it is back."

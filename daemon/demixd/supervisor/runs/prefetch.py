@@ -18,10 +18,10 @@ from demixd.supervisor.runs.snapshot import Snapshot
 from demixd.worker.messages import Forget, Prepare
 
 PACKED = 32
-"""A song's spool can be that many times larger than its file: MP3 at 88 kbit/s."""
+"""A song's PCM can be that many times larger than its file: MP3 at 88 kbit/s."""
 
 PARTS = 7
-"""Spools of a song's length beside its stems: at most six parts of a model, and the song as the model hears it."""
+"""PCM files of a song's length beside its stems: at most six parts of a model, and the song as the model hears it."""
 
 MODEL = (44_100, 2)
 """Rate and channels of what the models hear, about."""
@@ -108,5 +108,5 @@ def has_room(job: Job, context: Context) -> bool:
 def _needed(job: Job, track: Track) -> int:
     """Bytes of PCM and stems that a job can need at most."""
     rate, channels = MODEL
-    spool = max(pcm_bytes(track.frames, track.channels), pcm_bytes(int(track.duration_s * rate), channels))
-    return (PARTS + len(job.options.stems)) * spool
+    pcm = max(pcm_bytes(track.frames, track.channels), pcm_bytes(int(track.duration_s * rate), channels))
+    return (PARTS + len(job.options.stems)) * pcm

@@ -1,4 +1,4 @@
-"""One job from its turn to its end: the ten points of the protocol in order.
+"""One job from its turn to its end: the ten points (`trace` lists them) in order.
 
 It is told of what happens (a snapshot is ready, the worker said something, the worker died, a cancel was seen) and moves
 its job on. It never waits for anything. `outcomes` says what becomes of a job that cannot go on.
