@@ -102,6 +102,10 @@ def brought(*words: str) -> Writer:
     return write
 
 
+def is_whole(source: Path, path: Path) -> bool:
+    return path.exists() and path.stat().st_size >= source.stat().st_size
+
+
 def stopped_now_and_then(words: Callable[[Path, Path], list[str]]) -> Writer:
     """A program that is stopped on its way, with its children, as often as the song has parts.
 
@@ -111,10 +115,11 @@ def stopped_now_and_then(words: Callable[[Path, Path], list[str]]) -> Writer:
     def write(path: Path, parts: Parts) -> Iterator[tuple[str, ...]]:
         with aside(path, parts) as source, started(words(source, path)) as process:
             for _ in parts:
-                is_whole = path.exists() and path.stat().st_size >= source.stat().st_size
-                if process.poll() is None and not is_whole:
+                if process.poll() is None and not is_whole(source, path):
                     os.killpg(process.pid, signal.SIGSTOP)
-                    yield (OPEN,)
+                    time.sleep(0.02)  # all of them have stopped by then, and one may have written the rest before
+                    if not is_whole(source, path):
+                        yield (OPEN,)
                     os.killpg(process.pid, signal.SIGCONT)
                 yield (OPEN,)
             ended_well(process)
