@@ -1,10 +1,12 @@
 # shellcheck shell=bash
 # Sourced by daemon/try, tests/run, tests/benchmarks/run and systemd/install: makes a virtual environment from the lock
 # files, once. Needs $root, the project's folder. $venv is where it is made, $home what it is for: both are $root's own, except
-# for systemd/install.
+# for systemd/install. $compile is pip's word: a module is compiled when it is first loaded, and most of torch's never are; only
+# a service, which may not write there, needs them all compiled.
 
 venv=${venv:-$root/.venv}
 home=${home:-$root}
+compile=${compile:---no-compile}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -29,7 +31,7 @@ lock() {
     # Packages of gigabytes pass through the folder for temporary files, and /tmp is often kept in memory.
     mkdir -p "$venv/tmp"
     TMPDIR=$venv/tmp "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --require-hashes --no-deps "${2:---only-binary=:all:}" -r "$lock" || return
+        --require-hashes --no-deps "$compile" "${2:---only-binary=:all:}" -r "$lock" || return
     rm -rf "$venv/tmp"
     printf '%s' "$sum" >"$stamp"
 }

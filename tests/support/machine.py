@@ -2,6 +2,7 @@
 
     IMAGE (ext4, sparse)     everything that the machine writes
     overlay of / and IMAGE   what it sees; this machine's own files stay as they are
+    PACKAGES                 the packages that these tests run with, to be read
 
 It shares this machine's network, as a container may, so that packages can be installed; it has its own processes, mounts,
 cgroups and journal. The devices of this machine are never in it.
@@ -9,10 +10,12 @@ cgroups and journal. The devices of this machine are never in it.
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +27,8 @@ from daemons import PATIENCE_S
 
 GIGABYTES = 24
 """How much the machine may write; the file is sparse."""
+PACKAGES = "/usr/lib/packages-of-tests"
+_numbers = itertools.count()
 
 BOOT = """
 set -e
@@ -41,7 +46,7 @@ for hierarchy in $hierarchies; do
 done
 exec systemd-nspawn -D /run/tree -b --register=no --keep-unit --console=pipe --link-journal=no --resolv-conf=off \\
     --timezone=off --kill-signal=SIGRTMIN+4 --system-call-filter=bpf --capability=CAP_BPF,CAP_PERFMON,CAP_LEASE \\
-    --machine=demixd systemd.unit=multi-user.target
+    --bind-ro="$PACKAGES" --machine=demixd systemd.unit=multi-user.target
 """
 
 
@@ -68,7 +73,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self._image = folder / "disk.img"
         self._console = folder / "console"
-        self._group = f"demixd-test-{os.getpid()}"
+        self._group = f"demixd-test-{os.getpid()}-{next(_numbers)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
@@ -79,7 +84,12 @@ class Machine:
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", BOOT],
-                env={**os.environ, "IMAGE": str(self._image), "GROUP": self._group},
+                env={
+                    **os.environ,
+                    "IMAGE": str(self._image),
+                    "GROUP": self._group,
+                    "PACKAGES": f"{sysconfig.get_path('purelib')}:{PACKAGES}",
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

@@ -17,7 +17,7 @@ import pytest
 
 from daemons import ROOT, make_song
 from hub import Hub
-from machine import Machine, booted, needs_systemd
+from machine import PACKAGES, Machine, booted, needs_systemd
 from members import REPO, SIG, SMALL, packed, random_module
 
 pytestmark = needs_systemd
@@ -147,10 +147,24 @@ def give_project(machine: Machine) -> None:
     shutil.copytree(ROOT, machine.path(PROJECT), ignore=ignored, symlinks=True)
 
 
+INSTALLED = """
+set -e
+cd "$PROJECT/config"
+environment=$({ cat requirements{,-systemd}.lock; python3 --version; } | sha256sum | cut -c 1-12)
+venv=/opt/demixd/.venv-$environment
+python3 -m venv --without-pip "$venv"
+for name in requirements requirements-systemd; do sha256sum <$name.lock >"$venv/$name.lock.sha256"; done
+cd "$venv"/lib/python*/site-packages
+echo "$PACKAGES" >tests.pth
+"""
+"""What pip installs, a minute's work, is there already."""
+
+
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     with booted(tmp_path_factory.mktemp("machine")) as machine:
         give_project(machine)
+        machine.run("bash", "-c", INSTALLED, PROJECT=PROJECT, PACKAGES=PACKAGES)
         configure(machine)
         box = Box(machine, tmp_path_factory.mktemp("songs"))
         box.first = box.install()  # type: ignore[attr-defined]
@@ -181,6 +195,24 @@ def test_the_installed_service(box: Box) -> None:
     started = next(each for each in entries if each.get("UNIT") == UNIT and each.get("JOB_RESULT") == "done")
     assert int(warm["__MONOTONIC_TIMESTAMP"]) < int(started["__MONOTONIC_TIMESTAMP"])
     assert box.machine.run("stat", "-c", "%U", f"/proc/{box.pid}").stdout.strip() == "demixd"
+
+
+@pytest.mark.daily
+def test_on_a_machine_that_has_nothing(tmp_path: Path) -> None:
+    """The installer brings the packages too, as the lock files have them."""
+    with booted(tmp_path) as machine:
+        give_project(machine)
+        configure(machine)
+        box = Box(machine, tmp_path)
+        assert "Still to do" not in box.install()
+        box.warm()
+        venv = machine.run("readlink", "-f", "/opt/demixd/.venv").stdout.strip()
+        for name in ("requirements", "requirements-systemd"):
+            assert machine.path(f"{venv}/{name}.lock.sha256").is_file()
+        assert not machine.path(f"{venv}/tmp").exists()
+        torch = "import sys, torch; print(torch.__cached__, file=sys.stderr)"
+        compiled = machine.run(f"{venv}/bin/python", "-I", "-c", torch).stderr.strip()
+        assert machine.path(compiled).is_file(), "the service cannot write there"
 
 
 @pytest.mark.daily

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,11 +47,18 @@ def demo() -> BagOfModels:
     return load(files, allow_pickle=False).model
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The conversions of these tests' models, each made once."""
+    return tmp_path_factory.mktemp("conversions")
+
+
 def converted(make: Callable[[], BagOfModels], root: Path) -> tuple[list[Eager], Path]:
     """The members of a model, by torch, and its conversion."""
-    with cache.making(root, "made") as folder:
-        convert.convert(list(make().models), folder)
-    found = cache.find(root, "made")
+    if cache.find(root, make.__name__) is None:
+        with cache.making(root, make.__name__) as folder:
+            convert.convert(list(make().models), folder)
+    found = cache.find(root, make.__name__)
     assert found is not None
     cpu = torch.device("cpu")
     return [Eager(member, cpu) for member in make().models], found
@@ -89,9 +97,9 @@ def stop() -> None:
 @pytest.mark.parametrize(
     "make", [small, *(pytest.param(each, marks=pytest.mark.daily) for each in (unequal_bag, hdemucs, demo))]
 )
-def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
+def test_equals_eager(make: Callable[[], BagOfModels], root: Path) -> None:
     """Every member, on a segment, on a batch, and on the test segment: what calls itself float32 is it."""
-    for eager, network in zip(*compiled(make, tmp_path), strict=True):
+    for eager, network in zip(*compiled(make, root), strict=True):
         batch = windows(eager.member, 3)
         assert error(network(batch, never), eager(batch, never)) < LIMIT["float32"]
         segment = accuracy.noise_and_tones(2, batch.shape[-1])
@@ -100,9 +108,9 @@ def test_equals_eager(make: Callable[[], BagOfModels], tmp_path: Path) -> None:
 
 @pytest.mark.daily
 @installed
-def test_two_calls_are_equal(tmp_path: Path) -> None:
+def test_two_calls_are_equal(root: Path) -> None:
     """The same window twice gives the same samples, with another one between them; answers stay as they were."""
-    ((eager,), (network,)) = compiled(small, tmp_path)
+    ((eager,), (network,)) = compiled(small, root)
     first, other = windows(eager.member), windows(eager.member, seed=1)
     answer = network(first, never)
     kept = answer.clone()
@@ -113,9 +121,9 @@ def test_two_calls_are_equal(tmp_path: Path) -> None:
 
 @pytest.mark.daily
 @installed
-def test_other_lengths_are_done_by_torch(tmp_path: Path) -> None:
+def test_other_lengths_are_done_by_torch(root: Path) -> None:
     """The end of a song is a shorter window for HDemucs, for which nothing is converted."""
-    ((eager,), (network,)) = compiled(hdemucs, tmp_path)
+    ((eager,), (network,)) = compiled(hdemucs, root)
     end = windows(eager.member)[..., :50_000]
     assert torch.equal(network(end, never), eager(end, never))
     with pytest.raises(StopProcessingError):
@@ -124,16 +132,16 @@ def test_other_lengths_are_done_by_torch(tmp_path: Path) -> None:
 
 @pytest.mark.daily
 @installed
-def test_a_member_that_is_named_twice_is_converted_once(tmp_path: Path) -> None:
+def test_a_member_that_is_named_twice_is_converted_once(root: Path) -> None:
     """A bag may name a member more than once."""
 
     def twice() -> BagOfModels:
         (member,) = small().models
         return BagOfModels([member, member])
 
-    (eager, _), networks = compiled(twice, tmp_path)
+    (eager, _), networks = compiled(twice, root)
     assert networks[0] is networks[1]
-    assert sorted(path.name for path in (tmp_path / "made").glob("*.xml")) == ["0.xml"]
+    assert sorted(path.name for path in (root / "twice").glob("*.xml")) == ["0.xml"]
     window = windows(eager.member)
     assert error(networks[1](window, never), eager(window, never)) < LIMIT["float32"]
 
@@ -153,9 +161,9 @@ def stopped_at(network: Network, window: Tensor, moment: float) -> float:
 
 @pytest.mark.daily
 @installed
-def test_a_stop_within_a_segment(tmp_path: Path) -> None:
+def test_a_stop_within_a_segment(root: Path) -> None:
     """Ten times at random moments; the network is as good as before."""
-    ((eager,), (network,)) = compiled(small, tmp_path)
+    ((eager,), (network,)) = compiled(small, root)
     window = windows(eager.member)
     expected = network(window, never)
     began = time.monotonic()
@@ -169,9 +177,9 @@ def test_a_stop_within_a_segment(tmp_path: Path) -> None:
 
 
 @installed
-def test_others_are_heard_meanwhile(tmp_path: Path) -> None:
+def test_others_are_heard_meanwhile(root: Path) -> None:
     """Threads that listen for orders run while OpenVINO works."""
-    ((eager,), (network,)) = compiled(small, tmp_path)
+    ((eager,), (network,)) = compiled(small, root)
     done, turns = threading.Event(), []
 
     def listen() -> None:
@@ -189,9 +197,10 @@ def test_others_are_heard_meanwhile(tmp_path: Path) -> None:
 
 
 @installed
-def test_a_damaged_conversion_says_so(tmp_path: Path) -> None:
+def test_a_damaged_conversion_says_so(root: Path, tmp_path: Path) -> None:
     """What is cut or is no conversion at all is a `ValueError` that names the file; torch is as good as before."""
-    members, folder = converted(small, tmp_path)
+    members, found = converted(small, root)
+    folder = shutil.copytree(found, tmp_path / "made")
     window = windows(members[0].member)
     expected = members[0](window, never)
     for name, data in (("0.bin", b""), ("0.xml", b"<net"), ("0.xml", b"")):
@@ -486,9 +495,9 @@ def test_room_in_memory() -> None:
 
 @installed
 @pytest.mark.slow
-def test_the_full_size_model(tmp_path: Path) -> None:
+def test_the_full_size_model(root: Path) -> None:
     """The published architecture: right to the limit of float32, a stop is heard within a second, and it is good afterwards."""
-    ((eager,), (network,)) = compiled(full_size, tmp_path)
+    ((eager,), (network,)) = compiled(full_size, root)
     window = windows(eager.member)
     expected = eager(window, never)
     assert error(network(window, never), expected) < LIMIT["float32"]

@@ -16,10 +16,10 @@ from demixd.engine.batch import Trial
 from demixd.engine.engine import Engine
 from demixd.engine.networks import Network, Reduced
 from demixd.errors import AudioProcessingError, Code, DeviceLostError
-from separations import SOURCES, generated, ours, separated, unequal_bag, warm
+from separations import SOURCES, generated, ours, separated, short_bag, unequal_bag, warm
 
-SHORT = 13.3
-"""Seconds: four segments of the small models."""
+SHORT = 3.33
+"""Seconds: five segments of the short models."""
 
 
 class Failing:
@@ -54,7 +54,7 @@ def failing(engine: Engine, faults: dict[int, Exception | str], always: int = 10
 
 
 def accelerated(**how: Any) -> Engine:
-    engine = warm(unequal_bag(), **how)
+    engine = warm(short_bag(), **how)
     engine.accelerated = True
     return engine
 
@@ -65,7 +65,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    return ours(unequal_bag(), generated(SHORT), 44100, tmp_path_factory.mktemp("expected"))
+    return ours(short_bag(), generated(SHORT), 44100, tmp_path_factory.mktemp("expected"))
 
 
 # ---- memory
@@ -75,13 +75,13 @@ def test_smaller_batches(expected: dict[str, torch.Tensor], tmp_path: Path) -> N
     """Out of memory: half the batch, and half again, for the rest of this song; the next one has the whole again."""
     engine = accelerated(batch=4)
     network = failing(engine, {1: out_of_memory(), 2: out_of_memory()})
-    stems, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
+    stems, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert same(stems, expected)
     assert network.sizes[:3] == [4, 2, 1]
     assert set(network.sizes[2:]) == {1}
     assert facts.fallback == "out of memory with 2 segments at once; 1 from then on"
     network.sizes, network.faults = [], {}
-    _, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
+    _, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert network.sizes[0] == 4
     assert facts.fallback is None
 
@@ -97,7 +97,7 @@ def test_memory_that_does_not_even_hold_the_windows(
         return windows
 
     monkeypatch.setattr(device, "to_device", to_device)
-    stems, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=accelerated(batch=4))
+    stems, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=accelerated(batch=4))
     assert same(stems, expected)
     assert facts.fallback == "out of memory with 2 segments at once; 1 from then on"
 
@@ -110,7 +110,7 @@ def test_the_cache_is_emptied(
     monkeypatch.setattr(device, "give_back", lambda: emptied.append(1))
     engine = accelerated()
     network = failing(engine, {2: out_of_memory()})
-    stems, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
+    stems, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert same(stems, expected)
     assert emptied == [1]
     assert facts.fallback == "out of memory with one segment; done once the cache was emptied"
@@ -122,22 +122,22 @@ def test_out_of_memory_is_done_on_the_cpu(expected: dict[str, torch.Tensor], tmp
     """Out of memory whatever is tried: this song is done on the CPU, the same, and the next on the GPU again."""
     engine = accelerated(batch=2)
     network = failing(engine, {3: out_of_memory()}, always=3)
-    stems, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
+    stems, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert same(stems, expected)
     assert network.sizes == [2, 2, 1, 1]
     assert facts.fallback == "out of memory on cpu in float32; this song was done on the CPU"
     network.sizes, network.faults = [], {}
-    _, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
+    _, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert facts == engine.facts, "the next song is its own again"
     assert network.sizes, "and on the GPU"
 
 
 def test_out_of_memory_on_the_cpu(tmp_path: Path) -> None:
     """Where there is nothing else, the error is what it is."""
-    engine = warm(unequal_bag())
+    engine = warm(short_bag())
     failing(engine, {1: out_of_memory()}, always=1)
     with pytest.raises(torch.OutOfMemoryError):
-        ours(unequal_bag(), generated(3.0), 44100, tmp_path, engine=engine)
+        ours(short_bag(), generated(0.75), 44100, tmp_path, engine=engine)
 
 
 # ---- numbers
@@ -145,7 +145,7 @@ def test_out_of_memory_on_the_cpu(tmp_path: Path) -> None:
 
 def in_half() -> Engine:
     """An engine that runs in bfloat16, as a GPU would."""
-    engine = warm(unequal_bag())
+    engine = warm(short_bag())
     return engine.with_networks([Reduced(member, engine.device, "bfloat16") for member in engine.members])
 
 
@@ -153,7 +153,7 @@ def test_not_a_number_in_half_precision(expected: dict[str, torch.Tensor], tmp_p
     """NaN in bfloat16: the song is done in float32, and is the same as ever."""
     engine = in_half()
     failing(engine, {3: "nan"})
-    stems, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
+    stems, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert same(stems, expected)
     assert facts.precision == "float32"
     assert facts.fallback == "samples that are not numbers on cpu in bfloat16; this song was done in float32"
@@ -166,7 +166,7 @@ def test_not_a_number_on_the_gpu(expected: dict[str, torch.Tensor], tmp_path: Pa
     engine.accelerated = True
     failing(engine, {1: "nan"})
     engine.eager = [Failing(engine.eager[0], {2: "nan"}), engine.eager[1]]
-    stems, facts = separated(unequal_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
+    stems, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert same(stems, expected)
     assert facts.fallback is not None
     assert [each.split("; ")[-1] for each in facts.fallback.split("; ")] == [
@@ -181,11 +181,11 @@ def test_a_gpu_that_fails_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """An error after which the device does not answer any more ends the process; one that passes is done on the CPU."""
     engine = accelerated()
     failing(engine, {1: RuntimeError("CUDA error: an illegal memory access was encountered")}, always=1)
-    _, facts = separated(unequal_bag(), generated(3.0), 44100, tmp_path, engine=engine)
+    _, facts = separated(short_bag(), generated(0.75), 44100, tmp_path, engine=engine)
     assert facts.fallback == "an error on cpu in float32; this song was done on the CPU"
     monkeypatch.setattr(device, "answers", lambda _: False)
     with pytest.raises(DeviceLostError, match="illegal memory access"):
-        ours(unequal_bag(), generated(3.0), 44100, tmp_path, engine=engine)
+        ours(short_bag(), generated(0.75), 44100, tmp_path, engine=engine)
 
 
 # ---- what is believed of a fast way
@@ -246,7 +246,7 @@ def test_a_precision_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_a_fast_precision_is_forty_decibels_below_the_song(precision: str, tmp_path: Path) -> None:
     """What a half precision gets wrong in any stem has less than a ten-thousandth of the song's energy."""
-    bag, song = unequal_bag(), generated(SHORT)
+    bag, song = short_bag(), generated(SHORT)
     engine = warm(bag)
     exact = ours(bag, song, 44100, tmp_path, engine=engine)
     engine = engine.with_networks([Reduced(member, engine.device, precision) for member in engine.members])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -81,14 +82,22 @@ def test_when_a_model_is_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert autotune.rules(warm(old), "auto", "auto", root) is None
 
 
+@pytest.fixture(scope="module")
+def conversion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short bag, converted."""
+    root = tmp_path_factory.mktemp("conversion")
+    with cache.making(root, "made") as folder:
+        convert.convert(list(short_bag().models), folder)
+    return root / "made"
+
+
 @pytest.fixture
-def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, Rules]:
+def converted(conversion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, Rules]:
     """A warm engine whose model has been converted, on a processor that has no bfloat16."""
     monkeypatch.setattr(host, "has_bfloat16", lambda: False)
     engine = warm(short_bag())
     rules = Rules(root=tmp_path / "compiled", precision="auto")
-    with cache.making(rules.root, cache.key(engine.facts.model_sha256)) as folder:
-        convert.convert(list(short_bag().models), folder)
+    shutil.copytree(conversion, rules.root / cache.key(engine.facts.model_sha256))
     return engine, rules
 
 
