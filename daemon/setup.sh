@@ -8,12 +8,14 @@ venv=${venv:-$root/.venv}
 home=${home:-$root}
 compile=${compile:---no-compile}
 
+# Python is isolated (-I) throughout: whoever can write to the folder that a script is called in must not be heard by it.
+
 say() { printf '%s\n' "$*" >&2; }
 
 find_python() {
     local python
     for python in python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             printf '%s' "$python"
             return
         fi
@@ -30,7 +32,7 @@ lock() {
     say "Installing $1 into $(basename "$venv") (once; with torch it is about 5 GB and a few minutes) ..."
     # Packages of gigabytes pass through the folder for temporary files, and /tmp is often kept in memory.
     mkdir -p "$venv/tmp"
-    TMPDIR=$venv/tmp "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+    TMPDIR=$venv/tmp "$venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
         --require-hashes --no-deps "$compile" "${2:---only-binary=:all:}" -r "$lock" || return
     rm -rf "$venv/tmp"
     printf '%s' "$sum" >"$stamp"
@@ -39,20 +41,20 @@ lock() {
 make_venv() {
     local python
     python=$(find_python) || return
-    if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
-        "$python" -m venv --clear "$venv" || {
+    if ! "$venv/bin/python" -I -c 'import pip' 2>/dev/null; then
+        "$python" -I -m venv --clear "$venv" || {
             say "The virtual environment cannot be made. On Debian or Ubuntu: apt install python3-venv"
             return 1
         }
     fi
     lock requirements.lock || return
     # The package itself needs no building: its folder on the path, and its command.
-    "$venv/bin/python" - "$home" <<'PYTHON'
+    "$venv/bin/python" -I - "$home" <<'PYTHON'
 import pathlib, sys, sysconfig
 home = pathlib.Path(sys.argv[1])
 (pathlib.Path(sysconfig.get_path("purelib")) / "demixd.pth").write_text(f"{home / 'daemon'}\n")
 command = pathlib.Path(sys.prefix) / "bin" / "demixd"
-command.write_text(f"#!{sys.prefix}/bin/python\nfrom demixd.__main__ import main\n\nmain()\n")
+command.write_text(f"#!{sys.prefix}/bin/python -I\nfrom demixd.__main__ import main\n\nmain()\n")
 command.chmod(0o755)
 PYTHON
 }
@@ -69,7 +71,7 @@ compiler="libsystemd-dev pkg-config gcc python3-dev"
 
 # systemd-python has to be compiled. Whether it is there afterwards.
 make_systemd_python() {
-    "$venv/bin/python" -c 'from systemd import daemon' 2>/dev/null && return
+    "$venv/bin/python" -I -c 'from systemd import daemon' 2>/dev/null && return
     # shellcheck disable=SC2086 # four words
     { pkg-config --exists libsystemd && command -v gcc; } >/dev/null 2>&1 || packages $compiler
     lock requirements-systemd.lock "--no-build-isolation" >/dev/null 2>&1

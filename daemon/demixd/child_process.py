@@ -1,10 +1,22 @@
-"""A child process that ends with its parent."""
+"""Child processes: they run this program's own code, wherever they are started, and end with their parent."""
 
 import ctypes
 import os
 import signal
+import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+
+_RUN = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module(sys.argv[1], None, '__main__', True)"
+
+
+def python(module: str) -> list[str]:
+    """The command that runs a module of this program, to which arguments can be added.
+
+    Python's isolated mode: neither the working directory, which others may write to, nor PYTHONPATH counts.
+    """
+    return [sys.executable, "-I", "-c", _RUN, str(Path(__file__).parents[1]), module]
 
 
 def end_with_parent() -> bool:

@@ -10,6 +10,7 @@ The stems of a song are there for the length of a block too, and are removed at 
 import contextlib
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from demixd.cli.bench.report import Run
 from demixd.cli.console import RefusedError
 from demixd.cli.throwaway import POLL_S, child, last_line
 from demixd.engine.models.store import Where
+
+PYTHON = (sys.executable, "-P", "-m")
 
 
 class Separator:
@@ -41,7 +44,7 @@ class Separator:
         setup = msgspec.json.encode(Setup(name=where.name, folder=where.models, device=device)).decode()
         folder.mkdir()
         log = folder / "log"
-        with child(["benchmarks.separator", setup], log, talks=True) as process:
+        with child([*PYTHON, "benchmarks.separator", setup], log, talks=True) as process:
             yield cls(process, folder, log)
 
     @contextlib.contextmanager
@@ -86,7 +89,7 @@ class Command:
         words = [*self._words, "--two-stems", "vocals", "-o", str(self._folder), str(path)]
         peak = self.peak_bytes.get("process", 0)
         began = time.monotonic()
-        with child(words, self._log) as process:
+        with child([*PYTHON, *words], self._log) as process:
             while process.poll() is None:
                 peak = max(peak, peak_bytes(process.pid))
                 time.sleep(POLL_S)

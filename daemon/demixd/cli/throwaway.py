@@ -3,12 +3,12 @@
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from demixd import child_process
 from demixd import config as configuration
 from demixd.cli import client
 from demixd.cli.console import RefusedError
@@ -45,7 +45,8 @@ class ThrowawayDaemon:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """From a start, once the model is warm, to the end of the block. Raises RefusedError where it cannot be warm."""
-        with child(["demixd", "--config", str(self._settings), "run"], self._log) as self._process:
+        words = [*child_process.python("demixd"), "--config", str(self._settings), "run"]
+        with child(words, self._log) as self._process:
             self.wait_until(lambda told: told["state"] == "ready" and told["worker"]["state"] == "ready")
             yield
 
@@ -75,12 +76,11 @@ class ThrowawayDaemon:
 
 
 @contextlib.contextmanager
-def child(module: list[str], log: Path, *, talks: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m MODULE ...`, which is stopped at the end of the block. Its output goes to `log`.
+def child(words: list[str], log: Path, *, talks: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """A command, which is stopped at the end of the block. Its output goes to `log`.
 
     With `talks` its standard input and output are pipes, and only its errors go to `log`.
     """
-    words = [sys.executable, "-P", "-m", *module]
     with (
         log.open("ab") as output,
         subprocess.Popen(

@@ -9,15 +9,15 @@ exceeds them has no tags. It costs a start of Python, about 0.2 s.
 import resource
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from demixd import child_process
 from demixd.audio.tags.values import NOTHING, Found, Tags, merged
 
-PROGRAM = [sys.executable, "-P", "-m", "demixd.audio.tags"]
+PROGRAM = child_process.python("demixd.audio.tags")
 
 LARGEST = 512 << 20
 """Bytes of address space. Python and mutagen take 60 MiB, and large tags four times their size."""

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
+from demixd import child_process
 from demixd.config import Config
 from demixd.engine import host
 from demixd.engine.models import store
@@ -16,7 +16,7 @@ from demixd.engine.models.store import ModelFiles, Where
 from demixd.engine.openvino import cache
 from demixd.engine.openvino.cache import Conversion
 
-PROGRAM = [sys.executable, "-m", "demixd.engine.openvino.convert"]
+PROGRAM = child_process.python("demixd.engine.openvino.convert")
 
 ROOM_BYTES = 2 << 30
 ROOM_FACTOR = 6

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Protocol
 
 import msgspec
 
+from demixd import child_process
 from demixd.supervisor.workers.validate import doubt
 from demixd.worker.messages import FromWorker, ToWorker
 
-PROGRAM = [sys.executable, "-m", "demixd.worker"]
+PROGRAM = child_process.python("demixd.worker")
 
 ENVIRONMENT = {
     # OpenMP's threads spin while they wait for each other, which on a machine that does something else as well makes
