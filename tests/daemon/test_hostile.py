@@ -270,6 +270,54 @@ def test_a_folder_that_became_a_link_while_nobody_looked(tmp_path: Path, part: s
         daemon.end()
 
 
+def test_an_inbox_that_becomes_a_link(tmp_path: Path) -> None:
+    """While the daemon runs, and at its next start: songs where the link leads are nobody's, and all is well once it is back."""
+    private = tmp_path / "private"
+    private.mkdir()
+    make_song(private / "diary.wav", 0.3)
+    with running(tmp_path, fake=True) as daemon:
+        daemon.inbox.rename(tmp_path / "aside")
+        daemon.inbox.symlink_to(private)
+        daemon.until(lambda: "(inbox) is a link" in daemon.log.read_text(), "it says so")
+        time.sleep(0.5)
+        assert daemon.stop() == 0
+        daemon.log.write_text("")
+        daemon.start()
+        daemon.until(lambda: "(inbox) is a link" in daemon.log.read_text(), "it says so again")
+        time.sleep(0.5)
+        assert [path.name for path in private.iterdir()] == ["diary.wav"]
+        assert daemon.song("diary.wav") == {} and daemon.results() == set()
+        daemon.inbox.unlink()
+        (tmp_path / "aside").rename(daemon.inbox)
+        assert daemon.stop() == 0
+        daemon.start().ready()
+        make_song(daemon.inbox / "song.wav", 0.3)
+        assert daemon.final("song.wav")["state"] == "done"
+
+
+def test_an_inbox_that_is_a_link_from_the_start(tmp_path: Path) -> None:
+    """It is the folder that it led to at the start; where it leads from then on counts at the next one."""
+    daemon = Daemon(tmp_path, fake=True)
+    daemon.inbox.rmdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    daemon.inbox.symlink_to(tmp_path / "one")
+    try:
+        daemon.start().ready()
+        daemon.inbox.unlink()
+        daemon.inbox.symlink_to(tmp_path / "two")
+        make_song(tmp_path / "one" / "first.wav", 0.3)
+        make_song(tmp_path / "two" / "second.wav", 0.3)
+        assert daemon.final("first.wav")["state"] == "done"
+        assert daemon.song("second.wav") == {}
+        assert daemon.stop() == 0
+        daemon.start().ready()
+        assert daemon.final("second.wav")["state"] == "done"
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 # ---- between a look and an open
 
 

@@ -47,7 +47,7 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
     for path in (target, option_file) if options is not None else (target,):
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    with nofollow.reach(spool.inbox, target.parent, make=spool.inbox, follow=True):
+    with nofollow.reach(spool.inbox, target.parent, make=spool.inbox):
         pass  # This has made the folders between the inbox and the song.
     # The random part keeps two programs that drop the same name from writing into one file.
     part = target.parent / f".{short(target.name)}.{secrets.token_hex(4)}.part"

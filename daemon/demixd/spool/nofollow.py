@@ -85,13 +85,13 @@ def new_file(folder: int, leaf: str) -> int:
 
 def read_file(root: Path, path: Path) -> int:
     """A descriptor to read the file `path` below `root`; a FIFO is not waited for. Raises OSError, ELOOP for a link."""
-    with reach(root, path.parent, follow=True) as folder:
+    with reach(root, path.parent) as folder:
         return os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
 
 
-def remove_file(root: Path, path: Path, *, follow: bool = False) -> None:
+def remove_file(root: Path, path: Path) -> None:
     """Remove the file `path` below `root`, if it is there. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError), reach(root, path.parent, follow=follow) as folder:
+    with contextlib.suppress(FileNotFoundError), reach(root, path.parent) as folder:
         os.unlink(path.name, dir_fd=folder)
 
 

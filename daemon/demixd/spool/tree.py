@@ -75,9 +75,9 @@ class Spool:
     """The folders of one daemon, and the paths of a song's and a job's files in them."""
 
     def __init__(self, config: Config) -> None:
-        self.named = {part: config.folder(part) for part in ("outbox", "status", "done", "failed")}
+        self.named = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
         """Their paths in the configuration, which may be links; the attributes below have the folders behind them."""
-        self.inbox = config.folder("inbox")
+        self.inbox = real(self.named["inbox"])
         self.outbox = real(self.named["outbox"])
         self.status = real(self.named["status"])
         self.done = real(self.named["done"])

@@ -127,11 +127,13 @@ class Folders:
         """Why a folder cannot be used; None where it can. A folder that never was there is made."""
         known = self._known[part]
         try:
-            if part in self._became_links or (part not in ("inbox", "work") and folder.is_symlink()):
+            if part in self._became_links:
                 return (
-                    f"{self._became_links.get(part, folder)} ({part}) is a link, and was a folder: put the folder back, or "
-                    "let [paths] name where the link leads."
+                    f"{self._became_links[part]} ({part}) is a link, and was a folder: put the folder back, or let [paths] name "
+                    "where the link leads; then start demixd again."
                 )
+            if folder.is_symlink():
+                return f"{folder} ({part}) is a link, and was a folder: put the folder back; demixd goes on by itself then."
             if not folder.is_dir():
                 if known is not None:
                     return f"{folder} ({part}) is gone: mount it, or make it again; demixd goes on by itself then."

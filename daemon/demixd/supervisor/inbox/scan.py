@@ -126,10 +126,9 @@ def _same(folder: int, way: str, before: Listing) -> int:
 
 @contextlib.contextmanager
 def _open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
-    """A folder to list: the inbox, which may be a link, or one `within` another, which may not. What is in it is named from
-    there, so that nobody who puts a link in its place leads us astray."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if within is not None else 0)
-    handle = os.open(path, flags, dir_fd=within)
+    """A folder to list: the inbox, or one `within` another. What is in it is named from there, so that nobody who puts a link
+    in its place leads us astray."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=within)
     try:
         yield handle
     finally:

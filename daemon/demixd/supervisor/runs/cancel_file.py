@@ -64,7 +64,7 @@ class CancelFiles:
     def remove(self, name: str, *, level: int = logging.WARNING) -> bool:
         """Remove the cancel file `name` (its path below the inbox); False, and a line in the log, where that cannot be."""
         try:
-            nofollow.remove_file(self._spool.inbox, self._spool.inbox / name, follow=True)
+            nofollow.remove_file(self._spool.inbox, self._spool.inbox / name)
         except OSError as error:
             log.log(level, "%s cannot be removed: %s", name, error)
             return False

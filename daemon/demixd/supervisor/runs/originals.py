@@ -28,7 +28,7 @@ def take(song: Path, taken: Path, identity: Identity, root: Path | None = None) 
     is the folder below which no link is followed; that of the song, where none is given.
     """
     try:
-        with nofollow.reach(root or song.parent, song.parent, follow=True) as folder:
+        with nofollow.reach(root or song.parent, song.parent) as folder:
             if not _is_there(folder, taken.name):
                 if not _identity(folder, song.name).is_same_drop(identity):
                     return False
@@ -47,7 +47,7 @@ def put_back(taken: Path, song: Path, identity: Identity, root: Path | None = No
     None where a new drop has the name: the old one is numbered then, and is a drop of its own.
     """
     try:
-        with nofollow.reach(root or song.parent, song.parent, follow=True) as folder:
+        with nofollow.reach(root or song.parent, song.parent) as folder:
             if _is_there(folder, taken.name):
                 _put(folder, taken.name, folder, song.name)
             found = _identity(folder, song.name)
@@ -80,7 +80,7 @@ def move(source: Path, target: Path, *, source_root: Path | None = None, target_
     """
     root = target_root or target.parent
     with (
-        nofollow.reach(source_root or source.parent, source.parent, follow=True) as within,
+        nofollow.reach(source_root or source.parent, source.parent) as within,
         nofollow.reach(root, target.parent, make=root) as into,
     ):
         try:
@@ -167,7 +167,7 @@ def put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str
         if not take(song, taken, job.identity, spool.inbox):
             return None, None
         if job.state is State.DONE and after is After.DELETE:
-            nofollow.remove_file(spool.inbox, taken, follow=True)
+            nofollow.remove_file(spool.inbox, taken)
             _take_options(job, spool, None)
         else:
             root = spool.done if job.state is State.DONE else spool.failed
@@ -187,7 +187,7 @@ def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
         if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
             return
         if stored is None:
-            nofollow.remove_file(spool.inbox, options, follow=True)
+            nofollow.remove_file(spool.inbox, options)
         else:
             target = stored.with_name(companion(stored.name, OPTIONS))
             root = spool.done if stored.is_relative_to(spool.done) else spool.failed
