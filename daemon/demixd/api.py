@@ -72,7 +72,7 @@ def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
     out.mkdir()
     tmp.mkdir()
     return Order(
-        song=song,
+        song=song.resolve(),
         name=os.fsencode(song.name).decode("utf-8", "replace"),
         tmp=tmp,
         out=out,

@@ -233,7 +233,8 @@ def written(order: Separate, track: Track, facts: EngineFacts, target: Target, w
     for stem in options.stems:
         name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
         path = out / name
-        folder = nofollow.Pin(out, path.parent, make=out, follow=True)
+        with nofollow.reach(out, path.parent, make=out, follow=True) as handle:
+            folder = nofollow.Pin(handle, path.parent)
         with PcmReader(tmp / "song.f32", track.channels) as reader:
             written = encode.write(
                 (block / 4 for block in reader.blocks()),

@@ -44,6 +44,9 @@ LIBRARIES = {
 }
 """A library is imported only in these rooms."""
 
+WORKING = ("demixd/worker", "demixd/pipeline", "demixd/audio")
+"""What touches the files of a job."""
+
 HEAVY = {"torch", "numpy", "soundfile", "av", "mutagen", "torchaudio", "demucs", "openvino", "safetensors"}
 
 
@@ -111,3 +114,21 @@ def test_the_size_of_rooms_and_modules() -> None:
         entries = [path for path in folder.iterdir() if path.name not in ("__pycache__", "__init__.py")]
         assert len(entries) <= (16 if folder == PACKAGE else 15), folder
     assert {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > 320} == {}
+
+
+READERS = {"open", "read_bytes", "write_bytes", "read_text", "write_text", "SoundFile", "memmap", "fromfile"}
+"""What opens a file, given its name."""
+
+
+def opens(path: Path) -> list[str]:
+    """The calls in a module that open a file by its name; those of libraries get a file that is open."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    found = {ast.unparse(call): ast.unparse(call.func) for call in calls}
+    library = ("av.open(", "stream.codec_context.open(", "soundfile.SoundFile(file.fileno(), ")
+    return [call for call, name in found.items() if name.split(".")[-1] in READERS and not call.startswith(library)]
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if place(name, WORKING) is not None))
+def test_a_worker_opens_no_file_by_its_name(module: str) -> None:
+    """Others can put links in a share: files are opened by `spool.files.open_own` and `open_song`, which follow none."""
+    assert opens(MODULES[module]) == []

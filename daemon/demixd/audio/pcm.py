@@ -4,11 +4,14 @@ A PCM file is headerless: little-endian float32, the channels of a frame side by
 No step between decoding and encoding holds a whole song in memory; blocks of `BLOCK` frames pass through.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from demixd.spool.files import open_own
 
 Frames = NDArray[np.float32]
 """A block of audio, shape `[T, C]`."""
@@ -25,8 +28,8 @@ class PcmReader:
 
     def __init__(self, path: Path, channels: int) -> None:
         self.channels = channels
-        self._file = path.open("rb")
-        self.frames = path.stat().st_size // (4 * channels)
+        self._file = open_own(path, "rb")
+        self.frames = os.fstat(self._file.fileno()).st_size // (4 * channels)
 
     def __enter__(self) -> "PcmReader":
         return self
@@ -54,8 +57,7 @@ class PcmWriter:
     """Appends blocks of `[T, C]` to a new PCM file; whatever had its name is removed."""
 
     def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self._file = path.open("xb")  # "x" never opens what a link points to
+        self._file = open_own(path, "x+b")
         self.frames = 0
 
     def __enter__(self) -> "PcmWriter":

@@ -19,6 +19,7 @@ from demixd.audio.containers.detect import Container
 from demixd.audio.formats import BITS, FORMATS, Target, compression_level
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWritableError, Sink, View
+from demixd.spool.files import open_own, open_song
 
 ENDLESS = 1 << 62
 """A number of frames from here on means that libsndfile does not know it (SF_COUNT_MAX)."""
@@ -86,18 +87,21 @@ def opened(view: View, container: Container) -> Iterator[Sound]:
 
 
 def duration_s(path: Path) -> float:
-    """The duration of a song by its file's header. Raises `NotReadableError`."""
+    """The duration of a song by its file's header. Raises `NotReadableError` and OSError."""
     try:
-        with soundfile.SoundFile(path) as sound:
+        with open_song(path.resolve()) as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
             return float(sound.frames / sound.samplerate)
     except soundfile.SoundFileError as error:
         raise NotReadableError(str(error)) from error
 
 
 def probe(path: Path) -> Facts:
-    """The facts of a finished file, whose first and last block are read. Raises `NotReadableError`, `DamagedError`."""
+    """The facts of a finished file, whose first and last block are read.
+
+    Raises `NotReadableError`, `DamagedError` and OSError.
+    """
     try:
-        with soundfile.SoundFile(path) as sound:
+        with open_own(path, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
             found = Facts(
                 subtype=sound.subtype,
                 rate=int(sound.samplerate),

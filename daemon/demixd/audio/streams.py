@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from demixd.audio.pcm import Frames
+from demixd.spool.files import open_own
 
 
 class NotReadableError(Exception):
@@ -102,8 +103,7 @@ class Sink:
     """
 
     def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self._file = path.open("xb", buffering=0)  # "x" never opens what a link points to
+        self._file = open_own(path, "x+b", buffering=0)
         self._error: OSError | None = None
 
     def __enter__(self) -> "Sink":

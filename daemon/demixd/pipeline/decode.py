@@ -24,6 +24,7 @@ from demixd.audio.pcm import Frames, PcmWriter
 from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
+from demixd.spool.files import open_song
 
 SHARED = ("wav", "aiff", "ogg")
 """Containers in which there can be codecs that libsndfile does not know; FFmpeg calls them the same."""
@@ -43,7 +44,7 @@ def decode(
     `AudioProcessingError`: BAD_AUDIO, TRUNCATED, NOT_FINITE, TOO_LONG, NO_SPACE or IO_ERROR.
     """
     try:
-        with song.open("rb") as file:
+        with open_song(song) as file:
             container = _accepted(detect.container_of(file))
             view = View(file, container.head, container.start)
             with _opened(view, container) as sound, PcmWriter(pcm) as writer:

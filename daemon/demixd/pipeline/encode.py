@@ -9,6 +9,7 @@ Rules:
 - A lossy codec may decode to more than full scale; nothing is done about that.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,7 +28,7 @@ from demixd.audio.pcm import Frames
 from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWritableError, Sink
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.job import StemFile
-from demixd.spool.files import sha256_of, sync
+from demixd.spool.files import open_own, sha256_of, sync
 
 SERIAL = 1
 """The serial number of an Ogg's one stream. libsndfile draws a random one, and the same stem would differ each time."""
@@ -58,7 +59,7 @@ def write(blocks: Iterable[Frames], path: Path, target: Target, *, frames: int, 
         with Sink(path) as sink:
             written, peak = _encode(_samples(blocks, target.subtype, how), sink, target, frames)
         if target.format == "mp3":
-            with path.open("r+b") as file:
+            with open_own(path, "r+b") as file:
                 mpeg.note_length(file, written)
         how.tag(path)
         size, digest = _finished(path, target)
@@ -86,7 +87,8 @@ def verify(path: Path, expected: StemFile, frames: int, check: Callable[[], None
     """
     try:
         found = reader.probe(path, check=check) if FORMATS[expected.format].suffix == "m4a" else sndfile.probe(path)
-        size = path.stat().st_size
+        with open_own(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
     except (OSError, NotReadableError, DamagedError) as error:
         raise _bad_output(path, f"it cannot be read back: {error}") from error
     wanted = Facts(subtype=expected.subtype, rate=expected.rate, channels=expected.channels, frames=frames)
@@ -172,7 +174,7 @@ def _peak(samples: NDArray[np.float64]) -> float:
 
 def _finished(path: Path, target: Target) -> tuple[int, str]:
     """Remove what differs from run to run from a written file, and make it durable: its bytes and sha256."""
-    with path.open("r+b") as file:
+    with open_own(path, "r+b") as file:
         if FORMATS[target.format].container == "OGG":
             for page in ogg.pages(file):
                 file.seek(page.at)
@@ -182,7 +184,7 @@ def _finished(path: Path, target: Target) -> tuple[int, str]:
         file.flush()
         sync(file.fileno())
         file.seek(0)
-        return path.stat().st_size, sha256_of(file)
+        return os.fstat(file.fileno()).st_size, sha256_of(file)
 
 
 def _forget_time(file: BinaryIO) -> None:

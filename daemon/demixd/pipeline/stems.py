@@ -190,7 +190,9 @@ class StemWriter:
         """The folder in `out` of a file called `name`, made if missing and held open; no link below `out` is followed."""
         out = self._order.out
         # `out` must be there: only what is below it is made.
-        return nofollow.Pin(out, (out / name).parent, make=out, follow=True)
+        folder = (out / name).parent
+        with nofollow.reach(out, folder, make=out, follow=True) as handle:
+            return nofollow.Pin(handle, folder)
 
     def _joined(self, files: tuple[StemFile, ...], check: Check) -> StemFile:
         """The one file whose streams are the song and its stems."""

@@ -1,6 +1,7 @@
 """Files on the share: opened without following links, written whole, made durable, renamed without replacing.
 
     open_file    a descriptor to read from
+    open_own     a file of a job's work, which nobody else has a name for
     write_whole  a new content for a name, by one rename
     sync         fsync(2), and the filesystems that have none
     rename_new   a rename that fails where the new name is taken
@@ -15,10 +16,11 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, cast
 
 from demixd.spool import nofollow
 
@@ -31,6 +33,8 @@ HIDDEN = ".demixd-"
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 """What a filesystem answers to a call that it does not have: FUSE mounts to renameat2(2), some of them to fsync(2)."""
 
+_FLAGS = {"rb": os.O_RDONLY, "r+b": os.O_RDWR, "x+b": os.O_RDWR | os.O_CREAT | os.O_EXCL}
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE, _SYNC_FILE_RANGE_WAIT_AFTER = 2, 4
@@ -41,6 +45,27 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def open_file(path: str | Path) -> int:
     """A descriptor to read from. A link is refused (ELOOP), a FIFO without a writer is not waited for. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def open_own(path: Path, mode: Literal["rb", "r+b", "x+b"], *, buffering: int = -1, names: int = 1) -> BinaryIO:
+    """A file of a job's work: `x+b` makes it, in place of whatever had its name. Raises OSError.
+
+    Never what a link in its place leads to (ELOOP), nor anything but a regular file that has at most so many `names`
+    (EPERM): a hard link would be another folder's file.
+    """
+    if mode == "x+b":
+        path.unlink(missing_ok=True)
+    handle = os.open(path, _FLAGS[mode] | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > names:
+        nofollow.close(handle)
+        raise OSError(errno.EPERM, "another file has been put in its place", str(path))
+    return cast(BinaryIO, os.fdopen(handle, mode.replace("x", "w"), buffering))
+
+
+def open_song(path: Path) -> BinaryIO:
+    """A song to read: as `open_own`, but somebody may have other names for it. Raises OSError."""
+    return open_own(path, "rb", names=sys.maxsize)
 
 
 def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: bool = False) -> None:

@@ -40,6 +40,16 @@ def reach(root: Path, folder: Path, *, make: Path | None = None, follow: bool = 
         close(handle)
 
 
+@contextlib.contextmanager
+def entered(within: int, folder: Path) -> Iterator[int]:
+    """A descriptor (O_PATH) of the folder that has the last name of `folder` in the open one `within`. Raises OSError."""
+    handle = _opened(folder, within)
+    try:
+        yield handle
+    finally:
+        close(handle)
+
+
 def _steps(root: Path, folder: Path) -> tuple[str, ...]:
     steps = folder.relative_to(root).parts if folder.is_relative_to(root) else ("..",)
     if ".." in steps:
@@ -149,15 +159,14 @@ def is_there(path: Path, *, in_doubt: bool) -> bool:
 
 
 class Pin:
-    """Holds a folder open: `path` leads to that folder, whatever becomes of its name, for as long as this object exists.
+    """Holds an open folder: `path` leads to that folder, whatever becomes of its name, for as long as this object exists.
 
-    `path` is /proc/self/fd/N (proc(5)), and can be used as any path; where there is no /proc it is `folder`. No link is
-    followed below `root`; the other arguments are those of `reach`. Raises OSError.
+    `path` is /proc/self/fd/N (proc(5)), and can be used as any path; where there is no /proc it is `folder`, its name. Raises
+    OSError.
     """
 
-    def __init__(self, root: Path, folder: Path, *, make: Path | None = None, follow: bool = False) -> None:
-        with reach(root, folder, make=make, follow=follow) as handle:
-            self._handle = os.dup(handle)
+    def __init__(self, handle: int, folder: Path) -> None:
+        self._handle = os.dup(handle)
         by_handle = Path(f"/proc/self/fd/{self._handle}")
         self.path = by_handle if by_handle.exists() else folder
 

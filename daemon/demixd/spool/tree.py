@@ -26,7 +26,7 @@ from pathlib import Path
 
 from demixd.config import Config
 from demixd.protocol.result_names import LONGEST
-from demixd.spool import nofollow
+from demixd.spool import nofollow, private
 from demixd.spool.files import HIDDEN
 
 log = logging.getLogger(__name__)
@@ -124,10 +124,9 @@ class Spool:
     def make_work(self, job_id: str) -> None:
         """Make an empty work area, `out` and `tmp`, for the job. Raises OSError."""
         self._remove_work(job_id)
-        with nofollow.reach(self.outbox, self.out(job_id), make=self.private):
-            pass
-        with nofollow.reach(self.scratch_root, self.tmp(job_id), make=self.scratch):
-            pass
+        private.make(self.outbox, self.job(job_id), (OUT,) if self.own_work else (OUT, TMP))
+        if self.own_work:
+            private.make(self.scratch, self.scratch / job_id, (TMP,))
 
     def _remove_tmp(self, job_id: str) -> bool:
         """Remove `tmp`, and the job's folder around it in WORK; whether it was there. Raises OSError."""
@@ -180,5 +179,6 @@ def real(folder: Path) -> Path:
 def pin(work: str) -> nofollow.Pin:
     """Hold a job's work folder: OUTBOX/.demixd/JOB/out, OUTBOX/.demixd/JOB/tmp or WORK/JOB/tmp. Raises OSError."""
     folder = Path(work)
-    is_private = folder.parents[1].name == PRIVATE
-    return nofollow.Pin(folder.parents[2] if is_private else folder.parents[1], folder)
+    is_in_outbox = folder.parents[1].name == PRIVATE
+    with private.inside(folder.parents[2] if is_in_outbox else folder.parents[1], folder) as handle:
+        return nofollow.Pin(handle, folder)

@@ -31,6 +31,7 @@ from av.codec.context import Flags2
 from demixd.audio.downmix import WEIGHTS
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.streams import DamagedError, Facts, NotReadableError
+from demixd.spool.files import open_own, open_song
 
 HELD = 1 << 14
 """Frames held back until the end is known: no encoder's padding is longer (AAC's has at most three packets)."""
@@ -192,7 +193,7 @@ def opened(file: BinaryIO, demuxer: str, number: int = 0) -> Iterator[Sound]:
 def metadata(song: Path, demuxer: str) -> dict[str, str]:
     """The tags of a file, by FFmpeg's names; none where it cannot be read. Raises OSError."""
     try:
-        with song.open("rb") as file, opened(file, demuxer) as sound:
+        with open_song(song) as file, opened(file, demuxer) as sound:
             return sound.metadata
     except NotReadableError:
         return {}
@@ -203,7 +204,7 @@ def probe(path: Path, number: int = 0, check: Callable[[], None] = lambda: None)
 
     Raises `NotReadableError`, `DamagedError` and OSError.
     """
-    with path.open("rb") as file, opened(file, "mov", number) as sound:
+    with open_own(path, "rb") as file, opened(file, "mov", number) as sound:
         frames = 0
         for block in sound.blocks():
             check()

@@ -32,6 +32,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from demixd.audio.containers.mp4 import Box, walk
+from demixd.spool.files import open_own
 
 NAMES = ("Drums", "Bass", "Other", "Vocals")
 
@@ -72,15 +73,14 @@ def write(path: Path, streams: Sequence[Path], *, names: Sequence[str] = NAMES) 
     if len(streams) != 1 + len(COLORS) or len(names) != len(COLORS):
         raise ValueError(f"A stem file has 5 streams and 4 names, not {len(streams)} and {len(names)}")
     stems = [{"name": name, "color": color} for name, color in zip(names, COLORS, strict=True)]
-    path.unlink(missing_ok=True)
-    with path.open("xb+") as file:  # never what a link points to
+    with open_own(path, "x+b") as file:
         _remux(file, streams)
         _append(file, msgspec.json.encode({"mastering_dsp": MASTERING, "stems": stems, "version": 1}))
 
 
 def atom(path: Path) -> dict[str, Any] | None:
     """The stem atom of a file; None where there is none, or none that is a JSON object. Raises OSError."""
-    with path.open("rb") as file:
+    with open_own(path, "rb") as file:
         box = _find(file, MOOV, UDTA, STEM)
         if box is None or box.stop - box.content > LARGEST:
             return None
@@ -119,7 +119,7 @@ def _remux(file: BinaryIO, paths: Sequence[Path]) -> None:
 
 def _audio(stack: ExitStack, path: Path) -> tuple[InputContainer, AudioStream]:
     """A file and its one audio stream; a cover, which FFmpeg shows as a video stream, is not copied."""
-    file = stack.enter_context(path.open("rb"))
+    file = stack.enter_context(open_own(path, "rb"))
     container = stack.enter_context(av.open(file, "r", format="mp4", buffer_size=BUFFER))
     if len(container.streams.audio) != 1:
         raise ValueError(f"{path.name} has {len(container.streams.audio)} audio streams, not one")

@@ -16,6 +16,7 @@ import msgspec
 
 from demixd import child_process
 from demixd.audio.tags.values import NOTHING, Found, Tags, merged
+from demixd.spool.files import open_song
 
 PROGRAM = child_process.python("demixd.audio.tags")
 
@@ -43,7 +44,7 @@ def read(song: Path, *, fallback: Mapping[str, str] = {}) -> Tags:
 def _by_child(song: Path) -> Tags:
     try:
         # The child gets a descriptor: the path may lead through /proc/self/fd of this process.
-        with song.open("rb") as file:
+        with open_song(song) as file:
             done = subprocess.run(PROGRAM, stdin=file, capture_output=True, timeout=LONGEST_S, check=False)
         if done.returncode == 0:
             return msgspec.msgpack.decode(done.stdout, type=Tags)

@@ -22,6 +22,7 @@ from demixd.audio.containers.mpeg import ID3_HEADER, id3_length
 from demixd.audio.tags import id3, keys, ogg_comment
 from demixd.audio.tags.splice import splice
 from demixd.audio.tags.values import Cover, Tags, TagsError, Texts
+from demixd.spool.files import open_own
 
 MP4_PICTURES = {"image/jpeg": MP4Cover.FORMAT_JPEG, "image/png": MP4Cover.FORMAT_PNG}
 
@@ -34,7 +35,7 @@ def write(path: Path, tags: Tags, format: str) -> None:
     """
     if not tags.texts and not tags.covers:
         return
-    with _with_disk_errors(path), path.open("r+b") as file:
+    with _with_disk_errors(path), open_own(path, "r+b") as file:
         WRITERS[format](file, tags)
 
 

@@ -13,7 +13,7 @@ import msgspec
 from demixd.protocol import status
 from demixd.protocol.job import Job, Output, OutputFile, Stage, StemFile
 from demixd.protocol.result_names import MANIFEST, folder_name, numbered
-from demixd.spool import documents, nofollow
+from demixd.spool import documents, nofollow, private
 from demixd.spool.files import rename_new, sync, sync_folder, sync_open
 from demixd.spool.tree import Spool
 from demixd.supervisor import trace
@@ -143,27 +143,28 @@ def _folded(name: str) -> str:
 
 def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | None:
     """Why the files in `out` are not those of the manifest, as far as sizes tell; None where they are."""
-    for file in files:
-        path = out / file.name
-        try:
-            with nofollow.reach(outbox, path.parent) as folder:
-                found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-        except OSError as error:
-            return f"there is no {file.name}: {error.strerror}"
-        if not stat.S_ISREG(found.st_mode) or found.st_size != file.bytes:
-            return f"{file.name} is not the file of {file.bytes} bytes that it says"
+    name = out.name
+    try:
+        with private.inside(outbox, out) as folder:
+            for name, size in ((file.name, file.bytes) for file in files):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                    return f"{name} is not the file of {size} bytes that it says"
+    except OSError as error:
+        return f"there is no {name}: {error.strerror}"
     return None
 
 
 def write_manifest(outbox: Path, out: Path, data: bytes) -> bool:
     """Write `stems.json` last and make its folder durable; whether the filesystem says that it is. Raises OSError."""
-    with nofollow.reach(outbox, out) as folder:
+    with private.inside(outbox, out) as folder:
         with os.fdopen(nofollow.new_file(folder, MANIFEST), "wb") as file:
             file.write(data)
             file.flush()
             durable = sync(file.fileno())
-        folders = [path for path in out.rglob("*") if path.is_dir() and not path.is_symlink()]
-        return all([*(sync_folder(each) for each in folders), sync_open(folder)]) and durable
+        for *_, each in os.fwalk(".", topdown=False, dir_fd=folder):
+            durable = sync(each) and durable
+        return durable
 
 
 def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
@@ -174,7 +175,7 @@ def rename_into_outbox(out: Path, outbox: Path, target: str) -> bool:
     back, so it is no error.
     """
     place = outbox / target
-    with nofollow.reach(outbox, out.parent) as within, nofollow.reach(outbox, place.parent, make=outbox) as into:
+    with private.reach(outbox, out.parent) as within, nofollow.reach(outbox, place.parent, make=outbox) as into:
         if not stat.S_ISDIR(os.stat(out.name, dir_fd=within, follow_symlinks=False).st_mode):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(out))
         rename_new(out.name, place.name, within=within, into=into)

@@ -1,0 +1,58 @@
+"""A job's private folder, which nobody else may look into: what is in it is what this program has put there.
+
+The folder above it belongs to a share, where others may rename it and put another one in its place. So whoever opens it
+checks the open folder, by owner and mode, and goes on from that descriptor.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from demixd.spool import nofollow
+from demixd.spool.mounts import is_remote, mount_of
+
+MODE = 0o700
+
+
+def make(root: Path, folder: Path, inside: Iterable[str]) -> None:
+    """Make a private folder below `root`, and empty folders in it. Raises OSError."""
+    with nofollow.reach(root, folder.parent) as parent:
+        os.mkdir(folder.name, MODE, dir_fd=parent)
+    with reach(root, folder) as handle:
+        for name in inside:
+            os.mkdir(name, dir_fd=handle)
+
+
+@contextlib.contextmanager
+def reach(root: Path, folder: Path) -> Iterator[int]:
+    """As `nofollow.reach`, for a private folder. Raises OSError, EPERM where it is not private."""
+    with nofollow.reach(root, folder) as handle:
+        _require(handle, folder)
+        yield handle
+
+
+@contextlib.contextmanager
+def inside(root: Path, folder: Path) -> Iterator[int]:
+    """The same for a folder that lies directly in a private one."""
+    with reach(root, folder.parent) as private, nofollow.entered(private, folder) as handle:
+        yield handle
+
+
+def _require(handle: int, folder: Path) -> None:
+    """Raise EPERM unless the open folder is ours, and ours alone as far as its filesystem can say so."""
+    status = os.fstat(handle)
+    is_ours = status.st_uid == os.geteuid() or is_remote(mount_of(folder).kind)
+    if not is_ours or (stat.S_IMODE(status.st_mode) & 0o077 and _keeps_modes(handle)):
+        raise OSError(errno.EPERM, "another folder has been put in the place of demixd's own", str(folder))
+
+
+def _keeps_modes(handle: int) -> bool:
+    """Whether the mode of an open folder can be changed: not on FAT, and on many a network's filesystem. Raises OSError."""
+    folder, before = Path(f"/proc/self/fd/{handle}"), stat.S_IMODE(os.fstat(handle).st_mode)
+    folder.chmod(MODE)
+    has_changed = stat.S_IMODE(os.fstat(handle).st_mode) != before
+    folder.chmod(before)  # or the same folder would be private at the next look, with what others have put into it
+    return has_changed
