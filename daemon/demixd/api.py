@@ -12,6 +12,7 @@ from demixd import config
 from demixd.engine.engine import Engine
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
+from demixd.pipeline import decoder
 from demixd.pipeline.song import Observer, Order, run
 from demixd.protocol.progress import Throttle
 from demixd.spool.files import HIDDEN, sha256_of
@@ -58,7 +59,10 @@ def separate_audio(
     observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
-        result = run(order, engine, observer, {})
+        try:
+            result = run(order, engine, observer, {})
+        finally:
+            decoder.close()
         check()
         for file in result.files:
             (folder / file.name).parent.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def opens(path: Path) -> list[str]:
     """The calls in a module that open a file by its name; those of libraries get a file that is open."""
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     found = {ast.unparse(call): ast.unparse(call.func) for call in calls}
-    library = ("av.open(", "stream.codec_context.open(", "soundfile.SoundFile(file.fileno(), ")
+    library = ("Path(f'/proc/", "av.open(", "stream.codec_context.open(", "soundfile.SoundFile(file.fileno(), ")
     return [call for call, name in found.items() if name.split(".")[-1] in READERS and not call.startswith(library)]
 
 

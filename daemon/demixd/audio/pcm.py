@@ -7,6 +7,7 @@ No step between decoding and encoding holds a whole song in memory; blocks of `B
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +55,10 @@ class PcmReader:
 
 
 class PcmWriter:
-    """Appends blocks of `[T, C]` to a new PCM file; whatever had its name is removed."""
+    """Appends blocks of `[T, C]` to a new PCM file, and closes it."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = open_own(path, "x+b")
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self.frames = 0
 
     def __enter__(self) -> "PcmWriter":
@@ -69,3 +70,7 @@ class PcmWriter:
     def write(self, block: Frames) -> None:
         self._file.write(np.ascontiguousarray(block, dtype="<f4").data)
         self.frames += len(block)
+
+    def flush(self) -> None:
+        """Hand all of it to the kernel: whoever reads the file from now on has it. Raises OSError."""
+        self._file.flush()

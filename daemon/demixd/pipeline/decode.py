@@ -24,7 +24,7 @@ from demixd.audio.pcm import Frames, PcmWriter
 from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
-from demixd.spool.files import open_song
+from demixd.spool.files import open_own, open_song
 
 SHARED = ("wav", "aiff", "ogg")
 """Containers in which there can be codecs that libsndfile does not know; FFmpeg calls them the same."""
@@ -38,23 +38,39 @@ def decode(
     check: Callable[[], None],
     progress: Callable[[float], None],
 ) -> Track:
-    """Decode `song` into the PCM file `pcm`: `[T, 1]` for mono, `[T, 2]` for everything else.
+    """Decode `song` into the PCM file `pcm`: see `decode_file`."""
+    try:
+        with open_song(song) as file, PcmWriter(open_own(pcm, "x+b")) as writer:
+            return decode_file(file, writer, max_duration_s=max_duration_s, check=check, progress=progress)
+    except OSError as error:
+        raise disk_error(error, "decoding the song") from error
+
+
+def decode_file(
+    file: BinaryIO,
+    pcm: PcmWriter,
+    *,
+    max_duration_s: float,
+    check: Callable[[], None],
+    progress: Callable[[float], None],
+) -> Track:
+    """Decode an open song: `[T, 1]` for mono, `[T, 2]` for everything else.
 
     `check` is called between blocks and stops by raising; `progress` gets fractions of the song. Raises
     `AudioProcessingError`: BAD_AUDIO, TRUNCATED, NOT_FINITE, TOO_LONG, NO_SPACE or IO_ERROR.
     """
     try:
-        with open_song(song) as file:
-            container = _accepted(detect.container_of(file))
-            view = View(file, container.head, container.start)
-            with _opened(view, container) as sound, PcmWriter(pcm) as writer:
-                _refuse_early(sound, max_duration_s)
-                for block in _blocks(sound, view, check):
-                    writer.write(block)
-                    if writer.frames > max_duration_s * sound.rate:
-                        raise _too_long(None, max_duration_s)
-                    progress(_fraction(writer.frames, sound, view))
-                return _track(sound, container, writer.frames)
+        container = _accepted(detect.container_of(file))
+        view = View(file, container.head, container.start)
+        with _opened(view, container) as sound:
+            _refuse_early(sound, max_duration_s)
+            for block in _blocks(sound, view, check):
+                pcm.write(block)
+                if pcm.frames > max_duration_s * sound.rate:
+                    raise _too_long(None, max_duration_s)
+                progress(_fraction(pcm.frames, sound, view))
+            pcm.flush()
+            return _track(sound, container, pcm.frames)
     except OSError as error:
         raise disk_error(error, "decoding the song") from error
 

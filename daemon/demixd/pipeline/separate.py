@@ -21,6 +21,7 @@ from demixd.engine.separation import Plan, SegmentProgress, Separation, Song
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.track import Track
+from demixd.spool.files import open_own
 
 __all__ = ["SegmentProgress", "separate"]
 
@@ -67,7 +68,7 @@ def separate(
 
 def _write_mixture(track: Track, song: Path, mixture: Path, engine: Engine, check: Callable[[], None]) -> None:
     """The song at the model's rate and channels, as a PCM file."""
-    with PcmReader(song, track.channels) as reader, PcmWriter(mixture) as writer:
+    with PcmReader(song, track.channels) as reader, PcmWriter(open_own(mixture, "x+b")) as writer:
         blocks = (_to_channels(torch.from_numpy(block.T), engine.channels) for block in reader.blocks())
         for block in resample(blocks, model_ratio(track.rate, engine.rate)):
             check()
@@ -95,7 +96,7 @@ def _write_parts(
     back = 1 / model_ratio(track.rate, engine.rate)
     left = track.frames
     with ExitStack() as stack:
-        writers = [stack.enter_context(PcmWriter(path)) for path in paths.values()]
+        writers = [stack.enter_context(PcmWriter(open_own(path, "x+b"))) for path in paths.values()]
         for block in resample(parts, back):
             block = block[..., :left]
             left -= block.shape[-1]

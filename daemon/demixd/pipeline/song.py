@@ -22,7 +22,7 @@ from demixd.audio.tags import Tags
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.pipeline import mix
-from demixd.pipeline.decode import decode
+from demixd.pipeline.decoder import decode
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.pipeline.stems import Mixer, Order, StemWriter
 from demixd.pipeline.tagging import Tagger, begin_reading

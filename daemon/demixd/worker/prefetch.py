@@ -89,7 +89,7 @@ class Prefetcher:
 
     def _decode(self, order: Prepare) -> Prefetched | Error | None:
         """The decoded song, or the error; None for a song that was forgotten."""
-        from demixd.pipeline.decode import decode
+        from demixd.pipeline.decoder import decode
 
         began = time.monotonic()
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from demixd.child_process import end_with_parent
+from demixd.child_process import end_with_parent, first_to_go
 from demixd.engine.openvino import cache
 from demixd.engine.openvino.cache import Conversion
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def main() -> int:
     if not end_with_parent():
         return 1
-    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    first_to_go()
     try:
         order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Conversion)
         loaded = _load(order)

@@ -1,0 +1,186 @@
+"""Decoding in a process of its own, which is kept for the next song, and replaced where it does not answer.
+
+A song can come from anybody, and the libraries that open it are large. One that hangs in them, crashes them or has them
+take all memory costs its own song alone: neither the warm model nor the songs beside it, and a cancel ends it at once.
+
+    decode -- Order, song and PCM file (open) --> decode_child
+           <-- Reached ..., then Made or Refused --
+
+The line between them is a socket that keeps messages apart (unix(7), SOCK_SEQPACKET); it carries the open files too, so
+that the child opens nothing by name.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from demixd import child_process
+from demixd.errors import AudioProcessingError, Code, disk_error
+from demixd.protocol.track import Track
+from demixd.spool.files import open_own, open_song
+
+LOOK_S = 0.1
+"""How often `check` is asked."""
+
+STALL_S = 45.0
+"""A decoder that has neither read nor decoded anything new for so long does not answer. A block takes milliseconds."""
+
+END_S = 5.0
+"""How long a killed decoder is waited for; one that a disk holds ends whenever that answers."""
+
+LONGEST = 1 << 18
+"""Bytes of a message: most are short, and an error's detail is cut."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    """Comes with two descriptors: the song, and the new PCM file."""
+
+    max_duration_s: float
+
+
+class Reached(msgspec.Struct, frozen=True, tag=True):
+    """How far the decoder is: the fraction of the song, and the furthest byte of its file that it has read."""
+
+    fraction: float
+    byte: int
+
+
+class Made(msgspec.Struct, frozen=True, tag=True):
+    track: Track
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """An `AudioProcessingError`."""
+
+    code: Code
+    message: str
+    detail: str | None
+
+
+Answer = Reached | Made | Refused
+
+
+def decode(
+    song: Path,
+    pcm: Path,
+    *,
+    max_duration_s: float,
+    check: Callable[[], None],
+    progress: Callable[[float], None],
+) -> Track:
+    """As `pipeline.decode.decode`, and BAD_AUDIO for a song in which the decoder crashes or gets no further."""
+    try:
+        with open_song(song) as source, open_own(pcm, "x+b") as target, _borrowed() as child:
+            child.order(Order(max_duration_s=max_duration_s), source.fileno(), target.fileno())
+            return child.answer(check, progress)
+    except OSError as error:
+        raise disk_error(error, "decoding the song") from error
+
+
+def close() -> None:
+    """End the decoder that waits for the next song."""
+    with _lock:
+        while _spare:
+            _spare.pop().end()
+
+
+_lock = threading.Lock()
+_spare: "list[_Child]" = []
+"""The decoder that waits for the next song; two may be at work at the same time."""
+
+
+@contextlib.contextmanager
+def _borrowed() -> "Iterator[_Child]":
+    with _lock:
+        child = _spare.pop() if _spare and _spare[-1].is_there else None
+    child = child or _Child()
+    try:
+        yield child
+    finally:
+        with _lock:
+            is_kept = child.is_idle and not _spare
+            if is_kept:
+                _spare.append(child)
+        if not is_kept:
+            child.end()
+
+
+class _Child:
+    """One decoder process. Raises OSError where it cannot be started."""
+
+    def __init__(self) -> None:
+        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each thread would reserve 32 MiB of its limit
+            words = child_process.python("demixd.pipeline.decode_child")
+            self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment)
+        self.is_idle = True
+
+    @property
+    def is_there(self) -> bool:
+        return self._process.poll() is None
+
+    def order(self, order: Order, song: int, pcm: int) -> None:
+        self.is_idle = False
+        socket.send_fds(self._line, [msgspec.json.encode(order)], [song, pcm])
+
+    def answer(self, check: Callable[[], None], progress: Callable[[float], None]) -> Track:
+        """Wait for the end of the song. Raises `AudioProcessingError`, and what `check` raises."""
+        reached, since = Reached(fraction=0.0, byte=0), time.monotonic()
+        while True:
+            check()
+            if time.monotonic() > since + STALL_S:
+                raise self._stalled()
+            if not select.select([self._line], [], [], LOOK_S)[0]:
+                continue
+            data = self._line.recv(LONGEST)
+            if not data:
+                raise self._dead()
+            match msgspec.json.decode(data, type=Answer):
+                case Made(track=track):
+                    self.is_idle = True
+                    return track
+                case Refused(code=code, message=message, detail=detail):
+                    self.is_idle = True
+                    raise AudioProcessingError(code, message, detail)
+                case Reached(fraction=fraction, byte=byte):
+                    if fraction > reached.fraction or byte > reached.byte:
+                        reached, since = Reached(fraction=fraction, byte=byte), time.monotonic()
+                    progress(fraction)
+
+    def _stalled(self) -> AudioProcessingError:
+        if self._waits_for_a_disk():
+            return AudioProcessingError(Code.IO_ERROR, f"The disk has not answered for {STALL_S:.0f} s.")
+        message = f"The song cannot be decoded: its decoder has got no further for {STALL_S:.0f} s; convert it."
+        return AudioProcessingError(Code.BAD_AUDIO, message)
+
+    def _waits_for_a_disk(self) -> bool:
+        """Whether the process is in the kernel, and cannot be interrupted (proc(5): state D)."""
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii", errors="replace")
+            return text.rpartition(")")[2].split()[0] == "D"
+        return False
+
+    def _dead(self) -> AudioProcessingError:
+        status = self._process.wait()
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        if status == -signal.SIGKILL:
+            # Nobody but the kernel, for memory, or somebody by hand.
+            return AudioProcessingError(Code.IO_ERROR, "The song's decoder was killed; free some memory.", how)
+        return AudioProcessingError(Code.BAD_AUDIO, "The song cannot be decoded: it ends the decoder; convert it.", how)
+
+    def end(self) -> None:
+        """End the process, at once."""
+        self._line.close()
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)

@@ -1,0 +1,121 @@
+"""Decoding in a process of its own: the same samples, and songs that hang, crash or fill the memory cost only themselves."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audio import nothing
+from daemons import make_song
+from demixd import child_process
+from demixd.errors import AudioProcessingError, Code, StopProcessingError
+from demixd.pipeline import decoder
+from demixd.pipeline.decode import decode
+from demixd.protocol.track import Track
+from processes import children
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    decoder.close()
+
+
+def decoded(song: Path, folder: Path) -> Track:
+    return decoder.decode(song, folder / "song.f32", max_duration_s=60, check=nothing, progress=nothing)
+
+
+def refusal(song: Path, folder: Path) -> AudioProcessingError:
+    with pytest.raises(AudioProcessingError) as error:
+        decoded(song, folder)
+    return error.value
+
+
+def program(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """From now on a decoder runs this instead."""
+    monkeypatch.setattr(child_process, "python", lambda _: [sys.executable, "-c", code])
+
+
+def test_it_decodes_as_in_this_process(tmp_path: Path) -> None:
+    """The same track, samples and fractions; the process serves the next song too, whatever became of the one before."""
+    song, bad = make_song(tmp_path / "song.flac", 8.0), tmp_path / "bad.wav"
+    bad.write_bytes(b"RIFF, and then nothing that is audio" * 50)
+    fractions: list[float] = []
+    expected = decode(song, tmp_path / "expected.f32", max_duration_s=60, check=nothing, progress=nothing)
+    track = decoder.decode(song, tmp_path / "song.f32", max_duration_s=60, check=nothing, progress=fractions.append)
+    assert track == expected
+    assert (tmp_path / "song.f32").read_bytes() == (tmp_path / "expected.f32").read_bytes()
+    assert fractions and fractions == sorted(fractions)
+    (child,) = children()
+    with pytest.raises(AudioProcessingError) as error:
+        decode(bad, tmp_path / "bad.f32", max_duration_s=60, check=nothing, progress=nothing)
+    told = refusal(bad, tmp_path)
+    assert (told.code, told.message, told.detail) == (error.value.code, error.value.message, error.value.detail)
+    assert decoded(song, tmp_path) == expected
+    assert children() == [child]
+
+
+def test_a_stop_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the decoder hangs: the process goes, and the next song has another."""
+    song, began = make_song(tmp_path / "song.wav"), time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() > began + 0.3:
+            raise StopProcessingError("stop")
+
+    with monkeypatch.context() as patch:
+        program(patch, "import time; time.sleep(600)")
+        with pytest.raises(StopProcessingError):
+            decoder.decode(song, tmp_path / "song.f32", max_duration_s=60, check=check, progress=nothing)
+    assert time.monotonic() < began + 1
+    assert children() == []
+    assert decoded(song, tmp_path).frames == 44100
+
+
+def test_one_that_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the song's fault, and the process does not outlive it; saying the same again is not getting further."""
+    monkeypatch.setattr(decoder, "STALL_S", 0.5)
+    again = (
+        "import socket, time; line = socket.socket(fileno=0); line.recv(9999)\n"
+        'while True: line.send(b\'{"type": "Reached", "fraction": 0.0, "byte": 0}\'); time.sleep(0.02)'
+    )
+    for code in ("import time; time.sleep(600)", again):
+        program(monkeypatch, code)
+        began = time.monotonic()
+        told = refusal(make_song(tmp_path / "song.wav"), tmp_path)
+        assert told.code is Code.BAD_AUDIO and "has got no further" in told.message
+        assert time.monotonic() < began + 5
+        assert children() == []
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGSEGV, Code.BAD_AUDIO), (signal.SIGKILL, Code.IO_ERROR)])
+def test_one_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int, code: Code) -> None:
+    """A crash is the song's; SIGKILL is the machine's, which had no memory."""
+    program(monkeypatch, f"import os; os.read(0, 9999); os.kill(os.getpid(), {signal_number:d})")
+    told = refusal(make_song(tmp_path / "song.wav"), tmp_path)
+    assert (told.code, told.detail) == (code, f"by {signal.Signals(signal_number).name}")
+
+
+def test_one_that_died_while_it_waited(tmp_path: Path) -> None:
+    """The next song has another, and is none the wiser."""
+    song = make_song(tmp_path / "song.wav")
+    decoded(song, tmp_path)
+    (child,) = children()
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert decoded(song, tmp_path).frames == 44100
+
+
+def test_memory_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A song that would take all of it is refused, by name."""
+    greedy = (
+        "from demixd.pipeline import decode_child as child; child.decode_file = lambda *_, **__: bytearray(4 << 30)"
+    )
+    program(monkeypatch, f"{greedy}; child.main()")
+    told = refusal(make_song(tmp_path / "song.wav"), tmp_path)
+    assert told.code is Code.BAD_AUDIO
+    assert "takes more than 1024 MiB of memory" in told.message
