@@ -432,4 +432,19 @@ def test_a_worker_that_is_killed_for_one_song_s_cancel(tmp_path: Path) -> None:
         assert [daemon.song(name)["attempt"] for name in ("a.wav", "c.wav")] == [1, 1]
 
 
+@pytest.mark.parametrize("how", ["stall", "babble"])
+def test_a_song_that_gets_no_further(tmp_path: Path, how: str) -> None:
+    """Whether it is said again and again or not at all: the worker is ended after a minute, and the song is tried again."""
+    with started(tmp_path) as daemon:
+        daemon.script.put("a.wav", how)
+        drop(daemon, "a.wav")
+        until_step(daemon, "a.wav", "separate")
+        began = daemon.clock.now()
+        daemon.until(lambda: daemon.song("a.wav").get("reason") == "retry", "it is tried again", within_s=120)
+        assert 59 < daemon.clock.now() - began < 65
+        assert "it stalled" in daemon.song("a.wav")["message"]
+        done(daemon, "a.wav")
+        assert daemon.song("a.wav")["attempt"] == 2
+
+
 # ---- the worker itself

@@ -88,8 +88,17 @@ class Mixer:
         """Measure in one pass over all parts; where stems are resampled, in one more for each, since that changes its peak."""
         peaks = dict.fromkeys(self._recipe.stems, 0.0)
         song = rest = 0.0
-        for number, blocks in enumerate(self._read({*self._recipe.needed, mix.SONG})):
+        passes = 1 if target.rate == self._track.rate else 1 + len(peaks)
+        total, done = passes * self._track.frames / BLOCK, 0
+
+        def advance() -> None:
+            nonlocal done
             check()
+            done += 1
+            progress(min(1.0, done / total))
+
+        for blocks in self._read({*self._recipe.needed, mix.SONG}):
+            advance()
             whole = blocks[mix.SONG]
             made = {stem: mix.blend(blocks, whole, row) for stem, row in self._recipe.stems.items()}
             peaks = {stem: max(peaks[stem], mix.peak(block)) for stem, block in made.items()}
@@ -97,19 +106,18 @@ class Mixer:
             if self._recipe.cover:
                 left = sum((made[stem] for stem in self._recipe.cover), start=-whole)
                 rest += float(np.square(left, dtype=np.float64).sum())
-            progress(min(1.0, (number + 1) * BLOCK / self._track.frames))
-        if target.rate != self._track.rate:
-            peaks = {stem: self._peak(stem, target, check) for stem in peaks}
+        if passes > 1:
+            peaks = {stem: self._peak(stem, target, advance) for stem in peaks}
         return Survey(
             peaks=peaks,
             song=song / (self._track.frames * self._track.channels),
             residual_db=mix.residual_db(song, rest) if self._recipe.cover else None,
         )
 
-    def _peak(self, stem: str, target: Target, check: Check) -> float:
+    def _peak(self, stem: str, target: Target, advance: Check) -> float:
         highest = 0.0
         for block in self.stem(stem, target):
-            check()
+            advance()
             highest = max(highest, mix.peak(block))
         return highest
 

@@ -21,7 +21,7 @@ CODES = (
 HEALS = frozenset({Code.NO_SPACE, Code.OUTBOX_MISSING, Code.TRUNCATED, Code.IO_ERROR})
 """After the others there is no other attempt."""
 
-SCRIPTED = ("die", "stall", "lie", *CODES)
+SCRIPTED = ("die", "stall", "babble", "lie", *CODES)
 """What the worker says or does when it is given the song the next time."""
 
 AWAY = ("inbox", "outbox", "status", "done")
@@ -86,7 +86,7 @@ def other_fate(cell: SimulatedCell) -> str:
 
 def attempts(cell: SimulatedCell) -> set[int]:
     """How many attempts the sidecar of the song may count in the end; without a crash one can be sure."""
-    costs = {"script-die", "script-stall", "script-lie", f"script-{Code.IO_ERROR}"}
+    costs = {"script-die", "script-stall", "script-babble", "script-lie", f"script-{Code.IO_ERROR}"}
     if cell.crash or cell.thing == "worker-dies":
         return {0, 1, 2, 3}
     if cell.thing in costs and cell.is_separated_later:

@@ -22,7 +22,17 @@ RESULTS = 12
 AT_POINTS = (drop, drop_duplicate, drop_again, drop_again, delete, cancel, cancel, cancel_all, clutter, take)
 """What somebody may do while the daemon stands at a trace point."""
 
-SCRIPTED = ("die", "stall", "lie", Code.BAD_AUDIO, Code.INTERNAL_ERROR, Code.NO_SPACE, Code.TRUNCATED, Code.IO_ERROR)
+SCRIPTED = (
+    "die",
+    "stall",
+    "babble",
+    "lie",
+    Code.BAD_AUDIO,
+    Code.INTERNAL_ERROR,
+    Code.NO_SPACE,
+    Code.TRUNCATED,
+    Code.IO_ERROR,
+)
 
 
 class SimulatedWalk(Walk):

@@ -50,7 +50,10 @@ Work = Iterator[float]
 
 
 class Script:
-    """What befalls the songs of a name, one thing each time that one is separated: `die`, `stall`, `lie`, or an error's code."""
+    """What befalls the songs of a name, one thing each time that one is separated.
+
+    `die`, `stall`, `babble` (it says the same for ever), `lie`, or an error's code.
+    """
 
     def __init__(self) -> None:
         self.of: dict[str, list[str]] = {}
@@ -217,6 +220,10 @@ class SimulatedWorker:
                 self.die("killed by signal 11")
             case "stall":
                 yield float("inf")
+            case "babble":
+                while True:
+                    yield 0.5
+                    self._tell(order.job_id, Step.SEPARATE, 0.04)
             case "lie":
                 lie = {"files": (), "gain_db": 0.0, "timing": {}, "warnings": ()}
                 self._say(Finished(job_id=order.job_id, engine=self._facts, **lie))

@@ -23,7 +23,7 @@ ENDS = {
 
 ATTEMPTS = 3
 
-COSTLY = frozenset({"die", "stall", "lie", "io-error"})
+COSTLY = frozenset({"die", "stall", "babble", "lie", "io-error"})
 """What costs a song an attempt when the worker does it; `io-error` ends it where that was the last."""
 
 HEALING = frozenset({"no-space", "outbox-missing", "truncated"})

@@ -1,7 +1,7 @@
 """One song through every codec that it can come in and every format that its stems can have: aligned to the sample."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +22,7 @@ from demixd.audio.tags import Cover, Tags
 from demixd.audio.tags.reading import tags_of
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code
+from demixd.pipeline import decoder
 from demixd.pipeline.decode import decode
 from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
@@ -76,6 +77,15 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         if name in TAGGED:
             tags.write(made[name], TAGS, TAGGED[name])
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_decoder(songs: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all songs, as in a worker."""
+    pcm = tmp_path_factory.mktemp("pcm") / "song.f32"
+    decoder.decode(next(iter(songs.values())), pcm, max_duration_s=60, check=nothing, progress=nothing)
+    yield
+    decoder.close()
 
 
 def heard(path: Path) -> tuple[Track, Frames]:

@@ -9,7 +9,7 @@ import logging
 import msgspec
 
 from demixd.protocol.job import Job, Reason, Stage, State
-from demixd.protocol.progress import Step, Throttle
+from demixd.protocol.progress import Step, Throttle, Tick
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
@@ -53,6 +53,9 @@ class Run:
         self._is_prefetched = False
         """Whether the worker was told to decode it ahead, and not yet to separate it."""
         self._awaits_twin = False
+        self._fraction = -1.0
+        self._further_at = 0.0
+        """When the worker last got further with the song."""
         self._throttle = Throttle(context.config.status.progress_s)
 
     @property
@@ -64,6 +67,10 @@ class Run:
     def is_decoded(self) -> bool:
         """Whether the song is decoded, and the disk has been found to have room for the rest."""
         return self.job.step is Step.SEPARATE or self.is_finishing
+
+    def has_stalled(self, now: float) -> bool:
+        """Whether the worker has the song, and has got no further with it for too long, whatever it says."""
+        return self.is_at_worker and now > self._further_at + self._workers.patience_s(is_finishing=self.is_finishing)
 
     # ---- points 1 to 3: the song becomes ours
 
@@ -144,7 +151,7 @@ class Run:
             self._carry_out(Waits(reason=Reason.RETRY, message="The worker is not ready."))
             return
         trace.point("4-separate")
-        self._workers.touch(self._context.clock.now())
+        self._further_at = self._context.clock.now()
         self.is_at_worker, self._is_prefetched = True, False
         self._workers.send(Separate.of(job, self._spool, self._config.limits.max_duration_s))
 
@@ -173,10 +180,8 @@ class Run:
         match message:
             case Decoded(track=track):
                 self.job = self._jobs.update(self.job, State.RUNNING, track=track)
-            case Progressed(at=tick) if self._throttle.passes(self._context.clock.now(), tick.step):
-                self.job = self._jobs.update(
-                    self.job, State.RUNNING, step=tick.step, progress=tick.progress, message=tick.message
-                )
+            case Progressed(at=tick):
+                self._on_progress(tick)
             case Finished():
                 self.is_at_worker = False
                 self._publish(message)
@@ -187,6 +192,14 @@ class Run:
             case Stopped():
                 self.is_at_worker = False
                 self._carry_out(CANCELLED)
+
+    def _on_progress(self, tick: Tick) -> None:
+        now = self._context.clock.now()
+        if tick.segment_s is not None or tick.progress.fraction > self._fraction:
+            self._fraction, self._further_at = tick.progress.fraction, now
+        if self._throttle.passes(now, tick.step):
+            shown = {"step": tick.step, "progress": tick.progress, "message": tick.message}
+            self.job = self._jobs.update(self.job, State.RUNNING, **shown)
 
     def _publish(self, made: Finished) -> None:
         """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""

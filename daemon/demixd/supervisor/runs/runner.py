@@ -154,8 +154,8 @@ class Runner:
                 run.on_kill(why)
             self.prepare(None)
             self._clear()
-        elif there and self._workers.has_stalled(now):
-            self._workers.kill(now, f"it has stalled with {' and '.join(run.job.shown for run in there)}")
+        elif stalled := [run.job.shown for run in there if run.has_stalled(now)]:
+            self._workers.kill(now, f"it has stalled with {' and '.join(stalled)}")
             self.on_death("it stalled")
 
     def on_death(self, how: str) -> None:

@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 STALL_FLOOR_S = 60.0
 STALL_FACTOR = 20
-"""A worker has stalled when it says nothing for `max(STALL_FLOOR_S, STALL_FACTOR x the median segment)`."""
+"""A worker has stalled when a song gets no further for `max(STALL_FLOOR_S, STALL_FACTOR x the median segment)`."""
+
+WRITING_STALL_S = 900.0
+"""The same while stems are written: to sync gigabytes to a slow disk takes minutes, and the model is free meanwhile."""
 
 WARM_STALL_S = 900.0
 """Loading can be slow (a cold disk, a slow hub); this long without a word it is taken for hung."""
@@ -287,13 +290,11 @@ class WorkerManager:
     def _log_death(self, sentence: str) -> None:
         log.warning(sentence, extra=journal.about_worker(self.engine.device if self.engine else None))
 
-    def touch(self, now: float) -> None:
-        """Count the worker's silence from now on: work begins."""
-        self._heard = now
-
-    def has_stalled(self, now: float) -> bool:
-        patience = max(STALL_FLOOR_S, STALL_FACTOR * median(self._segments)) if self._segments else STALL_FLOOR_S
-        return now > self._heard + patience
+    def patience_s(self, *, is_finishing: bool) -> float:
+        """How long a song in the worker may get no further; `is_finishing` once it needs the model no more."""
+        if is_finishing:
+            return WRITING_STALL_S
+        return max(STALL_FLOOR_S, STALL_FACTOR * median(self._segments)) if self._segments else STALL_FLOOR_S
 
     def close(self) -> None:
         """End the worker for good."""
