@@ -161,11 +161,11 @@ def _read(data: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise bad(f"{shown(twice)[1:-1]} is there twice: leave one out")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise bad(f"{shown(name)[1:-1]} is there twice: leave one out")
+        found[name] = value
     return found
 
 

@@ -42,6 +42,8 @@ class Readiness:
         self.reconfigure(config)
         self._spool = spool
         self._settling = Settling()
+        self._read: dict[str, tuple[Identity, JobOptions | AudioProcessingError]] = {}
+        """What settled option files say, by their songs' names: each is read once, however long its song is not ready."""
         self.mounts = InboxMounts()
 
     def reconfigure(self, config: Config) -> None:
@@ -81,16 +83,24 @@ class Readiness:
             return Verdict(reason=Reason.CHANGING, look_again_at=over)
         if reason := writer_has(self._spool.inbox, path, seen.options):
             return Verdict(reason=reason, look_again_at=now + RECHECK_S)
-        if seen.options.size > options.LONGEST:
-            size = f"the file has {seen.options.size} bytes; {options.LONGEST} are allowed"
-            return Verdict(options=options.bad(size))
+        identity, said = self._read.get(seen.name, (None, options.NONE))
+        if identity != seen.options:
+            try:
+                said = self._parsed(path, seen.options)
+            except OSError:
+                return Verdict(reason=Reason.CHANGING, look_again_at=now + RECHECK_S)  # it went just now
+            self._read[seen.name] = seen.options, said
+        return Verdict(options=said)
+
+    def _parsed(self, path: Path, identity: Identity) -> JobOptions | AudioProcessingError:
+        if identity.size > options.LONGEST:
+            return options.bad(f"the file has {identity.size} bytes; {options.LONGEST} are allowed")
+        with os.fdopen(nofollow.read_file(self._spool.inbox, path), "rb") as file:
+            data = file.read(options.LONGEST + 1)
         try:
-            with os.fdopen(nofollow.read_file(self._spool.inbox, path), "rb") as file:
-                return Verdict(options=options.parse(file.read(options.LONGEST + 1)))
+            return options.parse(data)
         except AudioProcessingError as error:
-            return Verdict(options=error)
-        except OSError:
-            return Verdict(reason=Reason.CHANGING, look_again_at=now + RECHECK_S)  # it went just now
+            return error
 
     def settles_at(self, name: str, identity: Identity, now: float) -> float:
         """When the file's settle time is over, if it keeps looking as it does; it is over if that is not after `now`."""
@@ -101,6 +111,7 @@ class Readiness:
     def forget_others(self, listing: Listing) -> None:
         """Drop what is known of files that are not in the listing any more."""
         self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
+        self._read = {name: read for name, read in self._read.items() if name in listing.songs}
 
 
 class Settling:

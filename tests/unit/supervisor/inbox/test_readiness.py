@@ -11,6 +11,7 @@ import pytest
 
 from demixd.config import Config, Inbox, Limits, Paths
 from demixd.errors import AudioProcessingError, Code
+from demixd.protocol import options
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import Job, Reason
@@ -106,6 +107,26 @@ def test_a_writer(home: Home) -> None:
     with home.song.open("r+b"):
         assert home.at(102.0) == (Reason.OPEN_FOR_WRITING, 102.0 + RECHECK_S)
     assert home.at(103.0) == (None, FOREVER)
+
+
+def test_options_are_read_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a song is looked at that is not ready; a file that has changed is read again."""
+    read: list[bytes] = []
+    parse = options.parse
+    monkeypatch.setattr(options, "parse", lambda data: (read.append(data), parse(data))[1])
+    home.options('{"priority": 1}')
+    home.at(100.0)
+    for look in range(5):
+        home.song.write_bytes(b"music" * (look + 2))
+        assert home.at(103.0 + look)[0] is Reason.CHANGING
+    assert read == [b'{"priority": 1}']
+    home.options('{"priority": 22}')
+    home.at(200.0)
+    assert home.at(203.0) == (None, FOREVER)
+    assert read[1:] == [b'{"priority": 22}']
+    verdict = home.readiness.of(job(), home.seen(), 204.0)
+    assert isinstance(verdict.options, JobOptions)
+    assert verdict.options.own.priority == 22
 
 
 def test_it_went_just_now(home: Home) -> None:
