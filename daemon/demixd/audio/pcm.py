@@ -12,7 +12,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from demixd.protocol.track import pcm_bytes
 from demixd.spool.files import open_own
+from demixd.spool.room import Watch, require
 
 Frames = NDArray[np.float32]
 """A block of audio, shape `[T, C]`."""
@@ -59,6 +61,7 @@ class PcmWriter:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._room = Watch(file.fileno())
         self.frames = 0
 
     def __enter__(self) -> "PcmWriter":
@@ -68,8 +71,14 @@ class PcmWriter:
         self._file.close()
 
     def write(self, block: Frames) -> None:
+        """Append a block. Raises OSError."""
         self._file.write(np.ascontiguousarray(block, dtype="<f4").data)
+        self._room.wrote(block.size * 4)
         self.frames += len(block)
+
+    def require(self, frames: int, channels: int) -> None:
+        """Raise NO_SPACE or TOO_LARGE where the disk has no room for so many frames. Raises OSError."""
+        require(self._file.fileno(), pcm_bytes(frames, channels))
 
     def flush(self) -> None:
         """Hand all of it to the kernel: whoever reads the file from now on has it. Raises OSError."""

@@ -13,6 +13,7 @@ import msgspec
 
 from demixd.audio.pcm import Frames
 from demixd.spool.files import open_own
+from demixd.spool.room import Watch
 
 
 class NotReadableError(Exception):
@@ -104,6 +105,7 @@ class Sink:
 
     def __init__(self, path: Path) -> None:
         self._file = open_own(path, "x+b", buffering=0)
+        self._room = Watch(self._file.fileno())
         self._error: OSError | None = None
 
     def __enter__(self) -> "Sink":
@@ -116,7 +118,9 @@ class Sink:
         left = memoryview(data)
         try:
             while left and self._error is None:
-                left = left[self._file.write(left) :]
+                count = self._file.write(left)
+                left = left[count:]
+                self._room.wrote(count)
         except OSError as error:
             self._error = error
         return len(data)

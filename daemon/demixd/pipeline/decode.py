@@ -64,6 +64,8 @@ def decode_file(
         view = View(file, container.head, container.start)
         with _opened(view, container) as sound:
             _refuse_early(sound, max_duration_s)
+            if sound.declared is not None:
+                pcm.require(sound.declared, min(sound.channels, 2))
             for block in _blocks(sound, view, check):
                 pcm.write(block)
                 if pcm.frames > max_duration_s * sound.rate:

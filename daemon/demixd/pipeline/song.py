@@ -7,7 +7,6 @@ A worker can have a song in each of the three at the same time; only `separate_s
 three in a row.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -31,6 +30,7 @@ from demixd.protocol.options import Options
 from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
 from demixd.protocol.track import Track, pcm_bytes
+from demixd.spool import room
 
 __all__ = ["Observer", "Order", "Result", "Separated", "decode_song", "run", "separate_song", "tick", "write_stems"]
 
@@ -119,7 +119,7 @@ def separate_song(
         quality=options.quality,
     )
     recipe = _recipe(options, engine)
-    _require_room(order, track, engine, len(recipe.needed), len(recipe.stems))
+    _require_room(order, track, target, engine, recipe)
     tags = begin_reading(order.song, track, options)
     with _timed(Step.SEPARATE, observer, timing):
         parts, facts = separate(
@@ -189,22 +189,24 @@ def _recipe(options: Options, engine: Engine) -> mix.Recipe:
     )
 
 
-def _require_room(order: Order, track: Track, engine: Engine, parts: int, stems: int) -> None:
-    """Raise NO_SPACE now rather than after minutes of work, counting PCM files, and stems as large as float samples are."""
-    pcm = parts * pcm_bytes(track.frames, track.channels)
+def _require_room(order: Order, track: Track, target: Target, engine: Engine, recipe: mix.Recipe) -> None:
+    """Raise NO_SPACE or TOO_LARGE now rather than after minutes of work.
+
+    What is counted are PCM files, and stems as large as float samples are at their rate.
+    """
+    song = pcm_bytes(track.frames, track.channels)
+    pcm = len(recipe.needed) * song
     if (track.rate, track.channels) != (engine.rate, engine.channels):
         pcm += pcm_bytes(int(track.duration_s * engine.rate), engine.channels)
-    written = stems * pcm_bytes(track.frames, track.channels)
+    stem = pcm_bytes(-(-track.frames * target.rate // track.rate), target.channels)
+    written = len(recipe.stems) * stem
     if order.options.naming == ONE_FILE:
         pcm += written  # the streams lie in `tmp` until they are one file
-    needs = {order.tmp: pcm, order.out: written}
     if order.tmp.stat().st_dev == order.out.stat().st_dev:
-        needs = {order.tmp: pcm + written}
-    for folder, need in needs.items():
-        free = shutil.disk_usage(folder).free
-        if free < need:
-            message = f"The work needs {need / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free; make room."
-            raise AudioProcessingError(Code.NO_SPACE, message, str(folder))
+        room.require(order.tmp, pcm + written, there=song)
+    else:
+        room.require(order.tmp, pcm, there=song)
+        room.require(order.out, written)
 
 
 class _SeparationProgress:

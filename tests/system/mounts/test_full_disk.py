@@ -6,7 +6,7 @@ import pytest
 
 from daemons import make_song
 from demixd.errors import AudioProcessingError, Code
-from demixd.pipeline import song
+from demixd.pipeline import decoder, song
 from demixd.protocol.options import Options
 from demixd.protocol.progress import Step, Tick
 from mounts import mounts, needs_mounts, tmpfs
@@ -56,4 +56,5 @@ def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
         )
         with pytest.raises(AudioProcessingError) as raised:
             song.run(order, engine, observer, {})
+        decoder.close()
     assert raised.value.code is Code.NO_SPACE

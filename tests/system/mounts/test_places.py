@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemons import Daemon, heard, make_song
+from demixd.spool.room import RESERVE_SHARE
 from mounts import Mount, bind, disk, mounts, needs_mounts, tmpfs
 from queues import all_done_once, drop, looks, order_of_work, queued, running, started, warned
 
@@ -169,14 +170,15 @@ def test_an_inbox_on_a_mount_of_its_own(tmp_path: Path) -> None:
 def test_no_space(tmp_path: Path, part: str, step: str) -> None:
     """On a full disk a song waits as `no-space`, uncharged, whatever it was doing; it goes on when there is room."""
     seconds, size = 5.0, int(5.0 * 44100 * 4)  # of the song; its spool takes twice that, its two stems as much again
-    room = {"snapshot": 0.5, "decode": 2.0, "encode": 3.5}[step] * size
+    room = {"snapshot": 0.1, "decode": 2.0, "encode": 3.5}[step] * size
     small = tmpfs(tmp_path / "small", 16 << 20)
     with mounts(small):
         paths = {part: str(small.at / part)}
         with started(tmp_path, paths=paths) as daemon:
             daemon.outbox = Path(paths.get("outbox", daemon.outbox))
             with (small.at / "filler").open("wb") as filler:
-                filler.write(bytes((16 << 20) - int(room) - (256 << 10)))
+                reserve = (16 << 20) // RESERVE_SHARE
+                filler.write(bytes((16 << 20) - reserve - int(room) - (256 << 10)))
             drop(daemon, "big.wav", seconds=seconds)
             waiting = daemon.until(lambda: (s := daemon.song("big.wav"))["reason"] == "no-space" and s, "it waits")
             assert waiting["attempt"] == 0

@@ -404,11 +404,23 @@ def test_too_long(tmp_path: Path) -> None:
 
 
 def test_disk_full(tmp_path: Path) -> None:
-    """A spool that does not fit on its disk is `no-space`."""
+    """Samples that do not fit on their disk are `no-space`, also where the song does not say how long it is."""
+    path = song(tmp_path / "song.flac", tones(2 * BLOCK))
+    for _ in ("declared", "not declared"):
+        with small_disk(tmp_path / "disk", 2_000_000) as disk:
+            (disk / "filler").write_bytes(bytes(1_500_000))
+            with pytest.raises(AudioProcessingError) as error:
+                decode(path, disk / "spool", max_duration_s=60, check=nothing, progress=nothing)
+        assert error.value.code is Code.NO_SPACE
+        bytes_at(path, {21: bytes([path.read_bytes()[21] & 0xF0]), 22: bytes(4)})
+
+
+def test_disk_too_small(tmp_path: Path) -> None:
+    """What would not fit on the empty disk need not wait for room."""
     path = song(tmp_path / "song.wav", tones(2 * BLOCK))
     with small_disk(tmp_path / "disk", 300_000) as disk, pytest.raises(AudioProcessingError) as error:
         decode(path, disk / "spool", max_duration_s=60, check=nothing, progress=nothing)
-    assert error.value.code is Code.NO_SPACE
+    assert error.value.code is Code.TOO_LARGE
 
 
 def test_no_song(tmp_path: Path) -> None:

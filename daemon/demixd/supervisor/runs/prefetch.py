@@ -4,12 +4,11 @@ Nobody else sees anything of it: the song waits. Whatever goes wrong here is no 
 own turn. And whatever changes about the song makes this worthless: it is dropped.
 """
 
-import shutil
-
 import msgspec
 
 from demixd.protocol.job import Job
 from demixd.protocol.track import Track, pcm_bytes
+from demixd.spool.room import beyond_reserve
 from demixd.supervisor.runs import snapshot
 from demixd.supervisor.runs.acceptance import earlier_result
 from demixd.supervisor.runs.context import Context
@@ -100,7 +99,7 @@ def has_room(job: Job, context: Context) -> bool:
     for each in context.jobs.running:
         need += _needed(each, each.track) if each.track else 0
     try:
-        return all(shutil.disk_usage(folder).free >= need for folder in (context.spool.scratch, context.spool.private))
+        return all(beyond_reserve(folder)[0] >= need for folder in (context.spool.scratch, context.spool.private))
     except OSError:
         return False
 
@@ -109,4 +108,7 @@ def _needed(job: Job, track: Track) -> int:
     """Bytes of PCM and stems that a job can need at most."""
     rate, channels = MODEL
     pcm = max(pcm_bytes(track.frames, track.channels), pcm_bytes(int(track.duration_s * rate), channels))
-    return (PARTS + len(job.options.stems)) * pcm
+    stem = pcm
+    if isinstance(job.options.rate, int):
+        stem = max(pcm, pcm_bytes(int(track.duration_s * job.options.rate), track.channels))
+    return PARTS * pcm + len(job.options.stems) * stem

@@ -17,6 +17,7 @@ from demixd.protocol.job import Reason
 from demixd.spool import nofollow
 from demixd.spool.files import write_all
 from demixd.spool.leases import writer_of
+from demixd.spool.room import Watch
 
 CHUNK = 1 << 20
 
@@ -73,7 +74,8 @@ def take(
         has_hole = hole_in(handle, identity.size)
         # A clone cannot be torn: it is what is hashed then, so that hash and decoder see the same bytes.
         cloned = _cloned(handle, target.fileno())
-        sha256, size = _copied(target, None, stopped) if cloned else _copied(source, target, stopped)
+        longest = identity.size
+        sha256, size = _copied(target, None, longest, stopped) if cloned else _copied(source, target, longest, stopped)
         if sha256 is None:
             return Snapshot(outcome=Outcome.STOPPED)
         if Identity.of(os.fstat(handle)) != identity or size != identity.size:
@@ -133,14 +135,19 @@ def _cloned(source: int, target: int) -> bool:
     return True
 
 
-def _copied(source: FileIO, target: FileIO | None, stopped: Callable[[], bool]) -> tuple[str | None, int]:
-    """The sha256 of `source` (None where it was stopped) and its size; written to `target` where there is one."""
+def _copied(source: FileIO, target: FileIO | None, longest: int, stopped: Callable[[], bool]) -> tuple[str | None, int]:
+    """The sha256 of `source` (None where it was stopped) and its size; written to `target` where there is one.
+
+    A file that is longer than `longest` grows faster than it is read, perhaps: it is not read to its end. Raises OSError.
+    """
     digest, size = hashlib.sha256(), 0
-    while chunk := source.read(CHUNK):
+    room = Watch(target.fileno()) if target is not None else None
+    while (chunk := source.read(CHUNK)) and size <= longest:
         if stopped():
             return None, size
         digest.update(chunk)
         size += len(chunk)
-        if target is not None:
+        if target is not None and room is not None:
             write_all(target.fileno(), chunk)
+            room.wrote(len(chunk))
     return digest.hexdigest(), size
