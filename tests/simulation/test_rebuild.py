@@ -12,7 +12,7 @@ import pytest
 
 from simulated import Simulated
 from simulated_songs import make_song
-from watching import faults
+from watching import faults, sha256
 
 
 def remove_state(state: Path) -> None:
@@ -109,7 +109,9 @@ def test_all_kinds_of_songs(tmp_path: Path, lose: Callable[[Path], None]) -> Non
         assert results(daemon) == {"done": "done.wav", "running": "running.wav", "waiting": "waiting.wav"}
         shutil.copy2(tmp_path / "dropped-done.wav", daemon.inbox / "the same.wav")
         again = daemon.final("the same.wav")
-        assert (again["duplicate_of"], again["output"]["dir"]) == (ends["done.wav"][0], "done")
+        assert (again["duplicate_of"], again["output"]["dir"]) == (None, "the same"), (
+            "others may have written the sidecar"
+        )
         (daemon.spool / "failed" / "failed.mp3").rename(daemon.inbox / "failed.mp3")
         tried = daemon.until(
             lambda: (
@@ -145,11 +147,11 @@ def test_kept_songs(tmp_path: Path) -> None:
             lambda: (s := daemon.song("kept.wav"))["job_id"] != ends["kept.wav"][0] and s["state"] == "done" and s,
             "again",
         )
-        assert again["previous"]["job_id"] == again["duplicate_of"] == ends["kept.wav"][0]
+        assert (again["previous"]["job_id"], again["duplicate_of"]) == (ends["kept.wav"][0], None)
         assert daemon.stop() == 0
     finally:
         daemon.end()
-    assert results(daemon) == {"kept": "kept.wav"}
+    assert results(daemon) == {"kept": "kept.wav", "kept (2)": "kept.wav"}
     assert {path.name for path in daemon.inbox.iterdir()} == {"kept.wav", "failed.mp3"}
 
 
@@ -159,7 +161,7 @@ ENDING += ["7-final keep", "9-original keep", "7-final delete", "8-sidecar delet
 
 @pytest.mark.parametrize(("point", "after"), [each.split() for each in ENDING])
 def test_a_job_that_was_ending(tmp_path: Path, point: str, after: str) -> None:
-    """Published but not final, or final with its original where it was: done once, and the original is put away."""
+    """Published but not final, or final with its original where it was: done once, and the original stays where it is."""
     daemon = Simulated(tmp_path, inbox={"after": after})
     drop(daemon, "song.wav")
     try:
@@ -176,12 +178,13 @@ def test_a_job_that_was_ending(tmp_path: Path, point: str, after: str) -> None:
     assert (sidecar["state"], sidecar["job_id"]) == ("done", job)
     assert [each["stem"] for each in sidecar["output"]["files"]] == ["vocals", "instrumental"]
     assert results(daemon) == {"song": "song.wav"}
-    assert [path.name for path in daemon.inbox.iterdir()] == (["song.wav"] if after == "keep" else [])
-    assert [path.name for path in (daemon.spool / "done").iterdir()] == (["song.wav"] if after == "move" else [])
+    is_away = point == "10-finished" and after != "keep"
+    assert [path.name for path in daemon.inbox.iterdir()] == ([] if is_away else ["song.wav"])
+    assert [path.name for path in (daemon.spool / "done").iterdir()] == (["song.wav"] if is_away else [])
 
 
 def test_an_original_on_its_way(tmp_path: Path) -> None:
-    """An original that was under its private name, in the middle of being moved, still comes to done/."""
+    """An original that was under its private name, in the middle of being moved, stays there, and `_inbox.json` has it."""
     daemon = Simulated(tmp_path)
     drop(daemon, "song.wav")
     try:
@@ -193,17 +196,40 @@ def test_an_original_on_its_way(tmp_path: Path) -> None:
         before = seqs(daemon)
         remove_state(tmp_path / "state")
         goes_on(daemon, before, remove_state)
+        listed = [each["name"] for each in daemon.read("_inbox.json")["entries"]]
         assert daemon.stop() == 0
     finally:
         daemon.end()
     assert results(daemon) == {"song": "song.wav"}
     assert daemon.song("song.wav")["job_id"] == sidecar["job_id"]
-    assert list(daemon.inbox.iterdir()) == []
-    assert [path.name for path in (daemon.spool / "done").iterdir()] == ["song.wav"]
+    assert [path.name for path in daemon.inbox.iterdir()] == listed == [f".demixd-{sidecar['job_id']}"]
 
 
-def test_results_without_sidecars_still_stand(tmp_path: Path) -> None:
-    """State and status both lost: the manifests alone tell which songs need not be computed again."""
+def test_forged_sidecars_move_nothing(tmp_path: Path) -> None:
+    """Who says in a sidecar that a song is done has it answered, and neither moved nor deleted; nor is its result used."""
+    daemon = Simulated(tmp_path, inbox={"after": "delete"})
+    try:
+        daemon.start().ready()
+        drop(daemon, "song.wav")
+        forged = daemon.final("song.wav")
+        daemon.quiet()
+        assert daemon.stop() == 0
+        victim = make_song(daemon.inbox / "victim.wav", 0.7)
+        named = {"name": "victim.wav", "name_b64": b64encode(b"victim.wav").decode(), "sha256": sha256(victim)}
+        forged["input"] |= named | looks_of(victim)
+        (daemon.spool / "status" / "victim.wav.json").write_text(json.dumps({**forged, "job_id": "f" * 32}))
+        remove_state(tmp_path / "state")
+        daemon.start().ready().quiet()
+        assert victim.exists()
+        shutil.copy2(victim, daemon.inbox / "twin.wav")
+        assert daemon.final("twin.wav")["duplicate_of"] is None
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_results_without_sidecars(tmp_path: Path) -> None:
+    """State and status both lost: results stay what they are, and a song that is dropped again is computed again."""
     daemon = Simulated(tmp_path)
     try:
         daemon.start().ready()
@@ -216,11 +242,12 @@ def test_results_without_sidecars_still_stand(tmp_path: Path) -> None:
         shutil.rmtree(daemon.spool / "status")
         daemon.start().ready()
         shutil.copy2(tmp_path / "dropped-song.wav", daemon.inbox / "again.wav")
-        assert daemon.final("again.wav")["duplicate_of"] == job
+        assert daemon.final("again.wav")["duplicate_of"] is None
         assert daemon.stop() == 0
     finally:
         daemon.end()
-    assert results(daemon) == {"song": "song.wav"}
+    assert results(daemon) == {"song": "song.wav", "again": "again.wav"}
+    assert json.loads((daemon.outbox / "song" / "stems.json").read_bytes())["job_id"] == job
 
 
 @pytest.mark.parametrize("starts", [1, 2])
@@ -250,8 +277,11 @@ def test_a_ledger_lost_while_the_spool_was_away(tmp_path: Path, starts: int) -> 
         if starts > 1:
             daemon.start()
         daemon.ready()
-        shutil.copy2(tmp_path / "dropped-song.wav", daemon.inbox / "again.wav")
-        assert daemon.final("again.wav")["duplicate_of"] == job
+        assert daemon.song("song.wav")["job_id"] == job
+        drop(daemon, "song.wav", 0.4)
+        again = daemon.until(lambda: (s := daemon.song("song.wav"))["job_id"] != job and s, "its next job")
+        assert again["previous"]["job_id"] == job
+        assert daemon.final("song.wav")["state"] == "done"
         assert {name: seq for name, seq in before.items() if seqs(daemon)[name] < seq} == {}
         assert daemon.read("_daemon.json")["seq"] > max(before.values())
         assert daemon.stop() == 0

@@ -126,6 +126,7 @@ class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
     stem: str
     name: str
     sha256: str
+    bytes: Amount | None = None
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +205,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the job of a newer drop of this name, which waits for the end of this one."""
     kept: Identity | None = None
     """The original that stayed in the inbox, by policy or because it could not be moved; null once it is gone."""
+    is_rebuilt: bool = False
+    """Whether it was found in files of the share after a loss of the ledger: then it only answers its name."""
     cancel_file: Identity | None = None
     """A cancel file that does not cancel this job: it was meant for the one before, or was obeyed and cannot be removed."""
 

@@ -4,6 +4,7 @@ No link is followed, no FIFO waited for, and no more than LARGEST bytes read. A 
 type is skipped: it is somebody else's.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from demixd.spool.files import open_file
-from demixd.spool.tree import DAEMON, INBOX, SIDECAR
+from demixd.spool.tree import DAEMON, DEEPEST, INBOX, SIDECAR
 
 T = TypeVar("T")
 
@@ -38,22 +39,39 @@ def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
 
     Paths are text: there may be 10,000, and to make a Path of each takes longer than the listing.
     """
-    return _below(os.fspath(status), at_root=True)
-
-
-def _below(folder: str, *, at_root: bool) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(folder) as entries:
-        listed = list(entries)
-    for entry in listed:
-        try:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _below(entry.path, at_root=False)
-            elif _is_name(entry.name, at_root=at_root):
+    root = os.fspath(status)
+    for entry in below(root):
+        with contextlib.suppress(OSError):  # removed since it was listed
+            if _is_name(entry.name, at_root=entry.path.rpartition("/")[0] == root):
                 found = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode):
                     yield entry.path, found
+
+
+def below(root: str) -> Iterator[os.DirEntry[str]]:
+    """Every entry below `root` but folders, no deeper than an inbox is walked. Raises OSError for `root` itself.
+
+    Not by recursion: whoever may write there can put a thousand folders into each other.
+    """
+    folders = [(root, 0)]
+    while folders:
+        folder, depth = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                listed = list(entries)
         except OSError:
+            if depth == 0:
+                raise
             continue  # removed since it was listed, or not readable by this user: the others are
+        for entry in listed:
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+            except OSError:
+                continue
+            if not is_folder:
+                yield entry
+            elif depth < DEEPEST:
+                folders.append((entry.path, depth + 1))
 
 
 def _is_name(leaf: str, *, at_root: bool) -> bool:

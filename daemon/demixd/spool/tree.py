@@ -51,6 +51,9 @@ LEDGER = "ledger.sqlite3"
 SNAPSHOT = "song"
 """The private copy of the song, in the job's `tmp`."""
 
+DEEPEST = 200
+"""Folders within each other that are walked, in any folder of the share."""
+
 _ID = re.compile("[0-9a-f]{32}")
 """A job's id."""
 

@@ -4,6 +4,7 @@ import logging
 from enum import Enum, auto
 
 from demixd.config import Config
+from demixd.errors import ConfigError
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.locks import Locks
 
@@ -35,6 +36,7 @@ class Access:
         self._folders = folders
         self._locks = locks
         self._missing = frozenset({"not looked"})
+        self._was_whole = False
         self.due = 0.0
         self.obstacles: tuple[str, ...] = ()
         """Sentences about what cannot be locked."""
@@ -50,12 +52,17 @@ class Access:
         return not self._missing
 
     def look(self, now: float) -> Change:
-        """See what is there, and lock it. Raises ConfigError where another daemon has it."""
+        """See what is there, and lock it.
+
+        Raises ConfigError where another daemon has it at the start. Later that is something to wait for: others may put a
+        lock of their own there, and a daemon that has begun does not end for it.
+        """
         self.due = now + self._every_s
         self._folders.look()
         before, self._missing = self._missing, frozenset(self._folders.missing)
         are_new = self._lock(is_news=LOCKS not in before, now=now)
         if not self._missing:
+            self._was_whole = True
             return Change.WHOLE if before or are_new else Change.NOTHING
         return Change.MISSING if self._missing != before else Change.NOTHING
 
@@ -69,8 +76,12 @@ class Access:
         except OSError as error:
             what = f"{error.filename} cannot be locked: {error.strerror}"
             self.obstacles = (f"{what}; demixd goes on by itself once it can.",)
-            if is_news:
-                log.error("%s", *self.obstacles)
+        except ConfigError as error:
+            if not self._was_whole:
+                raise
+            self.obstacles = (f"{error} demixd waits until it is free.",)
+        if self.obstacles and is_news:
+            log.error("%s", *self.obstacles)
         if not are_ours:
             self._missing |= {LOCKS}
         return are_new

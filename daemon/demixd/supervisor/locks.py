@@ -12,11 +12,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from demixd.errors import ConfigError
 from demixd.spool import documents, nofollow
+from demixd.spool.mounts import is_remote, mount_of
 from demixd.spool.tree import DAEMON, LOCK, PRIVATE_LOCK, Spool
 
 
@@ -34,7 +37,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Heartbeat(msgspec.Struct, frozen=True):
     seq: int
-    interval_s: float
+    interval_s: Annotated[float, Meta(gt=0, le=86400)]
 
 
 class Locks:
@@ -99,10 +102,18 @@ class Locks:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
                 raise
             # A filesystem without locks: the name in the file has to do.
-        if owner is not None and owner.host != self._me.host:
+        if owner is not None and self._may_live_elsewhere(owner, path):
             self.rival = owner
         else:
             self._sign(handle)
+
+    def _may_live_elsewhere(self, owner: Owner, path: Path) -> bool:
+        """Whether it may be another machine's, whose lock is not seen here; on a disk of our own there is no such thing."""
+        if owner.host == self._me.host and owner.boot != self._me.boot:
+            return is_remote(
+                mount_of(path.parent).kind
+            )  # two machines of one name, or this one before it was started anew
+        return owner.host != self._me.host
 
     def _sign(self, handle: int) -> None:
         os.ftruncate(handle, 0)
@@ -122,6 +133,7 @@ class Locks:
         beat = self._beat()
         first, since = self._seen = self._seen or (beat, now)
         if beat.seq != first.seq:
+            self._seen = beat, now
             raise ConfigError(
                 f"{self._heartbeat.parent} is used by another demixd ({self.rival}); stop it, or use another spool."
             )

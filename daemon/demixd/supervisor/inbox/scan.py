@@ -12,13 +12,10 @@ import msgspec
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import Kind, being_written, kind_of_file, kind_of_folder
 from demixd.spool import nofollow
-from demixd.spool.tree import OPTIONS, companion
-
-DEEPEST = 200
-"""Folders within each other that are walked, ..."""
+from demixd.spool.tree import DEEPEST, OPTIONS, companion
 
 LONGEST = 2000
-"""... and bytes of a folder's path below the inbox: with room for those of the other parts of the spool, where it is
+"""Bytes of a folder's path below the inbox that is walked: with room for those of the other parts of the spool, where it is
 mirrored, and for what follows, in the 4,096 that the kernel takes."""
 
 

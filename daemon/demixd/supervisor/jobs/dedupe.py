@@ -2,16 +2,17 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from demixd.protocol.job import Job
+from demixd.protocol.job import Job, OutputFile
 from demixd.protocol.result_names import MANIFEST, folder_name, template_of
 from demixd.protocol.status import Manifest
-from demixd.spool import documents
-from demixd.spool.files import open_file, sha256_of
+from demixd.spool import documents, nofollow
+from demixd.spool.files import sha256_of
 
 ENGINE = 2
 """Goes up with every change of ours after which the same song would get other stems."""
@@ -38,17 +39,28 @@ def as_result_of(earlier: Job, job: Job) -> dict[str, object]:
     }
 
 
-def still_good(folder: Path, job_id: str, stopped: Callable[[], bool]) -> bool:
-    """Whether the result in `folder` is that job's, and every file in it is as its manifest says."""
+def still_good(outbox: Path, earlier: Job, stopped: Callable[[], bool]) -> bool:
+    """Whether the result of that job is still what was published.
+
+    The ledger says what that was: the manifest lies where others may write, and has to say the same.
+    """
+    assert earlier.output is not None
+    folder, files = outbox / earlier.output.dir, earlier.output.files
     manifest = documents.read(folder / MANIFEST, Manifest)
-    if manifest is None or manifest.job_id != job_id:
+    if manifest is None or manifest.job_id != earlier.job_id:
+        return False
+    listed = {(file.stem, file.name, file.sha256) for file in manifest.files}
+    if listed != {(file.stem, file.name, file.sha256) for file in files}:
         return False
     try:
-        return all(not stopped() and _hash(folder / file.name, stopped) == file.sha256 for file in manifest.files)
+        return all(not stopped() and _is_file(outbox, folder / file.name, file, stopped) for file in files)
     except OSError:
         return False
 
 
-def _hash(path: Path, stopped: Callable[[], bool]) -> str:
-    with os.fdopen(open_file(path), "rb") as file:
-        return sha256_of(file, stopped)
+def _is_file(outbox: Path, path: Path, published: OutputFile, stopped: Callable[[], bool]) -> bool:
+    with os.fdopen(nofollow.read_file(outbox, path), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size != published.bytes:
+            return False  # it is not read: it may have no end
+        return sha256_of(file, stopped) == published.sha256

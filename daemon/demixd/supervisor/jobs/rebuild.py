@@ -1,11 +1,12 @@
 """A lost ledger is made again from what other programs can see: final sidecars, and manifests in the outbox.
 
-    a final sidecar                  that job, finished; if its original still lies in the inbox, its end goes on
-    a sidecar that is not final,     the job was published, and its end goes on
+    a final sidecar                  that job, finished
+    a sidecar that is not final,     that job, done: its sidecar is made final
       and a result with its job id
-    a result without a sidecar       the job, finished, so that its result stands for the same song again
 
-Everything else in the inbox is new. Where sidecars are, `seq` has been: the count of starts goes on above it.
+Others may write these files. So what they say only answers a name, that the song is not separated again: by such a row
+no original is moved or deleted, and no result stands for another song. Everything else in the inbox is new. Where
+sidecars are, `seq` has been: the count of starts goes on above it.
 """
 
 import logging
@@ -14,9 +15,10 @@ import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import FINAL, Job, Output, OutputFile, Stage, State
@@ -27,14 +29,14 @@ from demixd.protocol.status import Manifest, Sidecar
 from demixd.protocol.track import Track
 from demixd.spool import documents
 from demixd.spool.tree import DAEMON, INBOX, LEDGER, PRIVATE, Spool
-from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.ledger import Ledger, UnreadableError
 
 log = logging.getLogger(__name__)
 
 
 class _Seq(msgspec.Struct, frozen=True):
-    seq: int
+    seq: Annotated[int, Meta(ge=0, lt=1 << 52)]
+    """A million starts: a larger number is nobody's."""
 
 
 def open_ledger(state: Path, in_trouble: Callable[[str], None]) -> Ledger:
@@ -67,24 +69,29 @@ def rebuild(ledger: Ledger, spool: Spool) -> int:
         and _is_id(sidecar.job_id)
         and _place(sidecar, spool) == Path(path)
     }
-    manifests = {
-        manifest.job_id: (path.parent.relative_to(spool.outbox).as_posix(), manifest)
-        for path in sorted(spool.outbox.rglob(MANIFEST))
-        if PRIVATE not in path.relative_to(spool.outbox).parts
-        and (manifest := documents.read(path, Manifest))
-        and _is_id(manifest.job_id)
-    }
+    manifests = _manifests(spool.outbox) if any(each.state not in FINAL for each in sidecars.values()) else {}
     found = []
     for job_id, sidecar in sidecars.items():
-        where = manifests.pop(job_id, None)
+        where = manifests.get(job_id)
         if sidecar.state in FINAL or where is not None:
             found += _if_it_fits(_job_of_sidecar, sidecar, where, spool)
-    for folder, manifest in manifests.values():
-        found += _if_it_fits(_job_of_manifest, folder, manifest)
     ledger.put(found)
     if found:
-        log.warning("The ledger was lost; %d jobs were found again in sidecars and manifests.", len(found))
+        log.warning("The ledger was lost; %d jobs were found again in their sidecars.", len(found))
     return len(found)
+
+
+def _manifests(outbox: Path) -> dict[str, tuple[str, Manifest]]:
+    """The results in the outbox, by job: their folders below it, and their manifests."""
+    found = {}
+    for entry in documents.below(os.fspath(outbox)):
+        place = Path(entry.path).relative_to(outbox)
+        if place.name != MANIFEST or PRIVATE in place.parts:
+            continue
+        manifest = documents.read(entry.path, Manifest)
+        if manifest is not None and _is_id(manifest.job_id):
+            found[manifest.job_id] = (place.parent.as_posix(), manifest)
+    return found
 
 
 def _is_id(job_id: str) -> bool:
@@ -137,6 +144,7 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
         warnings=sidecar.warnings,
         duplicate_of=sidecar.duplicate_of,
         previous=sidecar.previous,
+        is_rebuilt=True,
         stage=Stage.FINISHED,
     )
     if sidecar.state not in FINAL and where is not None:
@@ -145,48 +153,21 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
         job = msgspec.structs.replace(job, stage=Stage.FINAL, engine=where[1].engine, progress=whole, **changes)
     elif _is_there(job, spool):
         job = msgspec.structs.replace(job, stage=Stage.FINAL)
-    return _keyed(job)
+    return job
 
 
 def _is_there(job: Job, spool: Spool) -> bool:
-    """Whether the job's original is still in the inbox, under its own name or a private one."""
-    if spool.taken(job.name, job.job_id).exists():
-        return True
+    """Whether the job's original is still in the inbox."""
     try:
         return job.identity.is_same_drop(Identity.of(spool.song(job.name).lstat()))
     except OSError:
         return False
 
 
-def _job_of_manifest(folder: str, manifest: Manifest) -> Job:
-    job = Job(
-        job_id=manifest.job_id,
-        raw_name=manifest.song.encode(),
-        identity=Identity(device=0, inode=0, size=0, mtime_ns=0, ctime_ns=0),
-        settled=True,
-        options=_options(manifest.options),
-        max_attempts=1,
-        state=State.DONE,
-        reason=None,
-        message="Done",
-        sha256=manifest.song_sha256,
-        track=_track("", manifest.rate, manifest.channels, manifest.frames),
-        engine=manifest.engine,
-        output=_output(folder, manifest),
-        warnings=manifest.warnings,
-        stage=Stage.FINISHED,
-    )
-    return _keyed(job)
-
-
-def _keyed(job: Job) -> Job:
-    if job.state is not State.DONE or job.engine is None or job.sha256 is None:
-        return job
-    return msgspec.structs.replace(job, result_key=dedupe.key(job, job.engine.model_sha256))
-
-
 def _output(folder: str, manifest: Manifest) -> Output:
-    files = (OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in manifest.files)
+    files = (
+        OutputFile(stem=file.stem, name=file.name, sha256=file.sha256, bytes=file.bytes) for file in manifest.files
+    )
     return Output(dir=folder, files=tuple(files))
 
 

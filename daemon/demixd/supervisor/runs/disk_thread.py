@@ -95,9 +95,7 @@ class DiskThread:
         self._post(SnapshotTaken(self, result, round(time.monotonic() - began, 3)))
 
     def _check(self, earlier: Job) -> None:
-        assert earlier.output is not None
-        folder = self._spool.outbox / earlier.output.dir
-        is_good = dedupe.still_good(folder, earlier.job_id, self._abandon.is_set)
+        is_good = dedupe.still_good(self._spool.outbox, earlier, self._abandon.is_set)
         self._post(ResultChecked(self, earlier, is_good))
 
 

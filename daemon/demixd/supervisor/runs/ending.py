@@ -9,7 +9,7 @@ import logging
 
 import msgspec
 
-from demixd.config import Config
+from demixd.config import After, Config
 from demixd.protocol.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
 from demixd.spool.tree import CANCEL, Spool, companion
 from demixd.supervisor import trace
@@ -80,7 +80,8 @@ class Ending:
         self._log(job)
         trace.point("9-original")
         try:
-            kept, warning = put_away(job, self._spool, self._after)
+            after = After.KEEP if job.is_rebuilt else self._after
+            kept, warning = put_away(job, self._spool, after)
         except OSError as error:
             log.error("%s is between two names, and waits: %s", job.shown, error)
             self.unfinished[job.job_id] = job

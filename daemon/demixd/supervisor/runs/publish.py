@@ -41,7 +41,9 @@ def prepare(job: Job, made: Finished, jobs: JobTable, spool: Spool) -> Job:
     """Point 5: the manifest is written, everything is durable, and the ledger knows where it will go. Raises OSError."""
     if not write_manifest(spool.outbox, spool.out(job.job_id), status.encode(manifest(job, made))):
         job = msgspec.structs.replace(job, warnings=(*job.warnings, NOT_DURABLE))
-    files = tuple(OutputFile(stem=file.stem, name=file.name, sha256=file.sha256) for file in made.files)
+    files = tuple(
+        OutputFile(stem=file.stem, name=file.name, sha256=file.sha256, bytes=file.bytes) for file in made.files
+    )
     output = Output(dir=chosen_dir(job, spool), files=files)
     return jobs.commit(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
 
