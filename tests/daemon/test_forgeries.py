@@ -1,0 +1,143 @@
+"""What others write into the share is a hint and never an authority: forged results, numbers, locks, and folders without end."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from daemons import Daemon, make_song, running
+
+
+def replaced(folder: Path) -> None:
+    """Every stem is another, and the manifest has their hashes."""
+    manifest = json.loads((folder / "stems.json").read_bytes())
+    for file in manifest["files"]:
+        (folder / file["name"]).write_bytes(b"not what was separated")
+        file |= {"sha256": hashlib.sha256(b"not what was separated").hexdigest(), "bytes": 22}
+    (folder / "stems.json").write_text(json.dumps(manifest))
+
+
+def emptied(folder: Path) -> None:
+    """No stem, and a manifest that has none."""
+    manifest = json.loads((folder / "stems.json").read_bytes())
+    for file in manifest["files"]:
+        (folder / file["name"]).unlink()
+    (folder / "stems.json").write_text(json.dumps({**manifest, "files": []}))
+
+
+def endless(folder: Path) -> None:
+    """A stem that is a link to a device, and the manifest as it was."""
+    (folder / "vocals.wav").unlink()
+    (folder / "vocals.wav").symlink_to("/dev/zero")
+
+
+def grown(folder: Path) -> None:
+    """A stem of a terabyte that takes no room."""
+    os.truncate(folder / "vocals.wav", 1 << 40)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with running(tmp_path_factory.mktemp("forgeries"), fake=True) as made:
+        yield made
+
+
+@pytest.mark.parametrize("forge", [replaced, emptied, endless, grown], ids=lambda forge: forge.__name__)
+def test_a_result_that_was_forged_is_computed_again(daemon: Daemon, forge: object) -> None:
+    """What was published is in the ledger: a result that is another by now stands for no other song, and is not read through."""
+    name = forge.__name__  # type: ignore[attr-defined]
+    song = make_song(daemon.folder / f"{name}.wav", 0.3)
+    shutil.copy2(song, daemon.inbox / f"{name}.wav")
+    first = daemon.final(f"{name}.wav")
+    forge(daemon.outbox / first["output"]["dir"])  # type: ignore[operator]
+    shutil.copy2(song, daemon.inbox / f"{name} again.wav")
+    again = daemon.final(f"{name} again.wav")
+    assert (again["state"], again["duplicate_of"]) == ("done", None)
+    assert again["output"]["dir"] == f"{name} again"
+
+
+def test_a_result_that_was_not_stands(daemon: Daemon) -> None:
+    song = make_song(daemon.folder / "honest.wav", 0.3)
+    shutil.copy2(song, daemon.inbox / "honest.wav")
+    first = daemon.final("honest.wav")
+    shutil.copy2(song, daemon.inbox / "honest again.wav")
+    assert daemon.final("honest again.wav")["duplicate_of"] == first["job_id"]
+
+
+@pytest.mark.parametrize("seq", [((1 << 63) - 1) << 32, 1 << 96, 1 << 52, -1])
+def test_a_number_of_starts_that_was_forged(tmp_path: Path, seq: int) -> None:
+    """A sequence number that no daemon reaches does not count: it starts, also once more."""
+    daemon = Daemon(tmp_path, fake=True)
+    (daemon.spool / "status").mkdir()
+    (daemon.spool / "status" / "x.json").write_text(json.dumps({"seq": seq}))
+    try:
+        for _ in range(2):
+            daemon.start().ready()
+            assert 0 < daemon.read("_daemon.json")["seq"] < 1 << 40
+            assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def dig(folder: Path, depth: int) -> None:
+    """So many folders within each other."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+@pytest.mark.parametrize("state", ["kept", "lost"])
+def test_folders_within_each_other(tmp_path: Path, state: str) -> None:
+    """More of them than Python recurses, in status/ and the outbox: the daemon starts, works, and says its status."""
+    with running(tmp_path, fake=True) as daemon:
+        make_song(daemon.inbox / "first.wav", 0.3)
+        daemon.final("first.wav")
+        daemon.quiet()
+        assert daemon.stop() == 0
+        for folder in (daemon.spool / "status", daemon.outbox):
+            dig(folder, 1500)
+        if state == "lost":
+            shutil.rmtree(tmp_path / "state")
+            sidecar = daemon.song("first.wav")
+            (daemon.spool / "status" / "first.wav.json").write_text(json.dumps({**sidecar, "state": "running"}))
+        daemon.start().ready()
+        make_song(daemon.inbox / "second.wav", 0.4)
+        assert daemon.final("second.wav")["state"] == "done"
+        assert daemon.command("status").returncode == 0
+    for folder in (daemon.spool / "status", daemon.outbox):
+        while (folder / "d").exists():  # deeper than rmtree goes
+            deepest = folder / "/".join(["d"] * 100)
+            (deepest / "d").rename(tmp_path / "rest") if (deepest / "d").exists() else None
+            shutil.rmtree(folder / "d")
+            if (tmp_path / "rest").exists():
+                (tmp_path / "rest").rename(folder / "d")
+
+
+@contextmanager
+def taken(lock: Path) -> Iterator[None]:
+    """Somebody's own file is in the place of a lock, and is locked."""
+    with lock.with_name(".x").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        lock.with_name(".x").rename(lock)
+        yield
+
+
+@pytest.mark.parametrize("place", ["status/.demixd-lock", "outbox/.demixd/lock"])
+def test_a_lock_that_was_forged_ends_nobody(tmp_path: Path, place: str) -> None:
+    """A daemon that runs says so and waits; it goes on once the lock is free. At a start it would be another daemon's."""
+    with running(tmp_path, fake=True) as daemon:
+        with taken(daemon.spool / place):
+            daemon.until(lambda: "is used by another demixd" in daemon.log.read_text(), "it says so")
+            make_song(daemon.inbox / "song.wav", 0.3)
+            daemon.until(lambda: "demixd waits until it is free" in daemon.log.read_text(), "it waits")
+        assert daemon.final("song.wav")["state"] == "done"
