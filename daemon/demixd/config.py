@@ -151,6 +151,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.state / "compiled"
 
     @property
+    def named_models(self) -> frozenset[str]:
+        """The models that the configuration itself names."""
+        return frozenset({self.model.name, *(str(each["model"]) for each in self.profiles.values() if "model" in each)})
+
+    @property
     def repo(self) -> Path | None:
         return Path(self.model.repo) if self.model.repo else None
 

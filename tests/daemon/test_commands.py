@@ -821,8 +821,10 @@ def test_check_as_one_who_may_only_read() -> None:
         )
         assert (done.returncode, done.stderr) == (1, "")
         lines = found(done)
-        for part in ("outbox", "status", "done", "failed", "state"):
+        for part in ("outbox", "status", "done", "failed"):
             assert re.match(rf"FAIL +{part} .*this user", lines[part]), done.stdout
+        for part in ("state", "models", "model"):
+            assert re.match(rf"note +{part} .*not visible to you", lines[part]), done.stdout
         assert lines["inbox"].startswith("note")
         assert all("not tried" in lines[subject] for subject in ("rename", "lease"))
         assert tree(daemon.folder) == before

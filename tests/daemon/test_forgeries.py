@@ -141,3 +141,38 @@ def test_a_lock_that_was_forged_ends_nobody(tmp_path: Path, place: str) -> None:
             make_song(daemon.inbox / "song.wav", 0.3)
             daemon.until(lambda: "demixd waits until it is free" in daemon.log.read_text(), "it waits")
         assert daemon.final("song.wav")["state"] == "done"
+
+
+@pytest.mark.parametrize("what", ["song.wav.cancel", ".cancel"])
+def test_a_cancel_through_a_link(daemon: Daemon, what: str) -> None:
+    """The command makes a file in the inbox, and touches nothing that a link there leads to."""
+    victim = daemon.folder / f"victim-{what}"
+    victim.write_text("mine")
+    os.utime(victim, (1, 1))
+    (daemon.inbox / what).symlink_to(victim)
+    daemon.command("cancel", *(["--all"] if what == ".cancel" else ["song.wav"]))
+    assert victim.stat().st_mtime == 1
+    (daemon.inbox / what).unlink(missing_ok=True)
+
+
+def test_the_state_folder_is_the_daemon_s_own(tmp_path: Path) -> None:
+    """Made so, and made so where it was open to others."""
+    with running(tmp_path, fake=True) as daemon:
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+        assert daemon.stop() == 0
+        (tmp_path / "state").chmod(0o755)
+        daemon.start().ready()
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
+def test_a_state_folder_of_somebody_else(tmp_path: Path) -> None:
+    """It is refused by name, and nothing in it is touched."""
+    daemon = Daemon(tmp_path, fake=True)
+    (tmp_path / "state").mkdir()
+    os.chown(tmp_path / "state", 12345, 12345)
+    daemon.start()
+    assert daemon.process is not None
+    assert daemon.process.wait(timeout=60) == 78
+    assert f"{tmp_path}/state cannot be used: it belongs to another user" in daemon.log.read_text()
+    assert list((tmp_path / "state").iterdir()) == []

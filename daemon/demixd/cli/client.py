@@ -81,9 +81,20 @@ def _appear(part: Path, target: Path) -> None:
 
 def cancel(spool: Spool, name: str) -> None:
     """Ask for the job of `name` to stop. Raises OSError."""
-    spool.cancel(name).touch()
+    _touch(spool, spool.cancel(name))
 
 
 def cancel_all(spool: Spool) -> None:
     """Ask for every job to stop. Raises OSError."""
-    spool.cancel_all.touch()
+    _touch(spool, spool.cancel_all)
+
+
+def _touch(spool: Spool, path: Path) -> None:
+    """Make a file in the inbox, or renew its time; a link that others have put there is an OSError, and not followed."""
+    with nofollow.reach(spool.inbox, path.parent) as folder:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(path.name, flags, 0o666, dir_fd=folder)
+        try:
+            os.utime(handle)
+        finally:
+            nofollow.close(handle)

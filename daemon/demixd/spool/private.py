@@ -17,6 +17,21 @@ from demixd.spool.mounts import is_remote, mount_of
 MODE = 0o700
 
 
+def keep(folder: Path) -> None:
+    """Have a folder of this user alone: made where it is missing, closed to others where it is open to them.
+
+    Raises OSError, EPERM where it is another user's.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(MODE)
+    with nofollow.reach(folder, folder, follow=True) as handle:
+        if os.fstat(handle).st_uid != os.geteuid() and not is_remote(mount_of(folder).kind):
+            raise OSError(errno.EPERM, "it belongs to another user, and holds what nobody else may change", str(folder))
+        if stat.S_IMODE(os.fstat(handle).st_mode) & 0o077:
+            _by_handle(handle).chmod(MODE)
+
+
 def make(root: Path, folder: Path, inside: Iterable[str]) -> None:
     """Make a private folder below `root`, and empty folders in it. Raises OSError."""
     with nofollow.reach(root, folder.parent) as parent:
@@ -41,6 +56,11 @@ def inside(root: Path, folder: Path) -> Iterator[int]:
         yield handle
 
 
+def _by_handle(handle: int) -> Path:
+    """An open folder, for calls that do not take an O_PATH descriptor (proc(5))."""
+    return Path(f"/proc/self/fd/{handle}")
+
+
 def _require(handle: int, folder: Path) -> None:
     """Raise EPERM unless the open folder is ours, and ours alone as far as its filesystem can say so."""
     status = os.fstat(handle)
@@ -51,7 +71,7 @@ def _require(handle: int, folder: Path) -> None:
 
 def _keeps_modes(handle: int) -> bool:
     """Whether the mode of an open folder can be changed: not on FAT, and on many a network's filesystem. Raises OSError."""
-    folder, before = Path(f"/proc/self/fd/{handle}"), stat.S_IMODE(os.fstat(handle).st_mode)
+    folder, before = _by_handle(handle), stat.S_IMODE(os.fstat(handle).st_mode)
     folder.chmod(MODE)
     has_changed = stat.S_IMODE(os.fstat(handle).st_mode) != before
     folder.chmod(before)  # or the same folder would be private at the next look, with what others have put into it

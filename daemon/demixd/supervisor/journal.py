@@ -38,10 +38,14 @@ _KINDS = {
 
 
 class OneLine(logging.Formatter):
-    """A sentence a line, whatever the names in it hold; the traceback of a bug below it."""
+    """A sentence a line, whatever the names in it hold; the traceback of a bug below it.
+
+    A name that begins with `<0>` would make an emergency of its line where journald reads standard error (sd-daemon(3)).
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        return safe(super().formatMessage(record))
+        text = safe(super().formatMessage(record))
+        return f" {text}" if text.startswith("<") else text
 
 
 def start(level: str) -> None:

@@ -19,6 +19,7 @@ from types import FrameType
 from demixd.config import Config
 from demixd.errors import ConfigError, StateError
 from demixd.protocol import status
+from demixd.spool import private
 from demixd.spool.leases import survive_lease_breaks
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal, notify
@@ -112,7 +113,7 @@ class Service:
     def start_up(self) -> None:
         """Take the state folder, open the ledger, and put the parts together; nothing of the spool is touched yet."""
         try:
-            self.config.state.mkdir(parents=True, exist_ok=True)
+            private.keep(self.config.state)
             self._locks.take("state")
             self._ledger = rebuild.open_ledger(self.config.state, self._hold)
         except OSError as error:

@@ -40,6 +40,8 @@ class Warm(_Message, frozen=True):
     precision: str = "auto"
     batch: int | str = "auto"
     compiled: str | None = None
+    may_fetch: bool = True
+    """Whether the model may be fetched at need: one that the configuration names. Anybody's option file names others."""
 
     @classmethod
     def of(cls, config: Config, demand: Demand) -> "Warm":
@@ -54,6 +56,7 @@ class Warm(_Message, frozen=True):
             precision=config.model.precision,
             batch=config.model.batch,
             compiled=str(config.compiled),
+            may_fetch=demand.model in config.named_models,
         )
 
     def where(self, name: str) -> Where:

@@ -43,7 +43,8 @@ def _load(name: str, order: Warm, tell: Callable[[str], None]) -> LoadedModel:
     try:
         files = order.where(name).locate()
     except AudioProcessingError as error:
-        if error.code is not Code.MODEL_MISSING or order.repo is not None or name not in PUBLISHED:
+        can_be_fetched = order.may_fetch and order.repo is None and name in PUBLISHED
+        if error.code is not Code.MODEL_MISSING or not can_be_fetched:
             raise
         files = fetch(name, Path(order.models), progress=lambda at: tell(str(at)))
     return load(files, allow_pickle=order.allow_pickle)

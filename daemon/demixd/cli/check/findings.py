@@ -69,6 +69,8 @@ def _configuration(file: Path | None) -> Finding:
 
 def _models(config: Config) -> Finding:
     folder = config.repo or config.models
+    if folders.is_hidden(folder):
+        return Finding(Level.NOTE, "models", f"{folder} is not visible to you")
     if not folder.is_dir():
         if config.model.name == store.DEMO:
             return Finding(Level.OK, "models", f"{folder} is not there; the demo model needs none")
@@ -86,6 +88,8 @@ def _model(config: Config) -> Finding:
     if name == AUTO:
         best = ", ".join(f"{each} from {mib} MiB of free GPU memory on" for each, mib in NEEDS_MIB.items())
         return Finding(Level.OK, "model", f"auto takes the best that fits: {best}; without a GPU {DEFAULT}")
+    if folders.is_hidden(config.repo or config.models):
+        return Finding(Level.NOTE, "model", f"{name}: whether it is there is not visible to you")
     try:
         files = store.locate(name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
         rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)

@@ -54,6 +54,17 @@ def _absent(part: str, path: Path) -> Finding:
     return Finding(Level.FAIL, part, f"{path.parent} is not there: mount it, or make it with `mkdir -p {path.parent}`")
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether this user may not see what is there: the daemon's state folder is its own."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def state(path: Path) -> Finding:
     """Whether this user can use the state folder, and SQLite too."""
     if not path.is_dir():
@@ -62,7 +73,7 @@ def state(path: Path) -> Finding:
             return Finding(Level.OK, "state", f"{path} is not there yet; `demixd run` makes it")
         return Finding(Level.FAIL, "state", f"{path} is not there and cannot be made in {above}: change [paths] state")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return Finding(Level.FAIL, "state", f"{path} cannot be used by this user: run check as the daemon's user")
+        return Finding(Level.NOTE, "state", f"{path} is the daemon's own, and not visible to you")
     kind = mount_of(path).kind
     if is_remote(kind):
         return Finding(

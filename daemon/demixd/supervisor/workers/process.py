@@ -90,18 +90,20 @@ class WorkerProcess:
             return None
 
     def kill(self) -> None:
-        """End the process at once and wait for it."""
+        """End the process at once and wait for it; not for long, since the kernel may hold one that waits for a disk."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_S)
 
     def close(self) -> None:
         """End the process and its listener."""
         self.kill()
         self._closed = True
         self._room.release()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdout.close()
+        if not self._thread.is_alive():  # else it reads from that
+            self._process.stdout.close()
         with contextlib.suppress(OSError):  # the half line that it does not hear any more
             self._process.stdin.close()
 
