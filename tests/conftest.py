@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import threading
 import time
 import zlib
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it: these machines are shared
+# A shell that starts the tests in the background has them ignore Ctrl-C, and the programs that tests send it would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 WEEK = 7
