@@ -60,8 +60,7 @@ class Intake:
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to the listing."""
         self.look_again_at, self._asked_for_hash = FOREVER, False
-        for seen in listing.options:
-            self._readiness.settles_at(seen.name, seen.identity, now)  # they may settle before their song is there
+        self._readiness.look(listing, now)
         at_once = len(listing.songs) if any(map(self._has_no_job, listing.cancels)) else AT_ONCE
         self._add_new(listing, now, at_once)
         for seen in listing.songs.values():
