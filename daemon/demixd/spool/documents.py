@@ -57,4 +57,5 @@ def _below(folder: str, *, at_root: bool) -> Iterator[tuple[str, os.stat_result]
 
 
 def _is_name(leaf: str, *, at_root: bool) -> bool:
-    return leaf.endswith(SIDECAR) and not leaf.startswith(".") and not (at_root and leaf in (DAEMON, INBOX))
+    is_hidden = leaf.startswith(".") and not leaf.startswith("..")
+    return leaf.endswith(SIDECAR) and not is_hidden and not (at_root and leaf in (DAEMON, INBOX))

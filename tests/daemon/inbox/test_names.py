@@ -96,6 +96,10 @@ SONGS: list[tuple[str, bytes]] = [
     ("wave", b"long extension.WaVe"),
     ("oga", b"o.oga"),
     ("many dots", b"v1.0....final.wav"),
+    ("two dots in front", b"..two dots.wav"),
+    ("three dots in front", b"...three dots.wav"),
+    ("many dots in front, over 120 bytes", b"....." + b"m" * 150 + b".wav"),
+    ("below a folder with dots in front", b"...and a folder/in.wav"),
     ("seems a part", b"a.part.wav"),
     ("seems a cancel", b"b.cancel.wav"),
     ("seems options", b"c.job.json.wav"),
@@ -148,11 +152,13 @@ IGNORED_FILES = [
     *(b"~$14.wav", b"15.wav~", b".syncthing.16.wav.tmp", b"~syncthing~17.wav.tmp", b"~SyncThing~18.wav"),
     *(b".19.wav.AbCdEf", b".nfs000000000000001400000001", b".fuse_hidden0000001500000001", b".smbdelete0001.wav"),
     *(b"._20.wav", b"Thumbs.db", b"THUMBS.DB", b"desktop.ini", b"Desktop.ini", b"walked/deep/21.wav.part"),
-    *(b"other\nline.wav.part", b"stray\xe9.wav.part"),
+    *(b"other\nline.wav.part", b"stray\xe9.wav.part", b"...dots.wav.part", b"....dots.wav.AbCdEf", b"..dots.txt"),
 ]
 IGNORED_FOLDERS = [
     *(b".~tmp~", b".rsync-partial", b"@eaDir", b"@EADIR", b"#recycle", b"#Recycle", b"#snapshot", b"#SNAPSHOT"),
     *(b".stfolder", b".stversions", b".Trash-1000", b"__MACOSX", b"__macosx", b"lost+found", b"LOST+FOUND"),
+    *(b"@Recycle", b"@Recently-Snapshot", b"$RECYCLE.BIN", b"$Recycle.Bin", b".recycle", b"RECYCLER", b"~snapshot"),
+    *(b"System Volume Information", b"Network Trash Folder", b"Temporary Items", b"..."),
     *(b".demixd", b"album.part", b"ALBUM.CRDOWNLOAD", b"walked/@eaDir", b"walked/deep/#recycle"),
 ]
 
@@ -191,7 +197,7 @@ OTHERS: list[tuple[bytes, str, Callable[[Path], None]]] = [
     (b"walked/lonely.flac.job.json", "options-without-song", file),
 ]
 
-CANCELS = [b"nobody.flac.cancel", b"nob\xf6dy.wav.cancel", b"walked/nobody.wav.cancel"]
+CANCELS = [b"...nobody.flac.cancel", b"nobody.flac.cancel", b"nob\xf6dy.wav.cancel", b"walked/nobody.wav.cancel"]
 """For names that nobody knows: listed as `no-such-job`, and removed."""
 
 KNOWN = {"spool", "state", "demixd.toml", "log", "orders", "hold", "outside.wav", "outside"}
@@ -563,19 +569,25 @@ def test_every_name_gives_file_names(template: str) -> None:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.daily) for seed in (1, 2))])
 def test_every_name_is_of_one_kind(seed: int) -> None:
-    """A name's end decides what it is, in either case, unless its beginning or a part's suffix has it ignored."""
+    """A name's end decides what it is, in either case, unless its beginning or a part's suffix has it ignored.
+
+    One dot in front hides everything, several dots hide neither a song nor its companions.
+    """
     for raw in random_names(seed, COUNT // 3):
         name = os.fsdecode(raw)
-        ignored = name.startswith((".", "~$")) or name.lower().startswith("~syncthing~")
+        is_dotted = re.match(r"\.\.+[^.]", name) is not None
+        hides = (name.startswith(".") and not is_dotted) or name.startswith("~$")
+        ignored = hides or name.lower().startswith("~syncthing~")
         assert kind_of_file(name) in Kind
         for extension in READABLE:
             for leaf in (f"{name}.{extension}", f"{name}.{extension.upper()}"):
                 assert kind_of_file(leaf) is (Kind.IGNORED if ignored else Kind.SONG)
         for extension in UNREADABLE:
-            assert kind_of_file(f"{name}.{extension}") is (Kind.IGNORED if ignored else Kind.UNSUPPORTED)
+            is_told = not (ignored or name.startswith("."))
+            assert kind_of_file(f"{name}.{extension}") is (Kind.UNSUPPORTED if is_told else Kind.IGNORED)
         for suffix in (".part", ".CRDOWNLOAD", ".!qB", "~"):
             assert kind_of_file(name + suffix) is Kind.IGNORED
             assert kind_of_folder(name + suffix) is Kind.IGNORED
         for suffix in (".json", ".cancel"):
             assert kind_of_folder(name + suffix) is (Kind.IGNORED if ignored else Kind.RESERVED)
-        assert (kind_of_file(name + CANCEL) is Kind.CANCEL) is not name.startswith(".")
+        assert (kind_of_file(name + CANCEL) is Kind.CANCEL) is (is_dotted or not name.startswith("."))
