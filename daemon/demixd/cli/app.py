@@ -14,7 +14,15 @@ import click
 
 from demixd import config as configuration
 from demixd.cli.config_option import chosen_file, config_option, configured
-from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.console import (
+    RefusedError,
+    complain,
+    exit_on_sigterm,
+    interruptible,
+    open_closed_streams,
+    refusing_os_errors,
+    say,
+)
 from demixd.config import Config
 from demixd.errors import AudioProcessingError, ConfigError, StateError
 from demixd.spool.tree import Spool
@@ -232,6 +240,7 @@ def verify(config: Config, name: str | None) -> None:
 
 def main() -> None:
     """Run a command. An error is one sentence on standard error, with status 1, 2 for usage or 78 for the configuration."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # Names are Unicode, and terminals need not be.
