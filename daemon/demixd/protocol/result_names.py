@@ -4,6 +4,7 @@ Every system that mounts the share must be able to hold a name: NFC, no control 
 dot or space at either end, no device name of DOS, at most 120 bytes. Names come in without lone surrogates.
 """
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -77,6 +78,17 @@ def folder_name(leaf: str) -> str:
 def _beside_manifest(name: str) -> str:
     """`name`, changed where it is that of the manifest, which is a file of the result."""
     return f"_{name}" if name.casefold() == MANIFEST else name
+
+
+def mirrored(folder: bytes) -> str:
+    """A folder of the inbox as it is called in the outbox: bytes that are not UTF-8 become U+FFFD, so that JSON can spell it.
+
+    That has three bytes; a name which gets over 255 by it is cut, and ends in `~` and 16 hex digits of its sha256.
+    """
+    name = folder.decode("utf-8", "replace")
+    if len(data := name.encode()) <= 255:
+        return name
+    return data[:LONGEST].decode("utf-8", "ignore") + "~" + hashlib.sha256(folder).hexdigest()[:16]
 
 
 def file_name(template: str, *, stem: str, ext: str, model: str, leaf: str) -> str:

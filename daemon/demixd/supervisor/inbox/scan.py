@@ -18,8 +18,8 @@ DEEPEST = 200
 """Folders within each other that are walked, ..."""
 
 LONGEST = 2000
-"""... and bytes of a folder's path below the inbox: with room for those of the other parts of the spool, where it is
-mirrored, and for what follows, in the 4,096 that the kernel takes."""
+"""... and bytes of a folder's path below the inbox, as the outbox spells it: with room for those of the other parts of the
+spool, where it is mirrored, and for what follows, in the 4,096 that the kernel takes."""
 
 
 NAMES_ONLY = frozenset({Kind.NOT_AUDIO, Kind.UNSUPPORTED, Kind.IGNORED})
@@ -193,7 +193,7 @@ class _Walk:
         reason = kind_of_folder(leaf)
         if reason is None and not self._recursive:
             reason = Kind.NOT_WALKED
-        elif reason is None and (name.count("/") >= DEEPEST or len(os.fsencode(name)) > LONGEST):
+        elif reason is None and (name.count("/") >= DEEPEST or len(_shown(name)) > LONGEST):
             reason = Kind.UNREADABLE_FOLDER
         if reason is None:
             try:
@@ -204,6 +204,11 @@ class _Walk:
                 reason = Kind.UNREADABLE_FOLDER
         if reason is not None:
             self.unwalked.append(Seen(name=name, kind=reason, identity=identity))
+
+
+def _shown(name: str) -> bytes:
+    """A path as the outbox spells it, where a byte that is not UTF-8 has become three."""
+    return os.fsencode(name).decode("utf-8", "replace").encode()
 
 
 def _file(name: str, leaf: str, status: os.stat_result) -> Seen:
