@@ -60,6 +60,7 @@ class Defaults(Section, frozen=True):
     naming: Annotated[str, Meta(min_length=1, max_length=TEMPLATE_LONGEST)] = "{stem}.{ext}"
     tags: bool = True
     title_suffix: bool = True
+    album_suffix: bool = True
 
     def __post_init__(self) -> None:
         """Raise ValueError, with the key first, where values are allowed each by itself and not together."""
