@@ -69,6 +69,7 @@ class Kind(StrEnum):
     LATE_OPTIONS = "late-options"
     NOT_WALKED = "not-walked"
     UNREADABLE_FOLDER = "permission"
+    OTHER_VERSION = "other-version"
 
 
 def kind_of_file(leaf: str, *, at_root: bool = True) -> Kind:

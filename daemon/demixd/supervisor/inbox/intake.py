@@ -18,6 +18,7 @@ from demixd.config import Config
 from demixd.engine.models import store
 from demixd.errors import AudioProcessingError
 from demixd.protocol.identity import Identity
+from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import Error, Job, Reason, Stage, State
 from demixd.protocol.options import JobOptions
 from demixd.spool.leases import writer_has
@@ -47,6 +48,8 @@ class Intake:
         """When a file's settle time can be over."""
         self.fresh: set[str] = set()
         """The ids of the jobs that the last look has made."""
+        self.foreign: list[Seen] = []
+        """The songs that a job of another version holds, which cannot be read: they are left to it."""
         self._ready: list[Job] = []
         """The jobs that have become ready in this look."""
         self._asked_for_hash = False
@@ -89,6 +92,7 @@ class Intake:
     def _add_new(self, listing: Listing, now: float, at_once: int) -> None:
         """Make jobs of the songs that have none yet, all in one transaction; at most `at_once`, the rest at the next look."""
         new: list[Job] = []
+        self.foreign = []
         cancels = {seen.name: seen.identity for seen in listing.cancels}
         for name, seen in listing.songs.items():
             if len(new) >= at_once:
@@ -97,7 +101,9 @@ class Intake:
             current = self._jobs.successors.get(name) or self._jobs.active.get(name)
             if current is None:
                 last = self._jobs.kept.get(name) or self._jobs.newest(name)
-                if last is None or not self._is_answered(last, seen, now):
+                if last is None and (other := self._jobs.foreign(name)) is not None and other.answers(seen.identity):
+                    self.foreign.append(msgspec.structs.replace(seen, kind=Kind.OTHER_VERSION))
+                elif last is None or not self._is_answered(last, seen, now):
                     new.append(self._new(seen, last, cancels))
             elif not _is_its(current, seen):
                 if current.state is State.WAITING:

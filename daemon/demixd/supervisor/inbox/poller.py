@@ -144,6 +144,6 @@ class Poller:
         self._intake.look(listing, now)
         self._context.ending.go_on()
         told = self._cancels.look(listing, self._intake.fresh, now)
-        self._leftovers.look(listing, told)
+        self._leftovers.look(listing, [*self._intake.foreign, *told])
         jobs = self._context.jobs
         self._is_settled = not (jobs.active or jobs.successors or listing.cancels) and self._intake.is_settled
