@@ -6,6 +6,7 @@ A mistake in an option file is `bad-options`, with a sentence that names the key
 configuration go in, options come out.
 """
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -109,6 +110,10 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
     tag: Annotated[str, Meta(max_length=1000, description="comes back in the status")] | None = None
 
 
+class _Tagged(msgspec.Struct, frozen=True):
+    tag: Annotated[str, Meta(max_length=1000)] | None = None
+
+
 _OWN = tuple(field.name for field in msgspec.structs.fields(Own))
 _DEFAULTS = tuple(field.name for field in msgspec.structs.fields(Defaults))
 
@@ -137,6 +142,14 @@ def parse(data: bytes) -> JobOptions:
     if own.wait_for_sha256 is not None:
         own = msgspec.structs.replace(own, wait_for_sha256=own.wait_for_sha256.lower())
     return JobOptions(own=own, changed=changed)
+
+
+def tag_of(data: bytes) -> str | None:
+    """The tag in an option file that `parse` refuses, for whoever finds songs by it; None where none can be read."""
+    try:
+        return msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=_Tagged).tag
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _read(data: bytes) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
     look_again_at: float = FOREVER
     options: JobOptions | AudioProcessingError = options.NONE
+    tag: str | None = None
+    """The tag of options that are refused."""
 
 
 class Readiness:
@@ -99,11 +101,13 @@ class Readiness:
             return Verdict(options=options.bad(size))
         try:
             with os.fdopen(nofollow.read_file(self._spool.inbox, path), "rb") as file:
-                return Verdict(options=options.parse(file.read(options.LONGEST + 1)))
-        except AudioProcessingError as error:
-            return Verdict(options=error)
+                data = file.read(options.LONGEST + 1)
         except OSError:
             return Verdict(reason=Reason.CHANGING, look_again_at=now + RECHECK_S)  # it went just now
+        try:
+            return Verdict(options=options.parse(data))
+        except AudioProcessingError as error:
+            return Verdict(options=error, tag=options.tag_of(data))
 
     def _in_use_until(self, name: str, now: float) -> float:
         """Until when a program makes another file of the song: it is a part of a download, or is being converted."""
