@@ -21,6 +21,7 @@ from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import Error, Job, Reason, Stage, State
 from demixd.protocol.options import JobOptions
+from demixd.spool.files import born_ns
 from demixd.spool.leases import writer_has
 from demixd.spool.tree import CANCEL, companion
 from demixd.supervisor.inbox.readiness import FOREVER, RECHECK_S, Readiness
@@ -146,9 +147,6 @@ class Intake:
         return True
 
     def _new(self, seen: Seen, last: Job | None, cancels: dict[str, Identity]) -> Job:
-        cancel = cancels.get(companion(seen.name, CANCEL)) if last else None
-        if last is not None and (cancel is None or cancel.ctime_ns >= seen.identity.ctime_ns):
-            cancel = last.cancel_file
         return Job(
             job_id=uuid.uuid4().hex,
             raw_name=os.fsencode(seen.name),
@@ -158,8 +156,26 @@ class Intake:
             state_since=self._jobs.now,
             reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
             previous=previous(last) if last else None,
-            cancel_file=cancel,  # one that is older was for the jobs before
+            cancel_file=self._not_for(seen, last, cancels),
         )
+
+    def _not_for(self, seen: Seen, last: Job | None, cancels: dict[str, Identity]) -> Identity | None:
+        """The cancel file, of those that are there, that does not mean a new drop: it came before the drop was made.
+
+        That is written down with the job, since the daemon may end before the file is removed.
+        """
+        own, known = cancels.get(companion(seen.name, CANCEL)), last.cancel_file if last else None
+        if own is not None and own == known:
+            return own
+        there = [cancel for cancel in (own, cancels.get(CANCEL)) if cancel is not None]
+        made_ns = self._made_ns(seen, last) if there else 0
+        return next((cancel for cancel in there if cancel.ctime_ns < made_ns), known)
+
+    def _made_ns(self, seen: Seen, last: Job | None) -> int:
+        """When a drop was made: its birth, or the change of the file that its name had before."""
+        is_changed = last is not None and last.identity.inode == seen.identity.inode
+        born = None if is_changed else born_ns(self._spool.inbox, self._spool.song(seen.name))
+        return seen.identity.ctime_ns if born is None else born
 
     def _cancel_missing(self, listing: Listing) -> None:
         """Cancel the waiting songs that have been deleted, where the listing can be trusted."""
@@ -192,7 +208,7 @@ class Intake:
             return
         verdict = self._readiness.of(job, seen, now)
         if verdict.reason is None:
-            ready = msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options)
+            ready = msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options, tag=verdict.tag)
             self._accept(ready, verdict.options)
             return
         self.look_again_at = min(self.look_again_at, verdict.look_again_at)
@@ -213,6 +229,7 @@ class Intake:
         try:
             if isinstance(chosen, AudioProcessingError):
                 raise chosen
+            job = msgspec.structs.replace(job, tag=chosen.own.tag)
             effective = self._config.options_of(job.name, chosen, self._is_known)
             effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
@@ -229,7 +246,6 @@ class Intake:
             options=effective,
             priority=chosen.own.priority,
             force=chosen.own.force,
-            tag=chosen.own.tag,
             wait_for_sha256=chosen.own.wait_for_sha256,
         )
         self._ready.append(ready)
