@@ -67,6 +67,7 @@ class Inbox(Section, frozen=True):
     settle_remote: SecondsOrNone = 10.0
     after: After = After.MOVE
     recursive: bool = True
+    profile_folders: bool = True
     watch: Watch = Watch.AUTO
 
 

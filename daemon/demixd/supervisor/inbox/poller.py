@@ -5,11 +5,14 @@
 The listing is the truth: every look asks for each file's status, and events only make it come sooner.
 """
 
+import logging
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 from demixd.config import Config
 from demixd.protocol.status import WatchStatus
+from demixd.spool import nofollow
 from demixd.spool.mounts import Root
 from demixd.supervisor.inbox.cancels import Cancels
 from demixd.supervisor.inbox.intake import Intake
@@ -20,6 +23,8 @@ from demixd.supervisor.inbox.watch import InboxWatch
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import Rehash
 from demixd.supervisor.runs.runner import Runner
+
+log = logging.getLogger(__name__)
 
 CANCEL_S = 0.5
 """How often cancel files are looked for while a job runs, events or not."""
@@ -57,6 +62,7 @@ class Poller:
         self._config = config
         self._readiness.reconfigure(config)
         self._intake.reconfigure(config)
+        self._make_profiles()
         self.want(anew=True)
 
     def want(self, *, anew: bool = False) -> None:
@@ -84,8 +90,26 @@ class Poller:
             self._root = root
             self._readiness.mounts.renew(self._inbox)
             self._listing = NOTHING
+            self._make_profiles()
             self.want(anew=True)
         self._check_watch()
+
+    def _make_profiles(self) -> None:
+        """Make a folder for each profile, so that people see where to drop; not in an inbox that may be an empty mount point."""
+        config, folders = self._config, self._context.folders
+        if (
+            not (config.inbox.profile_folders and config.inbox.recursive)
+            or folders.root is None
+            or folders.inbox_is_another
+        ):
+            return
+        try:
+            there = {unicodedata.normalize("NFC", each.name) for each in self._inbox.iterdir()}
+            for name in config.profiles.keys() - there:
+                with nofollow.reach(self._inbox, self._inbox / name, make=self._inbox):
+                    log.info("%s: made for the profile", self._inbox / name)
+        except OSError as error:
+            log.warning("The folders of profiles cannot be made in %s: %s", self._inbox, error.strerror)
 
     def come_back(self) -> None:
         """A missing folder has returned: explain every entry again, and go through the listing."""
