@@ -45,12 +45,13 @@ def commands() -> None:
 @configured
 def run(config: Config) -> None:
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP has it read the configuration again."""
+    from demixd.engine.models.configured import checked
     from demixd.supervisor import journal
     from demixd.supervisor.service import Service
 
     journal.start(config.log.level)
     file = chosen_file()
-    Service(config, lambda: configuration.load(file)).run()
+    Service(checked(config), lambda: checked(configuration.load(file))).run()
 
 
 @commands.command()
@@ -195,7 +196,7 @@ def list_models(config: Config) -> None:
     from demixd.engine.models import store
 
     for row in store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle):
-        say(f"{row.name:24}{row.state:12}{row.about or row.folder}")
+        say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
 
 
 @models.command()
@@ -236,6 +237,24 @@ def verify(config: Config, name: str | None) -> None:
         name or config.model.name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle
     )
     say(f"{files.name}: good, {store.verify(files)}")
+
+
+@models.command()
+@click.argument("name")
+@configured
+def pin(config: Config, name: str) -> None:
+    """Print what pins the model NAME in demixd's catalogue: the commit that it was fetched from, and its files' hashes."""
+    from demixd.engine.models import store
+
+    files = store.locate(name, repo=None, models=config.models, allow_pickle=False)
+    commit, hashes = store.pins(files)
+    if not commit:
+        complain(f"demixd: nobody knows which commit {name} is from: `demixd models fetch {name}` finds it out")
+    say(f'commit="{commit}",')
+    say("sha256={")
+    for file, sha256 in hashes.items():
+        say(f'    "{file}": "{sha256}",')
+    say("},")
 
 
 def main() -> None:
