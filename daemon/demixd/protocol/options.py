@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.result_names import (
     FORMATS_OF,
+    NAMING_PATTERN,
     ONE_FILE,
     ONE_FILE_STEMS,
     TEMPLATE_LONGEST,
@@ -58,7 +59,9 @@ class Defaults(Section, frozen=True):
     guide_db: Annotated[float, Meta(ge=-60, le=0)] = -12.0
     shifts: Annotated[int, Meta(ge=0, le=20)] = 0
     overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
-    naming: Annotated[str, Meta(min_length=1, max_length=TEMPLATE_LONGEST)] = "{stem}.{ext}"
+    naming: Annotated[
+        str, Meta(min_length=1, max_length=TEMPLATE_LONGEST, extra_json_schema={"pattern": NAMING_PATTERN})
+    ] = "{stem}.{ext}"
     tags: bool = True
     title_suffix: bool = True
     album_suffix: bool = True
@@ -242,6 +245,7 @@ def schema() -> dict[str, Any]:
             properties[key] = {word: fact for word, fact in value.items() if word != "default"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:demixd:job:1",
         "title": "demixd: the options of one song, NAME.job.json",
         "type": "object",
         "properties": properties,

@@ -56,6 +56,19 @@ ONE_FILE_STEMS = ("drums", "bass", "other", "vocals")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069/<>:"\\|?*]')
 """Control characters, those that break a line or change its direction, and those that Windows forbids."""
 
+_LITERAL = r'[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069<>:"\\|?*{}]|\{\{|\}\}'
+
+_ONCE = "".join(rf"(?!.*\{{{field}\}}.*\{{{field}\}})" for field in FIELDS)
+
+NAMING_PATTERN = (
+    rf"^(?:{'|'.join(PRESETS)}"
+    rf"|(?=(?:{_LITERAL}|\{{(?:song|model|ext)\}})*\{{stem\}})"  # it has {stem}, ...
+    f"{_ONCE}"
+    r"(?!\.)(?!.*/\.)(?!/)(?!.*//)(?! */)(?!.*[. ]/)"  # ... each part of the path is a name, ...
+    rf"(?:{_LITERAL}|\{{(?:stem|song|model|ext)\}})*\.\{{ext\}})(?![\s\S])"  # ... and it ends in .{{ext}}.
+)
+"""What `check` says, as far as a regular expression of JSON Schema can."""
+
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 """DOS' device names: https://learn.microsoft.com/windows/win32/fileio/naming-a-file"""
 

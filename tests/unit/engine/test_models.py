@@ -552,6 +552,7 @@ def test_fetch_brings_a_model_that_loads(hub: Hub, models: Path, member: bytes) 
         f"{SIG}.safetensors",
         f"{SIG}.safetensors.sha256",
         "htdemucs.yaml",
+        "htdemucs.yaml.commit",
     ]
     assert [path.name for path in (models / ".fetch").iterdir()] == ["lock"]
     assert (models / f"{SIG}.safetensors.sha256").read_text().startswith(hashlib.sha256(member).hexdigest())
