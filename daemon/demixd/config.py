@@ -68,6 +68,7 @@ class Inbox(Section, frozen=True):
     after: After = After.MOVE
     recursive: bool = True
     profile_folders: bool = True
+    leftovers: Literal["keep", "move"] = "keep"
     watch: Watch = Watch.AUTO
 
 

@@ -101,6 +101,11 @@ def being_written(names: Iterable[str]) -> set[str]:
     return {name.rpartition(".")[0] for name in names if name.lower().endswith(_UNFINISHED)}
 
 
+def is_unfinished(leaf: str) -> bool:
+    """Whether an ignored file is one that is still being written, and not a system's own, such as `Thumbs.db` or `.DS_Store`."""
+    return leaf.lower().endswith(_UNFINISHED) or (leaf.startswith(".") and not leaf.startswith((".DS_Store", "._")))
+
+
 def download_of(name: str) -> str | None:
     """The path, without an extension, of the file whose part `name` is while yt-dlp downloads it; None for other names."""
     found = _PART_OF_DOWNLOAD.fullmatch(name)

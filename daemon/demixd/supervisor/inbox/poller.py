@@ -15,6 +15,7 @@ from demixd.protocol.status import WatchStatus
 from demixd.spool import nofollow
 from demixd.spool.mounts import Root
 from demixd.supervisor.inbox.cancels import Cancels
+from demixd.supervisor.inbox.emptied import Emptied
 from demixd.supervisor.inbox.intake import Intake
 from demixd.supervisor.inbox.leftovers import Leftovers
 from demixd.supervisor.inbox.readiness import Readiness
@@ -49,6 +50,7 @@ class Poller:
         self._intake = Intake(config, context, self._readiness, self._rehash)
         self._cancels = Cancels(context, runner)
         self._leftovers = Leftovers(context.spool, context.jobs)
+        self._emptied = Emptied(config, context)
         self._watch = InboxWatch(self._inbox, wake)
         self._root: Root | None = None
         self._listing = NOTHING
@@ -62,6 +64,7 @@ class Poller:
         self._config = config
         self._readiness.reconfigure(config)
         self._intake.reconfigure(config)
+        self._emptied.reconfigure(config)
         self._make_profiles()
         self.want(anew=True)
 
@@ -169,5 +172,7 @@ class Poller:
         self._context.ending.go_on()
         told = self._cancels.look(listing, self._intake.fresh, now)
         self._leftovers.look(listing, [*self._intake.foreign, *told])
+        self._emptied.look(listing, now)
         jobs = self._context.jobs
-        self._is_settled = not (jobs.active or jobs.successors or listing.cancels) and self._intake.is_settled
+        is_busy = jobs.active or jobs.successors or listing.cancels or self._emptied.is_waiting
+        self._is_settled = not is_busy and self._intake.is_settled
