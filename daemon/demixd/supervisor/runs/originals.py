@@ -20,8 +20,8 @@ from demixd.spool.tree import OPTIONS, Spool, companion
 
 CHUNK = 1 << 20
 
-LARGEST_TWIN = 1 << 30
-"""Bytes of the largest original that is compared with one of its name: the main loop waits for it, for a second or two."""
+LARGEST_TWIN = 256 << 20
+"""Bytes of the largest original that is compared with one of its name: the main loop waits for it, also on a slow share."""
 
 log = logging.getLogger(__name__)
 
