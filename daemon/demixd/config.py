@@ -17,6 +17,7 @@ import tomli
 from msgspec import Meta
 
 from demixd.errors import ConfigError
+from demixd.protocol.inbox_names import kind_of_folder
 from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, effective
 from demixd.protocol.result_names import holdable
 from demixd.protocol.typed import Section, no_such_key, shown, typed
@@ -66,6 +67,8 @@ class Inbox(Section, frozen=True):
     settle_remote: SecondsOrNone = 10.0
     after: After = After.MOVE
     recursive: bool = True
+    profile_folders: bool = True
+    leftovers: Literal["keep", "move"] = "keep"
     watch: Watch = Watch.AUTO
 
 
@@ -222,15 +225,11 @@ def _check_path(key: str, value: str) -> None:
 
 
 def _check_profile(profile: str, keys: dict[str, Any], config: Config) -> None:
-    """Raise ValueError for a profile with other keys than `model` and those of [defaults], or a name that no folder has.
-
-    The names that _PROFILE allows are never ignored or reserved in the inbox (`protocol/inbox_names.py`): those have a dot
-    or another sign in them.
-    """
-    if not _PROFILE.fullmatch(profile) or holdable(profile) != profile:
+    """Raise ValueError for a profile with other keys than `model` and those of [defaults], or a name that no folder has."""
+    if not _PROFILE.fullmatch(profile) or holdable(profile) != profile or kind_of_folder(profile):
         raise ValueError(
             f"[profiles.{shown(profile)}]: a folder of the inbox has the profile's name, so it must be letters and digits, "
-            "with spaces, - and _ between them, and no name that Windows reserves"
+            "with spaces, - and _ between them, and no name that Windows reserves or that shares have for themselves"
         )
     try:
         typed({**msgspec.structs.asdict(config.defaults), **keys}, _Profile)

@@ -504,6 +504,20 @@ def test_watch_without_a_terminal(tmp_path: Path) -> None:
         daemon.end()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("words", ["status", "status --json", "check", "submit nothing.wav", "models list", "--help"])
+def test_streams_may_be_closed(daemon: Daemon, closed: str, words: str) -> None:
+    """A command whose standard streams are closed does what it does, and ends as it would without that."""
+    line = program(daemon, *words.split())
+    usual = subprocess.run(line, env=ENVIRONMENT, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *line], env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert done.returncode == usual.returncode
+    assert b"Traceback" not in done.stderr
+    assert "2>&-" in closed or done.stderr == usual.stderr
+
+
 def test_names_cannot_drive_the_terminal(held: Daemon, tmp_path: Path) -> None:
     """No command sends what a name would tell a terminal to do; JSON escapes it, and is the same text."""
     held.hold.unlink()
@@ -780,7 +794,8 @@ def test_check_finds_all_well(daemon: Daemon) -> None:
 
 WRONG: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "no model": ({"model": {"name": "htdemucs"}}, "model", "demixd models fetch htdemucs"),
-    "no spool": ({"paths": {"inbox": "/nowhere/inbox"}}, "inbox", "mkdir -p /nowhere"),
+    "no spool": ({"paths": {"inbox": "/nowhere/inbox"}}, "inbox", "mkdir -p -- /nowhere"),
+    "a blank": ({"paths": {"inbox": "/no where/$(reboot)/inbox"}}, "inbox", "`mkdir -p -- '/no where/$(reboot)'`"),
     "no GPU": ({"model": {"device": "cuda:99"}}, "device", "cuda:99"),
 }
 

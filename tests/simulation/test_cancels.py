@@ -25,6 +25,20 @@ def separating(daemon: Simulated, name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture
+def cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """While its value is true no cancel file can be removed."""
+    is_stuck, remove = [True], nofollow.remove_file
+
+    def refuse(root: Path, path: Path, **how: bool) -> None:
+        if is_stuck[0] and path.name.endswith(".cancel"):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        remove(root, path, **how)
+
+    monkeypatch.setattr(nofollow, "remove_file", refuse)
+    return is_stuck
+
+
 def test_a_waiting_song(tmp_path: Path) -> None:
     """1.5.1: a song that waits for its turn is cancelled, also below a folder and under a long name; it goes to failed/."""
     long = "long " * 40 + ".wav"
@@ -69,13 +83,48 @@ def test_too_late(tmp_path: Path) -> None:
         assert daemon.results() == before
 
 
-def test_a_cancel_that_comes_before_its_song(tmp_path: Path) -> None:
-    """1.5.1: a cancel for a name that nobody knows waits for two looks, in which its song may come; then it goes."""
+@pytest.mark.parametrize("made", ["before", "after"])
+@pytest.mark.parametrize("name", ["early.wav.cancel", ".cancel"])
+@pytest.mark.parametrize("seen", ["first", "together", "down"])
+def test_a_cancel_that_comes_before_its_song(tmp_path: Path, made: str, name: str, seen: str) -> None:
+    """1.5.1: a cancel that is seen before its song, or with it, means it if it was made before the cancel, else it is expired.
+
+    `seen`: what the daemon sees of the cancel, before the song or with it, also when it was down.
+    """
+    daemon = Simulated(tmp_path, inbox={"watch": "poll", "scan_interval": 1.0})
+
+    def make() -> None:
+        daemon.tick()
+        make_song(tmp_path / "early.wav", 0.2)
+        daemon.tick()
+
+    try:
+        if seen != "down":
+            daemon.start().ready()
+        if made == "before":
+            make()
+        (daemon.inbox / name).touch()
+        if seen == "first" and name != ".cancel":
+            daemon.until(lambda: reasons(daemon).get(name) == "no-such-job", "listed")
+        if made == "after":
+            make()
+        (tmp_path / "early.wav").rename(daemon.inbox / "early.wav")
+        if seen == "down":
+            daemon.start().ready()
+        sidecar = daemon.final("early.wav")
+        assert (sidecar["state"], bool(sidecar["cancel"])) == (
+            ("cancelled", True) if made == "before" else ("done", False)
+        )
+        daemon.until(lambda: not list(daemon.inbox.iterdir()), "the cancel file to go")
+        daemon.quiet()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_a_cancel_for_nobody(tmp_path: Path) -> None:
+    """1.5.1: a cancel for a name that nobody knows waits for two looks; then it goes."""
     with simulated(tmp_path, inbox={"watch": "poll", "scan_interval": 1.0}) as daemon:
-        (daemon.inbox / "early.wav.cancel").touch()
-        daemon.until(lambda: reasons(daemon).get("early.wav.cancel") == "no-such-job", "listed")
-        make_song(tmp_path / "early.wav", 0.2).rename(daemon.inbox / "early.wav")
-        assert daemon.final("early.wav")["state"] == "cancelled"
         (daemon.inbox / "nobody.wav.cancel").touch()
         daemon.until(lambda: "nobody.wav.cancel" in reasons(daemon), "listed")
         daemon.until(lambda: not list(daemon.inbox.iterdir()), "the stranger to go")
@@ -83,22 +132,43 @@ def test_a_cancel_that_comes_before_its_song(tmp_path: Path) -> None:
         assert daemon.results() == set()
 
 
-def test_yesterdays_cancel(tmp_path: Path) -> None:
-    """1.5.1: at start-up a cancel, also the bare one, that is much older than a song does not end it, and is `expired`."""
+@pytest.mark.parametrize("name", ["song.wav.cancel", ".cancel"])
+@pytest.mark.parametrize("again", [False, True])
+def test_an_expired_cancel_is_told_and_survives_a_crash(
+    tmp_path: Path, cannot_be_removed: list[bool], name: str, again: bool
+) -> None:
+    """1.5.1: an expired cancel is listed as such, and means nothing more, also where the daemon dies before it can go."""
     daemon = Simulated(tmp_path)
-    for name in ("song.wav.cancel", ".cancel"):
-        (daemon.inbox / name).touch()
-    daemon.tick()
-    make_song(daemon.inbox / "song.wav", 0.2)
     try:
-        daemon.constants["demixd.supervisor.inbox.cancels:EXPIRED_S"] = 0.0
         daemon.start().ready()
-        sidecar = daemon.final("song.wav")
-        assert (sidecar["state"], sidecar["cancel"]) == ("done", None)
-        daemon.until(lambda: not list(daemon.inbox.iterdir()), "the cancel files to go")
+        (daemon.inbox / name).touch()
+        daemon.tick()
+        make_song(daemon.inbox / "song.wav", 0.2)
+        daemon.until(lambda: reasons(daemon).get(name) == "expired", "told")
+        if again:
+            daemon.kill()
+            daemon.start().ready()
+        assert daemon.final("song.wav")["state"] == "done"
+        cannot_be_removed[0] = False
+        daemon.until(lambda: not list(daemon.inbox.iterdir()), "the cancel file to go")
         assert daemon.stop() == 0
     finally:
         daemon.end()
+
+
+@pytest.mark.parametrize("name", ["song.wav.cancel", ".cancel"])
+def test_options_go_along(tmp_path: Path, name: str) -> None:
+    """The option file of a song that is cancelled before it was ready goes to failed/ with it, and is no other song's."""
+    with simulated(tmp_path) as daemon:
+        (daemon.inbox / "song.wav.job.json").write_text('{"tag": "mine"}')
+        make_song(daemon.inbox / "song.wav", 0.2)
+        daemon.until(lambda: daemon.song("song.wav").get("reason") == "changing", "seen")
+        (daemon.inbox / name).touch()
+        assert daemon.final("song.wav")["state"] == "cancelled"
+        daemon.quiet()
+        assert sorted(path.name for path in (daemon.spool / "failed").iterdir()) == ["song.wav", "song.wav.job.json"]
+        make_song(daemon.inbox / "song.wav", 0.3)
+        assert daemon.until(lambda: (s := daemon.song("song.wav"))["state"] == "done" and s, "done")["tag"] is None
 
 
 def test_a_cancel_while_it_was_down(tmp_path: Path) -> None:
@@ -273,20 +343,6 @@ def test_growth_after_a_cancel_belongs_to_it(tmp_path: Path) -> None:
             lambda: (s := daemon.song("song.wav"))["job_id"] != job and s["state"] == "done" and s, "new"
         )
         assert again["previous"]["job_id"] == job
-
-
-@pytest.fixture
-def cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """While its value is true no cancel file can be removed."""
-    is_stuck, remove = [True], nofollow.remove_file
-
-    def refuse(root: Path, path: Path, **how: bool) -> None:
-        if is_stuck[0] and path.name.endswith(".cancel"):
-            raise PermissionError(1, "Operation not permitted", str(path))
-        remove(root, path, **how)
-
-    monkeypatch.setattr(nofollow, "remove_file", refuse)
-    return is_stuck
 
 
 @pytest.mark.parametrize("name", ["song.wav.cancel", ".cancel"])

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from simulated import Simulated, simulated
 from simulated_songs import make_song
 
@@ -77,3 +79,13 @@ def test_a_kept_song_under_another_inode(tmp_path: Path) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.end()
+
+
+@pytest.mark.parametrize("options", ['{"tag": "table 4", "stems": 1}', '{"tag": "table 4", "profile": "nobody\'s"}'])
+def test_refused_options_keep_their_tag(tmp_path: Path, options: str) -> None:
+    """Whoever finds songs by their tag finds one that is `bad-options`."""
+    with simulated(tmp_path) as daemon:
+        (daemon.inbox / "song.wav.job.json").write_text(options)
+        make_song(daemon.inbox / "song.wav", 0.2)
+        sidecar = daemon.final("song.wav")
+        assert (sidecar["error"]["code"], sidecar["tag"]) == ("bad-options", "table 4")

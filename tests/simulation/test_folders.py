@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -317,3 +319,20 @@ def test_a_place_for_originals_that_goes_away(tmp_path: Path, part: str) -> None
 
 
 # ---- mounts
+
+
+def test_folders_of_profiles_are_made(tmp_path: Path) -> None:
+    """The inbox has a folder for each profile from the start, and for a new one after the configuration was read again."""
+    inbox = {"profile_folders": True}
+    sections: dict[str, Any] = {"profiles.karaoke": {"stems": ["vocals"]}, 'profiles."Müll"': {"stems": ["drums"]}}
+    other = tmp_path / "spool" / "inbox" / unicodedata.normalize("NFD", "Müll")
+    other.mkdir(parents=True)
+    with simulated(tmp_path, inbox=inbox, **sections) as daemon:
+        assert {path.name for path in daemon.inbox.iterdir()} == {"karaoke", other.name}
+        with daemon.config.open("a", encoding="utf-8") as file:
+            file.write('[profiles.practice]\nstems = ["no_vocals"]\n')
+        daemon.reload()
+        daemon.until((daemon.inbox / "practice").is_dir, "the folder of the new profile")
+        (daemon.inbox / "practice").rmdir()
+        daemon.sleep(60)
+        assert not (daemon.inbox / "practice").exists()

@@ -36,9 +36,10 @@ def damage(state: Path) -> None:
 
 
 def age(state: Path) -> None:
-    """The ledger of another version."""
+    """The ledger of another version, whose tables are not ours."""
     with sqlite3.connect(state / "ledger.sqlite3") as ledger:
         ledger.execute("PRAGMA user_version = 99")
+        ledger.execute("ALTER TABLE jobs RENAME COLUMN record TO document")
     ledger.close()
 
 

@@ -65,7 +65,7 @@ class Daemon:
         settings: dict[str, dict[str, Any]] = {
             "paths": {"spool": str(self.spool), "state": str(folder / "state")},
             "model": {"name": "demo", "device": "cpu"},
-            "inbox": {"settle": 0.1, "scan_interval": LOOK_S},
+            "inbox": {"settle": 0.1, "scan_interval": LOOK_S, "profile_folders": False},
             "status": {"heartbeat_s": LOOK_S, "progress_s": 0.05},
         }
         for name, keys in sections.items():

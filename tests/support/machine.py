@@ -4,7 +4,8 @@
     overlay of / and IMAGE   what it sees; this machine's own files stay as they are
     PACKAGES                 the packages that these tests run with, to be read
 
-It shares this machine's network, as a container may, so that packages can be installed; it has its own processes, mounts,
+What an installation, a user or an earlier test has left on this machine under the names of these tests is not in it. It
+shares this machine's network, as a container may, so that packages can be installed; it has its own processes, mounts,
 cgroups and journal. The devices of this machine are never in it.
 """
 
@@ -38,6 +39,14 @@ mkdir /run/disk /run/tree
 mount -o loop "$IMAGE" /run/disk
 mkdir -p /run/disk/upper /run/disk/work
 mount -t overlay overlay -o "lowerdir=/,upperdir=/run/disk/upper,workdir=/run/disk/work" /run/tree
+for name in demixd anna bob; do
+    for file in passwd shadow group gshadow; do
+        if [ -f /run/tree/etc/$file ]; then sed -i "/^$name:/d" /run/tree/etc/$file; fi
+    done
+    rm -rf /run/tree/home/$name /run/tree/var/mail/$name
+done
+rm -rf /run/tree/opt/demixd /run/tree/srv/demixd /run/tree/srv/karaoke /run/tree/etc/demixd /run/tree/var/lib/demixd*
+rm -rf /run/tree/etc/systemd/system/demixd* /run/tree/etc/sysusers.d/demixd.conf /run/tree/etc/tmpfiles.d/demixd.conf
 find /run/tree/etc/systemd/system -name '*.wants' -prune -exec rm -rf {} +
 : > /run/tree/etc/machine-id
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchies=/sys/fs/cgroup; else hierarchies=$(echo /sys/fs/cgroup/*/); fi

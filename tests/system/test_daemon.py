@@ -42,11 +42,13 @@ def test_a_copied_song_is_done(daemon: Daemon, tmp_path: Path) -> None:
         info = soundfile.info(str(folder / file["name"]))
         assert (info.frames, info.samplerate, info.channels) == (soundfile.info(str(song)).frames, 44100, 2)
     daemon.until((daemon.spool / "done" / "Song.flac").exists, "original in done/")
-    schema = json.loads((ROOT / "config" / "status.schema.json").read_text())
-    jsonschema.validate(sidecar, schema)
-    for name, kind in (("_daemon.json", "DaemonStatus"), ("_inbox.json", "InboxStatus")):
-        jsonschema.validate(daemon.read(name), {**schema, "$ref": f"#/$defs/{kind}"})
-    jsonschema.validate(manifest, {**schema, "$ref": "#/$defs/Manifest"})
+    for path, document in {
+        "status.schema.json": sidecar,
+        "schemas/daemon.schema.json": daemon.read("_daemon.json"),
+        "schemas/inbox.schema.json": daemon.read("_inbox.json"),
+        "schemas/stems.schema.json": manifest,
+    }.items():
+        jsonschema.validate(document, json.loads((ROOT / "config" / path).read_text()))
 
 
 BAD = [("text.mp3", b"not music at all\n" * 400, "bad-audio"), ("empty header.flac", b"fLaC", "bad-audio")]

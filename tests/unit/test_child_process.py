@@ -38,3 +38,9 @@ def test_python_is_started_in_one_place() -> None:
         starts = re.findall(r'python" (-\S*)', script.read_text(encoding="utf-8"))
         assert starts, script
         assert {each for each in starts if each not in ("-I", "-P")} == set(), script
+
+
+def test_a_module_gets_its_arguments() -> None:
+    """A module sees the arguments that follow it, and neither its own name nor the path."""
+    done = subprocess.run([*child_process.python("demixd"), "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.partition(",")[0]) == (0, "demixd")

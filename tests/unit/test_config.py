@@ -28,9 +28,13 @@ def test_the_shipped_file_is_the_defaults() -> None:
     assert table == msgspec.json.decode(msgspec.json.encode(config.Config()))
 
 
-def test_the_shipped_schema_is_the_types() -> None:
-    """config/status.schema.json is what the code's types say."""
-    assert json.loads((CONFIG / "status.schema.json").read_text()) == status.schemas()
+def test_the_shipped_schemas_are_the_types() -> None:
+    """config/status.schema.json and those in config/schemas/ are what the code's types say, each whole and with a name."""
+    made = status.schemas()
+    shipped = [CONFIG / "status.schema.json", *(CONFIG / "schemas").iterdir()]
+    assert {path.relative_to(CONFIG).as_posix(): json.loads(path.read_text()) for path in shipped} == made
+    assert len({schema["$id"] for schema in made.values()} - {options.schema()["$id"]}) == len(made)
+    assert all(schema["$ref"].removeprefix("#/$defs/") in schema["$defs"] for schema in made.values())
 
 
 BAD = [

@@ -14,7 +14,15 @@ import click
 
 from demixd import config as configuration
 from demixd.cli.config_option import chosen_file, config_option, configured
-from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.console import (
+    RefusedError,
+    complain,
+    exit_on_sigterm,
+    interruptible,
+    open_closed_streams,
+    refusing_os_errors,
+    say,
+)
 from demixd.config import Config
 from demixd.errors import AudioProcessingError, ConfigError, StateError
 from demixd.spool.tree import Spool
@@ -37,12 +45,13 @@ def commands() -> None:
 @configured
 def run(config: Config) -> None:
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP has it read the configuration again."""
+    from demixd.engine.models.configured import checked
     from demixd.supervisor import journal
     from demixd.supervisor.service import Service
 
     journal.start(config.log.level)
     file = chosen_file()
-    Service(config, lambda: configuration.load(file)).run()
+    Service(checked(config), lambda: checked(configuration.load(file))).run()
 
 
 @commands.command()
@@ -187,7 +196,7 @@ def list_models(config: Config) -> None:
     from demixd.engine.models import store
 
     for row in store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle):
-        say(f"{row.name:24}{row.state:12}{row.about or row.folder}")
+        say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
 
 
 @models.command()
@@ -230,8 +239,27 @@ def verify(config: Config, name: str | None) -> None:
     say(f"{files.name}: good, {store.verify(files)}")
 
 
+@models.command()
+@click.argument("name")
+@configured
+def pin(config: Config, name: str) -> None:
+    """Print what pins the model NAME in demixd's catalogue: the commit that it was fetched from, and its files' hashes."""
+    from demixd.engine.models import store
+
+    files = store.locate(name, repo=None, models=config.models, allow_pickle=False)
+    commit, hashes = store.pins(files)
+    if not commit:
+        complain(f"demixd: nobody knows which commit {name} is from: `demixd models fetch {name}` finds it out")
+    say(f'commit="{commit}",')
+    say("sha256={")
+    for file, sha256 in hashes.items():
+        say(f'    "{file}": "{sha256}",')
+    say("},")
+
+
 def main() -> None:
     """Run a command. An error is one sentence on standard error, with status 1, 2 for usage or 78 for the configuration."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # Names are Unicode, and terminals need not be.

@@ -1,5 +1,6 @@
 """What commands say to people, and how a command ends when it cannot go on."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,20 @@ TERMINATED = 143
 
 class RefusedError(Exception):
     """A command cannot do what it was asked for. The message is a sentence that names the thing and the remedy."""
+
+
+def open_closed_streams() -> None:
+    """Have standard streams that are closed (`demixd status >&-`) lead to /dev/null.
+
+    The next file that is opened would get the number of one, and what is said would be written into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - it stays open, as the others do
 
 
 def say(line: str) -> None:

@@ -3,6 +3,7 @@
     python -m demixd.cli.unit config NAME SPOOL [STATE]   a configuration for the service NAME (demixd, demixd@karaoke)
     python -m demixd.cli.unit paths NAME CONFIG           its 50-paths.conf
     python -m demixd.cli.unit folders CONFIG              the spool, then every other folder that it writes to; one a line
+    python -m demixd.cli.unit songs CONFIG                the spool, and its folders inbox to failed; one a line
     python -m demixd.cli.unit private CONFIG              the private folder in the outbox, which an uninstall removes
     python -m demixd.cli.unit model CONFIG                the name of the model
 
@@ -25,6 +26,17 @@ HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 """The folders that systemd's ProtectHome= hides."""
 
 DEFAULT = "demixd"
+NEW = "the new configuration"
+
+OWN = (
+    "/opt/demixd",
+    "/etc/demixd",
+    "/var/lib/demixd",
+    "~/.local/share/demixd",
+    "~/.config/demixd",
+    "~/.local/state/demixd",
+)
+"""The folders of the installer, which it fills and empties; `/var/lib/demixd@NAME` too."""
 
 
 def first_configuration(name: str, spool: str, state: str = "") -> str:
@@ -41,6 +53,17 @@ def first_configuration(name: str, spool: str, state: str = "") -> str:
     if name != DEFAULT and state.startswith("/var/lib/"):
         lines.append(f'models = "/var/lib/{DEFAULT}/models"')
     return "\n".join(lines) + "\n"
+
+
+def refuse_our_own(config: Config) -> None:
+    """Raise ConfigError where songs would lie in a folder of the installer's own."""
+    own = [Path(each).expanduser() for each in OWN]
+    for folder in (Path(config.paths.spool), *map(config.folder, PARTS)):
+        for above in (folder, *folder.parents, *folder.resolve().parents):
+            if above in own or above.match("/var/lib/demixd@*"):
+                raise ConfigError(
+                    f"{NEW}: {folder} lies in {above}, which is the installer's own: choose another spool"
+                )
 
 
 def folders(config: Config) -> list[Path]:
@@ -98,11 +121,14 @@ def main(words: list[str]) -> None:
     match words:
         case ["config", name, spool, *state]:
             text = first_configuration(name, spool, *state)
-            configuration.check(configuration.parse(text, "the new configuration"), "the new configuration")
+            refuse_our_own(configuration.check(configuration.parse(text, NEW), NEW))
         case ["paths", name, file]:
             text = paths(name, configuration.load(Path(file)), file)
         case ["folders", file]:
             text = "".join(f"{folder}\n" for folder in folders(configuration.load(Path(file))))
+        case ["songs", file]:
+            config = configuration.load(Path(file))
+            text = "".join(f"{folder}\n" for folder in (config.paths.spool, *map(config.folder, PARTS)))
         case ["private", file]:
             text = f"{Spool(configuration.load(Path(file))).private}\n"
         case ["model", file]:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from demixd.audio.pcm import Frames
+from demixd.engine.models.catalog import offered
 from demixd.errors import AudioProcessingError, Code
 
 SONG = "(song)"
@@ -57,7 +58,9 @@ def recipe(
     saved by it. `guide_db` is the level of the vocals in `guide`. With `master` the song itself is the first stem.
     """
     if not stems:
-        raise AudioProcessingError(Code.BAD_OPTIONS, f"No stems are asked for; the model offers {_offer(parts)}.")
+        raise AudioProcessingError(
+            Code.BAD_OPTIONS, f"No stems are asked for; the model offers {', '.join(offered(parts))}."
+        )
     omitted = {stem: _omits(stem, parts) for stem in dict.fromkeys(stems)}
     if instrumental == "auto":
         instrumental = _cheaper(omitted, parts, frozenset(alone))
@@ -103,14 +106,9 @@ def _omits(stem: str, parts: Sequence[str]) -> str | None:
         return None
     without = VOCALS if stem in ("instrumental", GUIDE) else stem.removeprefix("no_")
     if without == stem or without not in parts:
-        message = f'The model has no stem "{stem}"; it offers {_offer(parts)}.'
+        message = f'The model has no stem "{stem}"; it offers {", ".join(offered(parts))}.'
         raise AudioProcessingError(Code.BAD_OPTIONS, message)
     return without
-
-
-def _offer(parts: Sequence[str]) -> str:
-    names = [*parts, *(["instrumental", GUIDE] if VOCALS in parts else []), *(f"no_{part}" for part in parts)]
-    return ", ".join(names)
 
 
 def _cover(omitted: Mapping[str, str | None], parts: Sequence[str]) -> tuple[str, ...]:

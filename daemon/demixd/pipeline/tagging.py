@@ -1,4 +1,4 @@
-"""Tagging: each stem gets the song's tags and cover, the stem's name in the title, and a comment on how it was made."""
+"""Tagging: each stem gets the song's tags and cover, the stem's name in title and album, and a comment on how it was made."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +31,9 @@ class Tagger:
     """Writes tags into the stems of one song, from several threads; a stem that cannot have them gets a warning instead."""
 
     def __init__(self, found: tags.Tags | None, options: Options, engine: EngineFacts) -> None:
-        self._found, self._suffix = found, options.title_suffix
+        self._found = found
+        wanted = {"title": options.title_suffix, "album": options.album_suffix}
+        self._suffixed = tuple(key for key, is_wanted in wanted.items() if is_wanted)
         self._comment = (
             f"{engine.model} {engine.model_sha256[:12]} by demixd {__version__}, "
             f"shifts {options.shifts}, overlap {options.overlap:g}"
@@ -49,10 +51,12 @@ class Tagger:
         """Write tags into the file at `path`, which holds `stem` or (None) all stems. Raises OSError."""
         if self._found is None:
             return
-        suffix = self._suffix and stem is not None
-        own = tags.for_stem(self._found, stem=stem or "", comment=self._comment, suffix=suffix)
+        suffixed = self._suffixed if stem is not None else ()
+        own = tags.for_stem(self._found, stem=stem or "", comment=self._comment, suffixed=suffixed)
         try:
-            tags.write(path, own, format)
+            warning = tags.write(path, own, format)
         except tags.TagsError as error:
+            warning = str(error)
+        if warning:
             with self._lock:
-                self._warnings.append(str(error))
+                self._warnings.append(warning)

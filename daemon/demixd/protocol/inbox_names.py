@@ -5,8 +5,11 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
-LIBSNDFILE = "wav wave flac mp3 ogg oga opus aif aiff aifc"
-FFMPEG = "aac ac3 alac amr ape au caf dff dsf dts m4a m4b mka mkv mov mp2 mp4 mpc ra snd spx tak tta w64 webm wma wv"
+LIBSNDFILE = "wav wave bwf flac mp3 mpga ogg oga opus aif aiff aifc"
+FFMPEG = (
+    "aac adts ac3 alac amr awb ape au caf dff dsf dts m4a m4b m4r mka mp2 mpa m2a mpc mpp ra snd spx tak tta w64 wma wv "
+    "3g2 3ga 3gp asf f4a f4v m4v mkv mov mp4 qt rm weba webm wmv"
+)
 NOBODY = "aa aax it kar m4p mid midi mod s3m shn vqf xm"
 """Extensions by the library that reads them; of a video FFmpeg reads the first audio stream. NOBODY: none does."""
 
@@ -21,15 +24,27 @@ PARTS = ("part", "partial", "crdownload", "download", "filepart", "tmp", "aria2"
 
 _UNFINISHED = tuple(f".{part}" for part in PARTS)
 
+_DOTTED = re.compile(r"\.{2,}[^.].*", re.DOTALL)
+"""Two dots or more, with which titles begin ("...Baby One More Time.flac"): they hide nothing, as one alone does."""
+
+_PART_OF_DOWNLOAD = re.compile(r"(.*[^/])\.(?:f(?:\d|hls-|dash-|http-)[\w+-]*|temp)\.[^./]+", re.IGNORECASE | re.DOTALL)
+"""yt-dlp's names: `Clip.f137.mp4` and `Clip.f251.webm` are to become `Clip.mp4`, by way of `Clip.temp.mp4`."""
+
+_OF_SHARES = (
+    *("@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "#snapshot", "@recently-snapshot", "~snapshot"),
+    *("__macosx", "lost+found", "system volume information", "network trash folder", "temporary items"),
+)
+"""Folders that NAS systems, Windows and Macs make on shares: what was deleted or is old lies in them."""
+
 _IGNORED = re.compile(
     "|".join(
         [
-            r"\..*",
+            r"\.(?!\.).*",
             *(rf".*\.{re.escape(part)}" for part in PARTS),
             r"~\$.*",
             r".*~",
             *(fnmatch.translate(p) for p in ("~syncthing~*", "thumbs.db", "desktop.ini")),
-            *(fnmatch.translate(p) for p in ("@eadir", "#recycle", "#snapshot", "__macosx", "lost+found")),
+            *(fnmatch.translate(p) for p in _OF_SHARES),
         ]
     ),
     re.IGNORECASE | re.DOTALL,
@@ -54,25 +69,29 @@ class Kind(StrEnum):
     LATE_OPTIONS = "late-options"
     NOT_WALKED = "not-walked"
     UNREADABLE_FOLDER = "permission"
+    OTHER_VERSION = "other-version"
 
 
 def kind_of_file(leaf: str, *, at_root: bool = True) -> Kind:
     """What a file called `leaf` (the last part of its path) is; `.cancel` alone is a cancel file in the inbox's root only."""
     if leaf == ".cancel" and at_root:
         return Kind.CANCEL
-    if leaf.endswith((".cancel", ".job.json")) and not leaf.startswith("."):
+    is_dotted = _DOTTED.fullmatch(leaf) is not None
+    if leaf.endswith((".cancel", ".job.json")) and (is_dotted or not leaf.startswith(".")):
         return Kind.CANCEL if leaf.endswith(".cancel") else Kind.OPTIONS
     if _IGNORED.fullmatch(leaf):
         return Kind.IGNORED
-    extension = leaf.rpartition(".")[2].lower() if "." in leaf else ""
+    extension = leaf.lstrip(".").rpartition(".")[2].lower() if "." in leaf.lstrip(".") else ""
     if extension in READABLE:
         return Kind.SONG
+    if leaf.startswith("."):
+        return Kind.IGNORED
     return Kind.UNSUPPORTED if extension in UNREADABLE else Kind.NOT_AUDIO
 
 
 def kind_of_folder(leaf: str) -> Kind | None:
     """Why a folder called `leaf` is not walked; None where it is."""
-    if _IGNORED.fullmatch(leaf):
+    if _IGNORED.fullmatch(leaf) or not leaf.strip("."):
         return Kind.IGNORED
     return Kind.RESERVED if leaf.endswith((".json", ".cancel")) else None
 
@@ -80,3 +99,20 @@ def kind_of_folder(leaf: str) -> Kind | None:
 def being_written(names: Iterable[str]) -> set[str]:
     """The names that are still being written: for each, a companion such as NAME.part is among `names`, those of one folder."""
     return {name.rpartition(".")[0] for name in names if name.lower().endswith(_UNFINISHED)}
+
+
+def is_unfinished(leaf: str) -> bool:
+    """Whether an ignored file is one that is still being written, and not a system's own, such as `Thumbs.db` or `.DS_Store`."""
+    return leaf.lower().endswith(_UNFINISHED) or (leaf.startswith(".") and not leaf.startswith((".DS_Store", "._")))
+
+
+def download_of(name: str) -> str | None:
+    """The path, without an extension, of the file whose part `name` is while yt-dlp downloads it; None for other names."""
+    found = _PART_OF_DOWNLOAD.fullmatch(name)
+    return found[1] if found else None
+
+
+def beginnings(name: str) -> set[str]:
+    """The path `name` up to each dot of its last part: `a/b.c.d` begins as `a/b` and `a/b.c`."""
+    start = name.rfind("/") + 1
+    return {name[:at] for at in range(start + 1, len(name)) if name[at] == "."}

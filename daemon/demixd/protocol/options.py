@@ -6,6 +6,7 @@ A mistake in an option file is `bad-options`, with a sentence that names the key
 configuration go in, options come out.
 """
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol.result_names import (
     FORMATS_OF,
+    NAMING_PATTERN,
     ONE_FILE,
     ONE_FILE_STEMS,
     TEMPLATE_LONGEST,
@@ -57,9 +59,12 @@ class Defaults(Section, frozen=True):
     guide_db: Annotated[float, Meta(ge=-60, le=0)] = -12.0
     shifts: Annotated[int, Meta(ge=0, le=20)] = 0
     overlap: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
-    naming: Annotated[str, Meta(min_length=1, max_length=TEMPLATE_LONGEST)] = "{stem}.{ext}"
+    naming: Annotated[
+        str, Meta(min_length=1, max_length=TEMPLATE_LONGEST, extra_json_schema={"pattern": NAMING_PATTERN})
+    ] = "{stem}.{ext}"
     tags: bool = True
     title_suffix: bool = True
+    album_suffix: bool = True
 
     def __post_init__(self) -> None:
         """Raise ValueError, with the key first, where values are allowed each by itself and not together."""
@@ -108,6 +113,10 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
     tag: Annotated[str, Meta(max_length=1000, description="comes back in the status")] | None = None
 
 
+class _Tagged(msgspec.Struct, frozen=True):
+    tag: Annotated[str, Meta(max_length=1000)] | None = None
+
+
 _OWN = tuple(field.name for field in msgspec.structs.fields(Own))
 _DEFAULTS = tuple(field.name for field in msgspec.structs.fields(Defaults))
 
@@ -136,6 +145,14 @@ def parse(data: bytes) -> JobOptions:
     if own.wait_for_sha256 is not None:
         own = msgspec.structs.replace(own, wait_for_sha256=own.wait_for_sha256.lower())
     return JobOptions(own=own, changed=changed)
+
+
+def tag_of(data: bytes) -> str | None:
+    """The tag in an option file that `parse` refuses, for whoever finds songs by it; None where none can be read."""
+    try:
+        return msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=_Tagged).tag
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _read(data: bytes) -> dict[str, Any]:
@@ -228,6 +245,7 @@ def schema() -> dict[str, Any]:
             properties[key] = {word: fact for word, fact in value.items() if word != "default"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:demixd:job:1",
         "title": "demixd: the options of one song, NAME.job.json",
         "type": "object",
         "properties": properties,

@@ -4,6 +4,7 @@ Every system that mounts the share must be able to hold a name: NFC, no control 
 dot or space at either end, no device name of DOS, at most 120 bytes. Names come in without lone surrogates.
 """
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -55,6 +56,19 @@ ONE_FILE_STEMS = ("drums", "bass", "other", "vocals")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069/<>:"\\|?*]')
 """Control characters, those that break a line or change its direction, and those that Windows forbids."""
 
+_LITERAL = r'[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069<>:"\\|?*{}]|\{\{|\}\}'
+
+_ONCE = "".join(rf"(?!.*\{{{field}\}}.*\{{{field}\}})" for field in FIELDS)
+
+NAMING_PATTERN = (
+    rf"^(?:{'|'.join(PRESETS)}"
+    rf"|(?=(?:{_LITERAL}|\{{(?:song|model|ext)\}})*\{{stem\}})"  # it has {stem}, ...
+    f"{_ONCE}"
+    r"(?!\.)(?!.*/\.)(?!/)(?!.*//)(?! */)(?!.*[. ]/)"  # ... each part of the path is a name, ...
+    rf"(?:{_LITERAL}|\{{(?:stem|song|model|ext)\}})*\.\{{ext\}})(?![\s\S])"  # ... and it ends in .{{ext}}.
+)
+"""What `check` says, as far as a regular expression of JSON Schema can."""
+
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 """DOS' device names: https://learn.microsoft.com/windows/win32/fileio/naming-a-file"""
 
@@ -77,6 +91,17 @@ def folder_name(leaf: str) -> str:
 def _beside_manifest(name: str) -> str:
     """`name`, changed where it is that of the manifest, which is a file of the result."""
     return f"_{name}" if name.casefold() == MANIFEST else name
+
+
+def mirrored(folder: bytes) -> str:
+    """A folder of the inbox as it is called in the outbox: bytes that are not UTF-8 become U+FFFD, so that JSON can spell it.
+
+    That has three bytes; a name which gets over 255 by it is cut, and ends in `~` and 16 hex digits of its sha256.
+    """
+    name = folder.decode("utf-8", "replace")
+    if len(data := name.encode()) <= 255:
+        return name
+    return data[:LONGEST].decode("utf-8", "ignore") + "~" + hashlib.sha256(folder).hexdigest()[:16]
 
 
 def file_name(template: str, *, stem: str, ext: str, model: str, leaf: str) -> str:

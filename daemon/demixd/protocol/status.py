@@ -1,7 +1,7 @@
 """The files that other programs read: a job's sidecar, the daemon's heartbeat, the inbox's listing, a result's manifest. Pure.
 
-These types are the protocol; `config/status.schema.json` is generated from them. No text in them has a lone surrogate,
-which other JSON readers reject.
+These types are the protocol; `config/status.schema.json` and those in config/schemas/ are generated from them. No text in
+them has a lone surrogate, which other JSON readers reject.
 """
 
 import base64
@@ -222,13 +222,22 @@ def encode(status: msgspec.Struct) -> bytes:
     return msgspec.json.encode(status) + b"\n"
 
 
-def schemas() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a sidecar, with those of the other files in `$defs`."""
-    types = (Sidecar, DaemonStatus, InboxStatus, Manifest)
-    _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+def schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schemas (2020-12) of the files, by their paths below config/."""
+    return {
+        "status.schema.json": _schema(Sidecar, "status", "the status of a song, status/NAME.json"),
+        "schemas/daemon.schema.json": _schema(DaemonStatus, "daemon", "the daemon and its queue, status/_daemon.json"),
+        "schemas/inbox.schema.json": _schema(InboxStatus, "inbox", "what is no job, status/_inbox.json"),
+        "schemas/stems.schema.json": _schema(Manifest, "stems", "the manifest of a result, stems.json"),
+    }
+
+
+def _schema(kind: type[msgspec.Struct], name: str, title: str) -> dict[str, Any]:
+    (top,), definitions = msgspec.json.schema_components((kind,), ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "demixd: status files, protocol version 1",
-        "$ref": "#/$defs/Sidecar",
+        "$id": f"urn:demixd:{name}:{SCHEMA}",
+        "title": f"demixd: {title}, protocol version {SCHEMA}",
+        **top,
         "$defs": definitions,
     }

@@ -75,4 +75,5 @@ def below(root: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_name(leaf: str, *, at_root: bool) -> bool:
-    return leaf.endswith(SIDECAR) and not leaf.startswith(".") and not (at_root and leaf in (DAEMON, INBOX))
+    is_hidden = leaf.startswith(".") and not leaf.startswith("..")
+    return leaf.endswith(SIDECAR) and not is_hidden and not (at_root and leaf in (DAEMON, INBOX))

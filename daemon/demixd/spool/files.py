@@ -6,6 +6,7 @@
     sync         fsync(2), and the filesystems that have none
     rename_new   a rename that fails where the new name is taken
     sha256_of    the hash of an open file
+    born_ns      when a file was made
 
 Below a folder that others write to, names are reached by `nofollow`; here it is only the last part of a path that is no
 link.
@@ -16,6 +17,7 @@ import errno
 import hashlib
 import os
 import stat
+import struct
 import sys
 from collections.abc import Callable
 from io import RawIOBase
@@ -38,6 +40,11 @@ _FLAGS = {"rb": os.O_RDONLY, "r+b": os.O_RDWR, "x+b": os.O_RDWR | os.O_CREAT | o
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE, _SYNC_FILE_RANGE_WAIT_AFTER = 2, 4
+
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_BTIME = 0x800
+_STATX = "=I76xqI164x"
+"""struct statx(2): its mask, then the seconds and nanoseconds of the birth time at byte 80; 256 bytes in all."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -172,3 +179,19 @@ def rename_new(source: Path | str, target: Path | str, *, within: int | None = N
     else:
         os.link(source, target, src_dir_fd=within, dst_dir_fd=into, follow_symlinks=False)
         os.unlink(source, dir_fd=within)
+
+
+def born_ns(root: Path, path: Path) -> int | None:
+    """When the file `path` below `root` was made (statx(2)), in nanoseconds of UNIX time; no rename changes that.
+
+    None where the filesystem does not keep it, or the file is not there.
+    """
+    found = ctypes.create_string_buffer(struct.calcsize(_STATX))
+    try:
+        with nofollow.reach(root, path.parent) as folder:
+            leaf = os.fsencode(path.name)
+            failed = _libc.statx(folder, leaf, _AT_SYMLINK_NOFOLLOW, ctypes.c_uint(_STATX_BTIME), found)
+    except (OSError, AttributeError):  # a C library before 2018 has no statx
+        return None
+    mask, seconds, nanoseconds = struct.unpack(_STATX, found.raw)
+    return None if failed or not mask & _STATX_BTIME else seconds * 10**9 + nanoseconds

@@ -163,8 +163,7 @@ class Folders:
             return None
 
     def _recall(self, part: str) -> _Known | None:
-        value = self._ledger.fact(f"place {part}")
-        known = msgspec.json.decode(value, type=_Known) if value else None
+        known = self._ledger.fact(f"place {part}", _Known)
         if known is None or known.path == str(self._folders[part]):
             return known
         named = self._named.get(part)
@@ -174,4 +173,4 @@ class Folders:
 
     def _remember(self, part: str, folder: Path, inode: int) -> None:
         self._known[part] = known = _Known(path=str(folder), inode=inode)
-        self._ledger.note(f"place {part}", msgspec.json.encode(known))
+        self._ledger.note(f"place {part}", known)

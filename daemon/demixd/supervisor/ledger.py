@@ -6,8 +6,12 @@ says enough to go on from. WAL with synchronous=FULL: a commit is on the disk wh
     jobs    job_id, name (bytes), short (what its companions are called), stage, key (of its result), record (the Job)
     facts   what else must outlive the daemon, by name
     starts  a row a start
+
+A newer version may have written rows that this one cannot read, before somebody went back. Such a row stays as it is, its job
+is left alone with its song and its work, and `foreign` tells of it.
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -17,10 +21,15 @@ from typing import TypeVar
 import msgspec
 
 from demixd.errors import StateError
+from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job, Stage, State
 from demixd.spool.tree import companion
 
-_VERSION = 1
+log = logging.getLogger(__name__)
+
+VERSION = 2
+"""Goes up with every change of the tables or of `Job`, so that an older version knows that it may not be able to read them."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (job_id TEXT PRIMARY KEY, number INTEGER NOT NULL, name BLOB NOT NULL, short BLOB NOT NULL,
                                  stage TEXT NOT NULL, key TEXT, record BLOB NOT NULL);
@@ -34,6 +43,20 @@ CREATE TABLE IF NOT EXISTS starts (number INTEGER PRIMARY KEY AUTOINCREMENT);
 
 
 T = TypeVar("T")
+
+_COLUMNS = ("job_id", "number", "name", "short", "stage", "key", "record")
+
+
+class Foreign(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that another version has written: the part of it that every version can read."""
+
+    identity: Identity | None = None
+    kept: Identity | None = None
+
+    def answers(self, seen: Identity) -> bool:
+        """Whether a song in the inbox is still that job's, and not a new drop of its name."""
+        own = self.kept or self.identity
+        return own is None or own.is_same_drop(seen)
 
 
 class UnreadableError(Exception):
@@ -51,6 +74,8 @@ class Ledger:
         """Raises OSError, StateError, and UnreadableError where the file is damaged or of another version."""
         self._path = path
         self._in_trouble = in_trouble
+        self.foreign: dict[str, Foreign] = {}
+        """The unfinished jobs that cannot be read, by id; their work is to be kept."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connect()
@@ -77,11 +102,14 @@ class Ledger:
     def _open(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables and version != _VERSION:
-            raise sqlite3.DatabaseError(f"it has version {version}, not {_VERSION}")
+        columns = {name for _, name, *_ in self._db.execute("PRAGMA table_info(jobs)")}
+        if tables and (version == 0 or not columns.issuperset(_COLUMNS)):
+            raise sqlite3.DatabaseError(f"it is of version {version}, whose tables version {VERSION} cannot use")
+        if version > VERSION:
+            log.warning("%s was written by a newer demixd (version %d, here %d)", self._path, version, VERSION)
         if self._db.execute("PRAGMA quick_check").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("it is damaged")
-        self._db.executescript(_SCHEMA + f"PRAGMA user_version={_VERSION};")
+        self._db.executescript(_SCHEMA + f"PRAGMA user_version={max(version, VERSION)};")
         self.starts = self._start()
 
     def _patiently(self, work: Callable[[], T]) -> T:
@@ -130,34 +158,61 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:
             self._db.executemany(
-                "INSERT INTO jobs VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM jobs), ?, ?, ?, ?, ?)"
+                f"INSERT INTO jobs ({', '.join(_COLUMNS)})"
+                " VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM jobs), ?, ?, ?, ?, ?)"
                 " ON CONFLICT (job_id) DO UPDATE SET stage = excluded.stage, key = excluded.key, record = excluded.record",
                 rows,
             )
 
     def unfinished(self) -> list[Job]:
-        """Every job that is not finished, oldest first."""
-        return self._jobs(f"stage != '{Stage.FINISHED}' ORDER BY number")
+        """Every job that is not finished, oldest first, but those in `foreign`."""
+        found = self._jobs(f"stage != '{Stage.FINISHED}' ORDER BY number")
+        self.foreign = {job_id: job for job_id, job in found if isinstance(job, Foreign)}
+        for job_id in self.foreign:
+            log.error("The job %s was written by another version of demixd, and is left to it, with its song", job_id)
+        return [job for _, job in found if isinstance(job, Job)]
 
-    def latest(self, name: str) -> Job | None:
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence about the jobs of another version, which stay for it; none where there are none."""
+        count = len(self.foreign)
+        told = f"{count} unfinished {'job' if count == 1 else 'jobs'} of a newer demixd cannot be read: install that again."
+        return (told,) if count else ()
+
+    def latest(self, name: str) -> Job | Foreign | None:
         """The newest job of a song (its path below the inbox); a long one may be given as its companions are called."""
         short = os.fsencode(companion(name, ""))
-        return next(iter(self._jobs("short = ? ORDER BY number DESC LIMIT 1", short)), None)
+        return next((job for _, job in self._jobs("short = ? ORDER BY number DESC LIMIT 1", short)), None)
 
     def result(self, key: str) -> Job | None:
         """The newest job that was done by computing the result with this key."""
-        return next(iter(self._jobs("key = ? ORDER BY number DESC LIMIT 1", key)), None)
+        found = self._jobs("key = ? ORDER BY number DESC LIMIT 1", key)
+        return next((job for _, job in found if isinstance(job, Job)), None)
 
-    def _jobs(self, where: str, *values: object) -> list[Job]:
-        rows = self._patiently(lambda: self._db.execute(f"SELECT record FROM jobs WHERE {where}", values).fetchall())
-        return [msgspec.json.decode(record, type=Job) for (record,) in rows]
+    def _jobs(self, where: str, *values: object) -> list[tuple[str, Job | Foreign]]:
+        query = f"SELECT job_id, record FROM jobs WHERE {where}"
+        rows = self._patiently(lambda: self._db.execute(query, values).fetchall())
+        return [(job_id, _read(record)) for job_id, record in rows]
 
-    def fact(self, name: str) -> bytes | None:
+    def fact(self, name: str, kind: type[T]) -> T | None:
+        """A fact of that kind; None where there is none, or one that another version has written."""
         row = self._patiently(lambda: self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone())
-        return bytes(row[0]) if row else None
+        return _as(kind, row[0]) if row else None
 
-    def note(self, name: str, value: bytes) -> None:
+    def note(self, name: str, fact: msgspec.Struct) -> None:
+        value = msgspec.json.encode(fact)
         self._patiently(lambda: self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value)))
+
+
+def _read(record: bytes) -> Job | Foreign:
+    return _as(Job, record) or _as(Foreign, record) or Foreign()
+
+
+def _as(kind: type[T], record: bytes) -> T | None:
+    try:
+        return msgspec.json.decode(record, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _row(job: Job) -> tuple[object, ...]:

@@ -153,7 +153,7 @@ class Service:
             self._locks,
             self._facts,
             watch=lambda: self._poller.watch,
-            warnings=lambda: self._poller.warnings,
+            warnings=lambda: (*self._poller.warnings, *self._ledger.warnings),
         )
         self.workers.tick(self._clock.now(), busy=False)
 
@@ -282,7 +282,7 @@ class Service:
         if change is Change.WHOLE:
             self._come_back() if self._is_open else self._open_up()
         if self._access.is_whole:
-            self.spool.tidy(self.runner.at_work | self._ending.unfinished.keys())
+            self.spool.tidy(self.runner.at_work | self._ending.unfinished.keys() | self._ledger.foreign.keys())
 
     def _open_up(self) -> None:
         """Every folder is there for the first time: bring each job of a former life to its place, and begin."""

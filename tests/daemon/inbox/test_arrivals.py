@@ -290,8 +290,9 @@ def test_the_same_file_again_is_a_new_job(daemon: Daemon, tmp_path: Path) -> Non
     assert second["previous"] == {"job_id": first["job_id"], "state": "done", "output": first["output"]}
     assert second["duplicate_of"] == first["job_id"]
     assert second["output"] == first["output"]
-    daemon.until((daemon.spool / "done" / "again (2).wav").exists, "the second original beside the first")
-    assert (daemon.spool / "done" / "again (2).wav").read_bytes() == whole
+    daemon.until(lambda: not (daemon.inbox / name).exists(), "the second original to be put away")
+    assert [path.name for path in (daemon.spool / "done").glob("again*")] == [name]
+    assert (daemon.spool / "done" / name).read_bytes() == whole
     assert len(orders(daemon, name)) == 1
 
 

@@ -73,8 +73,9 @@ def test_a_good_configuration(tmp_path: Path) -> None:
         (lambda text: text + "[defaults]\nfromat = 1\n", "fromat"),
         (lambda _: "not toml", "not TOML"),
         (lambda text: text.replace('spool = "', 'spool = "/elsewhere'), "[paths] has changed"),
+        (lambda text: text + '[profiles.sing]\nstems = ["vocal"]\n', "did you mean vocals?"),
     ],
-    ids=["unknown key", "not toml", "another spool"],
+    ids=["unknown key", "not toml", "another spool", "a stem that the model lacks"],
 )
 def test_a_bad_configuration(tmp_path: Path, change: Callable[[str], str], reason: str) -> None:
     """It is refused, the log says why, and the old one goes on."""

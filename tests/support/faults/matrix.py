@@ -98,7 +98,10 @@ def fate(cell: Cell) -> Fate:
         cancel=cancel.get(cell.thing),
         results=sorted(results),
         is_duplicate=is_duplicate,
-        originals={where: sorted(lengths) for where, lengths in originals.items()},
+        # Of `again` both originals have the same content, and the second one replaces the first.
+        originals={
+            where: sorted(set(lengths) if cell.thing == "again" else lengths) for where, lengths in originals.items()
+        },
     )
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.spool.tree import DAEMON
 from simulated_clock import SimulatedClock
 from walk_rest import rows
@@ -72,8 +73,8 @@ class SimulatedEyes(Eyes):
 
     def _look_at_original(self, path: Path, where: str, ends: set[str]) -> None:
         inode = path.stat().st_ino
-        if inode in self._put_away or path.name.endswith(".job.json") or path.name.startswith(".demixd-"):
-            return
+        if inode in self._put_away or kind_of_file(path.name) is not Kind.SONG:
+            return  # option files, and what lay beside songs
         self._put_away.add(inode)
         known = self._jobs.get(inode, {}).values()
         jobs = [job for job in known if self.ends.get(job["job_id"]) in ends]

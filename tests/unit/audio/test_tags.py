@@ -24,7 +24,7 @@ from audio import song, tones
 from demixd.audio import tags
 from demixd.audio.containers import mpeg, ogg
 from demixd.audio.containers.riff import chunk
-from demixd.audio.tags import NOTHING, Cover, Tags, TagsError, for_stem, sandbox, values
+from demixd.audio.tags import NOTHING, Cover, Tags, TagsError, for_stem, lrc, sandbox, values
 from demixd.audio.tags.reading import tags_of
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -64,8 +64,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "comment": ("Live in Köln",),
     "lyrics": ("One\nTwo",),
     "bpm": ("128",),
-    "isrc": ("DEA123456789",),
-    "musicbrainz_albumid": ("f5093c06-23e3-404f-aeaa-40f72885ee3a",),
+    "musicbrainz_artistid": ("f5093c06-23e3-404f-aeaa-40f72885ee3a",),
     "moods": ("calm", "暗い"),
 }
 UNWANTED = {
@@ -78,6 +77,13 @@ UNWANTED = {
     "ACOUSTID_FINGERPRINT": "AQAD",
     "CUESHEET": "FILE",
     "SERATO_MARKERS_V2": "AAAA",
+    "ISRC": "DEA123456789",
+    "MusicBrainz Track Id": "f5093c06-23e3-404f-aeaa-40f72885ee3a",
+    "MUSICBRAINZ_ALBUMID": "f5093c06-23e3-404f-aeaa-40f72885ee3a",
+    "musicbrainz_releasegroupid": "f5093c06-23e3-404f-aeaa-40f72885ee3a",
+    "MusicBrainz Release Track Id": "f5093c06-23e3-404f-aeaa-40f72885ee3a",
+    "Acoustid Id": "f5093c06-23e3-404f-aeaa-40f72885ee3a",
+    "BARCODE": "4006381333931",
 }
 
 # Songs with tags, as other programs write them
@@ -108,7 +114,6 @@ FRAMES = {
     "genre": "TCON",
     "composer": "TCOM",
     "bpm": "TBPM",
-    "isrc": "TSRC",
     "date": "TDRC",
 }
 
@@ -122,7 +127,7 @@ def frames(into: Any) -> Any:
     into.add(id3.COMM(encoding=3, lang="deu", desc="", text=list(TEXTS["comment"])))
     into.add(id3.COMM(encoding=3, lang="eng", desc="iTunSMPB", text=[" 00000000 00000840"]))
     into.add(id3.USLT(encoding=3, lang="deu", desc="", text=TEXTS["lyrics"][0]))
-    into.add(id3.TXXX(encoding=3, desc="MusicBrainz Album Id", text=list(TEXTS["musicbrainz_albumid"])))
+    into.add(id3.TXXX(encoding=3, desc="MusicBrainz Artist Id", text=list(TEXTS["musicbrainz_artistid"])))
     into.add(id3.TXXX(encoding=3, desc="Moods", text=list(TEXTS["moods"])))
     for name, text in UNWANTED.items():
         into.add(id3.TXXX(encoding=3, desc=name, text=[text]))
@@ -131,7 +136,6 @@ def frames(into: Any) -> Any:
     into.add(id3.TLEN(encoding=3, text=["1000"]))
     into.add(id3.RVA2(desc="track", channel=1, gain=-7.0, peak=0.9))
     into.add(id3.PRIV(owner="x", data=b"private"))
-    into.add(id3.GEOB(encoding=3, mime="application/octet-stream", desc="Serato Markers_", data=b"\1\1"))
     into.add(id3.UFID(owner="http://musicbrainz.org", data=b"x"))
     into.add(id3.CHAP(element_id="c", start_time=0, end_time=9, sub_frames=[id3.TIT2(encoding=3, text=["Chapter"])]))
     for cover in (BACK, FRONT):
@@ -167,12 +171,12 @@ def mp3_v22(path: Path) -> None:
         return frame(name, b"\1" + b"\0\0".join(each.encode("utf-16") for each in texts))
 
     names = {"TT2": "title", "TP1": "artist", "TAL": "album", "TP2": "albumartist", "TCO": "genre", "TCM": "composer"}
-    body = b"".join(text(name, *TEXTS[key]) for name, key in (names | {"TBP": "bpm", "TRC": "isrc"}).items())
+    body = b"".join(text(name, *TEXTS[key]) for name, key in (names | {"TBP": "bpm"}).items())
     body += text("TYE", "2019") + text("TDA", "1705") + text("TRK", "3/12") + text("TPA", "1/2")
     for name, key in (("COM", "comment"), ("ULT", "lyrics")):
         body += frame(name, b"\1deu" + "".encode("utf-16") + b"\0\0" + TEXTS[key][0].encode("utf-16"))
-    for key in ("MusicBrainz Album Id", "moods"):
-        value = "\0".join(TEXTS.get(key, TEXTS["musicbrainz_albumid"]))
+    for key in ("MusicBrainz Artist Id", "moods"):
+        value = "\0".join(TEXTS.get(key, TEXTS["musicbrainz_artistid"]))
         body += frame("TXX", b"\1" + key.encode("utf-16") + b"\0\0" + value.encode("utf-16"))
     body += frame("TXX", b"\0REPLAYGAIN_TRACK_GAIN\0-7 dB") + text("TSS", "LAME")
     for cover, kind in ((BACK, b"JPG"), (FRONT, b"PNG")):
@@ -266,7 +270,7 @@ def m4a(path: Path) -> None:
     for key, name in (names | {"comment": "cmt", "lyrics": "lyr"}).items():
         made["\xa9" + name] = list(TEXTS[key])
     made["aART"], made["trkn"], made["disk"], made["tmpo"] = list(TEXTS["albumartist"]), [(3, 12)], [(1, 2)], [128]
-    free = {"ISRC": "isrc", "MusicBrainz Album Id": "musicbrainz_albumid", "MOODS": "moods"}
+    free = {"MusicBrainz Artist Id": "musicbrainz_artistid", "MOODS": "moods"}
     for name, key in free.items():
         made["----:com.apple.iTunes:" + name] = [text.encode() for text in TEXTS[key]]
     for name, text in (UNWANTED | {"iTunSMPB": " 0000"}).items():
@@ -325,8 +329,8 @@ def wma(path: Path) -> None:
     made = file.tags
     names = {"title": "Title", "artist": "Author", "comment": "Description", "album": "WM/AlbumTitle"}
     names |= {"albumartist": "WM/AlbumArtist", "date": "WM/Year", "genre": "WM/Genre", "composer": "WM/Composer"}
-    names |= {"lyrics": "WM/Lyrics", "bpm": "WM/BeatsPerMinute", "isrc": "WM/ISRC", "moods": "moods"}
-    for key, name in (names | {"musicbrainz_albumid": "MusicBrainz/Album Id"}).items():
+    names |= {"lyrics": "WM/Lyrics", "bpm": "WM/BeatsPerMinute", "moods": "moods"}
+    for key, name in (names | {"musicbrainz_artistid": "MusicBrainz/Artist Id"}).items():
         made[name] = list(TEXTS[key])
     made["WM/TrackNumber"], made["WM/PartOfSet"], made["tracktotal"] = 3, "1/2", "12"
     for name, text in UNWANTED.items():
@@ -364,7 +368,7 @@ def without(*keys: str, **changes: tuple[str, ...]) -> dict[str, tuple[str, ...]
 
 
 LITTLE = without(
-    "albumartist", "tracktotal", "discnumber", "disctotal", "composer", "lyrics", "bpm", "isrc", "musicbrainz_albumid",
+    "albumartist", "tracktotal", "discnumber", "disctotal", "composer", "lyrics", "bpm", "musicbrainz_artistid",
     "moods", artist=("Björk",), date=("2019",)
 )  # fmt: skip
 
@@ -554,22 +558,85 @@ def test_ogg_pages(stem: Callable[[str], Path], target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "stem", "suffix", "expected"),
+    ("texts", "stem", "suffixed", "expected"),
     [
-        ({"title": ("Song",)}, "vocals", True, {"title": ("Song (vocals)",), "comment": ("made",)}),
-        ({"title": ("Song",)}, "no_drums", True, {"title": ("Song (no drums)",), "comment": ("made",)}),
-        ({"title": ("Song",)}, "vocals", False, {"title": ("Song",), "comment": ("made",)}),
-        ({"comment": ("own",)}, "vocals", True, {"comment": ("own", "made")}),
-        ({"comment": ("made",)}, "vocals", True, {"comment": ("made",)}),
-        ({}, "vocals", True, {"comment": ("made",)}),
+        ({"title": ("Song",)}, "vocals", ("title",), {"title": ("Song (vocals)",), "comment": ("made",)}),
+        ({"title": ("Song",)}, "no_drums", ("title",), {"title": ("Song (no drums)",), "comment": ("made",)}),
+        (
+            {"title": ("S",), "album": ("A",)},
+            "bass",
+            ("album",),
+            {"title": ("S",), "album": ("A (bass)",), "comment": ("made",)},
+        ),
+        ({"title": ("Song",)}, "vocals", (), {"title": ("Song",), "comment": ("made",)}),
+        ({"comment": ("own",)}, "vocals", ("title", "album"), {"comment": ("own", "made")}),
+        ({"comment": ("made",)}, "vocals", (), {"comment": ("made",)}),
+        ({}, "vocals", ("title",), {"comment": ("made",)}),
     ],
 )
 def test_for_stem(
-    texts: dict[str, tuple[str, ...]], stem: str, suffix: bool, expected: dict[str, tuple[str, ...]]
+    texts: dict[str, tuple[str, ...]], stem: str, suffixed: tuple[str, ...], expected: dict[str, tuple[str, ...]]
 ) -> None:
-    """A stem's title names the stem, if wanted and if there is one; what made it is one more comment."""
+    """A stem's title and album name the stem, if wanted and if there are any; what made it is one more comment."""
     song = Tags(texts=texts, covers=(FRONT,), warning="torn")
-    assert for_stem(song, stem=stem, comment="made", suffix=suffix) == Tags(texts=expected, covers=(FRONT,))
+    assert for_stem(song, stem=stem, comment="made", suffixed=suffixed) == Tags(texts=expected, covers=(FRONT,))
+
+
+LYRICS = [("One ", 0), ("two", 1240), ("\nThree", 61_005)]
+
+
+@pytest.mark.parametrize("target", STEMS)
+def test_lyrics_with_times(tmp_path: Path, stem: Callable[[str], Path], target: str) -> None:
+    """A SYLT arrives in every format as LRC, and in MP3 and WAV as a SYLT with the same times."""
+    tag = id3.ID3()
+    tag.add(id3.SYLT(encoding=3, lang="eng", format=2, type=1, desc="", text=LYRICS))
+    path = tmp_path / "song.mp3"
+    tag.save(path)
+    found = seen(path)
+    assert found == Tags(texts={"syncedlyrics": ("[00:00.000]One <00:01.240>two\n[01:01.005]Three",)})
+    made = stem(target)
+    assert tags.write(made, found, target) is None
+    assert seen(made).texts == found.texts
+    if target == "mp3":
+        (written,) = id3.ID3(made).getall("SYLT")
+        assert written.text == LYRICS
+
+
+@pytest.mark.parametrize("text", ["no times", "[ar:somebody]\n[00:01.00]x", "x [00:01.00]y", "[1:2]x"])
+def test_lyrics_without_times(text: str) -> None:
+    """A text that is no LRC has no times, and stays a text."""
+    assert lrc.timed(text) == []
+
+
+def test_what_no_stem_can_have_is_named(tmp_path: Path) -> None:
+    """Frames that travel to no stem are named in a warning, but for those that are true of the song alone."""
+    tag = id3.ID3()
+    tag.add(id3.TIT2(encoding=3, text=["Song"]))
+    tag.add(id3.PRIV(owner="x", data=b"x"))
+    tag.add(id3.APIC(encoding=3, mime="-->", type=3, desc="", data=b"http://example.org/cover.png"))
+    path = tmp_path / "song.mp3"
+    tag.save(path)
+    assert "a picture is a link" in (seen(path).warning or "")
+    tag.delall("APIC")
+    tag.save(path)
+    assert seen(path).warning is None
+    tag.add(id3.GEOB(encoding=3, mime="x/y", filename="", desc="", data=b"x"))
+    tag.add(id3.SYLT(encoding=3, lang="eng", format=1, type=1, desc="", text=[("x", 1)]))
+    tag.save(path)
+    assert seen(path).texts == {"title": ("Song",)}
+    assert "GEOB, SYLT" in (seen(path).warning or "")
+
+
+@pytest.mark.parametrize("target", STEMS)
+def test_a_cover_that_the_format_cannot_hold(stem: Callable[[str], Path], target: str) -> None:
+    """A WebP cover travels, or a sentence says that it does not; the other covers do in any case."""
+    webp = Cover(mime="image/webp", data=b"RIFF\x04\0\0\0WEBP")
+    path = stem(target)
+    said = tags.write(path, Tags(texts={"title": ("x",)}, covers=(webp, FRONT)), target)
+    has_it = webp.data in [each.data for each in seen(path).covers]
+    assert has_it is (said is None)
+    assert said is None or "image/webp" in said
+    assert FRONT.data in [each.data for each in seen(path).covers]
 
 
 @pytest.mark.parametrize("target", STEMS)
@@ -618,13 +685,15 @@ def test_the_most_there_can_be(stem: Callable[[str], Path], target: str) -> None
         (JPEG, "", "image/jpeg"),
         (b"RIFF\0\0\0\0WEBP", "", "image/webp"),
         (b"new kind", "image/new", "image/new"),
-        (b"http://example.org/x.png", "-->", None),
+        (b"http://example.org/x.png", "-->", ""),
         (b"", "image/png", None),
     ],
 )
 def test_pictures(data: bytes, mime: str, expected: str | None) -> None:
-    """A picture is what its bytes are; a link is none."""
-    assert [each.mime for each in values.picture(data, mime)] == ([expected] if expected else [])
+    """A picture is what its bytes are; a link is none, and is left out with a word."""
+    found = values.picture(data, mime)
+    assert [each.mime for each in found] == ([] if expected is None else [expected])
+    assert len(values.merged([values.Found(covers=found)]).covers) == bool(expected)
 
 
 # Hostile and damaged

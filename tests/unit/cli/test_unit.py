@@ -9,6 +9,7 @@ import pytest
 from demixd import config
 from demixd.cli import unit
 from demixd.config import Config, Model, Paths
+from demixd.errors import ConfigError
 
 
 @pytest.mark.parametrize("spool", ["/srv/demixd", '/srv/the "share"', "/srv/Müll 100%", "/srv/back\\slash"])
@@ -70,3 +71,33 @@ def test_the_group_of_the_share(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(tmp_path, -1, grp.getgrnam("audio").gr_gid)
         assert "Group=audio" in unit.paths("demixd", Config(paths=Paths(spool=str(tmp_path))), "x").splitlines()
+
+
+@pytest.mark.parametrize(
+    "spool",
+    [
+        "/opt/demixd",
+        "/var/lib/demixd/music",
+        "/var/lib/demixd@sing/x/y",
+        "~/.local/share/demixd/music",
+        "/etc/demixd/s",
+    ],
+)
+def test_a_spool_in_a_folder_of_the_installer_is_refused(spool: str) -> None:
+    """It would be emptied when the program is taken away."""
+    folder = str(Path(spool).expanduser())
+    with pytest.raises(ConfigError, match="installer's own"):
+        unit.main(["config", "demixd@other", folder])
+
+
+def test_songs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The spool comes first, then each of its folders, wherever it lies."""
+    file = tmp_path / "demixd.toml"
+    file.write_text('[paths]\nspool = "/srv/a"\ndone = "/mnt/done"\n')
+    unit.main(["songs", str(file)])
+    assert capsys.readouterr().out.split() == [
+        "/srv/a",
+        *(f"/srv/a/{part}" for part in unit.PARTS[:3]),
+        "/mnt/done",
+        "/srv/a/failed",
+    ]

@@ -26,15 +26,16 @@ from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
+from demixd import config
 from demixd.engine import host
 from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.families.demucs import load as load_files
-from demixd.engine.models import catalog, store
+from demixd.engine.models import catalog, configured, store
 from demixd.engine.models import fetch as fetching
 from demixd.engine.models.fetch import FetchProgress, fetch
 from demixd.engine.openvino import converter
-from demixd.errors import AudioProcessingError, Code, StopProcessingError
-from hub import Hub, Request
+from demixd.errors import AudioProcessingError, Code, ConfigError, StopProcessingError
+from hub import COMMIT, Hub, Request
 from members import REPO, SIG, SMALL, STEMS, packed, put, random_module
 
 SOURCE_ROOT = Path(store.__file__).parents[3]
@@ -551,6 +552,7 @@ def test_fetch_brings_a_model_that_loads(hub: Hub, models: Path, member: bytes) 
         f"{SIG}.safetensors",
         f"{SIG}.safetensors.sha256",
         "htdemucs.yaml",
+        "htdemucs.yaml.commit",
     ]
     assert [path.name for path in (models / ".fetch").iterdir()] == ["lock"]
     assert (models / f"{SIG}.safetensors.sha256").read_text().startswith(hashlib.sha256(member).hexdigest())
@@ -798,3 +800,99 @@ def test_no_room_is_no_space(hub: Hub, models: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     refused(Code.NO_SPACE, lambda: fetch_from(hub, models), str(models))
     assert hub.downloads() == []
+
+
+# ---- pinned
+
+
+@pytest.fixture
+def pinned(hub: Hub, member: bytes, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The catalogue pins htdemucs as the hub has it; its pins, which a test may change."""
+    data = {name: content for (_, name), content in hub.files.items()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
+    pinned = catalog.Published(about="pinned", commit=COMMIT, sha256=hashes)
+    for module in (store, fetching):
+        monkeypatch.setattr(module, "PUBLISHED", {**catalog.PUBLISHED, "htdemucs": pinned})
+    return pinned.sha256
+
+
+def test_a_pinned_model_is_fetched_by_its_commit(hub: Hub, models: Path, pinned: dict[str, str]) -> None:
+    """Its files come from that commit alone, and the list calls it pinned."""
+    files = fetch_from(hub, models)
+    assert store.pins(files) == (COMMIT, pinned)
+    assert {request.path.split("/")[4] for request in hub.requests if "/resolve/" in request.path} == {COMMIT}
+    (row,) = (row for row in store.listing(repo=None, models=models, allow_pickle=False) if row.name == "htdemucs")
+    assert (row.state, row.trust) == (store.State.RECORDED, "pinned")
+
+
+@pytest.mark.parametrize("file", ["htdemucs.yaml", f"{SIG}.safetensors"])
+def test_another_file_than_the_pinned_one(hub: Hub, models: Path, pinned: dict[str, str], file: str) -> None:
+    """It is neither fetched nor loaded, also where it was recorded before; a repo's files are its owner's affair."""
+    fetch_from(hub, models)
+    pinned[file] = "0" * 64
+    refused(Code.BAD_MODEL, lambda: load(models), file, "htdemucs")
+    refused(Code.BAD_MODEL, lambda: fetch_from(hub, models), file, "0" * 64)
+    repo = models.parent / "repo"
+    shutil.copytree(models, repo)
+    load(models, repo=repo)
+
+
+def test_a_model_that_is_not_pinned(hub: Hub, models: Path) -> None:
+    """What is printed for it is what the hub had, and the list says that it is trusted since its first use."""
+    files = fetch_from(hub, models)
+    commit, hashes = store.pins(files)
+    assert commit == COMMIT
+    assert hashes == {name: hashlib.sha256(data).hexdigest() for (_, name), data in hub.files.items()}
+    (row,) = (row for row in store.listing(repo=None, models=models, allow_pickle=False) if row.name == "htdemucs")
+    assert row.trust == "first use"
+    (models / "htdemucs.yaml.commit").unlink()
+    assert store.pins(files)[0] == ""
+
+
+# ---- of a configuration
+
+
+def configuration(folder: Path, **sections: Any) -> config.Config:
+    text = f'[paths]\nstate = "{folder}"\nmodels = "{folder}/models"\n' + "".join(
+        f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        for section, keys in sections.items()
+    )
+    return config.parse(text, "x")
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"profiles.x": {"stems": ["vocal"]}}, ["[profiles.x]", '"vocal"', "did you mean vocals?", "instrumental"]),
+        ({"profiles.x": {"stems": ["guitar"]}}, ["[profiles.x]", "htdemucs has no such stem"]),
+        ({"profiles.x": {"stems": ["guitar"], "model": "htdemucs_6s"}}, []),
+        ({"defaults": {"stems": ["no_bas"]}}, ["[defaults]", "did you mean no_bass?"]),
+        ({"defaults": {"stems": ["guitar"]}, "model": {"name": "auto"}}, []),
+        ({"defaults": {"naming": "ni-stems", "format": "m4a"}}, []),
+        ({"model": {"name": "htdemuc"}}, ["[model] name", '"htdemuc"', "did you mean htdemucs?"]),
+        ({"profiles.x": {"model": "mdx_extr"}}, ["[profiles.x] model", "did you mean mdx_extra?"]),
+        ({"model": {"name": "my_own"}}, []),
+        ({"model": {"name": "demo"}, "profiles.x": {"stems": ["piano"]}}, ["demo has no such stem"]),
+        ({"model": {"name": "htdemuc", "repo": "/not/mounted"}}, []),
+        ({"model": {"name": "here"}, "profiles.x": {"stems": ["kazoo"]}}, ["here has no such stem"]),
+    ],
+)
+def test_names_and_stems_of_a_configuration(
+    tmp_path: Path, local: Path, member: bytes, sections: Any, words: list[str]
+) -> None:
+    """A name that is nearly a model's, and a stem that a known model lacks, are mistakes; what is not known is none."""
+    put(local, "here", {SIG: member})
+    given = configuration(tmp_path, **sections)
+    found = list(configured.faults(given))
+    assert bool(found) is bool(words)
+    assert all(word in found[0] for word in words)
+    if words:
+        with pytest.raises(ConfigError):
+            configured.checked(given)
+    else:
+        assert configured.checked(given) is given
+
+
+def test_a_nearly_right_name_is_told(models: Path) -> None:
+    """A missing model whose name is nearly one that is published gets that name for a remedy."""
+    refused(Code.MODEL_MISSING, lambda: locate(models, "htdemuc"), "did you mean htdemucs?")

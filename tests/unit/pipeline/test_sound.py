@@ -493,12 +493,13 @@ def test_bitrates_of_mp3(songs: Mapping[str, Path], tmp_path: Path, bitrate: int
 
 
 def test_tags_only_if_wanted(songs: Mapping[str, Path], tmp_path: Path) -> None:
-    """Stems can do without tags, and titles without the stem."""
-    for wanted in ({"tags": False}, {"title_suffix": False}):
+    """Stems can do without tags, and title and album without the stem."""
+    for wanted in ({"tags": False}, {"title_suffix": False, "album_suffix": False}):
         _, out = separated(songs["flac"], tmp_path / next(iter(wanted)), stems=("vocals",), **wanted)
         with (out / "vocals.flac").open("rb") as stem:
             said = tags_of(stem)
         assert said.texts.get("title") == (None if "tags" in wanted else ("Song",))
+        assert "(vocals)" not in str(said.texts)
 
 
 def test_broken_tags_are_a_warning(tmp_path: Path) -> None:

@@ -251,3 +251,24 @@ def test_a_folder_is_named_by_its_song(leaf: str, folder: str) -> None:
 def test_a_song_without_options_has_the_defaults() -> None:
     """The configuration's own options are those of a song that brings none."""
     assert Config().options_of("Song.flac", options.NONE, known).stems == Defaults().stems
+
+
+@pytest.mark.parametrize(
+    ("data", "tag"),
+    [
+        (b'{"tag": "table 4", "stems": "vocals"}', "table 4"),
+        (b'\xef\xbb\xbf{"tag": "table 4", "nothing": [{}]}', "table 4"),
+        (b'{"tag": 4, "x": 1}', None),
+        (b'{"tag": "' + b"x" * 1001 + b'"}', None),
+        (b'{"tag": "\\ud800"}', None),
+        (b'{"tag": "table 4",}', None),
+        (b'["tag"]', None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_the_tag_of_refused_options(data: bytes, tag: str | None) -> None:
+    """An option file that is refused for something else still tells its tag."""
+    assert options.tag_of(data) == tag
+    with pytest.raises(AudioProcessingError):
+        options.parse(data)

@@ -1,5 +1,6 @@
 """What becomes of an original, on real files: moved, put back, never replaced."""
 
+import os
 from pathlib import Path
 
 from demixd.protocol.identity import Identity
@@ -59,3 +60,34 @@ def test_numbers_fit_behind_a_dot_that_begins_no_extension() -> None:
         assert " (1000000)" in leaf
         assert len(leaf.encode()) == 255
     assert numbered("x" * 10 + "." + "y" * 33, 2).endswith("y (2)")
+
+
+def test_a_twin_is_replaced(tmp_path: Path) -> None:
+    """A file of the same content makes room for the original, whichever number it has; another content keeps its name."""
+    done = tmp_path / "done"
+    done.mkdir()
+    for name, text in (("song.wav", "one"), ("song (2).wav", "two")):
+        (done / name).write_text(text)
+    for number, text in enumerate(("one", "two", "new", "new", "one")):
+        song = tmp_path / f"{number}.wav"
+        song.write_text(text)
+        inode = song.stat().st_ino
+        assert originals.move(song, done / "song.wav").stat().st_ino == inode
+    assert {path.name: path.read_text() for path in done.iterdir()} == {
+        "song.wav": "one",
+        "song (2).wav": "two",
+        "song (3).wav": "new",
+    }
+
+
+def test_what_is_no_file_is_no_twin(tmp_path: Path) -> None:
+    """A link, a FIFO or a folder with the original's name is left as it is, and is not waited for."""
+    done = tmp_path / "done"
+    done.mkdir()
+    (tmp_path / "elsewhere").write_text("same")
+    (done / "song.wav").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(done / "song (2).wav")
+    (done / "song (3).wav").mkdir()
+    (tmp_path / "song.wav").write_text("same")
+    assert originals.move(tmp_path / "song.wav", done / "song.wav").name == "song (4).wav"
+    assert (done / "song.wav").is_symlink()

@@ -8,6 +8,7 @@ sandbox      `read`: a child process with limits on memory and time, since a son
 reading      reads tags in that child, by the song's content                                    [mutagen]
 writing      `write`: into a finished stem, whose audio is not changed                          [mutagen]
 id3          tags as an ID3v2.3                                                                 [mutagen]
+lrc          lyrics with times, as ID3 and as texts have them                                       [pure]
 ogg_comment  a new comment for an Ogg; `splice`: a new length for a part of a file
 """
 

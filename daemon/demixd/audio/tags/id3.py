@@ -18,7 +18,7 @@ from typing import Any
 
 from mutagen import id3
 
-from demixd.audio.tags import keys
+from demixd.audio.tags import keys, lrc
 from demixd.audio.tags.values import Tags, Texts
 
 LANGUAGE = "eng"
@@ -57,6 +57,8 @@ def _texts(texts: Texts) -> Iterator[Any]:
             )
         elif key == "lyrics":
             yield from (id3.USLT(encoding=encoding, lang=LANGUAGE, desc=d, text=text) for d, text in _described(values))
+        elif key == "syncedlyrics" and (timed := lrc.timed(values[0])):
+            yield id3.SYLT(encoding=encoding, lang=LANGUAGE, format=2, type=1, desc="", text=timed)
         elif key not in (*keys.TOTALS, *keys.TOTALS.values()):
             yield id3.TXXX(encoding=encoding, desc=keys.FREE.get(key, key.upper()), text=list(values))
 

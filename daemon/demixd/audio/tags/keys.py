@@ -17,7 +17,6 @@ ID3 = {
     "lyricist": "TEXT",
     "bpm": "TBPM",
     "initialkey": "TKEY",
-    "isrc": "TSRC",
     "copyright": "TCOP",
     "language": "TLAN",
     "label": "TPUB",
@@ -88,7 +87,6 @@ ASF = {
     "lyrics": "WM/Lyrics",
     "bpm": "WM/BeatsPerMinute",
     "initialkey": "WM/InitialKey",
-    "isrc": "WM/ISRC",
     "language": "WM/Language",
     "label": "WM/Publisher",
     "conductor": "WM/Conductor",
@@ -104,17 +102,12 @@ ASF = {
 }
 
 FREE = {
-    "musicbrainz_trackid": "MusicBrainz Track Id",
     "musicbrainz_artistid": "MusicBrainz Artist Id",
-    "musicbrainz_albumid": "MusicBrainz Album Id",
     "musicbrainz_albumartistid": "MusicBrainz Album Artist Id",
-    "musicbrainz_releasegroupid": "MusicBrainz Release Group Id",
-    "musicbrainz_releasetrackid": "MusicBrainz Release Track Id",
     "musicbrainz_workid": "MusicBrainz Work Id",
     "releasetype": "MusicBrainz Album Type",
     "releasestatus": "MusicBrainz Album Status",
     "releasecountry": "MusicBrainz Album Release Country",
-    "acoustid_id": "Acoustid Id",
 }
 """Keys -> the free names under which MP3 and MP4 have them: music servers look for these."""
 
@@ -132,6 +125,7 @@ ALIASES = {name.lower(): key for key, name in FREE.items()} | {
     "track": "tracknumber",
     "unsynced lyrics": "lyrics",
     "unsyncedlyrics": "lyrics",
+    "synced lyrics": "syncedlyrics",
     "year": "date",
 }
 
@@ -140,7 +134,9 @@ TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}
 LEFT_OUT = re.compile(
     r"replaygain_|r128_|mp3gain_|accuraterip"  # loudness and rip of the song, which are not the stem's
     r"|encod|itun|lame_|lame$|tool$|length$|tlen$|wmfsdk|deviceconformance"  # its encoder, and its gaps
-    r"|acoustid_fingerprint|acoustid fingerprint|fingerprint|musicip"  # fingerprints of its sound
+    r"|acoustid|fingerprint|musicip"  # fingerprints of its sound
+    r"|isrc|barcode|musicbrainz[ _](?:original|(?:track|recording|release[ _]?track|album|release[ _]?group|disc|trm)[ _]?id)"
+    # numbers of its recording and of its release: a stem is another recording, and on no release
     r"|cuesheet|cue_|chapter|serato|traktor"  # marks in it
     r"|metadata_block_picture|coverart|cover art|waveformatextensible"  # pictures and channel masks, read elsewhere
     r"|_statistics|duration|bps$|number_of_|creation_time|major_brand|minor_version|compatible_brands|handler_name"

@@ -9,6 +9,7 @@ else (MP3, AAC, TTA, WavPack, Monkey's Audio, Musepack) has an ID3v2 in front, t
 import base64
 import binascii
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any, BinaryIO
@@ -28,7 +29,7 @@ from mutagen.oggvorbis import OggVorbis
 
 from demixd.audio.containers import riff
 from demixd.audio.containers.mpeg import id3_length
-from demixd.audio.tags import keys
+from demixd.audio.tags import keys, lrc
 from demixd.audio.tags.values import FRONT, Cover, Found, Tags, merged, picture
 
 Place = Callable[[BinaryIO], Found]
@@ -47,8 +48,17 @@ ASF_KEYS = {name: key for key, name in keys.ASF.items()}
 APE_COVERS = {"cover art (front)": 3, "cover art (back)": 4}
 """APEv2's keys of pictures -> ID3's picture type. The value is a file's name, a zero, and the picture."""
 
+ID3_LEFT_OUT = re.compile(
+    "TSRC|UFID|MCDI|TSSE|TENC|TLEN|TFLT|TSIZ|TDLY|TDEN|TDTG|TDRL|TDES|TKWD|TCAT|TGID|TOFN|TYER|TDAT|TIME|TRDA|PRIV|PCNT|POPM"
+    "|RVA[2D]|EQU[2A]|ETCO|MLLT|SYTC|SEEK|ASPI|POSS|RBUF|RVRB|CHAP|CTOC|GRP1|PCST|WFED|NCON|ENCR|GRID|SIGN"
+)
+"""Frames of ID3 that no stem gets, since they are true of the song alone, or count what somebody has done with it."""
+
 NOT_COMMENTS = ("iTun", "ID3v1 Comment", "MusicMatch", "Songs-DB")
 """What the descriptions of comments begin with that programs write for themselves."""
+
+MILLISECONDS = 2
+"""SYLT's unit of time; the other one is frames of the MP3."""
 
 MOST_SAID = 200
 """Characters of mutagen's reason in a warning."""
@@ -150,22 +160,35 @@ def _id3v1(song: BinaryIO) -> Found:
 
 def _frames(tag: Any) -> Found:
     """The texts and pictures of an ID3 tag, by ID3v2.4's names of frames. A comment without a description comes first."""
-    found = Found()
+    found, strange = Found(), set[str]()
     for frame in sorted(tag.values(), key=lambda each: each.desc if each.FrameID in ("COMM", "USLT") else ""):
-        name = frame.FrameID
-        if name == "TCON":
-            found.texts += [("genre", text) for text in frame.genres]
-        elif name in ID3_KEYS:
-            found.texts += [(ID3_KEYS[name], str(text)) for text in frame.text]
-        elif name == "TXXX":
-            found.texts += [(frame.desc, text) for text in frame.text]
-        elif name == "COMM" and not frame.desc.startswith(NOT_COMMENTS):
-            found.texts += [("comment", text) for text in frame.text]
-        elif name == "USLT":
-            found.texts.append(("lyrics", frame.text))
-        elif name == "APIC":
+        if frame.FrameID == "APIC":
             found.covers += picture(frame.data, frame.mime, int(frame.type), frame.desc)
+        elif (texts := _texts_of(frame)) is not None:
+            found.texts += texts
+        elif not ID3_LEFT_OUT.fullmatch(frame.FrameID):
+            strange.add(frame.FrameID)
+    if strange:
+        found.problem = f"there is no place for ID3's {', '.join(sorted(strange))}"
     return found
+
+
+def _texts_of(frame: Any) -> list[tuple[str, str]] | None:
+    """The texts of a frame with our keys; None for a frame of another kind."""
+    name = frame.FrameID
+    if name == "TCON":
+        return [("genre", text) for text in frame.genres]
+    if name in ID3_KEYS:
+        return [(ID3_KEYS[name], str(text)) for text in frame.text]
+    if name == "TXXX":
+        return [(frame.desc, text) for text in frame.text]
+    if name == "COMM":
+        return [] if frame.desc.startswith(NOT_COMMENTS) else [("comment", text) for text in frame.text]
+    if name == "USLT":
+        return [("lyrics", frame.text)]
+    if name == "SYLT" and frame.format == MILLISECONDS:
+        return [("syncedlyrics", lrc.of(frame.text))]
+    return None
 
 
 def _ape(song: BinaryIO) -> Found:

@@ -84,8 +84,10 @@ def merged(places: Iterable[Found]) -> Tags:
         own, over = _texts(place.texts)
         texts |= {key: said for key, said in own.items() if key not in texts}
         if not covers:
-            covers, many = _covers(place.covers)
+            pictures = [cover for cover in place.covers if cover.mime]
+            covers, many = _covers(pictures)
             over |= many
+            problems += ["a picture is a link, or of no known kind"] if len(pictures) < len(place.covers) else []
         problems += [place.problem] if place.problem else []
         problems += ["there is more than a stem takes"] if over else []
     reasons = ", ".join(dict.fromkeys(problems))
@@ -93,21 +95,24 @@ def merged(places: Iterable[Found]) -> Tags:
     return Tags(texts=dict(list(texts.items())[:MOST_KEYS]), covers=covers, warning=warning)
 
 
-def for_stem(tags: Tags, *, stem: str, comment: str, suffix: bool) -> Tags:
-    """The tags of one stem: the song's, with the stem behind the title if `suffix`, and one more comment."""
+def for_stem(tags: Tags, *, stem: str, comment: str, suffixed: Iterable[str]) -> Tags:
+    """The tags of one stem: the song's, with the stem behind the texts of the keys `suffixed`, and one more comment."""
     texts = dict(tags.texts)
-    if suffix and "title" in texts:
-        texts["title"] = tuple(f"{title} ({stem.replace('_', ' ')})" for title in texts["title"])
+    for key in suffixed:
+        if key in texts:
+            texts[key] = tuple(f"{text} ({stem.replace('_', ' ')})" for text in texts[key])
     texts["comment"] = tuple(dict.fromkeys((*texts.get("comment", ()), comment)))
     return Tags(texts=texts, covers=tags.covers)
 
 
 def picture(data: bytes, mime: str = "", kind: int = FRONT, description: str = "") -> list[Cover]:
-    """A list of one cover; an empty one where `data` is no picture, a link for example."""
+    """A list of one cover, which has no MIME type where `data` is no picture: `merged` leaves that out, with a word."""
     webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     found = "image/webp" if webp else next((name for magic, name in PICTURES.items() if data.startswith(magic)), mime)
-    if not data or not found.isascii() or not found.startswith("image/"):
+    if not data:
         return []
+    if not found.isascii() or not found.startswith("image/"):
+        found = ""
     words = _plain(description)[:LONGEST_DESCRIPTION].strip()
     return [Cover(mime=found, data=bytes(data), kind=kind if 0 <= kind <= LAST_KIND else 0, description=words)]
 

@@ -27,16 +27,24 @@ from demixd.spool.files import open_own
 MP4_PICTURES = {"image/jpeg": MP4Cover.FORMAT_JPEG, "image/png": MP4Cover.FORMAT_PNG}
 
 
-def write(path: Path, tags: Tags, format: str) -> None:
+def write(path: Path, tags: Tags, format: str) -> str | None:
     """Write `tags` into a finished stem. `format` is wav, flac, mp3, ogg (Vorbis), opus, m4a or alac (both MP4).
 
-    Raises OSError where the disk fails, after which the file is not to be used, and `TagsError` where the file cannot have
-    these tags and is unchanged.
+    A sentence where the format has no place for a picture, which is left out then, else None. Raises OSError where the disk
+    fails, after which the file is not to be used, and `TagsError` where the file cannot have these tags and is unchanged.
     """
     if not tags.texts and not tags.covers:
-        return
+        return None
     with _with_disk_errors(path), open_own(path, "r+b") as file:
         WRITERS[format](file, tags)
+    strange = (
+        {cover.mime for cover in tags.covers if cover.mime not in MP4_PICTURES} if WRITERS[format] is _mp4 else set()
+    )
+    if not strange:
+        return None
+    return (
+        f"The song's {' and '.join(sorted(strange))} is not in its stems: an MP4 holds pictures as JPEG and PNG alone."
+    )
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.reader import CachedDocument
 from demixd.config import DEFAULT_PATH, Config
 from demixd.engine.models import store
-from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB
+from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED
+from demixd.engine.models.configured import faults
 from demixd.errors import AudioProcessingError
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.tree import DAEMON, Spool
@@ -74,7 +75,12 @@ def _models(config: Config) -> Finding:
     if not folder.is_dir():
         if config.model.name == store.DEMO:
             return Finding(Level.OK, "models", f"{folder} is not there; the demo model needs none")
-        return Finding(Level.FAIL, "models", f"{folder} is not there: run `demixd models fetch {config.model.name}`")
+        remedy = (
+            f"run `demixd models fetch {config.model.name}`"
+            if config.model.name in PUBLISHED
+            else "mount it, or make it"
+        )
+        return Finding(Level.FAIL, "models", f"{folder} is not there: {remedy}")
     if not os.access(folder, os.R_OK | os.X_OK):
         return Finding(Level.FAIL, "models", f"{folder} cannot be read by this user: change its owner or mode")
     rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
@@ -85,6 +91,8 @@ def _models(config: Config) -> Finding:
 
 def _model(config: Config) -> Finding:
     name = config.model.name
+    if wrong := next(faults(config), None):
+        return Finding(Level.FAIL, "model", wrong)
     if name == AUTO:
         best = ", ".join(f"{each} from {mib} MiB of free GPU memory on" for each, mib in NEEDS_MIB.items())
         return Finding(Level.OK, "model", f"auto takes the best that fits: {best}; without a GPU {DEFAULT}")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def _absent(part: str, path: Path) -> Finding:
             part,
             f"{path} is not there, and this user cannot make it in {path.parent}: make it, or mount it",
         )
-    return Finding(Level.FAIL, part, f"{path.parent} is not there: mount it, or make it with `mkdir -p {path.parent}`")
+    make = shlex.join(("mkdir", "-p", "--", str(path.parent)))
+    return Finding(Level.FAIL, part, f"{path.parent} is not there: mount it, or make it with `{make}`")
 
 
 def is_hidden(path: Path) -> bool:

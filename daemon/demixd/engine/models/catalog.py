@@ -12,8 +12,16 @@ FOUR = ("drums", "bass", "other", "vocals")
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that Demucs publishes; `stems` are its parts.
+
+    `commit` and `sha256` (by name of file) pin it: nothing else is fetched or loaded then. `demixd models pin NAME` prints
+    both. Where they are empty, the files that come first are trusted, and no others later.
+    """
+
     about: str
     stems: tuple[str, ...] = FOUR
+    commit: str = ""
+    sha256: dict[str, str] = {}
 
 
 PUBLISHED = MappingProxyType(
@@ -32,6 +40,13 @@ PUBLISHED = MappingProxyType(
 
 QUANTIZED = frozenset({"mdx_q", "mdx_extra_q"})
 """Published too, but packed by diffq, which has no wheels: they are mdx and mdx_extra, made smaller."""
+
+
+def offered(parts: Iterable[str]) -> tuple[str, ...]:
+    """The stems that can be asked for of a model with these parts."""
+    parts = tuple(parts)
+    mixed = ("instrumental", "guide") if "vocals" in parts else ()
+    return (*parts, *mixed, *(f"no_{part}" for part in parts))
 
 
 def hub_repo(name: str) -> str:

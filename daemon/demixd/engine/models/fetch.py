@@ -107,15 +107,29 @@ def _lock(session: _Session) -> Iterator[None]:
 
 
 def _fetch_model(session: _Session) -> None:
-    repo = hub_repo(session.model)
+    repo, pinned = hub_repo(session.model), PUBLISHED[session.model]
     name = f"{session.model}{bags.SUFFIX}"
-    bag = hub.ask(session.endpoint, repo, name, "main", max_bytes=bags.MAX_BYTES)
+    bag = hub.ask(session.endpoint, repo, name, pinned.commit or "main", max_bytes=bags.MAX_BYTES)
     part = _download(session, bag)
+    _check_pin(session, name, records.hash_file(part))
     for sig in dict.fromkeys(bags.read(part).sigs):
         member = f"{sig}.safetensors"
         remote = hub.ask(session.endpoint, repo, member, bag.commit, max_bytes=MAX_MEMBER_BYTES)
+        _check_pin(session, member, remote.sha256)
         _fetch_member(session, remote, session.models / member)
+    records.write_commit(session.models / name, bag.commit)
     part.replace(session.models / name)
+
+
+def _check_pin(session: _Session, name: str, sha256: str) -> None:
+    """Raise BAD_MODEL where the hub's file is not the one that the catalogue pins."""
+    pinned = PUBLISHED[session.model].sha256.get(name, sha256)
+    if pinned != sha256:
+        sentence = (
+            f"{session.endpoint} has {name} of the model {session.model} with the sha256 {sha256}, and demixd's catalogue pins "
+            f"{pinned}: use another HF_ENDPOINT, or a demixd that pins the new one."
+        )
+        raise AudioProcessingError(Code.BAD_MODEL, sentence)
 
 
 def _fetch_member(session: _Session, remote: hub.RemoteFile, final: Path) -> None:

@@ -1,6 +1,7 @@
 """Records: the sha256 that a file had when it was first seen, in a file in sha256sum's format.
 
 955717e8.safetensors.sha256 -> 'HEX  955717e8.safetensors'    (an absolute path, where it lies elsewhere)
+htdemucs.yaml.commit        -> the hub's commit that the model was fetched from
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 from demixd.errors import AudioProcessingError, Code
 
 SUFFIX = ".sha256"
+COMMIT = ".commit"
 
 
 def hash_file(path: Path) -> str:
@@ -32,10 +34,27 @@ def read(record: Path) -> str | None:
 def write(record: Path, file: Path, sha256: str) -> None:
     """Record the hash of `file`, by a rename. Daemons that share the folder write the same line. Raises OSError."""
     name = file.name if file.parent == record.parent else file.absolute()
+    _write(record, f"{sha256}  ".encode() + os.fsencode(name) + b"\n")
+
+
+def commit(bag: Path) -> str:
+    """The hub's commit from which the model with this bag was fetched; empty where that is not known."""
+    try:
+        return bag.with_name(f"{bag.name}{COMMIT}").read_text(encoding="ascii", errors="replace").strip()[:64]
+    except OSError:
+        return ""
+
+
+def write_commit(bag: Path, commit: str) -> None:
+    """Record the commit that the model with this bag is fetched from. Raises OSError."""
+    _write(bag.with_name(f"{bag.name}{COMMIT}"), f"{commit}\n".encode())
+
+
+def _write(record: Path, line: bytes) -> None:
     part = record.with_name(f".{record.name}.{secrets.token_hex(4)}")
     record.parent.mkdir(parents=True, exist_ok=True)
     try:
-        part.write_bytes(f"{sha256}  ".encode() + os.fsencode(name) + b"\n")
+        part.write_bytes(line)
         part.replace(record)
     except OSError:
         part.unlink(missing_ok=True)

@@ -4,19 +4,22 @@
       htdemucs.yaml                 the bag, see bag.py
       955717e8.safetensors          a member, shared by all bags that name it
       955717e8.safetensors.sha256   its record, as sha256sum writes it (`sha256sum -c` reads it)
+      htdemucs.yaml.commit          the hub's commit that it was fetched from
       recorded/FOLDER/              records of the members in a `[model] repo`: that folder is never written into
       .fetch/                       partial files and a lock, see fetch.py
 
 A `[model] repo` has the same layout and takes the place of MODELS. `demo` is always the model in the package.
 
 Rules. At every load, a file is hashed before anything in it is interpreted. The first hash seen is recorded (for a
-fetched file: the hub's own), and any other is refused. No torch here: `demixd check` and the supervisor start fast.
+fetched file: the hub's own), and any other is refused; where the catalogue pins a file of MODELS, that hash binds instead.
+No torch here: `demixd check` and the supervisor start fast.
 """
 
 import contextlib
 import hashlib
 import os
 import re
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 
@@ -87,6 +90,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     members: int = 0
     bytes: int = 0
     about: str = ""
+    is_pinned: bool = False
+    """Whether the catalogue has the hashes of all of its files."""
+
+    @property
+    def trust(self) -> str:
+        """Why the files are taken for the model: the catalogue `pinned` them, or they were there at its `first use`."""
+        return "pinned" if self.is_pinned else "first use" if self.state is State.RECORDED else ""
 
 
 def folder_of(name: str, *, repo: Path | None, models: Path) -> Path:
@@ -114,8 +124,17 @@ def locate(name: str, *, repo: Path | None, models: Path, allow_pickle: bool) ->
         bag = bags.read(path)
     except OSError as error:
         raise _unreadable(name, path, models, error) from error
+    if bag.sha256 != _pinned(name, path, models, bag.sha256):
+        sentence = f"{path} is not the one that demixd's catalogue pins: `demixd models fetch {name}` gets it again."
+        raise AudioProcessingError(Code.BAD_MODEL, sentence)
     members = tuple(_member(name, sig, folder, models, allow_pickle) for sig in bag.sigs)
     return ModelFiles(name=name, folder=folder, bag=bag, members=members, records=_records(name, folder, models))
+
+
+def _pinned(name: str, path: Path, models: Path | None, otherwise: str) -> str:
+    """The sha256 that the catalogue pins for a file of the model; `otherwise` where it has none, or in a `[model] repo`."""
+    is_bound = name in PUBLISHED and path.parent == models
+    return PUBLISHED[name].sha256.get(path.name, otherwise) if is_bound else otherwise
 
 
 def _member(name: str, sig: str, folder: Path, models: Path, allow_pickle: bool) -> Member:
@@ -148,6 +167,9 @@ def _unreadable(name: str, path: Path, models: Path | None, error: OSError) -> A
     if not isinstance(error, FileNotFoundError):
         message = f"{path} of the model {name} cannot be read ({error.strerror}): let the daemon's user read it."
         return AudioProcessingError(Code.MODEL_MISSING, message, repr(error))
+    if path.suffix == bags.SUFFIX and name not in PUBLISHED and (close := get_close_matches(name, PUBLISHED, 1)):
+        meant = f"There is no model {name} in {path.parent}: did you mean {close[0]}? `demixd models list` shows all."
+        return AudioProcessingError(Code.MODEL_MISSING, meant)
     remedy = f"put it into {path.parent}"
     if path.parent == models and name in PUBLISHED:
         remedy = f"run `demixd models fetch {name}`, or {remedy}"
@@ -177,7 +199,17 @@ def _row(name: str, repo: Path | None, models: Path, allow_pickle: bool) -> Row:
         known = [(files.records / f"{path.name}{records.SUFFIX}").is_file() for path in paths]
         state = State.RECORDED if all(known) else State.UNRECORDED
     size = sum(path.stat().st_size for path in paths)
-    return Row(name=name, state=state, folder=folder, members=len(files.members), bytes=size, about=about)
+    pins = PUBLISHED[name].sha256 if name in PUBLISHED and folder == models else {}
+    is_pinned = {path.name for path in paths} | {f"{name}{bags.SUFFIX}"} <= pins.keys()
+    return Row(
+        name=name,
+        state=state,
+        folder=folder,
+        members=len(files.members),
+        bytes=size,
+        about=about,
+        is_pinned=is_pinned,
+    )
 
 
 # ---- the hashes
@@ -199,6 +231,11 @@ def read_member(files: ModelFiles, member: Member) -> tuple[bytes, str]:
 
 def verify(files: ModelFiles) -> str:
     """The model's hash, after each member was hashed and compared with its record; hashes without a record are recorded."""
+    return model_hash(files, _hashes(files))
+
+
+def _hashes(files: ModelFiles) -> dict[str, str]:
+    """The hash of each member by its signature, each the one on record."""
     hashes = {}
     for member in set(files.members):
         try:
@@ -206,7 +243,17 @@ def verify(files: ModelFiles) -> str:
         except OSError as error:
             raise _unreadable(files.name, member.path, files.records, error) from error
         _check(files, member, hashes[member.sig])
-    return model_hash(files, hashes)
+    return hashes
+
+
+def pins(files: ModelFiles) -> tuple[str, dict[str, str]]:
+    """What would pin the model in the catalogue: the commit that it was fetched from (empty: not known), and its files' hashes.
+
+    Raises as `verify` does.
+    """
+    bag, hashes = files.folder / f"{files.name}{bags.SUFFIX}", _hashes(files)
+    found = {member.path.name: hashes[member.sig] for member in sorted(set(files.members), key=lambda each: each.sig)}
+    return records.commit(bag), {bag.name: files.bag.sha256, **found}
 
 
 def model_hash(files: ModelFiles, hashes: dict[str, str]) -> str:
@@ -224,6 +271,8 @@ def _check(files: ModelFiles, member: Member, sha256: str) -> None:
         raise _changed(files, member, prefix, sha256, "get it again")
     if files.records is None:
         return
+    if (pinned := _pinned(files.name, member.path, files.records, sha256)) != sha256:
+        raise _changed(files, member, pinned, sha256, f"`demixd models fetch {files.name}` gets the pinned one")
     record = files.records / f"{member.path.name}{records.SUFFIX}"
     expected = records.read(record)
     if expected is None:

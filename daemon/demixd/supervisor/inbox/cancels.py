@@ -3,9 +3,9 @@
     NAME.cancel    the job of NAME, waiting or running; removed, and acknowledged in the sidecar
     .cancel        every job there is; then it goes
 
-A cancel that is older than a new drop was meant for the jobs before: the new job knows it from the start. One that
-nobody can be found for is kept for two looks. At start-up one that is a minute older than its song was meant for a song
-of former days. One that cannot be removed is remembered by its identity, and means nothing more.
+A cancel means what had been seen when it came. A song that is first seen with it is meant only if it was made before
+(`intake` decides that, and notes it in the job); else the cancel is `expired`. One that nobody can be found for is kept for
+two looks. One that cannot be removed is remembered by its identity, and means nothing more.
 """
 
 import os
@@ -19,8 +19,6 @@ from demixd.supervisor.inbox.scan import Listing, Seen
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.runner import Runner
 
-EXPIRED_S = 60.0
-
 LOOKS = 2
 """How many looks a cancel for nobody stays."""
 
@@ -33,7 +31,6 @@ class Cancels:
         self._files = context.cancel_files
         self._runner = runner
         self._unknown: dict[str, int] = {}
-        self._first = True
 
     def look(self, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
         """Carry out every cancel file of the listing; those that belong to no job, with their reason as kind.
@@ -42,36 +39,32 @@ class Cancels:
         """
         told: list[Seen] = []
         if not listing.cancels:
-            self._first, self._unknown = False, {}
+            self._unknown = {}
             return told
         known = (*self._jobs.active, *self._jobs.successors, *listing.songs)
         names = {companion(name, CANCEL): name for name in known}
         for seen in listing.cancels:
             if seen.name == CANCEL:
-                told += self._cancel_all(seen, listing, fresh, now)
+                told += self._cancel_all(seen, listing, now)
             else:
-                told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, now)
+                told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, fresh, now)
         listed = {seen.name for seen in listing.cancels}
         self._unknown = {name: count for name, count in self._unknown.items() if name in listed}
-        self._first = False
         return told
 
-    def _cancel(self, seen: Seen, name: str, listing: Listing, now: float) -> list[Seen]:
+    def _cancel(self, seen: Seen, name: str, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
         job = self._jobs.newest(name)
         if job is None:
             return self._of_unknown(seen)
         running = self._runner.runs(job.name)
         if seen.identity == job.cancel_file:
-            return self._not_for(job, seen, running=running, now=now)
-        song = listing.songs.get(job.name)
-        if self._first and song is not None and _is_expired(seen, song):
-            self._forget(job, seen)
-            return [_as(seen, Kind.EXPIRED)]
+            told = self._not_for(job, seen, running=running, now=now)
+            return [_as(seen, Kind.EXPIRED)] if job.job_id in fresh and not running else told
         if running:
             self._runner.cancel(job.name, now)
             job = self._jobs.newest(name) or job
         if job.state is State.WAITING:
-            self._ending.end(job, State.CANCELLED)
+            self._end(job, listing)
         elif not running:
             self._too_late(job, seen)
         return []
@@ -101,7 +94,14 @@ class Cancels:
         if kept != job:
             self._jobs.save(kept)
 
-    def _cancel_all(self, seen: Seen, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
+    def _end(self, job: Job, listing: Listing) -> None:
+        """End a waiting job. Its option file goes along, also where it has not been read: else it is the next song's."""
+        song = listing.songs.get(job.name)
+        if job.options_file is None and song is not None:
+            job = msgspec.structs.replace(job, options_file=song.options)
+        self._ending.end(job, State.CANCELLED)
+
+    def _cancel_all(self, seen: Seen, listing: Listing, now: float) -> list[Seen]:
         """Obey the bare `.cancel`. It stays while a running job has not stopped, and does not mean what was dropped since."""
         if self._files.obeyed_all == seen.identity:
             return [] if self._remove_all(seen) else [_as(seen, Kind.ANSWERED)]
@@ -109,13 +109,10 @@ class Cancels:
         self._files.obeyed_all = seen.identity
         spared = False
         for job in [*self._jobs.successors.values(), *self._jobs.active.values()]:
-            song = listing.songs.get(job.name)
-            if self._first and song is not None and _is_expired(seen, song):
+            if job.cancel_file == seen.identity:
                 spared = True
-            elif not self._first and job.job_id in fresh and seen.identity.ctime_ns < job.identity.ctime_ns:
-                continue  # it was dropped after the cancel, and seen with it
             elif job.state is State.WAITING:
-                self._ending.end(job, State.CANCELLED)
+                self._end(job, listing)
         self._remove_all(seen)
         return [_as(seen, Kind.EXPIRED)] if spared else []
 
@@ -134,10 +131,6 @@ class Cancels:
         if count > LOOKS:
             self._files.remove(seen.name)
         return [_as(seen, Kind.NO_SUCH_JOB)]
-
-
-def _is_expired(cancel: Seen, song: Seen) -> bool:
-    return cancel.identity.ctime_ns + EXPIRED_S * 1e9 < song.identity.ctime_ns
 
 
 def _as(seen: Seen, kind: Kind) -> Seen:

@@ -18,8 +18,10 @@ from demixd.config import Config
 from demixd.engine.models import store
 from demixd.errors import AudioProcessingError
 from demixd.protocol.identity import Identity
+from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import Error, Job, Reason, Stage, State
 from demixd.protocol.options import JobOptions
+from demixd.spool.files import born_ns
 from demixd.spool.leases import writer_has
 from demixd.spool.tree import CANCEL, companion
 from demixd.supervisor.inbox.readiness import FOREVER, RECHECK_S, Readiness
@@ -47,6 +49,8 @@ class Intake:
         """When a file's settle time can be over."""
         self.fresh: set[str] = set()
         """The ids of the jobs that the last look has made."""
+        self.foreign: list[Seen] = []
+        """The songs that a job of another version holds, which cannot be read: they are left to it."""
         self._ready: list[Job] = []
         """The jobs that have become ready in this look."""
         self._asked_for_hash = False
@@ -60,8 +64,7 @@ class Intake:
     def look(self, listing: Listing, now: float) -> None:
         """Bring the jobs up to the listing."""
         self.look_again_at, self._asked_for_hash = FOREVER, False
-        for seen in listing.options:
-            self._readiness.settles_at(seen.name, seen.identity, now)  # they may settle before their song is there
+        self._readiness.look(listing, now)
         at_once = len(listing.songs) if any(map(self._has_no_job, listing.cancels)) else AT_ONCE
         self._add_new(listing, now, at_once)
         for seen in listing.songs.values():
@@ -90,6 +93,7 @@ class Intake:
     def _add_new(self, listing: Listing, now: float, at_once: int) -> None:
         """Make jobs of the songs that have none yet, all in one transaction; at most `at_once`, the rest at the next look."""
         new: list[Job] = []
+        self.foreign = []
         cancels = {seen.name: seen.identity for seen in listing.cancels}
         for name, seen in listing.songs.items():
             if len(new) >= at_once:
@@ -98,7 +102,9 @@ class Intake:
             current = self._jobs.successors.get(name) or self._jobs.active.get(name)
             if current is None:
                 last = self._jobs.kept.get(name) or self._jobs.newest(name)
-                if last is None or not self._is_answered(last, seen, now):
+                if last is None and (other := self._jobs.foreign(name)) is not None and other.answers(seen.identity):
+                    self.foreign.append(msgspec.structs.replace(seen, kind=Kind.OTHER_VERSION))
+                elif last is None or not self._is_answered(last, seen, now):
                     new.append(self._new(seen, last, cancels))
             elif not _is_its(current, seen):
                 if current.state is State.WAITING:
@@ -141,9 +147,6 @@ class Intake:
         return True
 
     def _new(self, seen: Seen, last: Job | None, cancels: dict[str, Identity]) -> Job:
-        cancel = cancels.get(companion(seen.name, CANCEL)) if last else None
-        if last is not None and (cancel is None or cancel.ctime_ns >= seen.identity.ctime_ns):
-            cancel = last.cancel_file
         return Job(
             job_id=uuid.uuid4().hex,
             raw_name=os.fsencode(seen.name),
@@ -153,8 +156,26 @@ class Intake:
             state_since=self._jobs.now,
             reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
             previous=previous(last) if last else None,
-            cancel_file=cancel,  # one that is older was for the jobs before
+            cancel_file=self._not_for(seen, last, cancels),
         )
+
+    def _not_for(self, seen: Seen, last: Job | None, cancels: dict[str, Identity]) -> Identity | None:
+        """The cancel file, of those that are there, that does not mean a new drop: it came before the drop was made.
+
+        That is written down with the job, since the daemon may end before the file is removed.
+        """
+        own, known = cancels.get(companion(seen.name, CANCEL)), last.cancel_file if last else None
+        if own is not None and own == known:
+            return own
+        there = [cancel for cancel in (own, cancels.get(CANCEL)) if cancel is not None]
+        made_ns = self._made_ns(seen, last) if there else 0
+        return next((cancel for cancel in there if cancel.ctime_ns < made_ns), known)
+
+    def _made_ns(self, seen: Seen, last: Job | None) -> int:
+        """When a drop was made: its birth, or the change of the file that its name had before."""
+        is_changed = last is not None and last.identity.inode == seen.identity.inode
+        born = None if is_changed else born_ns(self._spool.inbox, self._spool.song(seen.name))
+        return seen.identity.ctime_ns if born is None else born
 
     def _cancel_missing(self, listing: Listing) -> None:
         """Cancel the waiting songs that have been deleted, where the listing can be trusted."""
@@ -187,7 +208,7 @@ class Intake:
             return
         verdict = self._readiness.of(job, seen, now)
         if verdict.reason is None:
-            ready = msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options)
+            ready = msgspec.structs.replace(job, identity=seen.identity, options_file=seen.options, tag=verdict.tag)
             self._accept(ready, verdict.options)
             return
         self.look_again_at = min(self.look_again_at, verdict.look_again_at)
@@ -208,6 +229,7 @@ class Intake:
         try:
             if isinstance(chosen, AudioProcessingError):
                 raise chosen
+            job = msgspec.structs.replace(job, tag=chosen.own.tag)
             effective = self._config.options_of(job.name, chosen, self._is_known)
             effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
@@ -224,7 +246,6 @@ class Intake:
             options=effective,
             priority=chosen.own.priority,
             force=chosen.own.force,
-            tag=chosen.own.tag,
             wait_for_sha256=chosen.own.wait_for_sha256,
         )
         self._ready.append(ready)

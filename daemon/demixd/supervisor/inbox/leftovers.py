@@ -19,9 +19,9 @@ class Leftovers:
         self._jobs = jobs
         self._entries: tuple[status.InboxEntry, ...] | None = None
 
-    def look(self, listing: Listing, cancels: list[Seen]) -> None:
-        """Explain each entry of a listing that is no job; `cancels` are the cancel files among them."""
-        entries = tuple(_entry(seen) for seen in (*listing.others, *self._options(listing), *cancels))
+    def look(self, listing: Listing, more: list[Seen]) -> None:
+        """Explain each entry of a listing that is no job; `more` are the cancel files and songs among them."""
+        entries = tuple(_entry(seen) for seen in (*listing.others, *self._options(listing), *more))
         if entries == self._entries:
             return
         document = status.InboxStatus(

@@ -5,13 +5,17 @@
 The listing is the truth: every look asks for each file's status, and events only make it come sooner.
 """
 
+import logging
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 from demixd.config import Config
 from demixd.protocol.status import WatchStatus
+from demixd.spool import nofollow
 from demixd.spool.mounts import Root
 from demixd.supervisor.inbox.cancels import Cancels
+from demixd.supervisor.inbox.emptied import Emptied
 from demixd.supervisor.inbox.intake import Intake
 from demixd.supervisor.inbox.leftovers import Leftovers
 from demixd.supervisor.inbox.readiness import Readiness
@@ -20,6 +24,8 @@ from demixd.supervisor.inbox.watch import InboxWatch
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import Rehash
 from demixd.supervisor.runs.runner import Runner
+
+log = logging.getLogger(__name__)
 
 CANCEL_S = 0.5
 """How often cancel files are looked for while a job runs, events or not."""
@@ -44,6 +50,7 @@ class Poller:
         self._intake = Intake(config, context, self._readiness, self._rehash)
         self._cancels = Cancels(context, runner)
         self._leftovers = Leftovers(context.spool, context.jobs)
+        self._emptied = Emptied(config, context)
         self._watch = InboxWatch(self._inbox, wake)
         self._root: Root | None = None
         self._listing = NOTHING
@@ -57,6 +64,8 @@ class Poller:
         self._config = config
         self._readiness.reconfigure(config)
         self._intake.reconfigure(config)
+        self._emptied.reconfigure(config)
+        self._make_profiles()
         self.want(anew=True)
 
     def want(self, *, anew: bool = False) -> None:
@@ -84,8 +93,26 @@ class Poller:
             self._root = root
             self._readiness.mounts.renew(self._inbox)
             self._listing = NOTHING
+            self._make_profiles()
             self.want(anew=True)
         self._check_watch()
+
+    def _make_profiles(self) -> None:
+        """Make a folder for each profile, so that people see where to drop; not in an inbox that may be an empty mount point."""
+        config, folders = self._config, self._context.folders
+        if (
+            not (config.inbox.profile_folders and config.inbox.recursive)
+            or folders.root is None
+            or folders.inbox_is_another
+        ):
+            return
+        try:
+            there = {unicodedata.normalize("NFC", each.name) for each in self._inbox.iterdir()}
+            for name in config.profiles.keys() - there:
+                with nofollow.reach(self._inbox, self._inbox / name, make=self._inbox):
+                    log.info("%s: made for the profile", self._inbox / name)
+        except OSError as error:
+            log.warning("The folders of profiles cannot be made in %s: %s", self._inbox, error.strerror)
 
     def come_back(self) -> None:
         """A missing folder has returned: explain every entry again, and go through the listing."""
@@ -144,6 +171,8 @@ class Poller:
         self._intake.look(listing, now)
         self._context.ending.go_on()
         told = self._cancels.look(listing, self._intake.fresh, now)
-        self._leftovers.look(listing, told)
+        self._leftovers.look(listing, [*self._intake.foreign, *told])
+        self._emptied.look(listing, now)
         jobs = self._context.jobs
-        self._is_settled = not (jobs.active or jobs.successors or listing.cancels) and self._intake.is_settled
+        is_busy = jobs.active or jobs.successors or listing.cancels or self._emptied.is_waiting
+        self._is_settled = not is_busy and self._intake.is_settled

@@ -13,13 +13,17 @@ from demixd.config import Config
 from demixd.errors import AudioProcessingError
 from demixd.protocol import options
 from demixd.protocol.identity import Identity
+from demixd.protocol.inbox_names import beginnings, download_of
 from demixd.protocol.job import Job, Reason
 from demixd.protocol.options import JobOptions
 from demixd.spool import nofollow
 from demixd.spool.leases import lease_fails, writer_has
 from demixd.spool.mounts import UNKNOWN, Mount, is_remote, mount_of
 from demixd.spool.tree import OPTIONS, Spool, companion
-from demixd.supervisor.inbox.scan import Listing, Seen
+from demixd.supervisor.inbox.scan import NOTHING, Listing, Seen
+
+DOWNLOAD_S = 600.0
+"""How long no file of a download may have changed before its parts are songs: a merge of large files takes minutes."""
 
 RECHECK_S = 1.0
 """When to look again at a file that somebody has open."""
@@ -33,6 +37,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
     look_again_at: float = FOREVER
     options: JobOptions | AudioProcessingError = options.NONE
+    tag: str | None = None
+    """The tag of options that are refused."""
 
 
 class Readiness:
@@ -42,12 +48,19 @@ class Readiness:
         self.reconfigure(config)
         self._spool = spool
         self._settling = Settling()
-        self._read: dict[str, tuple[Identity, JobOptions | AudioProcessingError]] = {}
+        self._read: dict[str, tuple[Identity, Verdict]] = {}
         """What settled option files say, by their songs' names: each is read once, however long its song is not ready."""
+        self._relatives = Relatives()
         self.mounts = InboxMounts()
 
     def reconfigure(self, config: Config) -> None:
         self._config = config
+
+    def look(self, listing: Listing, now: float) -> None:
+        """Take note of a listing, before its songs are judged."""
+        self._relatives.look(listing, now)
+        for seen in listing.options:
+            self.settles_at(seen.name, seen.identity, now)  # they may settle before their song is there
 
     def of(self, job: Job, seen: Seen, now: float) -> Verdict:
         """Whether the song of a waiting job is ready."""
@@ -55,6 +68,8 @@ class Readiness:
             return Verdict(reason=Reason.EMPTY)
         if seen.companion:
             return Verdict(reason=Reason.COMPANION_FILE)
+        if (over := self._in_use_until(seen.name, now)) > now:
+            return Verdict(reason=Reason.COMPANION_FILE, look_again_at=over)
         over = self.settles_at(seen.name, seen.identity, now)  # beside its options, not after them
         verdict = self._of_options(seen, now)
         if verdict.reason is not None:
@@ -83,24 +98,33 @@ class Readiness:
             return Verdict(reason=Reason.CHANGING, look_again_at=over)
         if reason := writer_has(self._spool.inbox, path, seen.options):
             return Verdict(reason=reason, look_again_at=now + RECHECK_S)
-        identity, said = self._read.get(seen.name, (None, options.NONE))
+        identity, verdict = self._read.get(seen.name, (None, Verdict()))
         if identity != seen.options:
             try:
-                said = self._parsed(path, seen.options)
+                verdict = self._parsed(path, seen.options)
             except OSError:
                 return Verdict(reason=Reason.CHANGING, look_again_at=now + RECHECK_S)  # it went just now
-            self._read[seen.name] = seen.options, said
-        return Verdict(options=said)
+            self._read[seen.name] = seen.options, verdict
+        return verdict
 
-    def _parsed(self, path: Path, identity: Identity) -> JobOptions | AudioProcessingError:
+    def _parsed(self, path: Path, identity: Identity) -> Verdict:
         if identity.size > options.LONGEST:
-            return options.bad(f"the file has {identity.size} bytes; {options.LONGEST} are allowed")
+            return Verdict(options=options.bad(f"the file has {identity.size} bytes; {options.LONGEST} are allowed"))
         with os.fdopen(nofollow.read_file(self._spool.inbox, path), "rb") as file:
             data = file.read(options.LONGEST + 1)
         try:
-            return options.parse(data)
+            return Verdict(options=options.parse(data))
         except AudioProcessingError as error:
-            return error
+            return Verdict(options=error, tag=options.tag_of(data))
+
+    def _in_use_until(self, name: str, now: float) -> float:
+        """Until when a program makes another file of the song: it is a part of a download, or is being converted."""
+        for other in self._relatives.twins(name):
+            if (over := self.settles_at(other.name, other.identity, now)) > now:
+                return over
+            if writer_has(self._spool.inbox, self._spool.song(other.name), other.identity) is Reason.OPEN_FOR_WRITING:
+                return now + RECHECK_S
+        return self._relatives.complete_at(name)
 
     def settles_at(self, name: str, identity: Identity, now: float) -> float:
         """When the file's settle time is over, if it keeps looking as it does; it is over if that is not after `now`."""
@@ -131,6 +155,46 @@ class Settling:
     def forget(self, names: set[str]) -> None:
         """Drop every name that is not among `names`."""
         self._since = {name: known for name, known in self._since.items() if name in names}
+
+
+class Relatives:
+    """The files that other programs make of one another, by their names in a listing.
+
+    Clip.f137.mp4  Clip.f251.webm  ->  Clip.temp.mp4  ->  Clip.mp4       a download of yt-dlp and its merge
+    Tune.webm  ->  Tune.mp3                                              a conversion
+    """
+
+    def __init__(self) -> None:
+        self._listing = NOTHING
+        self._twins: dict[str, list[Seen]] = {}
+        self._downloads: dict[str, tuple[set[tuple[str, Identity]], float]] = {}
+        """The files whose names begin as a download's, and since when they have looked as they do."""
+
+    def look(self, listing: Listing, now: float) -> None:
+        """Group the files of a listing; `now` is monotonic, in seconds."""
+        if listing is self._listing:
+            return
+        self._listing, self._twins = listing, {}
+        for name, seen in listing.songs.items():
+            self._twins.setdefault(name.rpartition(".")[0], []).append(seen)
+        found: dict[str, set[tuple[str, Identity]]] = {key: set() for key in map(download_of, listing.songs) if key}
+        if found:
+            for name, seen in listing.files.items():
+                for key in found.keys() & beginnings(name):
+                    found[key].add((name, seen.identity))
+        for key, files in found.items():
+            before, since = self._downloads.get(key, (set[tuple[str, Identity]](), now))
+            self._downloads[key] = (files, since if files <= before else now)  # a file that went is no change
+        self._downloads = {key: self._downloads[key] for key in found}
+
+    def twins(self, name: str) -> list[Seen]:
+        """The other songs that differ from `name` in the extension alone."""
+        return [seen for seen in self._twins.get(name.rpartition(".")[0], ()) if seen.name != name]
+
+    def complete_at(self, name: str) -> float:
+        """When the song counts as complete in spite of its name, if no file of its download changes; 0 for other songs."""
+        known = self._downloads.get(download_of(name) or "")
+        return known[1] + DOWNLOAD_S if known else 0.0
 
 
 class InboxMounts:

@@ -15,8 +15,8 @@ from demixd.spool import nofollow
 from demixd.spool.tree import DEEPEST, OPTIONS, companion
 
 LONGEST = 2000
-"""Bytes of a folder's path below the inbox that is walked: with room for those of the other parts of the spool, where it is
-mirrored, and for what follows, in the 4,096 that the kernel takes."""
+"""Bytes of a folder's path below the inbox that is walked, as the outbox spells it: with room for those of the other parts of
+the spool, where it is mirrored, and for what follows, in the 4,096 that the kernel takes."""
 
 
 NAMES_ONLY = frozenset({Kind.NOT_AUDIO, Kind.UNSUPPORTED, Kind.IGNORED})
@@ -190,7 +190,7 @@ class _Walk:
         reason = kind_of_folder(leaf)
         if reason is None and not self._recursive:
             reason = Kind.NOT_WALKED
-        elif reason is None and (name.count("/") >= DEEPEST or len(os.fsencode(name)) > LONGEST):
+        elif reason is None and (name.count("/") >= DEEPEST or len(_shown(name)) > LONGEST):
             reason = Kind.UNREADABLE_FOLDER
         if reason is None:
             try:
@@ -201,6 +201,11 @@ class _Walk:
                 reason = Kind.UNREADABLE_FOLDER
         if reason is not None:
             self.unwalked.append(Seen(name=name, kind=reason, identity=identity))
+
+
+def _shown(name: str) -> bytes:
+    """A path as the outbox spells it, where a byte that is not UTF-8 has become three."""
+    return os.fsencode(name).decode("utf-8", "replace").encode()
 
 
 def _file(name: str, leaf: str, status: os.stat_result) -> Seen:

@@ -62,8 +62,7 @@ class Calendar:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        value = ledger.fact(CALENDAR)
-        self._noted = msgspec.json.decode(value, type=_Noted) if value else None
+        self._noted = ledger.fact(CALENDAR, _Noted)
         self._looked: float | None = None
 
     def before(self, wall: float, now: float, keep_s: float) -> float | None:
@@ -80,7 +79,7 @@ class Calendar:
             log.warning("The clock has jumped by %.0f days: no sidecar is removed for a while.", passed / DAY_S)
         self._looked = now
         self._noted = _Noted(seen=wall, believed=wall + keep_s if is_jump else noted.believed)
-        self._ledger.note(CALENDAR, msgspec.json.encode(self._noted))
+        self._ledger.note(CALENDAR, self._noted)
         return wall - keep_s if wall >= self._noted.believed else None
 
 

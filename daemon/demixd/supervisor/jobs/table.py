@@ -21,7 +21,7 @@ from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal
 from demixd.supervisor.jobs.queue import JobQueue
-from demixd.supervisor.ledger import Ledger
+from demixd.supervisor.ledger import Foreign, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,13 @@ class JobTable:
 
     def newest(self, name: str) -> Job | None:
         """The current job of a name, else the last one that it had."""
-        return self.successors.get(name) or self.active.get(name) or self._ledger.latest(name)
+        found = self.successors.get(name) or self.active.get(name) or self._ledger.latest(name)
+        return found if isinstance(found, Job) else None
+
+    def foreign(self, name: str) -> Foreign | None:
+        """The last job that the name had, where another version has written it and this one cannot read it."""
+        last = None if name in self.active else self._ledger.latest(name)
+        return last if isinstance(last, Foreign) else None
 
     def result(self, job: Job) -> Job | None:
         """The newest job that has computed what `job` is to become."""
@@ -131,7 +137,7 @@ class JobTable:
     def recall_newer(self, job: Job) -> bool:
         """Remember, for the end of `job`, a newer drop of its name that has ended already; whether there is one."""
         newest = self._ledger.latest(job.name)
-        if newest is None or newest.job_id == job.job_id or newest.stage is not Stage.FINISHED:
+        if not isinstance(newest, Job) or newest.job_id == job.job_id or newest.stage is not Stage.FINISHED:
             return False
         self._ended_successors[job.name] = newest
         return True

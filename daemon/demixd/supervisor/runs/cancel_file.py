@@ -30,8 +30,7 @@ class CancelFiles:
     def __init__(self, spool: Spool, ledger: Ledger) -> None:
         self._spool = spool
         self._ledger = ledger
-        value = ledger.fact(OBEYED_ALL)
-        self.obeyed_all = msgspec.json.decode(value, type=Identity) if value else None
+        self.obeyed_all = ledger.fact(OBEYED_ALL, Identity)
         """The last bare cancel file that was obeyed."""
 
     def standing(self, job: Job) -> Identity | None:
@@ -72,7 +71,7 @@ class CancelFiles:
 
     def remember_all(self, seen: Identity) -> None:
         """Remember beyond this start that the bare cancel file `seen`, which cannot be removed, has been obeyed."""
-        self._ledger.note(OBEYED_ALL, msgspec.json.encode(seen))
+        self._ledger.note(OBEYED_ALL, seen)
 
 
 def _identity_of(path: Path) -> Identity | None:

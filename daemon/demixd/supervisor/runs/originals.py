@@ -6,7 +6,9 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from demixd.config import After
 from demixd.protocol.identity import Identity
@@ -17,6 +19,9 @@ from demixd.spool.files import rename_new, sync, sync_open, write_all
 from demixd.spool.tree import OPTIONS, Spool, companion
 
 CHUNK = 1 << 20
+
+LARGEST_TWIN = 256 << 20
+"""Bytes of the largest original that is compared with one of its name: the main loop waits for it, also on a slow share."""
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +74,15 @@ def _identity(folder: int, leaf: str) -> Identity:
 
 
 def store(inbox: Path, taken: Path, root: Path, name: str) -> Path:
-    """Move the original from its private name to `name` below `root`, numbered where that is taken; its new path."""
+    """Move the original from its private name to `name` below `root`, numbered where that is taken; its new path.
+
+    A file there that has the same content is replaced, since an album that is dropped again would fill done/ with twins.
+    """
     return move(taken, root / name, source_root=inbox, target_root=root)
 
 
 def move(source: Path, target: Path, *, source_root: Path | None = None, target_root: Path | None = None) -> Path:
-    """Move a file, also to another filesystem, durably and without replacing: numbered where `target` is taken.
+    """Move a file, also to another filesystem, durably and without replacing another content: numbered where `target` is taken.
 
     The roots are the folders below which no link is followed, and that below which folders are made.
     """
@@ -84,7 +92,7 @@ def move(source: Path, target: Path, *, source_root: Path | None = None, target_
         nofollow.reach(root, target.parent, make=root) as into,
     ):
         try:
-            leaf = _put(within, source.name, into, target.name)
+            leaf = _put(within, source.name, into, target.name, may_replace=True)
         except OSError as error:
             # Also between two bind mounts of one filesystem, as containers have them: device numbers do not tell.
             if error.errno != errno.EXDEV:
@@ -103,16 +111,15 @@ def _copy(within: int, source: Path, into: int, target: str) -> str:
     # Always the same, so that what a crash leaves is overwritten when it is done again.
     part = f".demixd-{hashlib.sha256(os.fsencode(source)).hexdigest()[:16]}"
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with (
-            os.fdopen(os.open(source.name, flags, dir_fd=within), "rb") as old,
+            _opened(within, source.name) as old,
             os.fdopen(nofollow.new_file(into, part), "wb") as new,
         ):
             _copy_data(old.fileno(), new.fileno())
             # It takes what os.stat takes.
             shutil.copystat(old.fileno(), new.fileno())  # type: ignore[arg-type]
             sync(new.fileno())
-        part = _put(into, part, into, target)
+        part = _put(into, part, into, target, may_replace=True)
         sync_open(into)
     except OSError:
         with contextlib.suppress(FileNotFoundError):
@@ -142,17 +149,44 @@ def _copy_data(old: int, new: int) -> None:
             return  # it was cut short meanwhile: the identity tells
 
 
-def _put(within: int, source: str, into: int, target: str) -> str:
-    """Rename `source` to `target`, or to the next number of it that is free; the name it got."""
+def _put(within: int, source: str, into: int, target: str, *, may_replace: bool = False) -> str:
+    """Rename `source` to `target`, or to the next number of it that is free; the name it got.
+
+    `may_replace`: also to one that a file with the same content has. That file is the one that goes, so that whatever
+    becomes of it meanwhile, the original stays.
+    """
     number = 1
     while True:
         leaf = numbered(target, number)
         try:
             rename_new(source, leaf, within=within, into=into)
         except FileExistsError:
+            if may_replace and _is_twin(within, source, into, leaf):
+                os.replace(source, leaf, src_dir_fd=within, dst_dir_fd=into)
+                return leaf
             number += 1
         else:
             return leaf
+
+
+def _is_twin(within: int, source: str, into: int, target: str) -> bool:
+    """Whether two files have the same content; False where one cannot be read, or there is too much of it to compare."""
+    try:
+        with _opened(within, source) as one, _opened(into, target) as other:
+            ours, theirs = os.fstat(one.fileno()), os.fstat(other.fileno())
+            if not stat.S_ISREG(theirs.st_mode) or ours.st_size != theirs.st_size or ours.st_size > LARGEST_TWIN:
+                return False
+            while chunk := one.read(CHUNK):
+                if chunk != other.read(CHUNK):
+                    return False
+            return True
+    except OSError:
+        return False
+
+
+def _opened(folder: int, leaf: str) -> BinaryIO:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(leaf, flags, dir_fd=folder), "rb")
 
 
 def put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str | None]:

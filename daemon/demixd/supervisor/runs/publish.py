@@ -12,7 +12,7 @@ import msgspec
 
 from demixd.protocol import status
 from demixd.protocol.job import Job, Output, OutputFile, Stage, StemFile
-from demixd.protocol.result_names import MANIFEST, folder_name, numbered
+from demixd.protocol.result_names import MANIFEST, folder_name, mirrored, numbered
 from demixd.spool import documents, nofollow, private
 from demixd.spool.files import rename_new, sync, sync_folder, sync_open
 from demixd.spool.tree import Spool
@@ -112,7 +112,7 @@ def free_dir(outbox: Path, song: str, wanted: str) -> str:
     """
     place = outbox
     for raw in song.split("/")[:-1]:
-        part = os.fsencode(raw).decode("utf-8", "replace")  # sidecars can spell it then
+        part = mirrored(os.fsencode(raw))
         name, number = part, 1
         while not _is_way(place / name):
             number += 1

@@ -1,0 +1,72 @@
+"""What a configuration asks of its models, as far as that is known before any is loaded: their names, and their stems."""
+
+import json
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from demixd.config import Config
+from demixd.engine.models import store
+from demixd.engine.models.catalog import AUTO, PUBLISHED, offered
+from demixd.errors import AudioProcessingError, ConfigError
+from demixd.protocol.result_names import ONE_FILE
+from demixd.protocol.typed import shown
+
+MAX_HEADER = 1 << 20
+
+
+def checked(config: Config) -> Config:
+    """`config` itself. Raises ConfigError where every song of [defaults] or of a profile would fail for its model."""
+    if wrong := next(faults(config), None):
+        raise ConfigError(wrong)
+    return config
+
+
+def faults(config: Config) -> Iterator[str]:
+    """Sentences about models that there are not, and stems that a model does not have."""
+    usual = msgspec.structs.asdict(config.defaults)
+    yield from _faults("[model] name", "[defaults]", config.model.name, usual, config)
+    for name, keys in config.profiles.items():
+        where = f"[profiles.{name}]"
+        yield from _faults(f"{where} model", where, keys.get("model", config.model.name), usual | keys, config)
+
+
+def _faults(key: str, where: str, model: str, options: dict[str, Any], config: Config) -> Iterator[str]:
+    folder = store.folder_of(model, repo=config.repo, models=config.models)
+    is_known = store.is_known(model, repo=config.repo, models=config.models)
+    if not is_known and not config.repo and folder.is_dir() and (close := get_close_matches(model, PUBLISHED, 1)):
+        yield f"{key} = {shown(model)}: there is no such model; did you mean {close[0]}?"
+    parts = stems_of(model, config)
+    if parts is None or options["naming"] == ONE_FILE:
+        return
+    there = offered(parts)
+    for stem in options["stems"]:
+        if stem not in there:
+            close = get_close_matches(stem, there, 1)
+            meant = f"; did you mean {close[0]}?" if close else "."
+            yield f"{where} stems has {shown(stem)}: {model} has no such stem{meant} There are {', '.join(there)}"
+
+
+def stems_of(model: str, config: Config) -> Sequence[str] | None:
+    """The parts of a model: the catalogue's, or those that its first file tells; None where it is not there, or tells none."""
+    if model == AUTO:
+        return PUBLISHED["htdemucs_6s"].stems
+    if model in PUBLISHED:
+        return PUBLISHED[model].stems
+    try:
+        files = store.locate(model, repo=config.repo, models=config.models, allow_pickle=False)
+        return _told(files.members[0].path)
+    except (AudioProcessingError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None  # whoever loads it says what is wrong with it
+
+
+def _told(path: Path) -> Sequence[str] | None:
+    """The sources in the header of a safetensors file (see `families/demucs.py`)."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(size, MAX_HEADER)))
+    sources = json.loads(header["__metadata__"]["kwargs"])["sources"]
+    return sources if isinstance(sources, list) and all(isinstance(each, str) for each in sources) else None

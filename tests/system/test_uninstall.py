@@ -1,0 +1,74 @@
+"""What `systemd/install --uninstall` takes away and what it leaves, for one user, with a systemctl that does nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemons import ROOT
+
+
+class Home:
+    """A user's home, with demixd installed and a configuration whose spool is `spool`."""
+
+    def __init__(self, folder: Path, spool: str) -> None:
+        self.folder, self.spool = folder, folder / spool
+        for path in ("bin", ".config/demixd", ".local/state/demixd/models", ".local/state/demixd/.cache"):
+            (folder / path).mkdir(parents=True)
+        systemctl = folder / "bin" / "systemctl"
+        systemctl.write_text("#!/bin/sh\n")
+        systemctl.chmod(0o755)
+        self.state = folder / ".local/state/demixd"
+        (folder / ".config/demixd/demixd.toml").write_text(
+            f'[paths]\nspool = "{self.spool}"\nstate = "{self.state}"\nmodels = "{self.state}/models"\n'
+        )
+        (self.state / "ledger.sqlite3-wal").touch()
+        self.home = folder / ".local/share/demixd"
+        (self.home / "daemon").mkdir(parents=True)
+        (self.home / ".venv").symlink_to(sys.prefix)  # it has our package on its path
+        self.song = self.spool / "done" / "Song.flac"
+        self.song.parent.mkdir(parents=True)
+        self.song.write_bytes(b"a song")
+
+    def uninstall(self, *words: str) -> str:
+        environment = {**os.environ, "HOME": str(self.folder), "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+        command = [str(ROOT / "systemd" / "install"), "--uninstall", "--user", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+INSIDE = [".local/share/demixd/music", ".local/share/demixd/daemon"]
+
+
+@pytest.mark.parametrize("spool", INSIDE)
+def test_songs_stay_wherever_they_are(tmp_path: Path, spool: str) -> None:
+    """A spool in a folder of the installer stays, also under a name that the installer uses; the rest goes."""
+    home = Home(tmp_path, spool)
+    said = home.uninstall()
+    assert home.song.read_bytes() == b"a song"
+    assert str(home.spool) in said.partition("What stays:")[2]
+    assert not (home.home / ".venv").exists()
+    assert not home.state.exists()
+
+
+@pytest.mark.parametrize("place", ["share", "state"])
+def test_what_somebody_keeps_there_stays(tmp_path: Path, place: str) -> None:
+    """Where the configuration is gone nobody knows of a spool: what is not demixd's by its name stays, and is told of."""
+    home = Home(tmp_path, f".local/{place}/demixd/music")
+    (tmp_path / ".config/demixd/demixd.toml").unlink()
+    said = home.uninstall()
+    assert home.song.read_bytes() == b"a song"
+    assert f"{tmp_path}/.local/{place}/demixd, all but music" in said
+    assert home.home.exists() is (place == "share")
+    assert home.state.exists() is (place == "state")
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    """With a spool elsewhere both folders go; `--dry-run` only says so."""
+    home = Home(tmp_path, "music")
+    assert str(home.home) in home.uninstall("--dry-run")
+    assert (home.state / "ledger.sqlite3-wal").exists()
+    home.uninstall()
+    assert not home.home.exists() and not home.state.exists()
+    assert home.song.exists()
