@@ -17,6 +17,7 @@ import msgspec
 
 from demixd.errors import ConfigError
 from demixd.spool import documents, nofollow
+from demixd.spool.processes import boot_id
 from demixd.spool.tree import DAEMON, LOCK, PRIVATE_LOCK, Spool
 
 
@@ -49,7 +50,7 @@ class Locks:
         self._roots = {"state": state, "status": spool.status, "outbox": spool.outbox}
         self._heartbeat = spool.status / DAEMON
         self._held: dict[str, int] = {}
-        self._me = Owner(host=socket.gethostname(), boot=_boot(), pid=os.getpid(), instance=instance)
+        self._me = Owner(host=socket.gethostname(), boot=boot_id(), pid=os.getpid(), instance=instance)
         self._seen: tuple[_Heartbeat, float] | None = None
         self.rival: Owner | None = None
         """Another machine's daemon, as long as it is not known whether it still lives."""
@@ -165,10 +166,3 @@ def _is_file_of(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError:
         return False
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

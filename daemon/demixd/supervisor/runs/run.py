@@ -9,10 +9,11 @@ import logging
 import msgspec
 
 from demixd.protocol.job import Job, Reason, Stage, State
-from demixd.protocol.progress import Step, Throttle
+from demixd.protocol.progress import Progress, Step, Throttle, Tick
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.jobs.pace import FINISHING
 from demixd.supervisor.runs import acceptance, outcomes, publish
 from demixd.supervisor.runs.acceptance import Gone
 from demixd.supervisor.runs.context import Context
@@ -34,8 +35,7 @@ from demixd.worker.messages import (
 
 log = logging.getLogger(__name__)
 
-FINISHING = frozenset({Step.MIX, Step.ENCODE, Step.PUBLISH})
-"""The steps that need no model."""
+PUBLISHING = Tick(step=Step.PUBLISH, progress=Progress(fraction=0.99), message="Publishing")
 
 
 class Run:
@@ -174,8 +174,9 @@ class Run:
             case Decoded(track=track):
                 self.job = self._jobs.update(self.job, State.RUNNING, track=track)
             case Progressed(at=tick) if self._throttle.passes(self._context.clock.now(), tick.step):
+                progress = self._jobs.left(self.job, tick)
                 self.job = self._jobs.update(
-                    self.job, State.RUNNING, step=tick.step, progress=tick.progress, message=tick.message
+                    self.job, State.RUNNING, step=tick.step, progress=progress, message=tick.message
                 )
             case Finished():
                 self.is_at_worker = False
@@ -195,10 +196,11 @@ class Run:
             self.job,
             State.RUNNING,
             step=Step.PUBLISH,
+            progress=self._jobs.left(self.job, PUBLISHING),
             engine=made.engine,
             timing={**self.job.timing, **made.timing},
             warnings=(*self.job.warnings, *made.warnings),
-            message="Publishing",
+            message=PUBLISHING.message,
         )
         trace.point("5-publishing")
         try:
