@@ -177,7 +177,7 @@ def test_config_is_one_file(tmp_path: Path) -> None:
         assert (done.exit_code, done.output.count("\n")) == (2, 4)
         assert f"Error: --config is given twice, with {one} and with {other}: give one file." in done.output
     done = CliRunner().invoke(commands, ["--config", str(one), "status", "--json", "--config", str(same)])
-    assert (done.exit_code, json.loads(done.output)) == (0, {"daemon": None, "songs": []})
+    assert (done.exit_code, json.loads(done.output)) == (1, {"daemon": None, "songs": []})
 
 
 # ---- submit
@@ -234,6 +234,7 @@ def test_options_are_there_before_the_song(tmp_path: Path, leaf: str) -> None:
 
 MISTAKES = {
     "--bitrate much": "bitrate",
+    "--priority 99999": "priority",
     "--set bitrat=320": "bitrat",
     "--set overlap": "KEY=VALUE",
     "--format flac --set format=mp3": "format is given twice",
@@ -255,7 +256,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
-    """What cannot be is one sentence on standard error and exit status 1, before the first song is dropped."""
+    """What cannot be is one sentence on standard error before the first song is dropped: with status 2 for a wrong word,
+    whatever the songs are like, and 1 for a song that cannot be dropped."""
     daemon = Daemon(tmp_path / "d")
     (daemon.folder / "state").mkdir()
     songs = tmp_path / "songs"
@@ -265,7 +267,7 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
         (songs / name).touch()
     given = [songs / word if (songs / word).exists() or word.startswith("MISSING") else word for word in words.split()]
     done = daemon.command("submit", make_song(tmp_path / "good.wav", 0.1), *given)
-    assert done.returncode == 1
+    assert done.returncode == (2 if words.startswith("--") else 1)
     assert MISTAKES[words] in done.stderr
     assert done.stderr.startswith("demixd: ")
     assert done.stderr.count("\n") == 1
@@ -409,6 +411,32 @@ def test_cancel_says_what_it_did(held: Daemon, tmp_path: Path) -> None:
     assert not cancel.exists()
 
 
+def test_cancel_by_pattern_and_beginning(tmp_path: Path) -> None:
+    """A pattern means every song that fits, a beginning the one song that begins so; several are refused and named."""
+    daemon = Daemon(tmp_path)
+    (daemon.inbox / "box").mkdir()
+    for name in ("01 One.wav", "box/02 Two.wav", "box/02 Three.wav", "box/04 [live].wav", "04 Four.wav"):
+        make_song(daemon.inbox / name, 0.1)
+
+    def asked() -> set[str]:
+        found = {path.relative_to(daemon.inbox).as_posix() for path in daemon.inbox.rglob("*.cancel")}
+        for path in daemon.inbox.rglob("*.cancel"):
+            path.unlink()
+        return found
+
+    assert (daemon.command("cancel", "01").returncode, asked()) == (0, {"01 One.wav.cancel"})
+    assert (daemon.command("cancel", "box/02 Tw").returncode, asked()) == (0, {"box/02 Two.wav.cancel"})
+    done = daemon.command("cancel", "02*", "box/04 [live].wav")
+    wanted = {"box/02 Two.wav.cancel", "box/02 Three.wav.cancel", "box/04 [live].wav.cancel"}
+    assert (done.returncode, asked()) == (0, wanted)
+    done = daemon.command("cancel", "04")
+    assert (done.returncode, asked()) == (1, set())
+    assert "2 songs begin so, 04 Four.wav, box/04 [live].wav" in done.stderr
+    done = daemon.command("cancel", "9*", "01 One.wav")
+    assert (done.returncode, asked()) == (1, {"01 One.wav.cancel"})
+    assert "9*: no song of that name is known" in done.stderr
+
+
 def test_cancel_all(held: Daemon, tmp_path: Path) -> None:
     """`--all --wait` stops what runs and what waits, and counts it."""
     songs = [make_song(tmp_path / f"all {number}.wav", 0.2) for number in range(3)]
@@ -436,8 +464,10 @@ def test_cancel_of_a_name_that_nobody_knows(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert f"demixd: {name}: no song of that name" in done.stderr
         assert meant in done.stderr
-    for name in ("../inbox/box/Song.wav", "/etc/passwd", "_daemon"):
-        assert daemon.command("cancel", name).returncode == 1
+    assert daemon.command("cancel", "_daemon").returncode == 1
+    for name in ("../inbox/box/Song.wav", "/etc/passwd", ""):
+        done = daemon.command("cancel", "box/Song.wav", name)
+        assert (done.returncode, done.stderr.count("give the song's path below")) == (2, 1)
     assert not (daemon.inbox / "box" / "Song.wav.cancel").exists()
     done = daemon.command("cancel", "nobody.wav", "box/Song.wav")
     assert done.returncode == 1
@@ -494,12 +524,13 @@ def test_watch_without_a_terminal(tmp_path: Path) -> None:
             assert daemon.process is not None
             command.says(" is ready; 0 queued, 0 not ready; last: song.wav done")
             daemon.process.kill()
-            command.says("is not running: silent for ")
+            command.says(f"is not running: process {daemon.process.pid} has ended, and was ready ")
             command.process.send_signal(signal.SIGINT)
             assert command.ends() == 0
             lines = command.out.read_text().splitlines()
             assert "\x1b" not in command.out.read_text()
-            assert all(one != other for one, other in pairwise(lines))
+            assert all(re.match(r"\d\d:\d\d:\d\d demixd |\d\d:\d\d:\d\d The daemon ", line) for line in lines), lines
+            assert all(one[9:] != other[9:] for one, other in pairwise(lines))
     finally:
         daemon.end()
 
@@ -530,11 +561,11 @@ def test_names_cannot_drive_the_terminal(held: Daemon, tmp_path: Path) -> None:
 
 
 def test_plain_status_tells_of_every_song(daemon: Daemon, tmp_path: Path) -> None:
-    """Piped, `status` is a line for the daemon and one for each song, in order of their names, nothing cut."""
+    """Piped, `status --all` is a line for the daemon and one for each song, in order of their names, nothing cut."""
     name = f"{'a long name ' * 9}.wav"
     daemon.command("submit", "--wait", make_song(tmp_path / name, 0.1))
-    lines = daemon.command("status").stdout.splitlines()
-    assert re.match(r"demixd \S+ was ready \d+ s ago; ", lines[0])
+    lines = daemon.command("status", "--all").stdout.splitlines()
+    assert re.match(r"demixd \S+ is ready; ", lines[0])
     assert any(line.startswith(f"{name}: done, in {daemon.outbox}/") for line in lines)
     assert lines[1:] == sorted(lines[1:])
 
@@ -663,7 +694,7 @@ def test_foreign_files_in_status(tmp_path: Path) -> None:
     (status / "link.json").symlink_to("/dev/zero")
     (status / "folder.json").mkdir()
     done = daemon.command("status")
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (1, "")  # no daemon
     assert done.stdout.splitlines()[1:] == ["box/good.wav: done"]
     done = daemon.command("status", "--json")
     assert [song["input"]["name"] for song in json.loads(done.stdout)["songs"]] == ["box/good.wav"]

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from demixd import config as configuration
+from demixd.cli.console import standard_streams
 from demixd.config import Config
 from demixd.errors import ConfigError
 from demixd.spool.tree import Spool
@@ -113,7 +114,8 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ConfigError as error:
-        sys.exit(f"demixd: {error}")
+    with standard_streams():
+        try:
+            main(sys.argv[1:])
+        except ConfigError as error:
+            sys.exit(f"demixd: {error}")
