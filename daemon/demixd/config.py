@@ -66,6 +66,7 @@ class Inbox(Section, frozen=True):
     settle_remote: SecondsOrNone = 10.0
     after: After = After.MOVE
     recursive: bool = True
+    reasons: bool = False
     watch: Watch = Watch.AUTO
 
 

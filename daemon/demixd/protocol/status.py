@@ -150,7 +150,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     daemon: DaemonFacts
     updated_at: str
     process: ProcessFacts = ProcessFacts()
-    queue_eta_s: tuple[NotNegative | None, ...] = ()
+    queue_eta_s: tuple[NotNegative | None, ...] = msgspec.field(default_factory=lambda: ())
 
 
 class InboxEntry(msgspec.Struct, frozen=True, kw_only=True):

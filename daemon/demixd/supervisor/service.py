@@ -98,6 +98,7 @@ class Service:
         """From start to stop. Raises ConfigError where the folders cannot be used, StateError where the ledger cannot."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `__main__` has kept it until now
         self.start_up()
         try:
             while not self._is_stopping:
@@ -198,7 +199,7 @@ class Service:
         self._find_folders(now)
         if self._is_open:
             self._poller.look(now)
-            self._retention.look(now, self.config.status.keep_days)
+            self._retention.look(now, self.config)
             if self._access.is_current:
                 self._scheduler.begin(now)
         self._beating.tell(now, is_open=self._is_open)

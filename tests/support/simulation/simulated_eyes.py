@@ -72,7 +72,7 @@ class SimulatedEyes(Eyes):
 
     def _look_at_original(self, path: Path, where: str, ends: set[str]) -> None:
         inode = path.stat().st_ino
-        if inode in self._put_away or path.name.endswith(".job.json") or path.name.startswith(".demixd-"):
+        if inode in self._put_away or path.name.endswith((".job.json", ".txt")) or path.name.startswith(".demixd-"):
             return
         self._put_away.add(inode)
         known = self._jobs.get(inode, {}).values()
