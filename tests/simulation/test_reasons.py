@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from demixd.errors import Code
-from simulated import simulated
+from simulated import Simulated, simulated
 from simulated_songs import make_song
 
 
@@ -34,7 +34,10 @@ def test_a_reason_lies_beside_its_song_and_goes_with_it(tmp_path: Path) -> None:
 
 def test_reasons_of_songs_that_are_gone(tmp_path: Path) -> None:
     """Hourly those go whose song was deleted; a text of somebody else's stays, and is not written over."""
-    with simulated(tmp_path, inbox={"reasons": True}) as daemon:
+    daemon = Simulated(tmp_path, inbox={"reasons": True})
+    daemon.constants["demixd.supervisor.jobs.retention:EVERY_S"] = 5.0
+    try:
+        daemon.start().ready()
         failed = daemon.spool / "failed"
         (failed / "mine.wav.txt").write_text("notes of mine")
         for name in ("mine.wav", "other.wav"):
@@ -47,8 +50,10 @@ def test_reasons_of_songs_that_are_gone(tmp_path: Path) -> None:
         assert (failed / "other.wav.txt").exists()
         for path in failed.glob("*.wav"):
             path.unlink()
-        daemon.until(lambda: not (failed / "other.wav.txt").exists(), "the reason goes", within_s=4000)
+        daemon.until(lambda: not (failed / "other.wav.txt").exists(), "the reason goes", within_s=20)
         assert [path.name for path in failed.iterdir()] == ["mine.wav.txt"]
+    finally:
+        daemon.end()
 
 
 def test_by_default_there_are_none(tmp_path: Path) -> None:
