@@ -6,7 +6,6 @@ All but `run`, `bench` and `models` work by files alone, for any user who can re
 import sys
 import time
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,9 +243,6 @@ def verify(config: Config, name: str | None) -> None:
 def main() -> None:
     """Run a command. An error is one sentence on standard error, with status 1, 2 for usage or 78 for the configuration."""
     with standard_streams():
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(errors="replace")  # Names are Unicode, and terminals need not be.
         try:
             commands()
         except ConfigError as error:
