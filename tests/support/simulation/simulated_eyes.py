@@ -5,6 +5,7 @@ done/ only once the result is there; the heartbeat goes on; and each status file
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class SimulatedEyes(Eyes):
         self._jobs: dict[int, dict[str, dict[str, Any]]] = {}
         """The jobs of each inode, as they were seen last."""
         self._beat = (0, clock.now())
+        self.also: Callable[[Path], object] = lambda _path: None
+        """What else is to hear of each status file that has been written."""
 
     def look(self) -> None:
         """What has come, and what has gone. Status files are looked at as they are written (`see`)."""
@@ -53,6 +56,7 @@ class SimulatedEyes(Eyes):
         """A status file has been written."""
         if path.is_relative_to(self.status):
             self._look_at(path)
+        self.also(path)
 
     def start(self) -> None:
         """The daemon starts: its heartbeat is counted from now on."""

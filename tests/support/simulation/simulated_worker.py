@@ -43,6 +43,7 @@ from simulated_songs import track_of
 
 WARM_S, DECODE_S, SEGMENT_S, ENCODE_S = 0.5, 0.2, 0.3, 0.3
 SEGMENTS = 3
+TIMING = {"decode_s": DECODE_S, "separate_s": SEGMENTS * SEGMENT_S, "mix_s": 0.0, "encode_s": ENCODE_S}
 SOURCES = ("drums", "bass", "other", "vocals")
 
 Work = Iterator[float]
@@ -129,6 +130,8 @@ class SimulatedWorker:
         except StopIteration:
             waiting.popleft()
             pause = 0.0
+            if not waiting:
+                return  # whoever enters next sets it going again
         self._clock.after(pause, lambda: self._go_on(lane))
 
     def _has(self, name: str) -> bool:
@@ -240,7 +243,12 @@ class SimulatedWorker:
         files = [self._write(order, stem, format, track) for stem in options.stems]
         self._say(
             Finished(
-                job_id=job_id, files=tuple(files), gain_db=0.0, engine=self._facts, timing={}, warnings=track.warnings
+                job_id=job_id,
+                files=tuple(files),
+                gain_db=0.0,
+                engine=self._facts,
+                timing=TIMING,
+                warnings=track.warnings,
             )
         )
 
