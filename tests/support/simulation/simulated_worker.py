@@ -43,7 +43,6 @@ from simulated_songs import track_of
 
 WARM_S, DECODE_S, SEGMENT_S, ENCODE_S = 0.5, 0.2, 0.3, 0.3
 SEGMENTS = 3
-TIMING = {"decode_s": DECODE_S, "separate_s": SEGMENTS * SEGMENT_S, "mix_s": 0.0, "encode_s": ENCODE_S}
 SOURCES = ("drums", "bass", "other", "vocals")
 
 Work = Iterator[float]
@@ -130,8 +129,6 @@ class SimulatedWorker:
         except StopIteration:
             waiting.popleft()
             pause = 0.0
-            if not waiting:
-                return  # whoever enters next sets it going again
         self._clock.after(pause, lambda: self._go_on(lane))
 
     def _has(self, name: str) -> bool:
@@ -201,6 +198,7 @@ class SimulatedWorker:
             track = self._read(order.song)
         self._say(Decoded(job_id=job_id, track=track))
         self._tell(job_id, Step.SEPARATE, 0.04)
+        began = self._clock.now()
         yield from self._misfortune(order, self._script.take(order.name))
         segment = 0
         while segment < SEGMENTS or self._has("hold"):
@@ -209,7 +207,8 @@ class SimulatedWorker:
             segment += 1
             share = min(0.9, 0.2 * segment)
             self._tell(job_id, Step.SEPARATE, share, segment_s=SEGMENT_S)
-        self._enter("finish", job_id, self._attempt(job_id, self._finish(order, track)))
+        timing = {"decode_s": DECODE_S, "separate_s": round(self._clock.now() - began, 3)}
+        self._enter("finish", job_id, self._attempt(job_id, self._finish(order, track, timing)))
 
     def _misfortune(self, order: Separate, what: str) -> Work:
         assert self._facts is not None
@@ -227,8 +226,9 @@ class SimulatedWorker:
             case _:
                 raise AudioProcessingError(Code(what), f"The worker was told to say {what}.")
 
-    def _finish(self, order: Separate, track: Track) -> Work:
+    def _finish(self, order: Separate, track: Track, timing: dict[str, float]) -> Work:
         assert self._facts is not None
+        began = self._clock.now()
         job_id, options = order.job_id, order.options
         self._check(job_id)
         self._tell(job_id, Step.ENCODE, 0.94)
@@ -247,7 +247,7 @@ class SimulatedWorker:
                 files=tuple(files),
                 gain_db=0.0,
                 engine=self._facts,
-                timing=TIMING,
+                timing={**timing, "mix_s": 0.0, "encode_s": round(self._clock.now() - began, 3)},
                 warnings=track.warnings,
             )
         )

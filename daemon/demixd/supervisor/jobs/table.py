@@ -9,6 +9,7 @@ kept         the last job of a name whose original is still in the inbox
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -306,7 +307,8 @@ class JobTable:
             return ()
         path, reason = next(iter(self.unwritten.items()))
         more = f", and {len(self.unwritten) - 1} more" if len(self.unwritten) > 1 else ""
-        return (f"{path}{more} cannot be written ({reason}), and shows what was true before: free it for the daemon.",)
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        return (f"{shown}{more} cannot be written ({reason}), and shows what was true before: free it for the daemon.",)
 
 
 def previous(job: Job) -> Previous:
