@@ -166,7 +166,10 @@ def test_closed_streams(tmp_path: Path, command: str, closed: str) -> None:
 @pytest.mark.parametrize("module", ["demixd.cli.tour", "demixd.cli.unit"])
 def test_other_programs_with_closed_streams(tmp_path: Path, module: str) -> None:
     """What `daemon/try` and the installer run does not fall over a closed stream either."""
-    words = {"demixd.cli.tour": [str(tmp_path / "missing.wav")], "demixd.cli.unit": ["config", "demixd", "/srv/x"]}
+    words = {
+        "demixd.cli.tour": [str(tmp_path / "missing.wav")],
+        "demixd.cli.unit": ["config", "demixd", "/srv/x", "", ""],
+    }
     shell = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-P", "-m", module, *words[module]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "TMPDIR": str(tmp_path)}
     done = subprocess.run(shell, env=environment, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False)

@@ -55,9 +55,12 @@ def run(config: Config) -> None:
 
 
 @commands.command()
+@click.option("--configuration", "only_configuration", is_flag=True, help="Check nothing else; 78 if it is wrong.")
 @configured
-def check(config: Config) -> None:
+def check(config: Config, only_configuration: bool) -> None:
     """Check the configuration, the folders, the filesystem, the device and the model."""
+    if only_configuration:
+        return
     from demixd.cli.check.finding import Level
     from demixd.cli.check.findings import findings
 
