@@ -777,10 +777,25 @@ def test_check_as_one_who_may_only_read() -> None:
         assert tree(daemon.folder) == before
 
 
+def test_check_names_a_missing_spool_once(tmp_path: Path) -> None:
+    """One line with one remedy, which a shell can take, and none for each folder in it."""
+    daemon = Daemon(tmp_path)
+    spool = tmp_path / "not there's"
+    daemon.config.write_text(daemon.config.read_text().replace(str(daemon.spool), str(spool)))
+    done = daemon.command("check")
+    assert done.returncode == 1
+    said = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+    assert len(said) == 1
+    assert f"{spool} is not there, and inbox, outbox, status, done, failed belong in it: mount it" in said[0]
+    command = said[0].split("`")[1]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert spool.is_dir()
+
+
 def test_check_hears_a_silent_daemon(tmp_path: Path) -> None:
     """A daemon that has been killed is not taken for one that runs."""
     daemon = Daemon(tmp_path, fake=True, status={"heartbeat_s": 0.2}).start().ready()
     daemon.end()
     line = found(daemon.command("check"))["daemon"]
     assert line.startswith("note")
-    assert "no sign of life" in line
+    assert "has ended" in line
