@@ -2,11 +2,12 @@
 # Sourced by daemon/try, tests/run, tests/benchmarks/run and systemd/install: makes a virtual environment from the lock
 # files, once. Needs $root, the project's folder. $venv is where it is made, $home what it is for: both are $root's own, except
 # for systemd/install. $compile is pip's word: a module is compiled when it is first loaded, and most of torch's never are; only
-# a service, which may not write there, needs them all compiled.
+# a service, which may not write there, needs them all compiled. $cpu_index is one that has torch for CPUs alone, or empty.
 
 venv=${venv:-$root/.venv}
 home=${home:-$root}
 compile=${compile:---no-compile}
+cpu_index=${cpu_index:-}
 
 # Python is isolated (-I) throughout: whoever can write to the folder that a script is called in must not be heard by it.
 
@@ -29,13 +30,42 @@ lock() {
     local lock=$root/config/$1 stamp=$venv/$1.sha256 sum
     sum=$(sha256sum <"$lock")
     [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
-    say "Installing $1 into $(basename "$venv") (once; with torch it is about 5 GB and a few minutes) ..."
+    say "Installing $1 into $(basename "$venv"), once$(how_much "$1") ..."
     # Packages of gigabytes pass through the folder for temporary files, and /tmp is often kept in memory.
     mkdir -p "$venv/tmp"
-    TMPDIR=$venv/tmp "$venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --require-hashes --no-deps "$compile" "${2:---only-binary=:all:}" -r "$lock" || return
+    if [ -n "$cpu_index" ] && [ "$1" = requirements.lock ]; then
+        without_cuda <"$lock" >"$venv/tmp/$1"
+        pip_install --require-hashes --only-binary=:all: -r "$venv/tmp/$1" || return
+        # shellcheck disable=SC2046 # two words
+        pip_install --only-binary=:all: --index-url "$cpu_index" $(sed -nE 's/^((torch|torchaudio)==[^ ]+).*/\1/p' "$lock") || return
+    else
+        pip_install --require-hashes "${2:---only-binary=:all:}" -r "$lock" || return
+    fi
     rm -rf "$venv/tmp"
     printf '%s' "$sum" >"$stamp"
+}
+
+# pip_install WORD...: what pip is to install, with its bars where somebody looks on: gigabytes take a while.
+pip_install() {
+    local how=--quiet
+    [ ! -t 2 ] || how=--progress-bar=on
+    TMPDIR=$venv/tmp "$venv/bin/python" -I -m pip install "$how" --disable-pip-version-check --root-user-action=ignore \
+        --no-deps "$compile" "$@" >&2
+}
+
+# without_cuda: a lock file without torch and whatever serves its CUDA alone.
+without_cuda() { awk '/^[A-Za-z]/ { skip = /^(torch|torchaudio|triton)==|^(nvidia|cuda)-/ } !skip'; }
+
+# how_much NAME: the end of a sentence about a lock file that has much in it.
+how_much() {
+    [ "$1" = requirements.lock ] || return 0
+    if [ -n "$cpu_index" ]; then
+        printf '%s' ": about 1.5 GB, with torch for the CPU alone"
+    elif [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; then
+        printf '%s' ": about 5 GB, with CUDA for the NVIDIA GPU"
+    else
+        printf '%s' ": about 5 GB, of which 3.5 GB are for an NVIDIA GPU, and there is none here; --cpu leaves that out, see --help"
+    fi
 }
 
 make_venv() {

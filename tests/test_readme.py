@@ -75,6 +75,7 @@ INNER: dict[str, list[Any]] = {
     "worker": [status.WorkerStatus],
     "running": [status.JobName],
     "watch": [status.WatchStatus],
+    "process": [status.ProcessFacts],
 }
 """Fields that name their own fields in their line."""
 

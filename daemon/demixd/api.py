@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
+
 from demixd import config
 from demixd.engine.engine import Engine
 from demixd.engine.models.catalog import Demand
@@ -55,7 +57,7 @@ def separate_audio(
     except OSError as error:
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
     tell("Loading the model")
-    engine = _engine(Warm.of(settings, Demand.of(settings.model.name, settings.defaults.stems)))
+    engine = _engine(_with_own_models(Warm.of(settings, Demand.of(settings.model.name, settings.defaults.stems))))
     observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
@@ -84,6 +86,18 @@ def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
         max_duration_s=settings.limits.max_duration_s,
         seed=seed,
     )
+
+
+def _with_own_models(order: Warm) -> Warm:
+    """The order, with a folder of this user's own for models where the daemon's is not there.
+
+    A folder that root, say, had made in the daemon's place could not be used by the daemon, which is another user.
+    """
+    if order.repo is not None or Path(order.models).is_dir():
+        return order
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    own: Warm = msgspec.structs.replace(order, models=str(caches / "demixd" / "models"))
+    return own
 
 
 @lru_cache(maxsize=1)

@@ -69,6 +69,7 @@ class Inbox(Section, frozen=True):
     recursive: bool = True
     profile_folders: bool = True
     leftovers: Literal["keep", "move"] = "keep"
+    reasons: bool = False
     watch: Watch = Watch.AUTO
 
 

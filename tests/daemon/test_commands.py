@@ -12,14 +12,12 @@ import sys
 import tempfile
 import termios
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
@@ -27,7 +25,8 @@ from rich.console import Console
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from daemons import CLIENT_BEAT_S, PATIENCE_S, ROOT, Daemon, make_song, running
+from commands import ENVIRONMENT, Piped, heartbeat, program, until, write
+from daemons import CLIENT_BEAT_S, PATIENCE_S, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import text
 from demixd.cli.app import commands
@@ -37,7 +36,6 @@ from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
 from demixd.errors import ConfigError
-from demixd.protocol.status import DaemonStatus, Sidecar
 from demixd.spool.tree import Spool
 from demixd.terminal import safe
 
@@ -61,37 +59,6 @@ def held(daemon: Daemon) -> Iterator[Daemon]:
     yield daemon
     daemon.hold.unlink(missing_ok=True)
     daemon.command("cancel", "--all", "--wait")
-
-
-def program(daemon: Daemon, *words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "demixd", "--config", str(daemon.config), *map(str, words)]
-
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "TERM": "xterm-256color"}
-
-
-class Piped:
-    """A command whose output is no terminal."""
-
-    def __init__(self, daemon: Daemon, *words: str | Path) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="demixd-piped-"))
-        self.out, self.err = self._folder / "out", self._folder / "err"
-        with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(program(daemon, *words), env=ENVIRONMENT, stdout=out, stderr=err)
-
-    def __enter__(self) -> "Piped":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        shutil.rmtree(self._folder)
-
-    def says(self, what: str) -> None:
-        until(lambda: what in self.out.read_text() + self.err.read_text(), what)
-
-    def ends(self) -> int:
-        return self.process.wait(timeout=PATIENCE_S)
 
 
 class Terminal:
@@ -135,13 +102,6 @@ class Terminal:
         return status
 
 
-def until(condition: Callable[[], Any], what: str) -> None:
-    limit = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < limit, f"not in {PATIENCE_S} s: {what}"
-        time.sleep(0.02)
-
-
 def tree(*roots: Path) -> list[Path]:
     return sorted(path for root in roots for path in root.rglob("*"))
 
@@ -177,7 +137,7 @@ def test_config_is_one_file(tmp_path: Path) -> None:
         assert (done.exit_code, done.output.count("\n")) == (2, 4)
         assert f"Error: --config is given twice, with {one} and with {other}: give one file." in done.output
     done = CliRunner().invoke(commands, ["--config", str(one), "status", "--json", "--config", str(same)])
-    assert (done.exit_code, json.loads(done.output)) == (0, {"daemon": None, "songs": []})
+    assert (done.exit_code, json.loads(done.output)) == (1, {"daemon": None, "songs": []})
 
 
 # ---- submit
@@ -234,6 +194,7 @@ def test_options_are_there_before_the_song(tmp_path: Path, leaf: str) -> None:
 
 MISTAKES = {
     "--bitrate much": "bitrate",
+    "--priority 99999": "priority",
     "--set bitrat=320": "bitrat",
     "--set overlap": "KEY=VALUE",
     "--format flac --set format=mp3": "format is given twice",
@@ -255,7 +216,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
-    """What cannot be is one sentence on standard error and exit status 1, before the first song is dropped."""
+    """What cannot be is one sentence on standard error before the first song is dropped: with status 2 for a wrong word,
+    whatever the songs are like, and 1 for a song that cannot be dropped."""
     daemon = Daemon(tmp_path / "d")
     (daemon.folder / "state").mkdir()
     songs = tmp_path / "songs"
@@ -265,7 +227,7 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
         (songs / name).touch()
     given = [songs / word if (songs / word).exists() or word.startswith("MISSING") else word for word in words.split()]
     done = daemon.command("submit", make_song(tmp_path / "good.wav", 0.1), *given)
-    assert done.returncode == 1
+    assert done.returncode == (2 if words.startswith("--") else 1)
     assert MISTAKES[words] in done.stderr
     assert done.stderr.startswith("demixd: ")
     assert done.stderr.count("\n") == 1
@@ -409,6 +371,32 @@ def test_cancel_says_what_it_did(held: Daemon, tmp_path: Path) -> None:
     assert not cancel.exists()
 
 
+def test_cancel_by_pattern_and_beginning(tmp_path: Path) -> None:
+    """A pattern means every song that fits, a beginning the one song that begins so; several are refused and named."""
+    daemon = Daemon(tmp_path)
+    (daemon.inbox / "box").mkdir()
+    for name in ("01 One.wav", "box/02 Two.wav", "box/02 Three.wav", "box/04 [live].wav", "04 Four.wav"):
+        make_song(daemon.inbox / name, 0.1)
+
+    def asked() -> set[str]:
+        found = {path.relative_to(daemon.inbox).as_posix() for path in daemon.inbox.rglob("*.cancel")}
+        for path in daemon.inbox.rglob("*.cancel"):
+            path.unlink()
+        return found
+
+    assert (daemon.command("cancel", "01").returncode, asked()) == (0, {"01 One.wav.cancel"})
+    assert (daemon.command("cancel", "box/02 Tw").returncode, asked()) == (0, {"box/02 Two.wav.cancel"})
+    done = daemon.command("cancel", "02*", "box/04 [live].wav")
+    wanted = {"box/02 Two.wav.cancel", "box/02 Three.wav.cancel", "box/04 [live].wav.cancel"}
+    assert (done.returncode, asked()) == (0, wanted)
+    done = daemon.command("cancel", "04")
+    assert (done.returncode, asked()) == (1, set())
+    assert "2 songs begin so, 04 Four.wav, box/04 [live].wav" in done.stderr
+    done = daemon.command("cancel", "9*", "01 One.wav")
+    assert (done.returncode, asked()) == (1, {"01 One.wav.cancel"})
+    assert "9*: no song of that name is known" in done.stderr
+
+
 def test_cancel_all(held: Daemon, tmp_path: Path) -> None:
     """`--all --wait` stops what runs and what waits, and counts it."""
     songs = [make_song(tmp_path / f"all {number}.wav", 0.2) for number in range(3)]
@@ -436,8 +424,10 @@ def test_cancel_of_a_name_that_nobody_knows(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert f"demixd: {name}: no song of that name" in done.stderr
         assert meant in done.stderr
-    for name in ("../inbox/box/Song.wav", "/etc/passwd", "_daemon"):
-        assert daemon.command("cancel", name).returncode == 1
+    assert daemon.command("cancel", "_daemon").returncode == 1
+    for name in ("../inbox/box/Song.wav", "/etc/passwd", ""):
+        done = daemon.command("cancel", "box/Song.wav", name)
+        assert (done.returncode, done.stderr.count("give the song's path below")) == (2, 1)
     assert not (daemon.inbox / "box" / "Song.wav.cancel").exists()
     done = daemon.command("cancel", "nobody.wav", "box/Song.wav")
     assert done.returncode == 1
@@ -494,12 +484,13 @@ def test_watch_without_a_terminal(tmp_path: Path) -> None:
             assert daemon.process is not None
             command.says(" is ready; 0 queued, 0 not ready; last: song.wav done")
             daemon.process.kill()
-            command.says("is not running: silent for ")
+            command.says(f"is not running: process {daemon.process.pid} has ended, and was ready ")
             command.process.send_signal(signal.SIGINT)
             assert command.ends() == 0
             lines = command.out.read_text().splitlines()
             assert "\x1b" not in command.out.read_text()
-            assert all(one != other for one, other in pairwise(lines))
+            assert all(re.match(r"\d\d:\d\d:\d\d demixd |\d\d:\d\d:\d\d The daemon ", line) for line in lines), lines
+            assert all(one[9:] != other[9:] for one, other in pairwise(lines))
     finally:
         daemon.end()
 
@@ -544,11 +535,11 @@ def test_names_cannot_drive_the_terminal(held: Daemon, tmp_path: Path) -> None:
 
 
 def test_plain_status_tells_of_every_song(daemon: Daemon, tmp_path: Path) -> None:
-    """Piped, `status` is a line for the daemon and one for each song, in order of their names, nothing cut."""
+    """Piped, `status --all` is a line for the daemon and one for each song, in order of their names, nothing cut."""
     name = f"{'a long name ' * 9}.wav"
     daemon.command("submit", "--wait", make_song(tmp_path / name, 0.1))
-    lines = daemon.command("status").stdout.splitlines()
-    assert re.match(r"demixd \S+ was ready \d+ s ago; ", lines[0])
+    lines = daemon.command("status", "--all").stdout.splitlines()
+    assert re.match(r"demixd \S+ is ready; ", lines[0])
     assert any(line.startswith(f"{name}: done, in {daemon.outbox}/") for line in lines)
     assert lines[1:] == sorted(lines[1:])
 
@@ -582,48 +573,6 @@ def test_commands_load_little(daemon: Daemon, tmp_path: Path, command: str) -> N
 
 
 # ---- what they look at
-
-
-def write(status: Path, name: str, state: str, **changes: Any) -> None:
-    """A sidecar as another daemon could have written it."""
-    waits = {"waiting": "queued"}.get(state)
-    since = "2026-01-01T00:00:00.000Z"
-    progress = {"fraction": 0.5, "step_fraction": 0.5, "eta_s": 11.4, "speed_x": 38.21, "queue_position": None}
-    given = {"name": name, "name_b64": "", "size": 1, "mtime_ns": 0, "inode": 1}
-    given |= dict.fromkeys(("sha256", "duration_s", "frames", "rate", "channels", "format"))
-    document = dict.fromkeys(field.name for field in msgspec.structs.fields(Sidecar))
-    document |= {"schema": 1, "seq": 1, "job_id": name, "state": state, "reason": waits, "message": "", "later": [1]}
-    document |= {"step": "separate" if state == "running" else None, "progress": {**progress, "more": 1}}
-    document |= {"input": given, "options": {}, "attempt": 1, "max_attempts": 3, "timing": {}, "warnings": []}
-    document |= {"daemon": {"instance": "", "version": "1"}, "state_since": since, "updated_at": since, **changes}
-    path = status / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(document))
-    path.with_suffix(".tmp").rename(path)
-
-
-def heartbeat(seq: int, state: str = "ready", interval_s: float = 1.0) -> DaemonStatus:
-    worker = {
-        "state": "ready",
-        "pid": 2,
-        "message": "",
-        "model": "htdemucs",
-        "device": "cuda:0",
-        "device_name": "A GPU",
-    }
-    worker |= {"precision": "float16", "fallback": None, "memory_bytes": None}
-    document = {
-        "schema": 1,
-        "seq": seq,
-        "interval_s": interval_s,
-        "state": state,
-        "pid": 1,
-        "worker": worker,
-        "queue": [],
-    }
-    document |= {"watch": {"mode": "events", "why": ""}, "warnings": [], "version": "1", "updated_at": ""}
-    document |= {"running": None, "counts": {}, "daemon": {"instance": "", "version": "1"}}
-    return msgspec.convert(document, DaemonStatus)
 
 
 opened: list[str] = []
@@ -677,7 +626,7 @@ def test_foreign_files_in_status(tmp_path: Path) -> None:
     (status / "link.json").symlink_to("/dev/zero")
     (status / "folder.json").mkdir()
     done = daemon.command("status")
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (1, "")  # no daemon
     assert done.stdout.splitlines()[1:] == ["box/good.wav: done"]
     done = daemon.command("status", "--json")
     assert [song["input"]["name"] for song in json.loads(done.stdout)["songs"]] == ["box/good.wav"]
@@ -845,10 +794,25 @@ def test_check_as_one_who_may_only_read() -> None:
         assert tree(daemon.folder) == before
 
 
+def test_check_names_a_missing_spool_once(tmp_path: Path) -> None:
+    """One line with one remedy, which a shell can take, and none for each folder in it."""
+    daemon = Daemon(tmp_path)
+    spool = tmp_path / "not there's"
+    daemon.config.write_text(daemon.config.read_text().replace(str(daemon.spool), str(spool)))
+    done = daemon.command("check")
+    assert done.returncode == 1
+    said = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+    assert len(said) == 1
+    assert f"{spool} is not there, and inbox, outbox, status, done, failed belong in it: mount it" in said[0]
+    command = said[0].split("`")[1]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert spool.is_dir()
+
+
 def test_check_hears_a_silent_daemon(tmp_path: Path) -> None:
     """A daemon that has been killed is not taken for one that runs."""
     daemon = Daemon(tmp_path, fake=True, status={"heartbeat_s": 0.2}).start().ready()
     daemon.end()
     line = found(daemon.command("check"))["daemon"]
     assert line.startswith("note")
-    assert "no sign of life" in line
+    assert "has ended" in line

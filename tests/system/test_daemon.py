@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from daemons import CLIENT_BEAT_S, MUSIC, ROOT, Daemon, make_song, running
+from demixd.errors import Code
 from hub import Hub
 
 
@@ -330,3 +331,25 @@ def test_separate_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         demixd.separate_audio(song, tmp_path / "stems2", said.append, stop)
     with pytest.raises(demixd.AudioProcessingError, match=r"missing\.wav"):
         demixd.separate_audio(tmp_path / "missing.wav", tmp_path / "stems3")
+
+
+def test_separate_audio_leaves_nothing_of_the_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes no folder in the daemon's place, whoever calls it: a model that it has to fetch is the user's own."""
+    import demixd
+
+    asked: list[Path] = []
+
+    def refuse(name: str, models: Path, **_how: object) -> None:
+        asked.append(models)
+        raise demixd.AudioProcessingError(Code.MODEL_MISSING, f"{name} is not fetched in tests.")
+
+    config = tmp_path / "demixd.toml"
+    config.write_text(f'[paths]\nstate = "{tmp_path}/state"\n[model]\nname = "htdemucs"\ndevice = "cpu"\n')
+    monkeypatch.setenv("DEMIXD_CONFIG", str(config))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("demixd.worker.warm.fetch", refuse)
+    song = make_song(tmp_path / "song.wav", 0.5)
+    with pytest.raises(demixd.AudioProcessingError, match="not fetched in tests"):
+        demixd.separate_audio(song, tmp_path / "stems")
+    assert asked == [tmp_path / "cache" / "demixd" / "models"]
+    assert not (tmp_path / "state").exists()

@@ -39,6 +39,9 @@ def test_the_shipped_schemas_are_the_types() -> None:
 
 BAD = [
     ('[inbox]\nsettle = "long"', ('[inbox] settle = "long"', "number from 0 to 31536000")),
+    ("[defaults]\nstems = []", ("stems = []", "a list of 1 to 64 entries")),
+    ('[defaults]\nstems = [""]', ("stems = [...]",)),
+    ("[inbox]\nsettle = {}", ("settle = {}", "number")),
     ("[inbox]\nsettle = inf", ("[inbox] settle = Infinity", "number from 0 to 31536000")),
     ("[inbox]\nscan_interval = 0", ("[inbox] scan_interval = 0", "but not 0")),
     ("[inbox]\nsettle_remote = nan", ("[inbox] settle_remote = NaN", "number")),

@@ -6,7 +6,6 @@ All but `run`, `bench` and `models` work by files alone, for any user who can re
 import sys
 import time
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,14 @@ import click
 from demixd import config as configuration
 from demixd.cli.config_option import chosen_file, config_option, configured
 from demixd.cli.console import (
+    BadWordError,
     RefusedError,
     complain,
     exit_on_sigterm,
     interruptible,
-    open_closed_streams,
     refusing_os_errors,
     say,
+    standard_streams,
 )
 from demixd.config import Config
 from demixd.errors import AudioProcessingError, ConfigError, StateError
@@ -31,6 +31,7 @@ from demixd.version import __version__
 if TYPE_CHECKING:
     from demixd.cli.status.liveness import SilenceNotice
 
+BAD_WORD = 2
 BAD_CONFIG = 78
 
 
@@ -55,9 +56,12 @@ def run(config: Config) -> None:
 
 
 @commands.command()
+@click.option("--configuration", "only_configuration", is_flag=True, help="Check nothing else; 78 if it is wrong.")
 @configured
-def check(config: Config) -> None:
+def check(config: Config, only_configuration: bool) -> None:
     """Check the configuration, the folders, the filesystem, the device and the model."""
+    if only_configuration:
+        return
     from demixd.cli.check.finding import Level
     from demixd.cli.check.findings import findings
 
@@ -69,24 +73,25 @@ def check(config: Config) -> None:
 
 
 @commands.command()
+@click.argument("names", metavar="[NAME...]", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Print a line for every song, those of long ago too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: daemon, and songs.")
 @click.option("--watch", "live", is_flag=True, help="Keep showing until Ctrl-C; without a terminal a line per change.")
 @configured
-def status(config: Config, as_json: bool, live: bool) -> None:
-    """Show the daemon and the songs."""
+def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bool, live: bool) -> None:
+    """Show the daemon and the songs; or the songs called NAME, as `cancel` takes it. 1 if no song can be separated now."""
     from demixd.cli.status import watch
 
-    if as_json and live:
-        raise click.UsageError("--json and --watch exclude each other: give one of them.")
+    if [bool(names), everything, as_json, live].count(True) > 1:
+        raise click.UsageError("NAME, --all, --json and --watch exclude each other: give one of them.")
     spool = Spool(config)
     with refusing_os_errors():
-        if as_json:
-            watch.show_json(spool)
-        elif live:
+        if live:
             with suppress(KeyboardInterrupt):
                 watch.keep_showing(spool)
-        else:
-            watch.show_once(spool)
+            return
+        is_well = watch.show_json(spool) if as_json else watch.show_once(spool, names, everything=everything)
+    sys.exit(0 if is_well else 1)
 
 
 @commands.command()
@@ -141,7 +146,7 @@ def submit(
 @click.option("--wait", is_flag=True, help="Wait for the daemon's answer; status 0 only if all are cancelled.")
 @configured
 def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool) -> None:
-    """Stop the jobs of the songs called NAME (their paths below the inbox)."""
+    """Stop the jobs of the songs called NAME: a path below the inbox, the beginning of one, or a pattern such as '04*'."""
     from demixd.cli import cancel as cancelling
 
     if bool(names) is everything:
@@ -259,18 +264,15 @@ def pin(config: Config, name: str) -> None:
 
 def main() -> None:
     """Run a command. An error is one sentence on standard error, with status 1, 2 for usage or 78 for the configuration."""
-    open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # Names are Unicode, and terminals need not be.
-    try:
-        commands()
-    except ConfigError as error:
-        complain(f"demixd: {error}")
-        sys.exit(BAD_CONFIG)
-    except AudioProcessingError as error:
-        complain(f"demixd: {error.message}")
-        sys.exit(1)
-    except (RefusedError, StateError) as error:
-        complain(f"demixd: {error}")
-        sys.exit(1)
+    with standard_streams():
+        try:
+            commands()
+        except ConfigError as error:
+            complain(f"demixd: {error}")
+            sys.exit(BAD_CONFIG)
+        except AudioProcessingError as error:
+            complain(f"demixd: {error.message}")
+            sys.exit(1)
+        except (RefusedError, StateError) as error:
+            complain(f"demixd: {error}")
+            sys.exit(BAD_WORD if isinstance(error, BadWordError) else 1)

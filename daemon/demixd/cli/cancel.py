@@ -2,13 +2,11 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 
-from demixd.cli import client, text
+from demixd.cli import client, names, text
 from demixd.cli.console import RefusedError, complain, say
 from demixd.cli.status.liveness import SilenceNotice
 from demixd.cli.status.reader import CachedDocument, read_songs
@@ -20,9 +18,6 @@ from demixd.spool.tree import Spool
 
 POLL_S = 0.2
 
-MANY = 5
-"""The number of songs that a message about an unknown name lists."""
-
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A song for which a cancel file was written; `before` is its sidecar as it was then."""
@@ -31,18 +26,20 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     before: Sidecar | None
 
 
-def cancel(spool: Spool, names: Sequence[str], notice: SilenceNotice | None) -> bool:
-    """Ask for the songs to stop, and with `notice` wait for the answers; whether all went as asked. Raises OSError.
+def cancel(spool: Spool, given: Sequence[str], notice: SilenceNotice | None) -> bool:
+    """Ask for songs to stop (`names` says which), and with `notice` wait for the answers; whether all went as asked.
 
-    A name that no song has is complained of, and the others are asked for all the same.
+    A name that no song has is complained of, and the others are asked for all the same. Raises BadWordError, OSError.
     """
-    asked, is_good = [], True
-    for name in names:
+    wanted: list[str] = []
+    is_good = True
+    for name in [names.below_inbox(spool, word) for word in given]:
         try:
-            asked.append(_ask(spool, name))
+            wanted += [name] if _is_known(spool, name) else names.meant(name, names.unfinished(spool))
         except RefusedError as error:
             is_good = False
             complain(f"demixd: {error}")
+    asked = [_ask(spool, name) for name in dict.fromkeys(wanted)]
     for each in asked:
         if notice is not None and each is not None:
             is_good = _answer(spool, each, notice) and is_good
@@ -69,14 +66,19 @@ def cancel_all(spool: Spool, notice: SilenceNotice | None) -> bool:
     return not late
 
 
-def _ask(spool: Spool, given: str) -> Asked | None:
-    """Ask for one song to stop; None where it has ended already. Raises RefusedError, OSError."""
-    name = _below_inbox(spool, given)
+def _is_known(spool: Spool, name: str) -> bool:
+    """Whether a song has exactly that name, and lies in the inbox or has a status."""
+    return _is_dropped(spool, name) or documents.read(spool.sidecar(name), Sidecar) is not None
+
+
+def _is_dropped(spool: Spool, name: str) -> bool:
+    return kind_of_file(name.rpartition("/")[2]) is Kind.SONG and os.path.lexists(spool.song(name))
+
+
+def _ask(spool: Spool, name: str) -> Asked | None:
+    """Ask for one song to stop; None where it has ended already. Raises OSError."""
     song = documents.read(spool.sidecar(name), Sidecar)
-    is_there = kind_of_file(name.rpartition("/")[2]) is Kind.SONG and os.path.lexists(spool.song(name))
-    if song is None and not is_there:
-        raise RefusedError(f"{given}: no song of that name is known{_suggestion(spool, name)}")
-    if song is not None and song.ended and not is_there:
+    if song is not None and song.ended and not _is_dropped(spool, name):
         say(f"{name}: it is {song.state} already, there is nothing to stop")
         return None
     client.cancel(spool, name)
@@ -121,36 +123,3 @@ def _doing(song: Sidecar) -> str:
     if song.state is State.RUNNING:
         return f"running, {text.percent(song.progress.fraction)}"
     return f"{song.state}, {song.reason}"
-
-
-def _below_inbox(spool: Spool, given: str) -> str:
-    """The path below the inbox that `given` means: the song's name in the protocol."""
-    path = Path(given)
-    if path.is_absolute() and path.is_relative_to(spool.inbox):
-        path = path.relative_to(spool.inbox)
-    if path.is_absolute() or ".." in path.parts or path == Path():
-        raise RefusedError(f"{given}: give the song's path below {spool.inbox}, such as Song.flac or karaoke/Song.flac")
-    return path.as_posix()
-
-
-def _suggestion(spool: Spool, name: str) -> str:
-    """The end of a message about an unknown name: the songs that may have been meant, else those that there are."""
-    going = (song.input.name for song in read_songs(spool) if not song.ended)
-    there = list(dict.fromkeys([*going, *_songs(spool.inbox)]))
-    if not there:
-        return "; nothing is waiting or running"
-    leaf = name.rpartition("/")[2].lower()
-    same = [each for each in there if each.rpartition("/")[2].lower() == leaf]
-    if close := same or get_close_matches(name, there, MANY, 0.5):
-        return f"; did you mean {' or '.join(close[:MANY])}?"
-    more = f" and {len(there) - MANY} more" if len(there) > MANY else ""
-    return f"; there are {', '.join(there[:MANY])}{more}" if len(there) > 1 else f"; there is {there[0]}"
-
-
-def _songs(inbox: Path) -> Iterator[str]:
-    """Every song in the inbox, by its path below it."""
-    for folder, _, files in os.walk(inbox):
-        below = os.path.relpath(folder, inbox)
-        for file in files:
-            if kind_of_file(file) is Kind.SONG:
-                yield file if below == "." else f"{below}/{file}"

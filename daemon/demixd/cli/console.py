@@ -1,14 +1,19 @@
 """What commands say to people, and how a command ends when it cannot go on."""
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from demixd.terminal import safe
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -18,18 +23,55 @@ class RefusedError(Exception):
     """A command cannot do what it was asked for. The message is a sentence that names the thing and the remedy."""
 
 
-def open_closed_streams() -> None:
-    """Have standard streams that are closed (`demixd status >&-`) lead to /dev/null.
+class BadWordError(RefusedError):
+    """A word of the command line is wrong whatever the files are like. Exit status 2."""
 
-    The next file that is opened would get the number of one, and what is said would be written into it.
+
+class OutputError(OSError):
+    """Standard output cannot take what is written to it."""
+
+
+class _Output(io.FileIO):
+    """Standard output, whose errors can be told from those of other files."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise  # nobody reads it any more, which is no error: click ends the command
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from error
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Let a program use standard input and output, and standard error, whatever it was started with.
+
+    A stream that is closed is as good as /dev/null. It is opened, for the next file that the program opens would get its
+    number, and what is written to the stream. An output that cannot be written (a full disk) is a sentence, with status 1.
+    Characters that a terminal does not have are replaced: names are Unicode.
     """
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        if getattr(sys, name) is None:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - it stays open, as the others do
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    output = io.BufferedWriter(_Output(1, "w", closefd=False))
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - for good
+    encoding = sys.stdout.encoding if sys.stdout else None
+    sys.stdout = io.TextIOWrapper(output, encoding, errors="replace", line_buffering=os.isatty(1))
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - for good
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="replace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OutputError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the interpreter will write what is left
+        complain(f"demixd: standard output cannot be written: {error.strerror}")
+        sys.exit(1)
 
 
 def say(line: str) -> None:
@@ -62,7 +104,7 @@ def refusing_os_errors() -> Iterator[None]:
     """A file or folder that cannot be used is a sentence and no traceback. Raises RefusedError."""
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputError):
         raise
     except OSError as error:
         raise RefusedError(f"{error.filename}: {error.strerror}") from error

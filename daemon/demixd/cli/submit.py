@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from demixd.cli import client
-from demixd.cli.console import RefusedError
+from demixd.cli.console import BadWordError, RefusedError
 from demixd.cli.follow import Follower
 from demixd.config import Config
 from demixd.engine.models import store
+from demixd.errors import AudioProcessingError
 from demixd.protocol import options
 from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
 from demixd.spool.tree import Spool
@@ -31,15 +32,15 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
 def song_options(given: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """The options of a song from its command line: `given` by name, where None is not given, and `settings` KEY=VALUE.
 
-    Raises RefusedError.
+    Raises BadWordError.
     """
     found = {key: _value(key, value) for key, value in given.items() if value is not None}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise RefusedError(f"--set {setting}: write KEY=VALUE, such as --set overlap=0.5")
+            raise BadWordError(f"--set {setting}: write KEY=VALUE, such as --set overlap=0.5")
         if key in found:
-            raise RefusedError(f"{key} is given twice")
+            raise BadWordError(f"{key} is given twice")
         found[key] = _value(key, value)
     return found
 
@@ -61,7 +62,7 @@ def plan(
 ) -> list[Drop]:
     """One drop for each song, into `folder` below the inbox and with the options `chosen`.
 
-    Raises RefusedError if a song cannot be dropped, and `bad-options`.
+    Raises RefusedError if a song cannot be dropped, and BadWordError where no song could be with these options.
     """
     if not spool.inbox.is_dir():
         raise RefusedError(f"{spool.inbox} is not there: mount the spool, or start `demixd run` once, which makes it")
@@ -78,20 +79,27 @@ def plan(
         seen[name] = song
         _check_free(spool, name, has_options=data is not None)
         if data is not None:
-            config.options_of(name, options.parse(data), lambda model: _is_known(config, model))
+            _check_options(config, name, data)
     return [Drop(song=song, name=name, options=data) for name, song in seen.items()]
 
 
+def _check_options(config: Config, name: str, data: bytes) -> None:
+    try:
+        config.options_of(name, options.parse(data), lambda model: _is_known(config, model))
+    except AudioProcessingError as error:
+        raise BadWordError(error.message) from error
+
+
 def _folder(config: Config, folder: str) -> str:
-    """The prefix of the names of songs in `folder`. Raises RefusedError where the daemon would not look into it."""
+    """The prefix of the names of songs in `folder`. Raises BadWordError where the daemon would not look into it."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     if folder.startswith("/") or ".." in parts:
-        raise RefusedError(f"--to {folder}: it must be a folder below the inbox, such as karaoke")
+        raise BadWordError(f"--to {folder}: it must be a folder below the inbox, such as karaoke")
     if parts and not config.inbox.recursive:
-        raise RefusedError(f"--to {folder}: the daemon looks into no folder of the inbox: set [inbox] recursive = true")
+        raise BadWordError(f"--to {folder}: the daemon looks into no folder of the inbox: set [inbox] recursive = true")
     for part in parts:
         if reason := kind_of_folder(part):
-            raise RefusedError(
+            raise BadWordError(
                 f"--to {folder}: the daemon does not look into folders called {part} ({reason}): choose another name"
             )
     return "".join(f"{part}/" for part in parts)
@@ -99,11 +107,9 @@ def _folder(config: Config, folder: str) -> str:
 
 def _encoded(chosen: Mapping[str, Any]) -> bytes:
     try:
-        data = msgspec.json.encode(chosen)
+        return msgspec.json.encode(chosen) + b"\n"
     except UnicodeEncodeError:
-        raise RefusedError("An option holds bytes that are not UTF-8: JSON cannot carry them") from None
-    options.parse(data)
-    return data + b"\n"
+        raise BadWordError("An option holds bytes that are not UTF-8: JSON cannot carry them") from None
 
 
 def _check_song(song: Path) -> None:

@@ -45,5 +45,6 @@ def size(count: int) -> str:
 
 
 def some(count: int, noun: str) -> str:
-    """`1 song`, `2 songs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """`1 song`, `2 songs`, `3 entries`."""
+    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"

@@ -9,7 +9,7 @@ from typing import Any
 from demixd.audio import sndfile
 from demixd.audio.ffmpeg import reader
 from demixd.cli import submit
-from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, say
+from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, say, standard_streams
 from demixd.cli.follow import follow_to_end
 from demixd.cli.throwaway import ThrowawayDaemon
 from demixd.engine.models.demo.recording import record
@@ -79,4 +79,5 @@ def list_stems(spool: Spool, song: Sidecar) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with standard_streams():
+        sys.exit(main())

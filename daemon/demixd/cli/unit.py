@@ -1,6 +1,7 @@
 """The installer's side: `systemd/install` writes a first configuration and a unit's drop-in with this program.
 
-    python -m demixd.cli.unit config NAME SPOOL [STATE]   a configuration for the service NAME (demixd, demixd@karaoke)
+    python -m demixd.cli.unit config NAME SPOOL STATE FILE   a configuration for the service NAME (demixd, demixd@karaoke),
+                                                          after that of FILE; each of the last three may be empty
     python -m demixd.cli.unit paths NAME CONFIG           its 50-paths.conf
     python -m demixd.cli.unit folders CONFIG              the spool, then every other folder that it writes to; one a line
     python -m demixd.cli.unit songs CONFIG                the spool, and its folders inbox to failed; one a line
@@ -12,10 +13,12 @@ A configuration that cannot be used is one sentence on standard error, with stat
 
 import grp
 import json
+import re
 import sys
 from pathlib import Path
 
 from demixd import config as configuration
+from demixd.cli.console import standard_streams
 from demixd.config import Config
 from demixd.errors import ConfigError
 from demixd.spool.tree import Spool
@@ -38,21 +41,30 @@ OWN = (
 )
 """The folders of the installer, which it fills and empties; `/var/lib/demixd@NAME` too."""
 
+_PATHS = re.compile(r"^\[paths\][^\n]*\n(?:(?!\[)[^\n]*\n)*", re.MULTILINE)
+"""The section of the folders in a configuration, up to the next one."""
 
-def first_configuration(name: str, spool: str, state: str = "") -> str:
-    """A short configuration. Keys that it leaves out keep their defaults, also those that a new version changes."""
+
+def first_configuration(name: str, spool: str, state: str = "", example: str = "") -> str:
+    """A short configuration. Keys that it leaves out keep their defaults, also those that a new version changes.
+
+    `example` is the text of another one, which keeps all but the folders; an empty `spool` leaves it that of the example.
+    Raises ConfigError.
+    """
     state = state or f"/var/lib/{name}"
+    theirs = configuration.parse(example, "the example").paths
     lines = [
         f"# The configuration of {name}. config/demixd.toml of the project shows every key with its default.",
         "# After a change: systemctl reload; after a change of [paths]: systemd/install once more.",
         "",
         "[paths]",
-        f"spool = {json.dumps(spool, ensure_ascii=False)}",
+        f"spool = {json.dumps(spool or theirs.spool, ensure_ascii=False)}",
         f"state = {json.dumps(state, ensure_ascii=False)}",
     ]
     if name != DEFAULT and state.startswith("/var/lib/"):
         lines.append(f'models = "/var/lib/{DEFAULT}/models"')
-    return "\n".join(lines) + "\n"
+    rest = _PATHS.sub("", example).strip()
+    return "\n".join([*lines, *(["", rest] if rest else [])]) + "\n"
 
 
 def refuse_our_own(config: Config) -> None:
@@ -119,8 +131,8 @@ def _escaped(folder: Path, before: str = "") -> str:
 def main(words: list[str]) -> None:
     """Print what `words` ask for. Raises ConfigError."""
     match words:
-        case ["config", name, spool, *state]:
-            text = first_configuration(name, spool, *state)
+        case ["config", name, spool, state, file]:
+            text = first_configuration(name, spool, state, Path(file).read_text(encoding="utf-8") if file else "")
             refuse_our_own(configuration.check(configuration.parse(text, NEW), NEW))
         case ["paths", name, file]:
             text = paths(name, configuration.load(Path(file)), file)
@@ -139,7 +151,8 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ConfigError as error:
-        sys.exit(f"demixd: {error}")
+    with standard_streams():
+        try:
+            main(sys.argv[1:])
+        except ConfigError as error:
+            sys.exit(f"demixd: {error}")

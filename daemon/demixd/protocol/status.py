@@ -21,6 +21,19 @@ class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
+class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon's process, to be found by programs on its own machine.
+
+    `boot` is the kernel's random name of this start of the machine, `namespace` that of its process ids, `started` when the
+    process was started, in ticks since the boot. Empty and 0 in files of former versions.
+    """
+
+    host: str = ""
+    boot: str = ""
+    namespace: int = 0
+    started: int = 0
+
+
 class Input(msgspec.Struct, frozen=True, kw_only=True):
     """The song. `name_b64` is exact, `name` has U+FFFD for bytes that are not UTF-8. Null until decoded: `duration_s` on."""
 
@@ -116,7 +129,10 @@ class JobName(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The heartbeat, `status/_daemon.json`. `seq` grows every `interval_s`; `running` is the first of `in_flight`."""
+    """The heartbeat, `status/_daemon.json`. `seq` grows every `interval_s`; `running` is the first of `in_flight`.
+
+    `queue_eta_s`: for each song in `queue`, the seconds until it is done, null while unknown.
+    """
 
     schema: int
     seq: int
@@ -133,6 +149,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     daemon: DaemonFacts
     updated_at: str
+    process: ProcessFacts = ProcessFacts()
+    queue_eta_s: tuple[NotNegative | None, ...] = msgspec.field(default_factory=lambda: ())
 
 
 class InboxEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,9 +191,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def sidecar(job: Job, *, seq: int, position: int | None, daemon: DaemonFacts, now: str) -> Sidecar:
-    """The sidecar of `job` as of `now` (UTC); `position` is its place in the queue, from 1."""
+def sidecar(job: Job, *, seq: int, position: int | None, eta_s: float | None, daemon: DaemonFacts, now: str) -> Sidecar:
+    """The sidecar of `job` as of `now` (UTC); `position` is its place in the queue, from 1, and `eta_s` when it is done."""
     track = job.track
+    place = {} if position is None else {"queue_position": position, "eta_s": eta_s}
     return Sidecar(
         schema=SCHEMA,
         seq=seq,
@@ -184,7 +203,7 @@ def sidecar(job: Job, *, seq: int, position: int | None, daemon: DaemonFacts, no
         reason=job.reason,
         step=job.step,
         message=job.message,
-        progress=msgspec.structs.replace(job.progress, queue_position=position),
+        progress=msgspec.structs.replace(job.progress, **place),
         input=Input(
             name=job.shown,
             name_b64=base64.b64encode(job.raw_name).decode(),

@@ -46,9 +46,10 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as the files have it, in at most 60 characters on one line."""
+    """A value as the files have it, in at most 60 characters on one line; what is in a list or table is left out."""
     if isinstance(value, dict | list | tuple):
-        return "{...}" if isinstance(value, dict) else "[...]"
+        inside = "..." if value else ""
+        return f"{{{inside}}}" if isinstance(value, dict) else f"[{inside}]"
     text = json.dumps(value) if isinstance(value, str | int | float | None) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from demixd.config import Config
 from demixd.protocol import status
+from demixd.spool.processes import this_process
 from demixd.spool.tree import DAEMON
 from demixd.supervisor import notify
 from demixd.supervisor.locks import Locks
@@ -35,6 +36,7 @@ class Heartbeat:
         self._context = context
         self._locks = locks
         self._facts = facts
+        self._process = this_process()
         self._watch = watch
         self._warnings = warnings
         self._told_watch = watch()
@@ -65,6 +67,8 @@ class Heartbeat:
         if self._watch() != self._told_watch:
             self._told_watch = self._watch()
             self.soon()
+        if now >= self.due and "status" not in self._context.folders.missing:
+            self._context.jobs.write_unwritten()
         self.live(now)
 
     def live(self, now: float) -> None:
@@ -93,14 +97,16 @@ class Heartbeat:
             queue=queued,
             watch=self._watch(),
             counts=jobs.counts,
-            warnings=(*self.obstacles, *folders.warnings, *self._warnings()),
+            warnings=(*self.obstacles, *folders.warnings, *jobs.warnings, *self._warnings()),
             version=__version__,
             daemon=self._facts,
             updated_at=jobs.now,
+            process=self._process,
+            queue_eta_s=jobs.etas(),
         )
         if "status" not in folders.missing and self._locks.holds("status") and self._locks.rival is None:
             jobs.write(self._context.spool.status / DAEMON, document)
-        notify.send(f"STATUS={self._doing()}; {len(queued)} waiting")
+        notify.send(f"STATUS={self._doing().rstrip('.')}; {len(queued)} waiting")
 
     def _doing(self) -> str:
         """What the daemon does at present, or what it waits for."""
@@ -111,5 +117,5 @@ class Heartbeat:
         if missing := self._context.folders.missing:
             return next(iter(missing.values()))
         if running := self._context.jobs.running:
-            return "; ".join(f"{job.shown}: {job.message}" for job in running)
+            return "; ".join(f"{job.shown}: {job.message.rstrip('.')}" for job in running)
         return self._context.workers.message or self._context.workers.state

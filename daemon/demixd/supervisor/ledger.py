@@ -199,7 +199,7 @@ class Ledger:
         row = self._patiently(lambda: self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone())
         return _as(kind, row[0]) if row else None
 
-    def note(self, name: str, fact: msgspec.Struct) -> None:
+    def note(self, name: str, fact: object) -> None:
         value = msgspec.json.encode(fact)
         self._patiently(lambda: self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value)))
 

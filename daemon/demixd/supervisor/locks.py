@@ -20,6 +20,7 @@ from msgspec import Meta
 from demixd.errors import ConfigError
 from demixd.spool import documents, nofollow
 from demixd.spool.mounts import is_remote, mount_of
+from demixd.spool.processes import boot_id
 from demixd.spool.tree import DAEMON, LOCK, PRIVATE_LOCK, Spool
 
 
@@ -52,7 +53,7 @@ class Locks:
         self._roots = {"state": state, "status": spool.status, "outbox": spool.outbox}
         self._heartbeat = spool.status / DAEMON
         self._held: dict[str, int] = {}
-        self._me = Owner(host=socket.gethostname(), boot=_boot(), pid=os.getpid(), instance=instance)
+        self._me = Owner(host=socket.gethostname(), boot=boot_id(), pid=os.getpid(), instance=instance)
         self._seen: tuple[_Heartbeat, float] | None = None
         self.rival: Owner | None = None
         """Another machine's daemon, as long as it is not known whether it still lives."""
@@ -177,10 +178,3 @@ def _is_file_of(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError:
         return False
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

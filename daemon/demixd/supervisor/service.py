@@ -15,6 +15,7 @@ import signal
 import uuid
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from demixd.config import Config
 from demixd.errors import ConfigError, StateError
@@ -92,6 +93,8 @@ class Service:
         self._locks = Locks(config.state, self.spool, self._facts.instance)
         self._heartbeat: Heartbeat | None = None
         self._is_open = False
+        self._refused: tuple[str, ...] = ()
+        """Why the last reload was none."""
         self._is_asked_to_stop = self._is_stopping = False
         self._is_on_terminal = os.isatty(0)  # asked at the start: a terminal that has been closed is none any more
 
@@ -99,6 +102,7 @@ class Service:
         """From start to stop. Raises ConfigError where the folders cannot be used, StateError where the ledger cannot."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `__main__` has kept it until now
         self.start_up()
         try:
             while not self._is_stopping:
@@ -120,14 +124,8 @@ class Service:
             raise ConfigError(f"The folder {error.filename} cannot be used: {error.strerror}.") from error
         survive_lease_breaks()
         self.workers = WorkerManager(self.config, self.mailbox.put, self._start_worker)
-        self.jobs = JobTable(
-            self.spool,
-            self._ledger,
-            self._facts,
-            self._clock.wall,
-            device=lambda: self.workers.engine.device if self.workers.engine else None,
-            keep_alive=self._keep_alive,
-        )
+        told: dict[str, Any] = {"device": lambda: self.workers.device, "keep_alive": self._keep_alive}
+        self.jobs = JobTable(self.spool, self._ledger, self._facts, self._clock.wall, **told)
         self.folders = Folders(self.spool, self._ledger)
         self._access = Access(self.config, self.folders, self._locks)
         cancel_files = CancelFiles(self.spool, self._ledger)
@@ -153,7 +151,7 @@ class Service:
             self._locks,
             self._facts,
             watch=lambda: self._poller.watch,
-            warnings=lambda: (*self._poller.warnings, *self._ledger.warnings),
+            warnings=lambda: (*self._refused, *self._poller.warnings, *self._ledger.warnings),
         )
         self.workers.tick(self._clock.now(), busy=False)
 
@@ -199,7 +197,7 @@ class Service:
         self._find_folders(now)
         if self._is_open:
             self._poller.look(now)
-            self._retention.look(now, self.config.status.keep_days)
+            self._retention.look(now, self.config)
             if self._access.is_current:
                 self._scheduler.begin(now)
         self._beating.tell(now, is_open=self._is_open)
@@ -248,8 +246,10 @@ class Service:
             if fresh.paths != self.config.paths:
                 raise ConfigError("[paths] has changed, which only a restart can take over")
         except ConfigError as error:
-            log.error("The configuration was not read again, the old one stays: %s", error)
+            self._refused = (f"The configuration was not read again, the old one stays: {error}.",)
+            log.error("%s", self._refused[0].rstrip("."))
         else:
+            self._refused = ()
             self._reconfigure(fresh, now)
             log.info("the configuration was read again")
         if self._beating.is_announced:

@@ -1,6 +1,7 @@
 """What the log says, and with which fields; tests/system/test_service.py sees them arrive in a real journal."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def test_one_line_for_each_change_of_state(tmp_path: Path) -> None:
             daemon.quiet()
         lines = [line for line in daemon.log.read_text().splitlines() if line.startswith("song.wav: ")]
         running_lines = [line for line in lines if "running" in line]
-        assert lines[-1] == "song.wav: done" and lines.count("song.wav: done") == 1
+        assert lines[-1].startswith("song.wav: done (")
+        assert sum(line.startswith("song.wav: done") for line in lines) == 1
         assert lines.count("song.wav: waiting (queued)") == 1
         assert running_lines[0] == "song.wav: running (snapshot)"
         assert (len(running_lines) > 1) is (level == "debug")
@@ -87,6 +89,42 @@ def test_a_stream_that_is_not_the_journal(tmp_path: Path) -> None:
     try:
         daemon.start(JOURNAL_STREAM="8:1234").ready()
         daemon.until(lambda: "watching " in daemon.log.read_text(), "the log is where stderr goes")
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_an_end_says_where_and_how_long(tmp_path: Path) -> None:
+    """The line of a song that is done has its seconds and its folder; that of one whose result was there says so."""
+    with running(tmp_path, fake=True) as daemon:
+        make_song(daemon.inbox / "song.wav", 0.3)
+        daemon.final("song.wav")
+        (daemon.inbox / "again.wav").write_bytes((daemon.spool / "done" / "song.wav").read_bytes())
+        daemon.final("again.wav")
+        text = daemon.log.read_text()
+        folder = daemon.outbox / "song"
+        assert re.search(rf"^song\.wav: done \(\d+\.\d s\), in {re.escape(str(folder))}$", text, re.MULTILINE)
+        assert f"again.wav: done (made before), in {folder}\n" in text
+
+
+def test_a_restart_with_many_waiting_is_one_line(tmp_path: Path) -> None:
+    """The songs that were waiting are counted, not listed."""
+    daemon = Daemon(tmp_path, fake=True)
+    try:
+        daemon.hold.touch()
+        daemon.start().ready()
+        for number in range(20):
+            make_song(daemon.inbox / f"{number}.wav", 0.1)
+        daemon.until(lambda: len(daemon.read("_daemon.json")["queue"]) == 19, "one runs and nineteen wait")
+        first = daemon.read("_daemon.json")["running"]["name"]
+        daemon.until(lambda: daemon.song(first).get("step") == "separate", "it is being separated")
+        daemon.end()
+        daemon.log.unlink()
+        daemon.hold.unlink()
+        daemon.start().ready()
+        daemon.quiet()
+        found = [line for line in daemon.log.read_text().splitlines() if "wait again" in line or ": found " in line]
+        assert len(found) == 2 and "19 songs were waiting, and wait again" in found
         assert daemon.stop() == 0
     finally:
         daemon.end()

@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,17 @@ from demixd.supervisor.workers.manager import Have
 from demixd.supervisor.workers.process import Said
 from demixd.worker.messages import Unready, Warm
 from scripted_worker import Worker, options
+
+RUN = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "daemon")!r})
+from demixd import __main__
+import signal
+block = signal.pthread_sigmask
+signal.pthread_sigmask = lambda *how: (block(*how), print("up", flush=True))
+__main__.main()
+"""
+"""The command, which says when it has begun to keep SIGHUP."""
 
 
 def rewrite(daemon: Daemon, change: Callable[[str], str]) -> None:
@@ -83,8 +95,40 @@ def test_a_bad_configuration(tmp_path: Path, change: Callable[[str], str], reaso
         rewrite(daemon, change)
         says(daemon, reason)
         says(daemon, "the old one stays")
+        daemon.until(lambda: any(reason in each for each in daemon.read("_daemon.json")["warnings"]), "a warning")
         make_song(daemon.inbox / "song.wav", 0.3)
         assert daemon.final("song.wav")["state"] == "done"
+
+
+def test_a_mistake_fails_the_check(tmp_path: Path) -> None:
+    """What the unit asks before it signals: 78 and the reason for a mistake, and nothing for a good configuration."""
+    daemon = Daemon(tmp_path)
+    done = daemon.command("check", "--configuration")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    daemon.config.write_text(daemon.config.read_text() + "[defaults]\nfromat = 1\n")
+    done = daemon.command("check", "--configuration")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "fromat: there is no such key; did you mean format?" in done.stderr
+
+
+def test_a_reload_before_the_daemon_can_hear_it(tmp_path: Path) -> None:
+    """A SIGHUP in its first moments does not end it: the configuration is read again as soon as it is up."""
+    for pause_s in (0.08, 0.15, 0.25, 0.4):
+        daemon = Daemon(tmp_path / f"{pause_s}", fake=True)
+        program = [sys.executable, "-I", "-c", RUN, "--config", str(daemon.config), "run"]
+        with daemon.log.open("wb") as log:
+            daemon.process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        try:
+            assert daemon.process.stdout is not None
+            daemon.process.stdout.readline()  # Python itself is up, and this program's first line has run
+            time.sleep(pause_s)
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.ready()
+            says(daemon, "the configuration was read again")
+            assert daemon.stop() == 0
+        finally:
+            daemon.end()
+            daemon.process.stdout.close()
 
 
 def test_another_model(tmp_path: Path) -> None:

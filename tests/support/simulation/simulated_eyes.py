@@ -5,6 +5,7 @@ done/ only once the result is there; the heartbeat goes on; and each status file
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class SimulatedEyes(Eyes):
         self._jobs: dict[int, dict[str, dict[str, Any]]] = {}
         """The jobs of each inode, as they were seen last."""
         self._beat = (0, clock.now())
+        self.also: Callable[[Path], object] = lambda _path: None
+        """What else is to hear of each status file that has been written."""
 
     def look(self) -> None:
         """What has come, and what has gone. Status files are looked at as they are written (`see`)."""
@@ -54,6 +57,7 @@ class SimulatedEyes(Eyes):
         """A status file has been written."""
         if path.is_relative_to(self.status):
             self._look_at(path)
+        self.also(path)
 
     def start(self) -> None:
         """The daemon starts: its heartbeat is counted from now on."""
@@ -73,8 +77,9 @@ class SimulatedEyes(Eyes):
 
     def _look_at_original(self, path: Path, where: str, ends: set[str]) -> None:
         inode = path.stat().st_ino
-        if inode in self._put_away or kind_of_file(path.name) is not Kind.SONG:
-            return  # option files, and what lay beside songs
+        is_reason = path.suffix == ".txt" or path.name.startswith(".demixd-")
+        if inode in self._put_away or is_reason or kind_of_file(path.name) is not Kind.SONG:
+            return  # option files, reasons, and what lay beside songs
         self._put_away.add(inode)
         known = self._jobs.get(inode, {}).values()
         jobs = [job for job in known if self.ends.get(job["job_id"]) in ends]

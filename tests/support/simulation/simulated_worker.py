@@ -201,6 +201,7 @@ class SimulatedWorker:
             track = self._read(order.song)
         self._say(Decoded(job_id=job_id, track=track))
         self._tell(job_id, Step.SEPARATE, 0.04)
+        began = self._clock.now()
         yield from self._misfortune(order, self._script.take(order.name))
         segment = 0
         while segment < SEGMENTS or self._has("hold"):
@@ -209,7 +210,8 @@ class SimulatedWorker:
             segment += 1
             share = min(0.9, 0.2 * segment)
             self._tell(job_id, Step.SEPARATE, share, segment_s=SEGMENT_S)
-        self._enter("finish", job_id, self._attempt(job_id, self._finish(order, track)))
+        timing = {"decode_s": DECODE_S, "separate_s": round(self._clock.now() - began, 3)}
+        self._enter("finish", job_id, self._attempt(job_id, self._finish(order, track, timing)))
 
     def _misfortune(self, order: Separate, what: str) -> Work:
         assert self._facts is not None
@@ -231,8 +233,9 @@ class SimulatedWorker:
             case _:
                 raise AudioProcessingError(Code(what), f"The worker was told to say {what}.")
 
-    def _finish(self, order: Separate, track: Track) -> Work:
+    def _finish(self, order: Separate, track: Track, timing: dict[str, float]) -> Work:
         assert self._facts is not None
+        began = self._clock.now()
         job_id, options = order.job_id, order.options
         self._check(job_id)
         self._tell(job_id, Step.ENCODE, 0.94)
@@ -247,7 +250,12 @@ class SimulatedWorker:
         files = [self._write(order, stem, format, track) for stem in options.stems]
         self._say(
             Finished(
-                job_id=job_id, files=tuple(files), gain_db=0.0, engine=self._facts, timing={}, warnings=track.warnings
+                job_id=job_id,
+                files=tuple(files),
+                gain_db=0.0,
+                engine=self._facts,
+                timing={**timing, "mix_s": 0.0, "encode_s": round(self._clock.now() - began, 3)},
+                warnings=track.warnings,
             )
         )
 

@@ -4,8 +4,10 @@ import grp
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from daemons import ROOT
 from demixd import config
 from demixd.cli import unit
 from demixd.config import Config, Model, Paths
@@ -25,6 +27,29 @@ def test_a_first_configuration_says_what_was_asked_for(spool: str) -> None:
 def msgspec_defaults(made: Config) -> bool:
     """Whether everything but the paths is left at its default, so that an upgrade may change it."""
     return made == Config(paths=made.paths)
+
+
+@pytest.mark.parametrize("name", ["karaoke", "nas", "dj"])
+@pytest.mark.parametrize("spool", ["", "/srv/else"])
+def test_a_first_configuration_after_an_example(name: str, spool: str) -> None:
+    """It is the example's, word by word, but for the folders: the spool that was asked for, else the example's."""
+    text = (ROOT / "config" / f"{name}.toml").read_text(encoding="utf-8")
+    theirs = config.parse(text, "there")
+    made = config.parse(unit.first_configuration("demixd@two", spool, "", text), "here")
+    assert made.paths == Paths(
+        spool=spool or theirs.paths.spool, state="/var/lib/demixd@two", models="/var/lib/demixd/models"
+    )
+    assert msgspec.structs.replace(made, paths=theirs.paths) == theirs
+
+
+def test_the_folders_of_an_example_wherever_they_stand() -> None:
+    """The section of the folders is left out whole, also at the end of the file, and none that is like it."""
+    text = '[log]\nlevel = "debug"\n[paths]\nspool = "/a"\n# more\ninbox = "/b"\n'
+    assert unit.first_configuration("demixd", "/c", "", text).endswith('\n\n[log]\nlevel = "debug"\n')
+    last = unit.first_configuration("demixd", "/c", "", text + '[profiles.paths]\nformat = "mp3"\n')
+    assert config.parse(last, "here").profiles == {"paths": {"format": "mp3"}}
+    with pytest.raises(ConfigError, match="fromat"):
+        unit.first_configuration("demixd", "", "", "[defaults]\nfromat = 1\n")
 
 
 def test_folders_within_the_spool_need_no_line(tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
     parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
     if spool.own_work:
         parts["work"] = spool.scratch
+    root = Path(config.paths.spool)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("config", partial(_configuration, file)),
-        *((part, partial(folders.folder, part, path, config)) for part, path in parts.items()),
+        *folders.checks(root, parts, config),
         ("state", partial(folders.state, config.state)),
         ("work", partial(folders.work, spool)),
         ("rename", partial(folders.rename, spool.outbox)),
@@ -121,10 +122,13 @@ def _daemon(spool: Spool) -> Finding:
     daemon = heartbeat.value
     if daemon is None or health is Health.NEVER_RUN:
         return Finding(Level.OK, "daemon", "none has run on this spool")
-    who = f"demixd {daemon.version}, process {daemon.pid}"
+    who = f"demixd {daemon.version}, process {daemon.pid} on {daemon.process.host or 'some machine'}"
     if health is Health.ALIVE:
         return Finding(Level.OK, "daemon", f"{who}, is {daemon.state} on this spool; a second one would be refused")
     if health is Health.STOPPED:
         return Finding(Level.OK, "daemon", f"{who}, stopped at {daemon.updated_at}")
-    silent = f"no sign of life in {time.monotonic() - began:.0f} s, the last one at {daemon.updated_at}: start it again"
+    if health is Health.GONE:
+        return Finding(Level.NOTE, "daemon", f"{who}, has ended after {daemon.updated_at}: start it again")
+    every = f"one is due every {daemon.interval_s:g} s"
+    silent = f"no sign of life in {time.monotonic() - began:.0f} s, the last one at {daemon.updated_at}; {every}"
     return Finding(Level.NOTE, "daemon", f"{who}: {silent}")

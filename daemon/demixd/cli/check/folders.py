@@ -3,9 +3,11 @@
 import contextlib
 import os
 import secrets
-import shlex
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from demixd.cli.check.finding import Finding, Level
 from demixd.config import Config
@@ -19,6 +21,20 @@ SONG_BYTES = 2 << 30
 
 LEDGER_BYTES = 100 << 20
 """The free space that a ledger of 100,000 songs needs."""
+
+
+def checks(spool: Path, parts: Mapping[str, Path], config: Config) -> list[tuple[str, Callable[[], Finding]]]:
+    """The check of each part; of those below a spool that is not there, one for all of them."""
+    below = [part for part, path in parts.items() if path.is_relative_to(spool)]
+    if len(below) < 2 or spool.is_dir():
+        below = []
+    missing = [("spool", partial(_no_spool, spool, below))] if below else []
+    return [*missing, *((part, partial(folder, part, parts[part], config)) for part in parts if part not in below)]
+
+
+def _no_spool(path: Path, parts: Sequence[str]) -> Finding:
+    there = f"mount it, or make it with `mkdir -p {quote(str(path))}`"
+    return Finding(Level.FAIL, "spool", f"{path} is not there, and {', '.join(parts)} belong in it: {there}")
 
 
 def folder(part: str, path: Path, config: Config) -> Finding:
@@ -52,8 +68,8 @@ def _absent(part: str, path: Path) -> Finding:
             part,
             f"{path} is not there, and this user cannot make it in {path.parent}: make it, or mount it",
         )
-    make = shlex.join(("mkdir", "-p", "--", str(path.parent)))
-    return Finding(Level.FAIL, part, f"{path.parent} is not there: mount it, or make it with `{make}`")
+    made = f"`mkdir -p -- {quote(str(path.parent))}`"
+    return Finding(Level.FAIL, part, f"{path.parent} is not there: mount it, or make it with {made}")
 
 
 def is_hidden(path: Path) -> bool:

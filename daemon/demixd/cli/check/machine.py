@@ -19,9 +19,13 @@ GRAPHICS = Path("/dev/dri")
 def watch(config: Config, inbox: Path) -> Finding:
     """Whether inotify's limits suffice: the inbox needs one instance and a watch for every folder, counted per user."""
     every = f"the inbox is looked at every {config.inbox.scan_interval:g} s"
+    kind = mount_of(inbox).kind if inbox.is_dir() else ""
+    if config.inbox.watch is Watch.POLL and kind and not is_remote(kind):
+        told = f"[inbox] watch = poll: {every}, though {kind} tells at once what is dropped: watch = auto hears it"
+        return Finding(Level.NOTE, "watch", told)
     if config.inbox.watch is Watch.POLL:
         return Finding(Level.OK, "watch", f"[inbox] watch = poll: {every}")
-    if inbox.is_dir() and is_remote(kind := mount_of(inbox).kind):
+    if kind and is_remote(kind):
         return Finding(Level.NOTE, "watch", f"no events on {kind}: {every}")
     if not LIMITS.is_dir():
         return Finding(Level.NOTE, "watch", f"this system has no inotify: {every}")

@@ -1,14 +1,21 @@
-"""Whether the daemon is running. Another program can tell only this: `seq` in the heartbeat grows, by our own clock.
+"""Whether the daemon is running. On its own machine the process tells at once that it has ended, or lives; elsewhere another
+program can tell only this: `seq` in the heartbeat grows, by our own clock.
 
 Times are seconds of the monotonic clock, given by the caller.
 """
 
+import time
+from datetime import datetime
 from enum import StrEnum
 
 from demixd.cli import text
 from demixd.cli.status.reader import CachedDocument
 from demixd.protocol.status import DaemonStatus
+from demixd.spool.processes import is_alive
 from demixd.spool.tree import DAEMON, Spool
+
+STOPS_S = 10.0
+"""A daemon that is stopping has ended after so long; it promises 5 s."""
 
 SILENT_INTERVALS = 3
 """A daemon whose `seq` has not grown for this many of its intervals is not running."""
@@ -20,7 +27,20 @@ class Health(StrEnum):
     """Not known yet: `seq` has not grown, but three intervals have not passed since we began to look."""
     ALIVE = "alive"
     STOPPED = "stopped"
+    GONE = "gone"
+    """Its process has ended without a word."""
     SILENT = "silent"
+
+
+RUNNING = frozenset({Health.ALIVE, Health.LISTENING})
+
+
+def age_s(daemon: DaemonStatus | None, now: float) -> float | None:
+    """The heartbeat's age at `now` (UNIX time), if both clocks are right; None where there is no telling."""
+    try:
+        return now - datetime.fromisoformat(daemon.updated_at).timestamp() if daemon else None
+    except ValueError:
+        return None
 
 
 class Liveness:
@@ -39,11 +59,23 @@ class Liveness:
         self._daemon = daemon if daemon is not None else self._daemon
         if self._daemon is None:
             return Health.NEVER_RUN
-        if self._daemon.state == "stopping" and (self._beats == 1 or self.silence_s(now) > self.interval_s):
+        lives = self._process_lives(self._daemon)
+        if self._daemon.state == "stopping" and (
+            self._beats == 1 or lives is False or self.silence_s(now) > min(self.interval_s, STOPS_S)
+        ):
             return Health.STOPPED
+        if lives is False:
+            return Health.GONE
         if self.silence_s(now) > SILENT_INTERVALS * self.interval_s:
             return Health.SILENT
-        return Health.ALIVE if self._beats > 1 else Health.LISTENING
+        return Health.ALIVE if self._beats > 1 or lives else Health.LISTENING
+
+    def _process_lives(self, daemon: DaemonStatus) -> bool | None:
+        """Whether its process runs; None where this machine cannot tell, or where it runs and has long said nothing."""
+        age = age_s(daemon, time.time())
+        lives = is_alive(daemon.pid, daemon.process, time.time() - (age or 0.0))
+        hangs = lives and age is not None and age > SILENT_INTERVALS * self.interval_s
+        return None if hangs else lives
 
     @property
     def interval_s(self) -> float:
@@ -72,9 +104,8 @@ class SilenceNotice:
         if health is Health.ALIVE and self._is_told:
             self._is_told = False
             return "The daemon is running again."
-        is_gone = health is Health.SILENT or (
-            health in (Health.NEVER_RUN, Health.STOPPED) and silence_s > self._patience_s
-        )
+        is_over = health not in RUNNING and silence_s > min(self._patience_s, STOPS_S)
+        is_gone = health is Health.SILENT or is_over
         if not is_gone or self._is_told:
             return None
         self._is_told = True

@@ -4,19 +4,25 @@ from heapq import nlargest
 
 import msgspec
 
-from demixd.cli.status.liveness import Health
+from demixd.cli.status.liveness import RUNNING, SILENT_INTERVALS, Health
 from demixd.cli.status.reader import StatusReader
+from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import FINAL, State
-from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar
 
 RESULTS = 10
 """How many of the last results are shown."""
+
+CANNOT_SEPARATE = ("missing-model", "dead")
+"""The worker's states in which songs only wait."""
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     daemon: DaemonStatus | None
     health: Health
     silence_s: int
+    age_s: float | None
+    """The heartbeat's age, by the time of day; None where there is no telling."""
     running: tuple[Sidecar, ...]
     queue: tuple[Sidecar, ...]
     """In the order of work."""
@@ -26,10 +32,25 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """The last ones, the newest first."""
     counts: dict[State, int]
     """The number of songs in each state that any song is in."""
+    etas: dict[str, float]
+    """Seconds until a queued song is done, by job id, where that can be told."""
+    not_songs: tuple[InboxEntry, ...]
+    """Entries of the inbox that are no jobs, without those that programs and systems keep for themselves."""
     trouble: str | None
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the last heartbeat is so old that its daemon can hardly run any more."""
+        return self.daemon is not None and (self.age_s or 0.0) > SILENT_INTERVALS * self.daemon.interval_s
 
-def overview(reader: StatusReader, health: Health, silence_s: float) -> Overview:
+    @property
+    def is_well(self) -> bool:
+        """Whether a daemon runs, and songs that are dropped now will be separated."""
+        runs = self.health is Health.ALIVE or (self.health in RUNNING and not self.is_overdue)
+        return runs and self.daemon is not None and self.daemon.worker.state not in CANNOT_SEPARATE
+
+
+def overview(reader: StatusReader, health: Health, silence_s: float, age_s: float | None = None) -> Overview:
     """What `reader` has read."""
     by_state: dict[State, list[Sidecar]] = {state: [] for state in State}
     for song in reader.songs:
@@ -42,11 +63,20 @@ def overview(reader: StatusReader, health: Health, silence_s: float) -> Overview
         daemon=reader.daemon,
         health=health,
         silence_s=int(silence_s),
+        age_s=age_s,
         running=tuple(by_state[State.RUNNING]),
         # Songs that the last heartbeat does not list yet come last.
         queue=tuple(sorted(queue, key=lambda song: places.get(song.job_id, len(places)))),
         waiting=tuple(song for song in waiting if song.job_id not in places and song.reason != "queued"),
         results=tuple(nlargest(RESULTS, ended, key=lambda song: (song.state_since, song.seq))),
         counts={state: len(songs) for state, songs in by_state.items() if songs},
+        etas=_etas(reader.daemon, age_s or 0.0),
+        not_songs=tuple(each for each in reader.inbox.entries if each.reason != Kind.IGNORED) if reader.inbox else (),
         trouble=reader.trouble,
     )
+
+
+def _etas(daemon: DaemonStatus | None, age_s: float) -> dict[str, float]:
+    """The times of the queue as they are now, from a heartbeat of this age."""
+    told = zip(daemon.queue, daemon.queue_eta_s, strict=False) if daemon else ()
+    return {each.job_id: max(0.0, eta_s - max(0.0, age_s)) for each, eta_s in told if eta_s is not None}

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.protocol.status import DaemonStatus, InboxStatus, Sidecar
 from demixd.spool import documents
-from demixd.spool.tree import DAEMON, Spool
+from demixd.spool.tree import DAEMON, INBOX, Spool
 
 T = TypeVar("T")
 
@@ -40,13 +40,15 @@ class CachedDocument(Generic[T]):
 
 
 class StatusReader:
-    """Every sidecar and the heartbeat. To refresh 10,000 sidecars of which none has changed costs one listing."""
+    """Every sidecar, the heartbeat and the inbox's listing. 10,000 sidecars of which none has changed cost one listing."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._files: dict[str, tuple[FileVersion, Sidecar | None]] = {}
         self._heartbeat = CachedDocument(spool.status / DAEMON, DaemonStatus)
+        self._inbox = CachedDocument(spool.status / INBOX, InboxStatus)
         self.daemon: DaemonStatus | None = None
+        self.inbox: InboxStatus | None = None
         self.trouble: str | None = None
         """A sentence that says why status/ cannot be read."""
 
@@ -64,6 +66,7 @@ class StatusReader:
             self.trouble = f"{self._spool.status} cannot be read: {error.strerror}"
         self._files = files
         self.daemon = self._heartbeat.refresh()
+        self.inbox = self._inbox.refresh()
 
     @property
     def songs(self) -> list[Sidecar]:

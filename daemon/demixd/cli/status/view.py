@@ -12,9 +12,10 @@ nothing flickers.
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -28,7 +29,7 @@ from demixd.cli import text
 from demixd.cli.console import exit_on_sigterm
 from demixd.cli.status import words
 from demixd.cli.status.liveness import Health
-from demixd.cli.status.overview import Overview
+from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
 from demixd.protocol.job import State
 from demixd.protocol.result_names import folder_name
 from demixd.protocol.status import Sidecar
@@ -38,7 +39,7 @@ TALL = 60
 """Lines of lists in an overview that is printed once."""
 
 COLOURS = {State.DONE: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
-LIGHTS = {Health.ALIVE: "green", Health.LISTENING: "cyan", Health.SILENT: "red"}
+LIGHTS = {Health.ALIVE: "green", Health.LISTENING: "cyan", Health.GONE: "red", Health.SILENT: "red"}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +48,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     song: Sidecar | None
     text: str
+
+    @property
+    def shown(self) -> Text:
+        return _name(self.song) if self.song is not None else Text(safe(self.name))
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left; nobody writes the sidecar anew while the song waits, so that they pass here."""
+        if self.song is None or self.song.progress.eta_s is None:
+            return None
+        waited_s = time.time() - _unix(self.song.updated_at) if self.song.state is State.WAITING else 0.0
+        return max(0.0, self.song.progress.eta_s - max(0.0, waited_s))
 
 
 def is_terminal() -> bool:
@@ -143,7 +156,7 @@ Cells = Callable[[int, Sidecar], tuple[Text, ...]]
 def _lists(shown: Overview) -> list[tuple[str, tuple[Sidecar, ...], Cells]]:
     ended = ", ".join(f"{shown.counts[state]} {state}" for state in COLOURS if shown.counts.get(state))
     return [
-        (f"Queue: {len(shown.queue)}", shown.queue, _queued),
+        (f"Queue: {len(shown.queue)}", shown.queue, partial(_queued, shown.etas)),
         (f"Not ready: {len(shown.waiting)}", shown.waiting, _waiting),
         (f"Last results ({ended})", shown.results, _result),
     ]
@@ -163,9 +176,12 @@ def _table(songs: tuple[Sidecar, ...], cells: Cells, lines: int) -> RenderableTy
     return table
 
 
-def _queued(place: int, song: Sidecar) -> tuple[Text, ...]:
+def _queued(etas: Mapping[str, float], place: int, song: Sidecar) -> tuple[Text, ...]:
     why = "" if song.reason == "queued" else song.reason or ""
-    return Text(str(place), style="dim"), _name(song), Text(safe(f"{why}  {song.message}".strip()), style="yellow")
+    told = f"{why}  {song.message}".strip()
+    if not told and song.job_id in etas:
+        return Text(str(place), style="dim"), _name(song), Text(f"done in {text.clock(etas[song.job_id])}", style="dim")
+    return Text(str(place), style="dim"), _name(song), Text(safe(told), style="yellow")
 
 
 def _waiting(_place: int, song: Sidecar) -> tuple[Text, ...]:
@@ -175,23 +191,29 @@ def _waiting(_place: int, song: Sidecar) -> tuple[Text, ...]:
 def _result(_place: int, song: Sidecar) -> tuple[Text, ...]:
     folder, _, leaf = song.input.name.rpartition("/")
     usual = f"{folder}/{folder_name(leaf)}".lstrip("/")
-    what = song.message if song.output is None else "" if song.output.dir == usual else f"in {song.output.dir}"
+    what = words.message(song) if song.output is None else "" if song.output.dir == usual else f"in {song.output.dir}"
     told = Text(safe(f"{song.state}  {what}".strip()))
     told.stylize(COLOURS[song.state], 0, len(song.state))
     return Text(_time(song.state_since), style="dim"), _name(song), told
 
 
 def _name(song: Sidecar) -> Text:
-    return Text(safe(song.input.name))
+    """The song's name, length and tag."""
+    return Text(safe(song.input.name)) + Text(safe(words.facts(song)), style="dim")
 
 
 def _time(utc: str) -> str:
     """The local time of day, or the date if it was another day."""
-    try:
-        at = datetime.fromisoformat(utc).astimezone()
-    except ValueError:
-        return ""
+    at = datetime.fromtimestamp(_unix(utc)).astimezone()
     return f"{at:%H:%M:%S}" if at.date() == datetime.now(at.tzinfo).date() else f"{at:%d %b}"
+
+
+def _unix(utc: str) -> float:
+    """A time of the protocol as UNIX time; the present where it is none."""
+    try:
+        return datetime.fromisoformat(utc).timestamp()
+    except ValueError:
+        return time.time()
 
 
 def _title(title: str) -> RenderableType:
@@ -213,11 +235,11 @@ def _progress(rows: Sequence[Row]) -> RenderableType:
         at = row.song.progress if row.song else None
         fraction = at.fraction if at else 0.0
         table.add_row(
-            Text(f" {safe(row.name)}"),
+            Text(" ") + row.shown,
             ProgressBar(total=1.0, completed=fraction),
             text.percent(fraction),
             text.speed(at.speed_x if at else None),
-            text.clock(at.eta_s if at else None),
+            text.clock(row.eta_s),
             Text(safe(row.text), style="dim"),
         )
     return table
@@ -225,15 +247,18 @@ def _progress(rows: Sequence[Row]) -> RenderableType:
 
 def _head(shown: Overview, *, is_cut: bool) -> list[RenderableType]:
     light = Text("● ", style=LIGHTS.get(shown.health, "yellow"))
-    lines = [light + Text(safe(words.sentence(shown, time.time())))]
+    clock = Text(f"  {datetime.now().astimezone():%H:%M:%S}", style="dim")
+    lines = [light + Text(safe(words.sentence(shown))) + clock]
     if shown.daemon is not None:
-        lines.append(Text(safe(f"  {words.worker(shown.daemon)}"), style="dim"))
+        if shown.daemon.worker.state not in CANNOT_SEPARATE:
+            lines.append(Text(safe(f"  {words.worker(shown.daemon)}"), style="dim"))
         if shown.daemon.watch.mode == "poll":
             lines.append(
                 Text(safe(f"  no file events, looks from time to time: {shown.daemon.watch.why}"), style="dim")
             )
-    warnings = [*([shown.trouble] if shown.trouble else []), *(shown.daemon.warnings if shown.daemon else ())]
-    lines += [Text(safe(f"  ! {warning}"), style="yellow") for warning in warnings[:3]]
+    if shown.not_songs:
+        lines.append(Text(safe(f"  {words.not_songs(shown)}"), style="dim"))
+    lines += [Text(safe(f"  ! {warning}"), style="yellow") for warning in words.trouble(shown)[:3]]
     if is_cut:
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"

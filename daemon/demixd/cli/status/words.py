@@ -1,45 +1,56 @@
 """An overview in sentences and plain lines. Pure."""
 
-from datetime import datetime
 from pathlib import PurePath
 
 from demixd.cli import text
-from demixd.cli.status.liveness import SILENT_INTERVALS, Health
-from demixd.cli.status.overview import Overview
+from demixd.cli.status.liveness import RUNNING, Health
+from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
 from demixd.protocol.job import State
 from demixd.protocol.status import DaemonStatus, Sidecar
 from demixd.terminal import safe
 
+FIRST = 3
+"""How many of the entries that are no songs are named."""
 
-def sentence(shown: Overview, now: float) -> str:
-    """The daemon's health. `now` is UNIX time."""
+
+def sentence(shown: Overview) -> str:
+    """The daemon's health, without a full stop: facts may follow."""
     daemon = shown.daemon
     if daemon is None or shown.health is Health.NEVER_RUN:
-        return "The daemon has never run on this spool: start it with `demixd run`."
+        return "The daemon has never run on this spool: start it with `demixd run`"
     who = f"demixd {daemon.version}"
     match shown.health:
         case Health.ALIVE:
             return f"{who} is {daemon.state}"
         case Health.STOPPED:
             return f"{who} has stopped: songs wait until it is started"
+        case Health.GONE:
+            return (
+                f"{who} is not running: process {daemon.pid} has ended, and was {daemon.state}{_age(shown)}; start it"
+            )
         case Health.SILENT:
             return f"{who} is not running: silent for {text.ago(shown.silence_s)}, and was {daemon.state} before"
-    return f"{who} was {daemon.state} {_age(daemon, now)}".rstrip()
+    return f"{who} was {daemon.state}{_age(shown)}{_next_sign(shown)}"
 
 
 def running(shown: Overview) -> str:
     """The title of the running songs: a daemon that is gone has left their sidecars behind."""
-    return "Running" if shown.health in (Health.ALIVE, Health.LISTENING) else "Was running"
+    return "Running" if shown.health in RUNNING else "Was running"
 
 
-def _age(daemon: DaemonStatus, now: float) -> str:
-    """The heartbeat's age, if both clocks are right."""
-    try:
-        age = now - datetime.fromisoformat(daemon.updated_at).timestamp()
-    except ValueError:
+def _age(shown: Overview) -> str:
+    return "" if shown.age_s is None else f" {text.ago(shown.age_s)} ago"
+
+
+def _next_sign(shown: Overview) -> str:
+    """When the next sign of life is due of a daemon that another machine may have."""
+    if shown.daemon is None or shown.age_s is None:
         return ""
-    told = f"{text.ago(age)} ago"
-    return told if age <= SILENT_INTERVALS * daemon.interval_s else f"{told}, and is probably not running any more"
+    due_s = shown.daemon.interval_s - shown.age_s
+    if due_s >= 0:
+        return f", its next sign of life is due in {text.ago(due_s)}"
+    doubt = ", and it probably does not run any more" if shown.is_overdue else ""
+    return f", its next sign of life was due {text.ago(-due_s)} ago{doubt}"
 
 
 def worker(daemon: DaemonStatus) -> str:
@@ -53,19 +64,37 @@ def worker(daemon: DaemonStatus) -> str:
     return f"{worker.model} on {where}, {worker.precision}{memory}{fallback}"
 
 
-def line(shown: Overview, now: float) -> str:
+def trouble(shown: Overview) -> list[str]:
+    """Sentences on what keeps songs from being separated, and on what else the administrator should know."""
+    daemon = shown.daemon
+    told = [shown.trouble] if shown.trouble else []
+    if daemon is not None and shown.health in RUNNING:
+        told += [worker(daemon)] if daemon.worker.state in CANNOT_SEPARATE else []
+        told += daemon.warnings
+    return told
+
+
+def not_songs(shown: Overview) -> str:
+    """How many entries of the inbox are no songs, and the first of them; empty where there are none."""
+    first = ", ".join(f"{each.name} ({each.reason})" for each in shown.not_songs[:FIRST])
+    more = f" and {len(shown.not_songs) - FIRST} more" if len(shown.not_songs) > FIRST else ""
+    are = "is no song" if len(shown.not_songs) == 1 else "are no songs"
+    return f"{text.some(len(shown.not_songs), 'entry')} of the inbox {are}: {first}{more}" if shown.not_songs else ""
+
+
+def line(shown: Overview) -> str:
     """The overview on one plain line."""
-    parts = [sentence(shown, now)]
+    parts = [sentence(shown), *trouble(shown)]
     for song in shown.running:
         at = song.progress
-        facts = (text.percent(at.fraction), song.doing, text.speed(at.speed_x), text.clock(at.eta_s))
-        parts.append(f"{running(shown).lower()} {song.input.name} {' '.join(fact for fact in facts if fact)}")
+        told = (text.percent(at.fraction), song.doing, text.speed(at.speed_x), text.clock(at.eta_s), song.tag)
+        parts.append(f"{running(shown).lower()} {song.input.name} {' '.join(fact for fact in told if fact)}")
     parts.append(f"{len(shown.queue)} queued, {len(shown.waiting)} not ready")
+    if shown.not_songs:
+        parts.append(f"{len(shown.not_songs)} no songs")
     if shown.results:
         parts.append(f"last: {shown.results[0].input.name} {shown.results[0].state}")
-    if shown.trouble:
-        parts.append(shown.trouble)
-    return safe("; ".join(parts))
+    return safe("; ".join(part.rstrip(".") for part in parts))
 
 
 def change_key(shown: Overview) -> tuple[object, ...]:
@@ -73,16 +102,30 @@ def change_key(shown: Overview) -> tuple[object, ...]:
     running = [(song.job_id, song.step, int(100 * song.progress.fraction)) for song in shown.running]
     state = shown.daemon.state if shown.daemon else None
     last = shown.results[0].job_id if shown.results else None
-    return shown.health, state, running, len(shown.queue), len(shown.waiting), last, shown.trouble
+    lists = (len(shown.queue), len(shown.waiting), len(shown.not_songs))
+    return shown.health, state, running, lists, last, trouble(shown)
 
 
-def song_line(song: Sidecar, outbox: PurePath) -> str:
-    """A song on one plain line."""
+def song_line(song: Sidecar, outbox: PurePath, eta_s: float | None = None) -> str:
+    """A song on one plain line; `eta_s`: the seconds until it is done, where it is in the queue."""
     what = [f"{song.state}" + (f" ({song.doing})" if song.doing else "")]
     if song.state is State.RUNNING:
         what.append(text.percent(song.progress.fraction))
+        eta_s = song.progress.eta_s
+    if eta_s is not None:
+        what.append(f"done in {text.clock(eta_s)}")
     if song.output is not None:
         what.append(f"in {outbox / song.output.dir}")
-    elif song.message:
-        what.append(song.message)
-    return safe(f"{song.input.name}: {', '.join(what)}")
+    elif told := message(song):
+        what.append(told)
+    return safe(f"{song.input.name}: {', '.join(what)}{facts(song)}")
+
+
+def facts(song: Sidecar) -> str:
+    """The song's length and tag, each after two blanks; empty where there is neither."""
+    return "".join(f"  {fact}" for fact in (text.clock(song.input.duration_s), song.tag) if fact)
+
+
+def message(song: Sidecar) -> str:
+    """The song's message, where it says more than its state."""
+    return "" if song.message.lower() == song.state else song.message

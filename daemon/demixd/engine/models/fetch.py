@@ -72,11 +72,15 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
     if name not in PUBLISHED:
         sentence = f"Demucs publishes no model {name!r}: fetch one of {', '.join(PUBLISHED)}."
         raise AudioProcessingError(Code.MODEL_MISSING, sentence)
+    if hub.is_offline():
+        sentence = (
+            f"The model {name} is not fetched, since HF_HUB_OFFLINE keeps this process from the hub: run "
+            f"`demixd models fetch {name}` where that is not set, or copy its files into {models}."
+        )
+        raise AudioProcessingError(Code.MODEL_MISSING, sentence)
     endpoint = (endpoint or hub.default_endpoint()).rstrip("/")
     session = _Session(model=name, models=models, endpoint=endpoint, tell=progress)
     try:
-        if hub.is_offline():
-            raise hub.HubError("HF_HUB_OFFLINE is set, nothing was asked", "unset it", final=True)
         (models / FETCH).mkdir(parents=True, exist_ok=True)
         with _lock(session):
             _fetch_model(session)

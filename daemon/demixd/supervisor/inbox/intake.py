@@ -26,6 +26,7 @@ from demixd.spool.leases import writer_has
 from demixd.spool.tree import CANCEL, companion
 from demixd.supervisor.inbox.readiness import FOREVER, RECHECK_S, Readiness
 from demixd.supervisor.inbox.scan import Listing, Seen
+from demixd.supervisor.jobs import reasons
 from demixd.supervisor.jobs.table import previous
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import Rehash
@@ -113,6 +114,8 @@ class Intake:
         self.fresh = {job.job_id for job in new}
         if new:
             self._jobs.add(new)
+            for job in new if self._config.inbox.reasons else ():
+                reasons.remove_of(job.name, self._spool)
 
     def _is_answered(self, last: Job, seen: Seen, now: float) -> bool:
         """Whether the song was left in the inbox by its last job, which is over."""

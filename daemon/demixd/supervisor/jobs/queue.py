@@ -38,6 +38,11 @@ class JobQueue:
         if (place := self._folders.pop(job_id, None)) is not None:
             del self._sorted[bisect_left(self._sorted, place)]
 
+    def before(self, job_id: str) -> str | None:
+        """The job that comes just before this one, if there is one."""
+        position = self.position(job_id) or 1
+        return self._sorted[position - 2][-1] if position > 1 else None
+
     def position(self, job_id: str) -> int | None:
         """The job's place in the queue, from 1; None where it is not in it."""
         place = self._folders.get(job_id)

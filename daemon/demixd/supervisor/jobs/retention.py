@@ -11,10 +11,12 @@ from pathlib import Path
 
 import msgspec
 
+from demixd.config import Config
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
 from demixd.spool.tree import Spool
 from demixd.supervisor.clock import Clock
+from demixd.supervisor.jobs import reasons
 from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.ledger import Ledger
 
@@ -47,14 +49,16 @@ class Retention:
         self._calendar = Calendar(ledger)
         self._due = 0.0
 
-    def look(self, now: float, keep_days: float) -> None:
-        """Remove the sidecars of songs that are gone since `keep_days`, where that is due."""
+    def look(self, now: float, config: Config) -> None:
+        """Remove the sidecars of songs that are gone since `keep_days`, and reasons of songs that are, where that is due."""
         if now < self._due:
             return
         self._due = now + EVERY_S
-        older_than = self._calendar.before(self._clock.wall(), self._clock.uptime(), keep_days * DAY_S)
+        older_than = self._calendar.before(self._clock.wall(), self._clock.uptime(), config.status.keep_days * DAY_S)
         if older_than is not None:
             sweep(self._spool, self._jobs, older_than)
+        if config.inbox.reasons:
+            reasons.sweep(self._spool)
 
 
 class Calendar:

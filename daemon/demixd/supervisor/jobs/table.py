@@ -9,21 +9,31 @@ kept         the last job of a name whose original is still in the inbox
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from demixd.protocol import status
-from demixd.protocol.job import FINAL, Job, Previous, Stage, State, move
+from demixd.protocol.job import FINAL, Job, Previous, Reason, Stage, State, move
+from demixd.protocol.progress import Progress, Tick
 from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal
+from demixd.supervisor.jobs.pace import Measure, Pace
 from demixd.supervisor.jobs.queue import JobQueue
 from demixd.supervisor.ledger import Foreign, Ledger
 
 log = logging.getLogger(__name__)
+
+PACE = "pace"
+"""The measures' name among the facts of the ledger."""
+
+PLACES = 1_000
+"""Places of the queue that get a time with each heartbeat."""
 
 
 def utc(now: float) -> str:
@@ -58,6 +68,11 @@ class JobTable:
         self._latest = 0.0
         """The latest `ready_at` of them all."""
         self._queue = JobQueue()
+        self._pace = Pace(ledger.fact(PACE, dict[str, Measure]))
+        self._etas: dict[str, float | None] = {}
+        """When each song in the queue will be done, by job id, as last told."""
+        self.unwritten: dict[Path, str] = {}
+        """The status files that could not be written, and why."""
         self._by_id: dict[str, Job] = {}
         self.active: dict[str, Job] = {}
         self.successors: dict[str, Job] = {}
@@ -117,6 +132,29 @@ class JobTable:
     def queued(self) -> Iterator[Job]:
         """The jobs of `queue` one by one, for a caller that needs only the first; the table must not change meanwhile."""
         return (self._by_id[job_id] for job_id in self._queue)
+
+    def etas(self) -> tuple[float | None, ...]:
+        """Seconds until each of the first songs in the queue is done; None while that is unknown."""
+        jobs = list(islice(self.queued(), PLACES))
+        times = tuple(self._pace.queue(self.running, jobs, self._device()))
+        self._etas = {job.job_id: eta_s for job, eta_s in zip(jobs, times, strict=True)}
+        return times
+
+    def _eta(self, job: Job) -> float | None:
+        """The same of one job in the queue, which ten thousand may ask for at once: from that of the job before it."""
+        if job.reason is not Reason.QUEUED:
+            return None
+        if (before := self._queue.before(job.job_id)) is None:
+            (eta_s,) = self._pace.queue(self.running, [job], self._device())
+        else:
+            parts = (self._etas.get(before), self._pace.apart_s(job, self._device()))
+            eta_s = None if None in parts else round(sum(part or 0.0 for part in parts), 1)
+        self._etas[job.job_id] = eta_s
+        return eta_s
+
+    def left(self, job: Job, tick: Tick) -> Progress:
+        """The progress of a running job by what its worker says of the step, with the time that is left of all of it."""
+        return self._pace.left(job, tick, self._device())
 
     # ---- what becomes of them
 
@@ -189,6 +227,8 @@ class JobTable:
     def close(self, job: Job) -> None:
         """Let go of a finished job. Its name is free, or its successor's."""
         self.counts[job.state.value] += 1
+        if self._pace.learn(job, self._device()):
+            self._ledger.note(PACE, self._pace.measures)
         self._forget(job)
         if job.kept is not None:
             self.kept[job.name] = job
@@ -224,6 +264,7 @@ class JobTable:
 
     def _forget(self, job: Job) -> None:
         self._queue.drop(job.job_id)
+        self._etas.pop(job.job_id, None)
         self._running.pop(job.job_id, None)
         self._by_id.pop(job.job_id, None)
 
@@ -235,22 +276,45 @@ class JobTable:
         if self._is_successor(job):
             return True
         position = self._queue.position(job.job_id)
-        document = status.sidecar(job, seq=self.seq(), position=position, daemon=self._daemon, now=self.now)
+        eta_s = self._eta(job) if position is not None else None
+        document = status.sidecar(
+            job, seq=self.seq(), position=position, eta_s=eta_s, daemon=self._daemon, now=self.now
+        )
         return self.write(self._spool.sidecar(job.name), document, durable=job.state in FINAL)
 
     def write_sidecars(self) -> None:
         """Write every sidecar again: the status folder is another one, or has come back."""
+        self.unwritten.clear()
         for job in list(self.active.values()):
             self.write_sidecar(job)
+
+    def write_unwritten(self) -> None:
+        """Try the sidecars again that could not be written."""
+        for job in list(self.active.values()) if self.unwritten else ():
+            if self._spool.sidecar(job.name) in self.unwritten:
+                self.write_sidecar(job)
 
     def write(self, path: Path, document: msgspec.Struct, *, durable: bool = False) -> bool:
         """Write a status file; False where that cannot be, which must not stop the work."""
         try:
             write_whole(path, status.encode(document), root=self._spool.status, durable=durable)
         except OSError as error:
-            log.error("%s cannot be written: %s", path, error)
+            if path not in self.unwritten:
+                log.error("%s cannot be written: %s", path, error)
+            self.unwritten[path] = error.strerror or str(error)
             return False
+        self.unwritten.pop(path, None)
         return True
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence on the status files that could not be written, and show what is true no more."""
+        if not self.unwritten:
+            return ()
+        path, reason = next(iter(self.unwritten.items()))
+        more = f", and {len(self.unwritten) - 1} more" if len(self.unwritten) > 1 else ""
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        return (f"{shown}{more} cannot be written ({reason}), and shows what was true before: free it for the daemon.",)
 
 
 def previous(job: Job) -> Previous:

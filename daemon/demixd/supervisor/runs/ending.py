@@ -35,7 +35,7 @@ class Ending:
         self.unfinished: dict[str, Job] = {}
 
     def reconfigure(self, config: Config) -> None:
-        self._after = config.inbox.after
+        self._settings = config.inbox
 
     def end(self, job: Job, state: State, **changes: object) -> Job:
         """Make `state` the job's last in the ledger, then conclude it."""
@@ -80,8 +80,8 @@ class Ending:
         self._log(job)
         trace.point("9-original")
         try:
-            after = After.KEEP if job.is_rebuilt else self._after
-            kept, warning = put_away(job, self._spool, after)
+            settings = msgspec.structs.replace(self._settings, after=After.KEEP) if job.is_rebuilt else self._settings
+            kept, warning = put_away(job, self._spool, settings)
         except OSError as error:
             log.error("%s is between two names, and waits: %s", job.shown, error)
             self.unfinished[job.job_id] = job
@@ -97,8 +97,16 @@ class Ending:
 
     def _log(self, job: Job) -> None:
         level = logging.WARNING if job.state is State.FAILED else logging.INFO
-        reason = f": {job.error.message}" if job.error else ""
-        log.log(level, "%s: %s%s", job.shown, job.state, reason, extra=self._jobs.fields(job))
+        log.log(level, "%s: %s%s", job.shown, job.state, self._outcome(job), extra=self._jobs.fields(job))
+
+    def _outcome(self, job: Job) -> str:
+        """Why a job has failed; where the result of one that is done lies, and how long it took."""
+        if job.error is not None:
+            return f": {job.error.message}"
+        if job.output is None:
+            return ""
+        spent = "made before" if job.duplicate_of else f"{sum(job.timing.values()):.1f} s"
+        return f" ({spent}), in {self._spool.outbox / job.output.dir}"
 
     def _finish(self, job: Job) -> Job:
         job = self._jobs.commit(job, Stage.FINISHED)

@@ -10,13 +10,14 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from demixd.config import After
+from demixd.config import After, Inbox
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job, State
 from demixd.protocol.result_names import numbered
 from demixd.spool import nofollow
 from demixd.spool.files import rename_new, sync, sync_open, write_all
 from demixd.spool.tree import OPTIONS, Spool, companion
+from demixd.supervisor.jobs import reasons
 
 CHUNK = 1 << 20
 
@@ -189,24 +190,26 @@ def _opened(folder: int, leaf: str) -> BinaryIO:
     return os.fdopen(os.open(leaf, flags, dir_fd=folder), "rb")
 
 
-def put_away(job: Job, spool: Spool, after: After) -> tuple[Identity | None, str | None]:
+def put_away(job: Job, spool: Spool, settings: Inbox) -> tuple[Identity | None, str | None]:
     """Move, keep or delete the original: what of it stays in the inbox, and a warning where that was not the plan.
 
     Raises OSError where it can neither be put away nor be given its name back.
     """
-    if after is After.KEEP:
+    if settings.after is After.KEEP:
         return job.identity, None
     song, taken = spool.song(job.name), spool.taken(job.name, job.job_id)
     try:
         if not take(song, taken, job.identity, spool.inbox):
             return None, None
-        if job.state is State.DONE and after is After.DELETE:
+        if job.state is State.DONE and settings.after is After.DELETE:
             nofollow.remove_file(spool.inbox, taken)
             _take_options(job, spool, None)
         else:
             root = spool.done if job.state is State.DONE else spool.failed
             stored = store(spool.inbox, taken, root, job.name)
             _take_options(job, spool, stored)
+            if settings.reasons and job.state is not State.DONE:
+                reasons.write(job, stored, spool)
         return None, None
     except OSError as error:
         reason = error.strerror

@@ -18,10 +18,14 @@ def recover(unfinished: list[Job], context: Context) -> None:
     """Bring every unfinished job of a former life to its place."""
     jobs, ending = context.jobs, context.ending
     started = sum(job.stage is Stage.STARTED for job in unfinished)
+    waiting = sum(job.state is State.WAITING for job in unfinished)
+    if waiting:
+        log.info("%d songs were waiting, and wait again", waiting)
     over: dict[str, Job] = {}
     for found in unfinished:
         job = found
-        log.info("%s: found %s (%s)", job.shown, job.state, job.stage)
+        level = logging.DEBUG if job.state is State.WAITING else logging.INFO
+        log.log(level, "%s: found %s (%s)", job.shown, job.state, job.stage)
         if (older := jobs.active.get(job.name)) is not None:
             # Its song was replaced while it ran, and its snapshot is gone.
             over[job.name] = ending.end_missing(older, replaced=True)

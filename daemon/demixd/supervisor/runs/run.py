@@ -9,10 +9,11 @@ import logging
 import msgspec
 
 from demixd.protocol.job import Job, Reason, Stage, State
-from demixd.protocol.progress import Step, Throttle, Tick
+from demixd.protocol.progress import Progress, Step, Throttle, Tick
 from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.jobs.pace import FINISHING
 from demixd.supervisor.runs import acceptance, outcomes, publish
 from demixd.supervisor.runs.acceptance import Gone
 from demixd.supervisor.runs.context import Context
@@ -34,8 +35,7 @@ from demixd.worker.messages import (
 
 log = logging.getLogger(__name__)
 
-FINISHING = frozenset({Step.MIX, Step.ENCODE, Step.PUBLISH})
-"""The steps that need no model."""
+PUBLISHING = Tick(step=Step.PUBLISH, progress=Progress(fraction=0.99), message="Publishing")
 
 
 class Run:
@@ -198,8 +198,8 @@ class Run:
         if tick.segment_s is not None or tick.progress.fraction > self._fraction:
             self._fraction, self._further_at = tick.progress.fraction, now
         if self._throttle.passes(now, tick.step):
-            shown = {"step": tick.step, "progress": tick.progress, "message": tick.message}
-            self.job = self._jobs.update(self.job, State.RUNNING, **shown)
+            left = self._jobs.left(self.job, tick)
+            self.job = self._jobs.update(self.job, State.RUNNING, step=tick.step, progress=left, message=tick.message)
 
     def _publish(self, made: Finished) -> None:
         """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""
@@ -208,10 +208,11 @@ class Run:
             self.job,
             State.RUNNING,
             step=Step.PUBLISH,
+            progress=self._jobs.left(self.job, PUBLISHING),
             engine=made.engine,
             timing={**self.job.timing, **made.timing},
             warnings=(*self.job.warnings, *made.warnings),
-            message="Publishing",
+            message=PUBLISHING.message,
         )
         trace.point("5-publishing")
         try:

@@ -84,6 +84,10 @@ class WorkerManager:
         return self.ready.engine if self.ready else None
 
     @property
+    def device(self) -> str | None:
+        return self.engine.device if self.engine else None
+
+    @property
     def is_ready(self) -> bool:
         return self.state == "ready"
 
@@ -288,7 +292,7 @@ class WorkerManager:
         self._retry_at = now
 
     def _log_death(self, sentence: str) -> None:
-        log.warning(sentence, extra=journal.about_worker(self.engine.device if self.engine else None))
+        log.warning(sentence, extra=journal.about_worker(self.device))
 
     def patience_s(self, *, is_finishing: bool) -> float:
         """How long a song in the worker may get no further; `is_finishing` once it needs the model no more."""

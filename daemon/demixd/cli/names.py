@@ -1,0 +1,102 @@
+"""Which songs a word of the command line means, by their paths below the inbox.
+
+box/Song.flac    that song, whatever signs are in its name
+04*   *.mp3      every song whose path, or its last part, fits the pattern (`fnmatch`)
+03   box/So      the one song whose last part begins so
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from demixd.cli import text
+from demixd.cli.console import BadWordError, RefusedError
+from demixd.cli.status.reader import read_songs
+from demixd.protocol.inbox_names import Kind, kind_of_file
+from demixd.protocol.status import Sidecar
+from demixd.spool.tree import Spool
+
+MANY = 5
+"""The number of songs that a message lists."""
+
+
+def below_inbox(spool: Spool, given: str) -> str:
+    """The path below the inbox that `given` means: a song's name in the protocol. Raises BadWordError where it is none."""
+    path = Path(given)
+    if path.is_absolute() and path.is_relative_to(spool.inbox):
+        path = path.relative_to(spool.inbox)
+    if path.is_absolute() or ".." in path.parts or path == Path():
+        shown = given or "an empty name"
+        raise BadWordError(f"{shown}: give the song's path below {spool.inbox}, such as Song.flac or karaoke/Song.flac")
+    return path.as_posix()
+
+
+def meant(name: str, there: Sequence[str]) -> list[str]:
+    """The songs of `there` that `name` means. Raises RefusedError where it is none of them, or the beginning of several."""
+    if name in there:
+        return [name]
+    if any(sign in name for sign in "*?["):
+        found = [each for each in there if fnmatchcase(each, name) or fnmatchcase(_leaf(each), name)]
+    else:
+        found = [each for each in there if _begins(each, name) or _begins(_leaf(each), name)]
+        if len(found) > 1:
+            raise RefusedError(
+                f"{name}: {len(found)} songs begin so, {_some(found)}: give more, or a pattern ({name}*)"
+            )
+    if not found:
+        raise RefusedError(f"{name}: no song of that name is known{_suggestion(name, there)}")
+    return found
+
+
+def unfinished(spool: Spool) -> list[str]:
+    """The songs that wait or run, then those in the inbox that the daemon has not seen yet."""
+    songs = read_songs(spool)
+    over = {name_of(song) for song in songs if song.ended}
+    going = (name_of(song) for song in songs if not song.ended)
+    return list(dict.fromkeys([*going, *(name for name in _dropped(spool.inbox) if name not in over)]))
+
+
+def name_of(song: Sidecar) -> str:
+    """The song's path below the inbox, for Python's file functions: bytes that are not UTF-8 are lone surrogates."""
+    try:
+        raw = song.input.raw_name
+    except ValueError:
+        return song.input.name
+    return os.fsdecode(raw) if raw.decode("utf-8", "replace") == song.input.name else song.input.name
+
+
+def _begins(name: str, beginning: str) -> bool:
+    """Whether `name` begins so, and only its last part goes on."""
+    return name.startswith(beginning) and "/" not in name[len(beginning) :]
+
+
+def _dropped(inbox: Path) -> Iterator[str]:
+    """Every song in the inbox."""
+    for folder, _, files in os.walk(inbox):
+        below = os.path.relpath(folder, inbox)
+        for file in files:
+            if kind_of_file(file) is Kind.SONG:
+                yield file if below == "." else f"{below}/{file}"
+
+
+def _suggestion(name: str, there: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the songs that may have been meant, else those that there are."""
+    if not there:
+        return "; nothing is waiting or running"
+    leaf = _leaf(name).lower()
+    same = [each for each in there if _leaf(each).lower() == leaf]
+    if close := same or get_close_matches(name, there, MANY, 0.5):
+        return f"; did you mean {' or '.join(close[:MANY])}?"
+    return f"; there {'are' if len(there) > 1 else 'is'} {_some(there)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {text.some(len(names) - MANY, 'other')}" if len(names) > MANY else ""
+    return f"{', '.join(names[:MANY])}{more}"
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition("/")[2]

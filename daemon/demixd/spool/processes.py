@@ -1,0 +1,70 @@
+"""Whether a process lives, by what it has said of itself in a file: on one machine nobody need wait for its next sign."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from demixd.protocol.status import ProcessFacts
+
+PROC = Path("/proc")
+
+
+def boot_id() -> str:
+    """The kernel's random name of this start of the machine; empty where there is none."""
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def this_process() -> ProcessFacts:
+    """The facts by which others find this process."""
+    return ProcessFacts(
+        host=socket.gethostname(), boot=boot_id(), namespace=_namespace(), started=_stat(os.getpid())[1]
+    )
+
+
+def is_alive(pid: int, facts: ProcessFacts, seen_at: float) -> bool | None:
+    """Whether the process that has given these facts lives; None where this machine cannot tell.
+
+    `seen_at` is the UNIX time of its last sign. One that was given before this machine, which has the same name, was
+    started was the last of all.
+    """
+    boot = boot_id()
+    if not boot or facts.boot != boot:
+        return False if facts.host == socket.gethostname() and seen_at < _booted_at() else None
+    if facts.namespace != _namespace() or pid <= 0:
+        return None  # a container's numbers are not ours
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    except OverflowError:
+        return None
+    try:
+        state, started = _stat(pid)
+    except OSError:
+        return True  # /proc hides it (hidepid)
+    return state not in "ZX" and started == facts.started
+
+
+def _namespace() -> int:
+    """The number of the namespace in which process ids hold (pid_namespaces(7)); 0 where there is none."""
+    try:
+        return (PROC / "self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """A process's state (`Z`: it has ended) and when it was started, in ticks since the boot (proc(5)). Raises OSError."""
+    words = (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return words[0], int(words[19])
+
+
+def _booted_at() -> float:
+    """The UNIX time of this machine's start, about."""
+    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,0 +1,193 @@
+"""Status that is true, and in time: what commands say of a daemon that has gone, of a model that is missing, and to nobody."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from commands import ENVIRONMENT, Piped, heartbeat, program, write
+from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
+
+SLOW_S = 600.0
+"""A heartbeat for which nobody waits."""
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon whose heart beats every ten minutes, as on a NAS; each test starts it, and ends it in its own way."""
+    daemon = Daemon(tmp_path_factory.mktemp("slow"), fake=True, status={"heartbeat_s": SLOW_S})
+    yield daemon
+    daemon.end()
+
+
+def test_a_killed_daemon_is_known_at_once(slow: Daemon) -> None:
+    """On its machine nobody waits three intervals: after kill -9 the process is not there, and all commands say so."""
+    slow.start().ready()
+    assert slow.process is not None
+    pid = slow.process.pid
+    assert " is ready; 0 queued" in slow.command("status").stdout
+    assert slow.command("status").returncode == 0
+    slow.end()
+    done = slow.command("status")
+    assert f"is not running: process {pid} has ended, and was ready " in done.stdout
+    assert done.returncode == 1
+    assert json.loads(slow.command("status", "--json").stdout)["daemon"]["pid"] == pid
+    checked = next(line for line in slow.command("check").stdout.splitlines() if line.split()[1] == "daemon")
+    assert checked.startswith("note") and f"process {pid}" in checked and "has ended" in checked
+
+
+def test_a_stopped_daemon_is_known_at_once(slow: Daemon) -> None:
+    """An open `--watch` says that it has stopped, and does not go on with its stopping; `status` ends with 1."""
+    slow.start().ready()
+    with Piped(slow, "status", "--watch") as command:
+        command.says(" is ready")
+        assert slow.stop() == 0
+        command.says("has stopped: songs wait until it is started")
+    done = slow.command("status")
+    assert (done.returncode, "has stopped" in done.stdout) == (1, True)
+
+
+def test_the_daemon_of_another_machine(tmp_path: Path) -> None:
+    """Its process tells nothing here: `status` says when the last sign was, and when the next is due, or was."""
+    daemon = Daemon(tmp_path)
+    path = daemon.spool / "status" / "_daemon.json"
+    path.parent.mkdir()
+
+    def told(age: str) -> str:
+        beat = json.loads(json.dumps(msgspec.to_builtins(heartbeat(5, interval_s=100.0))))
+        beat["process"] = {"host": "nas", "boot": "elsewhere", "namespace": 1, "started": 1}
+        beat["updated_at"] = subprocess.run(
+            ["date", "-u", "-d", age, "+%Y-%m-%dT%H:%M:%S.000Z"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        path.write_text(json.dumps(beat))
+        done = daemon.command("status")
+        return f"{done.returncode} {done.stdout.splitlines()[0]}"
+
+    assert told("20 seconds ago").startswith("0 demixd 1 was ready 2")
+    assert "its next sign of life is due in 7" in told("20 seconds ago")
+    assert "its next sign of life was due 50 s ago;" in told("150 seconds ago").replace("51 s", "50 s")
+    assert told("400 seconds ago").startswith("1 ")
+    assert "and it probably does not run any more" in told("400 seconds ago")
+
+
+def test_a_missing_model_is_said(tmp_path: Path) -> None:
+    """`status` says which model is missing and how to get it, in sentences that are put together right, and ends with 1."""
+    daemon = Daemon(tmp_path, fake=True, model={"name": "mine"})
+    (tmp_path / "missing-mine").touch()
+    try:
+        daemon.start()
+        daemon.until(lambda: daemon.read("_daemon.json").get("worker", {}).get("state") == "missing-model", "missing")
+        done = daemon.command("status")
+        assert done.returncode == 1
+        assert "; worker missing-model: The model mine is not here; 0 queued" in done.stdout
+        assert ".;" not in done.stdout
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_status_is_brief(tmp_path: Path) -> None:
+    """It has every song that is not over and the last ten results, and counts the rest; `--all` and names show them."""
+    daemon = Daemon(tmp_path)
+    status = daemon.spool / "status"
+    for number in range(30):
+        since = f"2026-01-01T00:00:{number:02}.000Z"
+        write(status, f"old {number:02}.wav", "done", state_since=since)
+    write(status, "new.wav", "waiting", tag="table 4")
+    lines = daemon.command("status").stdout.splitlines()[1:]
+    assert lines[0] == "new.wav: waiting (queued)  table 4"
+    assert lines[1:11] == [f"old {number}.wav: done" for number in range(20, 30)]
+    assert lines[11:] == ["and 20 more that are over: `demixd status --all` shows them"]
+    assert len(daemon.command("status", "--all").stdout.splitlines()) == 32
+    assert daemon.command("status", "old 03.wav").stdout == "old 03.wav: done\n"
+    assert daemon.command("status", "old 1*", "new").stdout.count("\n") == 11
+    done = daemon.command("status", "older.wav")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no song of that name is known; did you mean old " in done.stderr
+
+
+def test_what_is_no_song_is_counted(tmp_path: Path) -> None:
+    """Covers and the like are counted in the line; what programs keep for themselves is not."""
+    with running(tmp_path, fake=True, status={"heartbeat_s": 0.5}) as daemon:
+        for name in ("cover.jpg", "disc.cue", ".DS_Store"):
+            (daemon.inbox / name).touch()
+        daemon.until(lambda: len(daemon.read("_inbox.json").get("entries", [])) == 3, "they are told of")
+        assert "; 2 no songs\n" in daemon.command("status").stdout
+
+
+def test_cancelled_says_so_once(tmp_path: Path) -> None:
+    """A message that is the state again is left out."""
+    daemon = Daemon(tmp_path)
+    write(daemon.spool / "status", "song.wav", "cancelled", message="Cancelled")
+    write(daemon.spool / "status", "gone.wav", "cancelled", message="The song was deleted.")
+    lines = daemon.command("status").stdout.splitlines()[1:]
+    assert lines == ["gone.wav: cancelled, The song was deleted.", "song.wav: cancelled"]
+
+
+# ---- nobody listens
+
+
+SAYING = ["--help", "--version", "status", "status --json", "check", "models list", "submit SONG", "cancel --all"]
+
+
+@pytest.mark.parametrize("command", SAYING)
+def test_a_full_output(tmp_path: Path, command: str) -> None:
+    """What cannot be written is one sentence, with status 1, and no traceback."""
+    daemon = Daemon(tmp_path)
+    words = [str(make_song(tmp_path / "song.wav", 0.1)) if word == "SONG" else word for word in command.split()]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            program(daemon, *words), env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == "demixd: standard output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("closed", ["<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", [*SAYING, "status --nonsense"])
+def test_closed_streams(tmp_path: Path, command: str, closed: str) -> None:
+    """A closed stream is as good as /dev/null: the command does the same, and ends with the same status."""
+    daemon = Daemon(tmp_path)
+    words = [str(make_song(tmp_path / "song.wav", 0.1)) if word == "SONG" else word for word in command.split()]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *program(daemon, *words)]
+    done = subprocess.run(shell, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    (daemon.inbox / "song.wav").unlink(missing_ok=True)
+    again = subprocess.run(program(daemon, *words), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == again.returncode
+    assert (done.stderr == again.stderr) or "2>&-" in closed
+
+
+@pytest.mark.parametrize("module", ["demixd.cli.tour", "demixd.cli.unit"])
+def test_other_programs_with_closed_streams(tmp_path: Path, module: str) -> None:
+    """What `daemon/try` and the installer run does not fall over a closed stream either."""
+    words = {
+        "demixd.cli.tour": [str(tmp_path / "missing.wav")],
+        "demixd.cli.unit": ["config", "demixd", "/srv/x", "", ""],
+    }
+    shell = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-P", "-m", module, *words[module]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(shell, env=environment, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if module.endswith("tour") else 0)
+
+
+def test_a_daemon_with_closed_streams(tmp_path: Path) -> None:
+    """It runs all the same, and none of its own files gets the number of a stream."""
+    daemon = Daemon(tmp_path, fake=True)
+    shell = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    try:
+        daemon.start(under=shell).ready()
+        assert daemon.process is not None
+        streams = [str(Path(f"/proc/{daemon.process.pid}/fd/{number}").readlink()) for number in range(3)]
+        assert streams == ["/dev/null"] * 3
+        make_song(daemon.inbox / "song.wav", 0.3)
+        assert daemon.final("song.wav")["state"] == "done"
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()

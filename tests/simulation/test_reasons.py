@@ -1,0 +1,66 @@
+"""failed/NAME.txt: why a song lies there, for whoever has nothing but the folder."""
+
+from pathlib import Path
+
+from demixd.errors import Code
+from simulated import Simulated, simulated
+from simulated_songs import make_song
+
+
+def test_a_reason_lies_beside_its_song_and_goes_with_it(tmp_path: Path) -> None:
+    """A failed and a cancelled song have a text that says so and what to do; it goes when the song is dropped again."""
+    with simulated(tmp_path, inbox={"reasons": True}) as daemon:
+        failed = daemon.spool / "failed"
+        daemon.script.put("bad.wav", Code.BAD_AUDIO)
+        make_song(daemon.inbox / "bad.wav", 0.3)
+        daemon.final("bad.wav")
+        daemon.hold.touch()
+        (daemon.inbox / "box").mkdir()
+        make_song(daemon.inbox / "box" / "long.wav", 0.3)
+        daemon.until(lambda: daemon.song("box/long.wav").get("step") == "separate", "it runs")
+        (daemon.inbox / "box" / "long.wav.cancel").touch()
+        daemon.final("box/long.wav")
+        daemon.hold.unlink()
+        daemon.quiet()
+        first, last = (failed / "bad.wav.txt").read_text().splitlines()
+        assert first == "demixd: failed (bad-audio). The worker was told to say bad-audio."
+        assert last == "To have the song separated after all, move it back into the inbox."
+        assert (failed / "box" / "long.wav.txt").read_text().startswith("demixd: cancelled. ")
+        (failed / "bad.wav").rename(daemon.inbox / "bad.wav")
+        daemon.state("bad.wav", "done")
+        daemon.quiet()
+        assert sorted(path.name for path in failed.iterdir()) == ["box"]
+
+
+def test_reasons_of_songs_that_are_gone(tmp_path: Path) -> None:
+    """Hourly those go whose song was deleted; a text of somebody else's stays, and is not written over."""
+    daemon = Simulated(tmp_path, inbox={"reasons": True})
+    daemon.constants["demixd.supervisor.jobs.retention:EVERY_S"] = 5.0
+    try:
+        daemon.start().ready()
+        failed = daemon.spool / "failed"
+        (failed / "mine.wav.txt").write_text("notes of mine")
+        for name in ("mine.wav", "other.wav"):
+            daemon.script.put(name, Code.BAD_AUDIO)
+            make_song(daemon.inbox / name, 0.3)
+        daemon.final("mine.wav")
+        daemon.final("other.wav")
+        daemon.quiet()
+        assert (failed / "mine.wav.txt").read_text() == "notes of mine"
+        assert (failed / "other.wav.txt").exists()
+        for path in failed.glob("*.wav"):
+            path.unlink()
+        daemon.until(lambda: not (failed / "other.wav.txt").exists(), "the reason goes", within_s=20)
+        assert [path.name for path in failed.iterdir()] == ["mine.wav.txt"]
+    finally:
+        daemon.end()
+
+
+def test_by_default_there_are_none(tmp_path: Path) -> None:
+    """Without `[inbox] reasons` failed/ holds what was dropped, and nothing else."""
+    with simulated(tmp_path) as daemon:
+        daemon.script.put("bad.wav", Code.BAD_AUDIO)
+        make_song(daemon.inbox / "bad.wav", 0.3)
+        daemon.final("bad.wav")
+        daemon.quiet()
+        assert [path.name for path in (daemon.spool / "failed").iterdir()] == ["bad.wav"]
