@@ -18,6 +18,7 @@ from demixd.audio.ffmpeg import reader, stemfile
 from demixd.audio.ffmpeg.meter import Meter
 from demixd.audio.formats import FORMATS
 from demixd.audio.pcm import Frames
+from demixd.audio.streams import View
 from demixd.audio.tags import Cover, Tags
 from demixd.audio.tags.reading import tags_of
 from demixd.engine.engine import Engine
@@ -445,7 +446,7 @@ def test_one_file(songs: Mapping[str, Path], tmp_path: Path, name: str, format: 
     assert found is not None
     assert [stem["name"] for stem in found["stems"]] == ["Drums", "Bass", "Other", "Vocals"]
     for number, share in enumerate((1.0, *shares)):
-        with (out / file.name).open("rb") as opened, reader.opened(opened, "mov", number) as sound:
+        with (out / file.name).open("rb") as opened, reader.opened(View(opened), "mov", number) as sound:
             decoded = np.concatenate(list(sound.blocks()))
         assert len(decoded) == FRAMES
         assert lag(original(44100), decoded) == 0

@@ -1,23 +1,26 @@
-"""Songs that libsndfile cannot read: one audio stream of a file, through FFmpeg's libraries, block by block.
+"""Songs through FFmpeg's libraries: one audio stream of a file, block by block.
 
-    file --demuxer--> packets --decoder--> frames --cut--> [T, C] float32
+    file --demuxer--> packets --decoder--> frames --rate, channels of the first, cut--> [T, C] float32
 
 Rules:
 - The caller names the demuxer, by the content: FFmpeg's own detection also finds playlists, which open other files. No
-  file but the one that is handed in can be opened.
-- The delay that an encoder puts before the song (AAC 1,024 frames or more, Opus 312) FFmpeg leaves out where the file
-  has a note of it. The padding of the last packet is cut here: by iTunes' note of the length (iTunSMPB), else by the
+  file but the one that is handed in can be opened, and no decoder but those of sound.
+- A song is opened within bounds of bytes, seconds and memory: a header can lead FFmpeg to need any amount of each.
+- The delay that an encoder puts before the song (AAC 1,024 frames or more, Opus 312, LAME's) FFmpeg leaves out where the
+  file has a note of it. The padding of the last packet is cut here: by iTunes' note of the length (iTunSMPB), else by the
   durations of an MP4's packets, of which the last one is shorter. Other formats trim themselves, or have no such note.
-- An error in the middle ends the song: to skip packets would shift all that comes after them.
+- An error in the middle ends the song: to skip packets would shift all that comes after them. An MP3 has anything between
+  its frames (tags of joined files above all), which every player skips; and bytes behind a song are no error.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, TypeAlias, cast
 
 import av
 import av.error
@@ -26,11 +29,16 @@ from av.audio.format import AudioFormat
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.codec import codecs_available
 from av.codec.context import Flags2
+from av.packet import Packet
 
+from demixd.audio.containers import mpeg
 from demixd.audio.downmix import WEIGHTS
+from demixd.audio.ffmpeg.memory import bounded
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.streams import DamagedError, Facts, NotReadableError
+from demixd.audio.streams import DamagedError, Facts, NotReadableError, View
+from demixd.protocol.track import RATES
 from demixd.spool.files import open_own, open_song
 
 HELD = 1 << 14
@@ -47,11 +55,34 @@ LOSSY = {"mp3": "MPEG_LAYER_III"}
 UNREADABLE = ("s64", "s64p")
 """Sample formats for which av has no numpy type."""
 
-PLANES = 8
-"""Planes of a frame that av can read: with more than eight channels it reads past the end of its table."""
+PLANES = 7
+"""Planes of a frame that av can read: with eight channels or more it reads past the end of its table."""
 
 SLACK = 1 << 13
 """Frames that may be missing of those declared, with a lossy codec: two of the longest packets, and rounding."""
+
+MPEG = ("mp3", "mp2", "mp1")
+"""Codecs whose frames are found by their headers, whatever is between them."""
+
+TAILED = ("aac", "ac3", "dts", "flac")
+"""Demuxers that find frames by their headers too, in files that need not say how many there are."""
+
+TAIL = 1 << 16
+"""Bytes behind a song that are no part of it; more are one that is damaged."""
+
+DECODERS = (
+    "aac aac_latm ac3 alac als amrnb amrwb ape atrac3 cook dca eac3 flac g722 g726 gsm gsm_ms mlp mp1 mp1float mp2 mp2float "
+    "mp3 mp3float mpc7 mpc8 opus qdm2 ralf real_144 real_288 sipr speex tak truehd tta vorbis wavpack wmalossless wmapro "
+    "wmav1 wmav2 wmavoice"
+)
+FAMILIES = ("pcm_", "adpcm_", "dsd_")
+"""FFmpeg's decoders that a song may have, and the beginnings of others. FFmpeg tries the decoder of each stream, unless it is
+told which: those of pictures are many, and hardly one of them is for a song."""
+
+OPENING_BYTES = 1 << 27
+"""Bytes that FFmpeg may read before the first sound: a film's index has 10 MB, the fonts in a Matroska 50."""
+
+OPENING_S = 20.0
 
 DEPTHS = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "s64": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"}
 """FFmpeg's sample formats -> libsndfile's subtypes."""
@@ -59,18 +90,34 @@ DEPTHS = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "s64": "PCM_32", "fl
 HALF = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31}
 """numpy's type of integer samples -> their full scale."""
 
-DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc", "mpc8", "iff")
+DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc", "mpc8", "iff", "flac")
 """Demuxers of formats whose header has the length; for others FFmpeg guesses it from the size."""
+
+CAF_PACKET = 4096
+"""Frames of an ALAC packet: some programs count the last one of a CAF as a whole one."""
+
+
+AudioPacket: TypeAlias = "Packet[AudioStream]"
 
 
 class Sound:
-    """One audio stream of an open file. Its rate and channels are those of its first decoded frame, which may be damaged."""
+    """One audio stream of an open file. Its rate and channels are those of its first decoded frame, which may be damaged.
 
-    def __init__(self, container: Any, stream: AudioStream, demuxer: str) -> None:
+    `announced`: the frames of an MP3 by its Info frame.
+    """
+
+    def __init__(self, container: Any, stream: AudioStream, demuxer: str, announced: int | None) -> None:
         self._container, self._stream, self._demuxer = container, stream, demuxer
         self._end: Fraction | None = None
         """The end of the last packet, in seconds of the stream's own time."""
-        self._bytes = self._frames = 0
+        self._bytes = self._frames = self._heard = self._packets = 0
+        self._begins, self._joined = b"", False
+        self._last: AudioPacket | None = None
+        self._found: list[str] = []
+        name = str(stream.codec_context.name)
+        self.codec = CODECS.get(name) or CODECS.get(name[:4], name.removesuffix("float"))
+        self.declared: int | None = None
+        self._announced = announced
         self._coming = self._decoded()
         first = next(self._coming, None)
         if first is None:
@@ -79,11 +126,15 @@ class Sound:
         names = tuple(channel.name for channel in first.layout.channels)
         self.rate, self.channels = int(first.sample_rate), len(names)
         self.layout = names if WEIGHTS.keys() >= set(names) else None
-        name = str(stream.codec_context.name)
-        self.codec = CODECS.get(name) or CODECS.get(name[:4], name)
         self.subtype = self._subtype()
         self.declared = self._declared()
         self.slack = 1 if self.codec in ("pcm", *LOSSLESS) else SLACK + self.rate // 500
+        if demuxer == "caf" and self.codec == "alac":
+            self.slack = CAF_PACKET
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self._found))
 
     def _subtype(self) -> str:
         if self.codec == "dsd":
@@ -101,15 +152,18 @@ class Sound:
 
     def _declared(self) -> int | None:
         """Frames by the file's header."""
-        if self._demuxer not in DECLARING or self._stream.duration is None or self._stream.time_base is None:
+        told, base = self._stream.duration, self._stream.time_base
+        if told is None or base is None or (self._demuxer not in DECLARING and not self._announced):
             return None
-        return int(self._stream.duration * self._stream.time_base * self.rate)
+        return int(told * base * self.rate)
 
     @property
     def bitrate(self) -> int | None:
         """Mean kbit/s of what was read; None of a lossless codec."""
         if self.codec in ("pcm", "dsd", *LOSSLESS) or not self._frames:
             return None
+        if self.codec in MPEG:
+            return round(self._bytes * 8 * self._mpeg.kind[2] / (self._packets * self._mpeg.samples) / 1000)
         return round(self._bytes * 8 * self.rate / self._frames / 1000)
 
     @property
@@ -130,9 +184,7 @@ class Sound:
         """The whole song in order, `[<= BLOCK, C]` at a time. Raises `DamagedError`."""
         held: deque[Frames] = deque()
         total = waiting = 0
-        for frame in chain((self._first,), self._coming):
-            if len(frame.layout.channels) != self.channels or frame.sample_rate != self.rate:
-                raise DamagedError("its rate or channels change in the middle")
+        for frame in self._alike(chain((self._first,), self._coming)):
             samples = _samples(frame)
             held.append(samples)
             self._frames += len(samples)
@@ -152,48 +204,153 @@ class Sound:
         told = self.noted
         if told is None and self._demuxer == "mov" and self._end is not None:
             told = round(self._end * self.rate)
+        if (
+            (self.codec, self._demuxer, self._joined) == ("vorbis", "ogg", False)
+            and self._stream.duration
+            and self._stream.time_base
+        ):
+            told = round(self._stream.duration * self._stream.time_base * self.rate)  # FFmpeg trims no first page
         return told if told is not None and 0 <= decoded - told <= HELD else decoded
 
+    def _alike(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
+        """The frames at the rate and in the layout of the first, as FFmpeg's programs convert them. Raises `DamagedError`."""
+        usual = kind = _kind(self._first)
+        resampler: AudioResampler | None = None
+        for frame in frames:
+            if _kind(frame) != kind:
+                if resampler:
+                    yield from _resampled(resampler, None)
+                kind = _kind(frame)
+                if frame.sample_rate not in RATES:
+                    raise DamagedError(f"it goes on with {frame.sample_rate} frames a second")
+                resampler = AudioResampler(usual[2], self._first.layout, self.rate) if kind != usual else None
+                self._found.append(
+                    "The song's rate or channels change in the middle; all of it has those of its start."
+                )
+            if resampler:
+                yield from _resampled(resampler, frame)
+            else:
+                yield frame
+        if resampler:
+            yield from _resampled(resampler, None)
+
     def _decoded(self) -> Iterator[AudioFrame]:
+        """The frames of all packets. Raises `DamagedError`."""
+        refused = _Refused()
+        for packet in refused.until_error(self._container.demux(self._stream)):
+            if self.codec == "vorbis" and packet.has_sidedata("new_extradata"):
+                self._joined = True
+                self._stream.codec_context.flush_buffers()  # the first block of another song overlaps with none
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError) as error:
+                refused.add(packet, error)
+                continue
+            if refused.reason and frames and self.codec not in MPEG:
+                raise DamagedError(refused.reason)
+            if packet.size:
+                self._note(packet)
+            for frame in frames:
+                self._heard += frame.samples
+                yield frame
+        if self.codec in MPEG:
+            self._judge_mpeg(refused)
+        elif refused.reason and not self._is_behind(refused):
+            raise DamagedError(refused.reason)
+
+    def _note(self, packet: AudioPacket) -> None:
+        self._begins = self._begins or bytes(packet)[:2]
+        self._last = packet
+        self._packets += 1
+        self._bytes += packet.size
+        if packet.pts is not None and packet.duration and packet.time_base:
+            self._end = Fraction(packet.pts + packet.duration) * packet.time_base
+
+    def _is_behind(self, refused: "_Refused") -> bool:
+        """Whether the last bytes, which were refused, lie behind the song."""
+        if self.declared is not None:
+            return self._heard + self.slack >= self.declared
+        return self._demuxer in TAILED and refused.size <= TAIL and refused.begins != self._begins
+
+    def _judge_mpeg(self, refused: "_Refused") -> None:
+        """Compare the frames that were found with the Info frame. Raises `DamagedError` where the song is cut short."""
+        partial = self._last is not None and self._mpeg.size > self._last.size
+        told = self._announced
+        if refused.size:
+            self._found.append(f"{refused.size:,} bytes in the song are no audio and were skipped.")
+        if told and (self._packets < told - 1 or (partial and self._packets < told)):  # some count the Info frame too
+            raise DamagedError(f"it holds {self._packets:,} of {told:,} MPEG frames")
+        if partial:
+            self._found.append("The song ends in the middle of an MPEG frame; its end may be missing.")
+        if told and self._packets > told + 1:
+            self._found.append("The song is longer than its header says; all of it is used.")
+
+    @property
+    def _mpeg(self) -> mpeg.Header:
+        """The header of the last frame of MPEG audio."""
+        found = mpeg.header(bytes(self._last)[:4]) if self._last is not None else None
+        return found or mpeg.Header(kind=(3, 3, self.rate), samples=1152, size=0, info=0)
+
+
+class _Refused:
+    """What FFmpeg has refused of a song since the last frame: bytes, what they begin with, and why."""
+
+    def __init__(self) -> None:
+        self.size, self.begins, self.reason = 0, b"", ""
+
+    def add(self, packet: AudioPacket, error: Exception) -> None:
+        self.begins = self.begins or bytes(packet)[:2]
+        self.size += packet.size
+        self.reason = self.reason or _words(error)
+
+    def until_error(self, packets: Iterator[AudioPacket]) -> Iterator[AudioPacket]:
+        """The packets up to one that cannot be read."""
         try:
-            for packet in self._container.demux(self._stream):
-                self._bytes += packet.size
-                if packet.pts is not None and packet.duration and packet.time_base:
-                    self._end = Fraction(packet.pts + packet.duration) * packet.time_base
-                yield from (cast(AudioFrame, frame) for frame in packet.decode())
+            yield from packets
         except (av.error.FFmpegError, ValueError) as error:
-            raise DamagedError(_words(error)) from error
+            self.reason = self.reason or _words(error)
 
 
 @contextmanager
-def opened(file: BinaryIO, demuxer: str, number: int = 0) -> Iterator[Sound]:
-    """The audio stream `number` of `file`, opened by FFmpeg's `demuxer`. Raises `NotReadableError`."""
-    options = {"format_whitelist": demuxer, "protocol_whitelist": "none", "enable_drefs": "0"}
+def opened(view: View, demuxer: str, number: int = 0, announced: int | None = None) -> Iterator[Sound]:
+    """The audio stream `number` of `view`, opened by FFmpeg's `demuxer`. Raises `NotReadableError`."""
+    options = {
+        "format_whitelist": demuxer,
+        "protocol_whitelist": "none",
+        "enable_drefs": "0",
+        "codec_whitelist": ",".join(_decoders()),
+    }
     try:
-        container = av.open(cast(Any, file), "r", format=demuxer, options=options, metadata_errors="replace")
-    except (av.error.FFmpegError, ValueError) as error:
+        with view.limited(OPENING_BYTES, OPENING_S), bounded():
+            container = av.open(cast(Any, view), "r", format=demuxer, options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError, MemoryError) as error:
         raise NotReadableError(_words(error)) from error
     with container:
         if number >= len(container.streams.audio):
             raise NotReadableError("it has no audio stream")
         stream = container.streams.audio[number]
-        if stream.codec_context is None:
+        if stream.codec_context is None or stream.codec_context.name not in _decoders():
             raise NotReadableError("there is no decoder for its audio stream")
         stream.codec_context.thread_count = 1
         if stream.codec_context.name == "alac":
             # An ALAC packet holds its own length; FFmpeg would shorten the last one of a CAF a second time.
             stream.codec_context.flags2 |= Flags2.skip_manual
         try:
-            sound = Sound(container, stream, demuxer)
+            sound = Sound(container, stream, demuxer, announced)
         except DamagedError as error:
             raise NotReadableError(str(error)) from error
         yield sound
 
 
+@cache
+def _decoders() -> frozenset[str]:
+    return frozenset(name for name in codecs_available if name in DECODERS.split() or name.startswith(FAMILIES))
+
+
 def metadata(song: Path, demuxer: str) -> dict[str, str]:
     """The tags of a file, by FFmpeg's names; none where it cannot be read. Raises OSError."""
     try:
-        with open_song(song) as file, opened(file, demuxer) as sound:
+        with open_song(song) as file, opened(View(file), demuxer) as sound:
             return sound.metadata
     except NotReadableError:
         return {}
@@ -204,7 +361,7 @@ def probe(path: Path, number: int = 0, check: Callable[[], None] = lambda: None)
 
     Raises `NotReadableError`, `DamagedError` and OSError.
     """
-    with open_own(path, "rb") as file, opened(file, "mov", number) as sound:
+    with open_own(path, "rb") as file, opened(View(file), "mov", number) as sound:
         frames = 0
         for block in sound.blocks():
             check()
@@ -235,12 +392,22 @@ def _array(frame: AudioFrame) -> Any:
 
 def _packed(frame: AudioFrame, wanted: AudioFormat | str) -> AudioFrame:
     """The same samples, interleaved, in the format `wanted`."""
+    (packed,) = _resampled(AudioResampler(wanted, frame.layout, frame.sample_rate), frame)
+    return packed
+
+
+def _resampled(resampler: AudioResampler, frame: AudioFrame | None) -> list[AudioFrame]:
+    """What comes out of a resampler for a frame, or (None) at the end. Raises `DamagedError`."""
+    if frame is not None:
+        frame.pts = None
     try:
-        resampler = AudioResampler(wanted, frame.layout, frame.sample_rate)
-        (packed,) = resampler.resample(frame)
+        return resampler.resample(frame)
     except (av.error.FFmpegError, ValueError) as error:
         raise DamagedError(_words(error)) from error
-    return packed
+
+
+def _kind(frame: AudioFrame) -> tuple[int, str, str]:
+    return int(frame.sample_rate), frame.layout.name, frame.format.name
 
 
 def _split(held: "deque[Frames]", count: int) -> "tuple[Frames, deque[Frames]]":
