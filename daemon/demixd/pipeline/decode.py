@@ -10,9 +10,10 @@ Rules:
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
 from demixd.spool.files import open_song
+
+SHARED = ("wav", "aiff")
+"""Containers of which each library reads what the other does not."""
 
 
 def decode(
@@ -83,30 +87,36 @@ def _accepted(container: Container | None) -> Container:
 
 @contextmanager
 def _opened(view: View, container: Container) -> Iterator[Reader]:
-    """The song, opened by the library that can read it. Raises BAD_AUDIO."""
+    """The song, opened by a library that can read it. Raises BAD_AUDIO."""
     with ExitStack() as stack:
-        try:
-            sound = stack.enter_context(_reader(view, container))
-        except NotReadableError as error:
-            if view.error:
-                raise view.error from error
-            raise AudioProcessingError(Code.BAD_AUDIO, _unreadable(view), str(error)) from error
+        refused: NotReadableError | None = None
+        for way in _ways(view, container):
+            view.seek(0)
+            try:
+                sound: Reader = stack.enter_context(way())
+                break
+            except NotReadableError as error:
+                if view.error:
+                    raise view.error from error
+                refused = refused or error
+        else:
+            raise AudioProcessingError(Code.BAD_AUDIO, _unreadable(view), str(refused)) from refused
         yield sound
+
+
+def _ways(view: View, container: Container) -> list[Callable[[], AbstractContextManager[Any]]]:
+    """The libraries that may be able to read the song, each as a function that opens it; the likeliest first."""
+    by_ffmpeg = partial(ffmpeg.opened, view, container.demuxer, announced=container.announced)
+    by_sndfile = partial(sndfile.opened, view, container)
+    if container.format not in SHARED:
+        return [by_ffmpeg]
+    return [by_sndfile, by_ffmpeg] if container.samples else [by_ffmpeg, by_sndfile]
 
 
 def _unreadable(view: View) -> str:
     if view.exhausted:
         return "The song holds too much before its first sound: take out pictures and attachments, or convert it."
     return "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."
-
-
-@contextmanager
-def _reader(view: View, container: Container) -> Iterator[Reader]:
-    with ExitStack() as stack:
-        if container.demuxer:
-            yield stack.enter_context(ffmpeg.opened(view, container.demuxer, announced=container.announced))
-        else:
-            yield stack.enter_context(sndfile.opened(view, container))
 
 
 def _refuse_early(sound: Reader, max_duration_s: float) -> None:

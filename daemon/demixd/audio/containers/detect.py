@@ -47,8 +47,10 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
 
     format: str
     """`wav`, `aiff`, `flac`, `ogg`, `mp3`, or one of those in signatures.py."""
-    demuxer: str = ""
-    """FFmpeg's demuxer for it; empty where libsndfile reads it."""
+    demuxer: str
+    """FFmpeg's demuxer for it."""
+    samples: bool = False
+    """Whether it holds samples as they are, which libsndfile reads."""
     head: bytes = b""
     """Bytes that the decoder gets in place of the first `start`."""
     start: int = 0
@@ -107,22 +109,23 @@ def _wave(file: BinaryIO, size: int, magic: bytes) -> Container:
     order: riff.Order = "big" if magic == b"RIFX" else "little"
     chunks = _chunks(file, order)
     if b"data" not in chunks or b"fmt " not in chunks:
-        return Container(format="wav", refusal="its header has no format or no audio")
+        return Container(format="wav", demuxer="wav", refusal="its header has no format or no audio")
     first, declared = chunks[b"data"].at, chunks[b"data"].size
     fmt = read_at(file, chunks[b"fmt "].at, 40)
     tag, block = (int.from_bytes(fmt[at : at + 2], order) for at in (0, 12))
     mask = int.from_bytes(fmt[20:24], order) if tag == 0xFFFE and chunks[b"fmt "].size >= 40 else 0
     if tag == 0xFFFE:
         tag = int.from_bytes(fmt[24:26], order)
-    demuxer = "" if (plain := tag in SAMPLES) else "wav"
+    plain = tag in SAMPLES
+    whole = Container(format="wav", demuxer="wav", samples=plain, mask=mask)
     if magic in (b"RF64", b"BW64") and b"ds64" in chunks:
         declared = riff.ds64_audio(file, chunks[b"ds64"])
     elif declared in UNKNOWN or declared >= UNKNOWN_FROM:
-        return _streamed(file, size, first, declared, Container(format="wav", mask=mask, demuxer=demuxer))
+        return _streamed(file, size, first, declared, whole)
     unit, name = (block, "frames") if plain and block else (1, "bytes of audio")
     cut = _short((size - first) // unit, declared // unit, name)
     head = b"RF64" if magic == b"BW64" else b""  # the same (ITU-R BS.2088) by a name that libsndfile does not know
-    return Container(format="wav", demuxer=demuxer, mask=mask, cut=cut, head=head, start=len(head))
+    return msgspec.structs.replace(whole, cut=cut, head=head, start=len(head))
 
 
 def _streamed(file: BinaryIO, size: int, first: int, declared: int, whole: Container) -> Container:
@@ -140,8 +143,10 @@ def _streamed(file: BinaryIO, size: int, first: int, declared: int, whole: Conta
 def _aiff(file: BinaryIO, size: int) -> Container:
     audio = _chunks(file, "big").get(b"SSND")
     if audio is None:
-        return Container(format="aiff", refusal="it has no audio")
-    return Container(format="aiff", cut=_short(size - audio.at, audio.size, "bytes of audio"))
+        return Container(format="aiff", demuxer="aiff", refusal="it has no audio")
+    return Container(
+        format="aiff", demuxer="aiff", samples=True, cut=_short(size - audio.at, audio.size, "bytes of audio")
+    )
 
 
 def _short(held: int, declared: int, unit: str) -> str | None:
@@ -165,9 +170,9 @@ def _ogg(file: BinaryIO) -> Container:
     end, flags, cut = 0, 0, None
     for number, page in enumerate(ogg.pages(file)):
         if number == MOST_PAGES:
-            return Container(format="ogg", refusal="it has more pages than any song")
+            return Container(format="ogg", demuxer="ogg", refusal="it has more pages than any song")
         if page.comments > MOST_COMMENTS:
-            return Container(format="ogg", refusal=f"it has {page.comments:,} comments; take them out")
+            return Container(format="ogg", demuxer="ogg", refusal=f"it has {page.comments:,} comments; take them out")
         if not page.intact:
             cut = f"the Ogg page at byte {page.at:,} is damaged"
             break

@@ -3,9 +3,8 @@
     file --demuxer--> packets --decoder--> frames --rate, channels of the first, cut--> [T, C] float32
 
 Rules:
-- The caller names the demuxer, by the content: FFmpeg's own detection also finds playlists, which open other files. No
-  file but the one that is handed in can be opened, and no decoder but those of sound.
-- A song is opened within bounds of bytes, seconds and memory: a header can lead FFmpeg to need any amount of each.
+- The caller names the demuxer, by the content: FFmpeg's own detection also finds playlists, which open other files.
+- A song is opened within bounds (opening.py).
 - The delay that an encoder puts before the song (AAC 1,024 frames or more, Opus 312, LAME's) FFmpeg leaves out where the
   file has a note of it. The padding of the last packet is cut here: by iTunes' note of the length (iTunSMPB), else by the
   durations of an MP4's packets, of which the last one is shorter. Other formats trim themselves, or have no such note.
@@ -17,28 +16,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import av
 import av.error
 import numpy as np
-from av.audio.format import AudioFormat
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.codec import codecs_available
 from av.codec.context import Flags2
 from av.packet import Packet
 
 from demixd.audio.containers import mpeg
 from demixd.audio.downmix import WEIGHTS
-from demixd.audio.ffmpeg.memory import bounded
+from demixd.audio.ffmpeg.frames import alike, array_of, samples_of
+from demixd.audio.ffmpeg.opening import decoders, open_container, reason
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.streams import DamagedError, Facts, NotReadableError, View
-from demixd.protocol.track import RATES
 from demixd.spool.files import open_own, open_song
 
 HELD = 1 << 14
@@ -52,12 +47,6 @@ CODECS = {"pcm_": "pcm", "dsd_": "dsd", "mp3float": "mp3", "libopus": "opus", "l
 LOSSY = {"mp3": "MPEG_LAYER_III"}
 """Lossy codecs -> libsndfile's name of them, where it is not their own in capitals."""
 
-UNREADABLE = ("s64", "s64p")
-"""Sample formats for which av has no numpy type."""
-
-PLANES = 7
-"""Planes of a frame that av can read: with eight channels or more it reads past the end of its table."""
-
 SLACK = 1 << 13
 """Frames that may be missing of those declared, with a lossy codec: two of the longest packets, and rounding."""
 
@@ -70,25 +59,8 @@ TAILED = ("aac", "ac3", "dts", "flac")
 TAIL = 1 << 16
 """Bytes behind a song that are no part of it; more are one that is damaged."""
 
-DECODERS = (
-    "aac aac_latm ac3 alac als amrnb amrwb ape atrac3 cook dca eac3 flac g722 g726 gsm gsm_ms mlp mp1 mp1float mp2 mp2float "
-    "mp3 mp3float mpc7 mpc8 opus qdm2 ralf real_144 real_288 sipr speex tak truehd tta vorbis wavpack wmalossless wmapro "
-    "wmav1 wmav2 wmavoice"
-)
-FAMILIES = ("pcm_", "adpcm_", "dsd_")
-"""FFmpeg's decoders that a song may have, and the beginnings of others. FFmpeg tries the decoder of each stream, unless it is
-told which: those of pictures are many, and hardly one of them is for a song."""
-
-OPENING_BYTES = 1 << 27
-"""Bytes that FFmpeg may read before the first sound: a film's index has 10 MB, the fonts in a Matroska 50."""
-
-OPENING_S = 20.0
-
 DEPTHS = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "s64": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"}
 """FFmpeg's sample formats -> libsndfile's subtypes."""
-
-HALF = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31}
-"""numpy's type of integer samples -> their full scale."""
 
 DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc", "mpc8", "iff", "flac")
 """Demuxers of formats whose header has the length; for others FFmpeg guesses it from the size."""
@@ -148,7 +120,7 @@ class Sound:
 
     def _is_24(self) -> bool:
         """Whether 32-bit samples have 24 bits, the upper ones: FFmpeg knows (bits_per_raw_sample), and av does not show it."""
-        return not (_array(self._first) & 0xFF).any()
+        return not (array_of(self._first) & 0xFF).any()
 
     def _declared(self) -> int | None:
         """Frames by the file's header."""
@@ -184,8 +156,8 @@ class Sound:
         """The whole song in order, `[<= BLOCK, C]` at a time. Raises `DamagedError`."""
         held: deque[Frames] = deque()
         total = waiting = 0
-        for frame in self._alike(chain((self._first,), self._coming)):
-            samples = _samples(frame)
+        for frame in alike(chain((self._first,), self._coming), self._changed):
+            samples = samples_of(frame)
             held.append(samples)
             self._frames += len(samples)
             total, waiting = total + len(samples), waiting + len(samples)
@@ -212,27 +184,8 @@ class Sound:
             told = round(self._stream.duration * self._stream.time_base * self.rate)  # FFmpeg trims no first page
         return told if told is not None and 0 <= decoded - told <= HELD else decoded
 
-    def _alike(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-        """The frames at the rate and in the layout of the first, as FFmpeg's programs convert them. Raises `DamagedError`."""
-        usual = kind = _kind(self._first)
-        resampler: AudioResampler | None = None
-        for frame in frames:
-            if _kind(frame) != kind:
-                if resampler:
-                    yield from _resampled(resampler, None)
-                kind = _kind(frame)
-                if frame.sample_rate not in RATES:
-                    raise DamagedError(f"it goes on with {frame.sample_rate} frames a second")
-                resampler = AudioResampler(usual[2], self._first.layout, self.rate) if kind != usual else None
-                self._found.append(
-                    "The song's rate or channels change in the middle; all of it has those of its start."
-                )
-            if resampler:
-                yield from _resampled(resampler, frame)
-            else:
-                yield frame
-        if resampler:
-            yield from _resampled(resampler, None)
+    def _changed(self) -> None:
+        self._found.append("The song's rate or channels change in the middle; all of it has those of its start.")
 
     def _decoded(self) -> Iterator[AudioFrame]:
         """The frames of all packets. Raises `DamagedError`."""
@@ -301,35 +254,25 @@ class _Refused:
     def add(self, packet: AudioPacket, error: Exception) -> None:
         self.begins = self.begins or bytes(packet)[:2]
         self.size += packet.size
-        self.reason = self.reason or _words(error)
+        self.reason = self.reason or reason(error)
 
     def until_error(self, packets: Iterator[AudioPacket]) -> Iterator[AudioPacket]:
         """The packets up to one that cannot be read."""
         try:
             yield from packets
         except (av.error.FFmpegError, ValueError) as error:
-            self.reason = self.reason or _words(error)
+            self.reason = self.reason or reason(error)
 
 
 @contextmanager
 def opened(view: View, demuxer: str, number: int = 0, announced: int | None = None) -> Iterator[Sound]:
     """The audio stream `number` of `view`, opened by FFmpeg's `demuxer`. Raises `NotReadableError`."""
-    options = {
-        "format_whitelist": demuxer,
-        "protocol_whitelist": "none",
-        "enable_drefs": "0",
-        "codec_whitelist": ",".join(_decoders()),
-    }
-    try:
-        with view.limited(OPENING_BYTES, OPENING_S), bounded():
-            container = av.open(cast(Any, view), "r", format=demuxer, options=options, metadata_errors="replace")
-    except (av.error.FFmpegError, ValueError, MemoryError) as error:
-        raise NotReadableError(_words(error)) from error
+    container = open_container(view, demuxer)
     with container:
         if number >= len(container.streams.audio):
             raise NotReadableError("it has no audio stream")
         stream = container.streams.audio[number]
-        if stream.codec_context is None or stream.codec_context.name not in _decoders():
+        if stream.codec_context is None or stream.codec_context.name not in decoders():
             raise NotReadableError("there is no decoder for its audio stream")
         stream.codec_context.thread_count = 1
         if stream.codec_context.name == "alac":
@@ -340,11 +283,6 @@ def opened(view: View, demuxer: str, number: int = 0, announced: int | None = No
         except DamagedError as error:
             raise NotReadableError(str(error)) from error
         yield sound
-
-
-@cache
-def _decoders() -> frozenset[str]:
-    return frozenset(name for name in codecs_available if name in DECODERS.split() or name.startswith(FAMILIES))
 
 
 def metadata(song: Path, demuxer: str) -> dict[str, str]:
@@ -369,52 +307,7 @@ def probe(path: Path, number: int = 0, check: Callable[[], None] = lambda: None)
         return Facts(subtype=sound.subtype, rate=sound.rate, channels=sound.channels, frames=frames)
 
 
-def _samples(frame: AudioFrame) -> Frames:
-    """A frame as `[T, C]` float32, full scale 1."""
-    found = _array(frame)
-    if found.dtype.kind == "f":
-        return np.asarray(found, np.float32)
-    half = HALF[found.dtype.str[1:]]
-    # Converted before the division, as in libsndfile; the division is exact, by a power of two.
-    return (np.asarray(found, np.float32) - (half if found.dtype.kind == "u" else 0)) / np.float32(half)
-
-
-def _array(frame: AudioFrame) -> Any:
-    """A frame's samples `[T, C]` in their own type. Raises `DamagedError`."""
-    channels = len(frame.layout.channels)
-    if frame.format.name in UNREADABLE:
-        frame = _packed(frame, "dbl")
-    elif frame.format.is_planar and channels > PLANES:
-        frame = _packed(frame, frame.format.packed)
-    found = frame.to_ndarray()
-    return found.T if frame.format.is_planar else found.reshape(-1, channels)
-
-
-def _packed(frame: AudioFrame, wanted: AudioFormat | str) -> AudioFrame:
-    """The same samples, interleaved, in the format `wanted`."""
-    (packed,) = _resampled(AudioResampler(wanted, frame.layout, frame.sample_rate), frame)
-    return packed
-
-
-def _resampled(resampler: AudioResampler, frame: AudioFrame | None) -> list[AudioFrame]:
-    """What comes out of a resampler for a frame, or (None) at the end. Raises `DamagedError`."""
-    if frame is not None:
-        frame.pts = None
-    try:
-        return resampler.resample(frame)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise DamagedError(_words(error)) from error
-
-
-def _kind(frame: AudioFrame) -> tuple[int, str, str]:
-    return int(frame.sample_rate), frame.layout.name, frame.format.name
-
-
 def _split(held: "deque[Frames]", count: int) -> "tuple[Frames, deque[Frames]]":
     """The first `count` frames of `held`, and the rest."""
     whole = np.concatenate(held)
     return np.ascontiguousarray(whole[:count]), deque([whole[count:]])
-
-
-def _words(error: Exception) -> str:
-    return str(error).partition("] ")[2] or str(error)
