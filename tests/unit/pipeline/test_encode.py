@@ -96,8 +96,11 @@ def test_depth_that_does_not_fit(format: str, depth: str, song_subtype: str, sub
         ("mp3", 44100, 44100),
         ("mp3", 96000, 48000),
         ("mp3", 192000, 48000),
-        ("mp3", 37800, 32000),
+        ("mp3", 37800, 44100),
         ("opus", 44100, 48000),
+        ("opus", 32000, 48000),
+        ("opus", 8001, 12000),
+        ("m4a", 50000, 64000),
         ("opus", 192000, 48000),
         ("opus", 16000, 16000),
         ("ogg", 192000, 192000),
@@ -106,7 +109,7 @@ def test_depth_that_does_not_fit(format: str, depth: str, song_subtype: str, sub
     ],
 )
 def test_rates(format: str, rate: int, expected: int) -> None:
-    """A rate that a format cannot carry becomes the nearest that it can, with a warning."""
+    """A rate that a format cannot carry becomes the next higher that it can, else its highest, with a warning."""
     chosen, warnings = choose_target(track(rate=rate), format=format)
     assert chosen.rate == expected
     assert bool(warnings) == (rate != expected)

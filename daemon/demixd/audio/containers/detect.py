@@ -89,9 +89,7 @@ def container_of(file: BinaryIO) -> Container | None:
     if magic[:4] == b"fLaC":
         return _flac(file)
     if found := signatures.signature_of(file, size):
-        return Container(
-            format=found.format, demuxer=found.demuxer, cut=found.cut, refusal=found.refusal, stop=found.stop
-        )
+        return Container(**msgspec.structs.asdict(found))
     return _mp3(file)
 
 

@@ -11,6 +11,7 @@ FFmpeg gets the name of one demuxer, so it never opens a format that is not list
 the formats without a check here say how many frames there are, or nothing: those are compared after decoding.
 """
 
+from itertools import pairwise
 from typing import BinaryIO
 
 import msgspec
@@ -41,8 +42,17 @@ FIRST = (
 )
 """First bytes -> our name of the format, FFmpeg's of the demuxer."""
 
+SYNCS = ((b"\xff", "aac", "aac"), (b"\x0b\x77", "ac3", "ac3"), (b"\x7f\xfe\x80\x01", "dts", "dts"))
+"""What frames begin with, where there is nothing but frames."""
+
+SHORTEST = 64
+"""Bytes of the shortest frame of AC-3 or DTS."""
+
 TAGGED = ("wv", "ape", "tta", "tak", "mpc", "mpc8", "ac3", "dts")
 """Demuxers that take bytes behind the song for a part of it."""
+
+MOST_CHUNKS = 1_000
+"""Chunks of a CAF; there are a dozen."""
 
 TS_PACKETS = ((0, 188), (4, 192), (0, 204))
 """Where the first packet of an MPEG-TS begins, and the bytes from one to the next: plain, with times, with checksums."""
@@ -85,6 +95,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """The sign that the file is cut short, as the end of a sentence; None where there is none."""
     refusal: str | None = None
     """Why a file of this format cannot be decoded."""
+    start: int = 0
+    """Bytes before the first frame."""
     stop: int | None = None
     """The first byte behind the song, where its decoder takes what follows for a part of it."""
 
@@ -96,7 +108,7 @@ def signature_of(file: BinaryIO, size: int) -> Signature | None:
     magic = read_at(file, 0, 16)
     for first, name, demuxer in FIRST:
         if magic.startswith(first):
-            judge = {"matroska": matroska.cut, "asf": _asf, "w64": _w64, "au": _au}.get(demuxer)
+            judge = {"matroska": matroska.cut, "asf": _asf, "w64": _w64, "au": _au, "caf": _caf}.get(demuxer)
             return Signature(
                 format=name,
                 demuxer=demuxer,
@@ -106,7 +118,29 @@ def signature_of(file: BinaryIO, size: int) -> Signature | None:
             )
     if any(_is_ts(file, at, step) for at, step in TS_PACKETS):
         return Signature(format="mpegts", demuxer="mpegts")
-    return Signature(format="aac", demuxer="aac") if _is_adts(file, size) else None
+    return _frames(file, size)
+
+
+def _frames(file: BinaryIO, size: int) -> Signature | None:
+    """A format of frames and nothing else, of which the file has a part: some bytes, then frames that follow each other."""
+    region = read_at(file, 0, HEAD)
+    for sync, name, demuxer in SYNCS:
+        at = region.find(sync)
+        while at >= 0:
+            if (name == "aac" and _is_adts(file, at, size)) or (name != "aac" and _repeats(region, sync, at)):
+                stop = before_tags(file) if demuxer in TAGGED else None
+                return Signature(format=name, demuxer=demuxer, start=at, stop=stop)
+            at = region.find(sync, at + 1)
+    return None
+
+
+def _repeats(region: bytes, sync: bytes, at: int) -> bool:
+    """Whether `sync` comes four times from `at` on, always after as many bytes, or two more or less, as frames have."""
+    found = [at]
+    for _ in range(3):
+        found.append(region.find(sync, found[-1] + SHORTEST))
+    gaps = [after - before for before, after in pairwise(found)]
+    return min(found) == at and max(gaps) - min(gaps) <= 2
 
 
 def _boxes(file: BinaryIO, size: int) -> str | None:
@@ -142,14 +176,25 @@ def _au(file: BinaryIO, size: int) -> str | None:
     return f"it holds {size:,} of {end:,} bytes" if end > size else None
 
 
+def _caf(file: BinaryIO, size: int) -> str | None:
+    """CAF: behind 8 bytes, chunks of a name of 4 bytes, a size of 8, -1 where the audio goes on to the end, and content."""
+    at = 8
+    for _ in range(MOST_CHUNKS):
+        head = read_at(file, at, 12)
+        at += 12 + max(0, int.from_bytes(head[4:], "big", signed=True))
+        if len(head) < 12 or head.startswith(b"data"):
+            return f"it holds {size:,} of {at:,} bytes" if at > size else None
+    return None
+
+
 def _is_ts(file: BinaryIO, at: int, step: int) -> bool:
     """Whether packets of MPEG-TS follow each other: each begins with a G (ISO/IEC 13818-1, 2.4.3.2)."""
     return all(read_at(file, at + number * step, 1) == b"G" for number in range(5))
 
 
-def _is_adts(file: BinaryIO, size: int) -> bool:
+def _is_adts(file: BinaryIO, at: int, size: int) -> bool:
     """Whether three ADTS frames of AAC follow each other: twelve ones, two zeros for the layer, 13 bits of length at bit 30."""
-    at = 0
+    first = at
     for _ in range(3):
         head = read_at(file, at, 7)
         if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
@@ -159,5 +204,5 @@ def _is_adts(file: BinaryIO, size: int) -> bool:
             return False
         at += length
         if at >= size:
-            return at == size
+            return at == size and not first
     return True

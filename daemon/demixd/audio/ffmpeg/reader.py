@@ -8,8 +8,9 @@ Rules:
 - The delay that an encoder puts before the song (AAC 1,024 frames or more, Opus 312, LAME's) FFmpeg leaves out where the
   file has a note of it. The padding of the last packet is cut here: by iTunes' note of the length (iTunSMPB), else by the
   durations of an MP4's packets, of which the last one is shorter. Other formats trim themselves, or have no such note.
-- An error in the middle ends the song: to skip packets would shift all that comes after them. An MP3 has anything between
-  its frames (tags of joined files above all), which every player skips; and bytes behind a song are no error.
+- An error in the middle ends the song: to skip packets would shift all that comes after them. But formats that are frames
+  and nothing else (MP3) have tags of joined files between them, which every player skips, and bytes behind a song are no
+  error.
 """
 
 from collections import deque
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 import av.error
@@ -26,12 +27,12 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
-from av.packet import Packet
 
 from demixd.audio.containers import mpeg
 from demixd.audio.downmix import WEIGHTS
 from demixd.audio.ffmpeg.frames import alike, array_of, samples_of
-from demixd.audio.ffmpeg.opening import decoders, open_container, reason
+from demixd.audio.ffmpeg.opening import decoders, open_container
+from demixd.audio.ffmpeg.packets import AudioPacket, Refused
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.streams import DamagedError, Facts, NotReadableError, View
 from demixd.spool.files import open_own, open_song
@@ -51,10 +52,13 @@ SLACK = 1 << 13
 """Frames that may be missing of those declared, with a lossy codec: two of the longest packets, and rounding."""
 
 MPEG = ("mp3", "mp2", "mp1")
-"""Codecs whose frames are found by their headers, whatever is between them."""
+"""Codecs whose last frame plays though a part of it is missing."""
 
-TAILED = ("aac", "ac3", "dts", "flac")
-"""Demuxers that find frames by their headers too, in files that need not say how many there are."""
+RAW = ("mp3", "aac", "ac3", "dts")
+"""Demuxers that find frames by their headers, whatever is between them."""
+
+TAILED = (*RAW, "flac", "mpegts")
+"""Demuxers of formats that need not say how many frames there are, and can have anything behind them."""
 
 TAIL = 1 << 16
 """Bytes behind a song that are no part of it; more are one that is damaged."""
@@ -62,14 +66,11 @@ TAIL = 1 << 16
 DEPTHS = {"u8": "PCM_U8", "s16": "PCM_16", "s32": "PCM_32", "s64": "PCM_32", "flt": "FLOAT", "dbl": "DOUBLE"}
 """FFmpeg's sample formats -> libsndfile's subtypes."""
 
-DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "au", "w64", "mpc", "mpc8", "iff", "flac")
-"""Demuxers of formats whose header has the length; for others FFmpeg guesses it from the size."""
+DECLARING = ("mov", "wv", "ape", "tta", "dsf", "caf", "tak", "mpc", "mpc8", "iff", "flac")
+"""Demuxers of formats whose header has the length; for others, and for PCM, FFmpeg guesses it from the size."""
 
 CAF_PACKET = 4096
 """Frames of an ALAC packet: some programs count the last one of a CAF as a whole one."""
-
-
-AudioPacket: TypeAlias = "Packet[AudioStream]"
 
 
 class Sound:
@@ -78,11 +79,11 @@ class Sound:
     `announced`: the frames of an MP3 by its Info frame.
     """
 
-    def __init__(self, container: Any, stream: AudioStream, demuxer: str, announced: int | None) -> None:
-        self._container, self._stream, self._demuxer = container, stream, demuxer
+    def __init__(self, container: Any, stream: AudioStream, demuxer: str, view: View, announced: int | None) -> None:
+        self._container, self._stream, self._demuxer, self._view = container, stream, demuxer, view
         self._end: Fraction | None = None
         """The end of the last packet, in seconds of the stream's own time."""
-        self._bytes = self._frames = self._heard = self._packets = 0
+        self._bytes = self._frames = self._heard = self._packets = self._skipped = 0
         self._begins, self._joined = b"", False
         self._last: AudioPacket | None = None
         self._found: list[str] = []
@@ -124,8 +125,10 @@ class Sound:
 
     def _declared(self) -> int | None:
         """Frames by the file's header."""
+        if self._announced:
+            return self._announced * self._mpeg.samples
         told, base = self._stream.duration, self._stream.time_base
-        if told is None or base is None or (self._demuxer not in DECLARING and not self._announced):
+        if told is None or base is None or self._demuxer not in DECLARING or self.codec == "pcm":
             return None
         return int(told * base * self.rate)
 
@@ -189,27 +192,46 @@ class Sound:
 
     def _decoded(self) -> Iterator[AudioFrame]:
         """The frames of all packets. Raises `DamagedError`."""
-        refused = _Refused()
-        for packet in refused.until_error(self._container.demux(self._stream)):
+        refused = Refused()
+        for packet in refused.until_error(lambda: self._container.demux(self._stream)):
             if self.codec == "vorbis" and packet.has_sidedata("new_extradata"):
                 self._joined = True
                 self._stream.codec_context.flush_buffers()  # the first block of another song overlaps with none
+            if (self.codec, self._demuxer) == ("flac", "ogg") and self._begins and not self._is_frame(packet):
+                continue  # the headers of another song
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError) as error:
                 refused.add(packet, error)
                 continue
-            if refused.reason and frames and self.codec not in MPEG:
-                raise DamagedError(refused.reason)
+            if refused.reason and frames:
+                self._skip(refused)
             if packet.size:
                 self._note(packet)
             for frame in frames:
                 self._heard += frame.samples
                 yield frame
+        self._judge_end(refused)
+
+    def _is_frame(self, packet: AudioPacket) -> bool:
+        return not packet.size or bytes(packet)[:2] == self._begins
+
+    def _skip(self, refused: Refused) -> None:
+        """Leave out what is between two frames. Raises `DamagedError` where that is a part of the song."""
+        if self._demuxer not in RAW:
+            raise DamagedError(refused.reason)
+        self._skipped += refused.size
+        refused.forget()
+
+    def _judge_end(self, refused: Refused) -> None:
+        """Raises `DamagedError` where the song ends too early."""
         if self.codec in MPEG:
-            self._judge_mpeg(refused)
+            self._skipped += refused.size
+            self._judge_mpeg()
         elif refused.reason and not self._is_behind(refused):
             raise DamagedError(refused.reason)
+        if self._skipped:
+            self._found.append(f"{self._skipped:,} bytes in the song are no audio and were skipped.")
 
     def _note(self, packet: AudioPacket) -> None:
         self._begins = self._begins or bytes(packet)[:2]
@@ -219,18 +241,17 @@ class Sound:
         if packet.pts is not None and packet.duration and packet.time_base:
             self._end = Fraction(packet.pts + packet.duration) * packet.time_base
 
-    def _is_behind(self, refused: "_Refused") -> bool:
+    def _is_behind(self, refused: Refused) -> bool:
         """Whether the last bytes, which were refused, lie behind the song."""
         if self.declared is not None:
             return self._heard + self.slack >= self.declared
-        return self._demuxer in TAILED and refused.size <= TAIL and refused.begins != self._begins
+        at_end = self._view.furthest >= self._view.size
+        return at_end and self._demuxer in TAILED and refused.size <= TAIL and refused.begins != self._begins
 
-    def _judge_mpeg(self, refused: "_Refused") -> None:
+    def _judge_mpeg(self) -> None:
         """Compare the frames that were found with the Info frame. Raises `DamagedError` where the song is cut short."""
         partial = self._last is not None and self._mpeg.size > self._last.size
         told = self._announced
-        if refused.size:
-            self._found.append(f"{refused.size:,} bytes in the song are no audio and were skipped.")
         if told and (self._packets < told - 1 or (partial and self._packets < told)):  # some count the Info frame too
             raise DamagedError(f"it holds {self._packets:,} of {told:,} MPEG frames")
         if partial:
@@ -243,25 +264,6 @@ class Sound:
         """The header of the last frame of MPEG audio."""
         found = mpeg.header(bytes(self._last)[:4]) if self._last is not None else None
         return found or mpeg.Header(kind=(3, 3, self.rate), samples=1152, size=0, info=0)
-
-
-class _Refused:
-    """What FFmpeg has refused of a song since the last frame: bytes, what they begin with, and why."""
-
-    def __init__(self) -> None:
-        self.size, self.begins, self.reason = 0, b"", ""
-
-    def add(self, packet: AudioPacket, error: Exception) -> None:
-        self.begins = self.begins or bytes(packet)[:2]
-        self.size += packet.size
-        self.reason = self.reason or reason(error)
-
-    def until_error(self, packets: Iterator[AudioPacket]) -> Iterator[AudioPacket]:
-        """The packets up to one that cannot be read."""
-        try:
-            yield from packets
-        except (av.error.FFmpegError, ValueError) as error:
-            self.reason = self.reason or reason(error)
 
 
 @contextmanager
@@ -279,7 +281,7 @@ def opened(view: View, demuxer: str, number: int = 0, announced: int | None = No
             # An ALAC packet holds its own length; FFmpeg would shorten the last one of a CAF a second time.
             stream.codec_context.flags2 |= Flags2.skip_manual
         try:
-            sound = Sound(container, stream, demuxer, announced)
+            sound = Sound(container, stream, demuxer, view, announced)
         except DamagedError as error:
             raise NotReadableError(str(error)) from error
         yield sound
