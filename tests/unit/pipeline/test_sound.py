@@ -149,7 +149,7 @@ OWN = {"vorbis": "ogg", "aac": "m4a"}
 @pytest.mark.parametrize("format", ["source", *FORMATS])
 @pytest.mark.parametrize("name", CODECS)
 def test_every_codec_into_every_format(songs: Mapping[str, Path], tmp_path: Path, name: str, format: str) -> None:
-    """A stem has the song's frames at its rate, or at the next higher that its format has, lies where it does, and has its tags."""
+    """A stem has the frames of the song at its rate, or at the next that its format has, lies where it does, and has its tags."""
     codec = CODECS[name]
     result, out = separated(songs[name], tmp_path, format=format, stems=("vocals",))
     (file,) = result.files

@@ -44,11 +44,11 @@ def id3_length(head: bytes) -> int:
     return ID3_HEADER + rest + (ID3_HEADER if head[5] & 0x10 else 0)
 
 
-def before_tags(file: BinaryIO) -> int:
-    """The first byte behind the song: that of any APEv2 and ID3v1 at the end of the file, and of zeros behind a song."""
+def before_tags(file: BinaryIO, *, zeros: bool) -> int:
+    """The first byte behind the song: that of any APEv2 and ID3v1 at the end of the file, and (`zeros`) of zeros there."""
     stop = file.seek(0, 2)
     for _ in range(MOST_TAGS):
-        length = _tag_before(file, stop) or _zeros_before(file, stop)
+        length = _tag_before(file, stop) or (_zeros_before(file, stop) if zeros else 0)
         if not 0 < length < stop:
             break
         stop -= length

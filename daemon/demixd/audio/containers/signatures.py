@@ -114,7 +114,7 @@ def signature_of(file: BinaryIO, size: int) -> Signature | None:
                 demuxer=demuxer,
                 cut=judge(file, size) if judge else None,
                 refusal=matroska.refusal(file, size) if demuxer == "matroska" else None,
-                stop=before_tags(file) if demuxer in TAGGED else None,
+                stop=_stop(file, demuxer),
             )
     if any(_is_ts(file, at, step) for at, step in TS_PACKETS):
         return Signature(format="mpegts", demuxer="mpegts")
@@ -128,10 +128,14 @@ def _frames(file: BinaryIO, size: int) -> Signature | None:
         at = region.find(sync)
         while at >= 0:
             if (name == "aac" and _is_adts(file, at, size)) or (name != "aac" and _repeats(region, sync, at)):
-                stop = before_tags(file) if demuxer in TAGGED else None
-                return Signature(format=name, demuxer=demuxer, start=at, stop=stop)
+                return Signature(format=name, demuxer=demuxer, start=at, stop=_stop(file, demuxer))
             at = region.find(sync, at + 1)
     return None
+
+
+def _stop(file: BinaryIO, demuxer: str) -> int | None:
+    # A frame of AC-3 ends with a checksum; those of others can end with zeros.
+    return before_tags(file, zeros=demuxer == "ac3") if demuxer in TAGGED else None
 
 
 def _repeats(region: bytes, sync: bytes, at: int) -> bool:

@@ -96,6 +96,8 @@ class Sound:
         if first is None:
             raise NotReadableError("its audio stream is empty")
         self._first = first
+        if self.codec in MPEG:
+            self.codec = f"mp{self._mpeg.kind[1]}"  # FFmpeg has one decoder for layers I to III
         names = tuple(channel.name for channel in first.layout.channels)
         self.rate, self.channels = int(first.sample_rate), len(names)
         self.layout = names if WEIGHTS.keys() >= set(names) else None
