@@ -556,7 +556,7 @@ def test_h_stems_have_the_song_s_frames(real: Daemon, name: str) -> None:
 
 
 def test_h_a_rate_that_the_format_cannot_carry(real: Daemon) -> None:
-    """Where a format cannot carry the song's rate the stems have the nearest, with a warning."""
+    """Where a format cannot carry the song's rate the stems have the next higher one, with a warning."""
     name = "too fine.flac"
     (real.inbox / f"{name}.job.json").write_text('{"format": "mp3"}')
     source = drop(real, name, 0.5, rate=96000)

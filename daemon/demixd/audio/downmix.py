@@ -10,15 +10,13 @@ gain brings it down.
 The names are the speaker positions of WAVEFORMATEXTENSIBLE, in the order of its mask. A file without a mask has the
 usual layout of its number of channels:
 
-    channels  WAV, AIFF, FLAC              Ogg (Vorbis I 4.3.9; Opus family 1, RFC 7845 5.1.1.2, is the same)
-    3         FL FR FC                     FL FC FR
-    4         FL FR BL BR                  FL FR BL BR
-    5         FL FR FC BL BR               FL FC FR BL BR
-    6         FL FR FC LFE BL BR           FL FC FR BL BR LFE
-    7         FL FR FC LFE BC SL SR        FL FC FR SL SR BC LFE
-    8         FL FR FC LFE BL BR SL SR     FL FC FR SL SR BL BR LFE
-
-libsndfile 1.2 hands Ogg's channels on in Ogg's order (measured with files of oggenc, opusenc and FFmpeg).
+    channels  WAV, AIFF
+    3         FL FR FC
+    4         FL FR BL BR
+    5         FL FR FC BL BR
+    6         FL FR FC LFE BL BR
+    7         FL FR FC LFE BC SL SR
+    8         FL FR FC LFE BL BR SL SR
 """
 
 import math
@@ -37,15 +35,6 @@ WAVE = {
     6: ("FL", "FR", "FC", "LFE", "BL", "BR"),
     7: ("FL", "FR", "FC", "LFE", "BC", "SL", "SR"),
     8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"),
-}
-
-OGG = {
-    3: ("FL", "FC", "FR"),
-    4: ("FL", "FR", "BL", "BR"),
-    5: ("FL", "FC", "FR", "BL", "BR"),
-    6: ("FL", "FC", "FR", "BL", "BR", "LFE"),
-    7: ("FL", "FC", "FR", "SL", "SR", "BC", "LFE"),
-    8: ("FL", "FC", "FR", "SL", "SR", "BL", "BR", "LFE"),
 }
 
 HALF = math.sqrt(0.5)

@@ -143,7 +143,7 @@ def choose_target(
         message = "clip = none needs samples that can pass full scale; set format = wav and bit_depth = float."
         raise AudioProcessingError(Code.BAD_OPTIONS, message)
     wanted = _rate(track) if rate == "source" else int(rate)
-    carried = nearest(chosen.rates, wanted) if chosen.rates else wanted
+    carried = _next(chosen.rates, wanted) if chosen.rates else wanted
     if carried != (track.rate if rate == "source" else wanted):
         cannot = f"{name} cannot carry {wanted} Hz" if carried != wanted else "DSD has a rate that no stem can have"
         warnings += (f"{cannot}; the stems have {carried} Hz.",)
@@ -173,6 +173,11 @@ def _kbit_s(track: Track, bitrate: int | str) -> int:
     if bitrate == "source":
         return track.bitrate or 320
     return VBR[bitrate] if isinstance(bitrate, str) else bitrate
+
+
+def _next(rates: tuple[int, ...], wanted: int) -> int:
+    """The next of ascending `rates` from `wanted` up, which loses nothing of it; the highest where none is higher."""
+    return rates[min(bisect_left(rates, wanted), len(rates) - 1)]
 
 
 def nearest(values: tuple[int, ...], wanted: float) -> int:

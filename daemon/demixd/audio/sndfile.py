@@ -1,12 +1,12 @@
-"""libsndfile: it reads WAV, AIFF, FLAC, MP3 and Ogg, and writes WAV, FLAC and Ogg.
+"""libsndfile: it reads the samples of WAV and AIFF, writes WAV, FLAC and Ogg, and checks what was written.
 
 Rules:
 - libsndfile gets an open file without a name, so it cannot guess a format by the extension.
-- Blocks are read in order, without a seek: after each one soundfile seeks to where it is already, which is an error in a
-  FLAC of unknown length, and makes mpg123 start over without its bit reservoir.
+- Blocks are read in order, without a seek: soundfile would seek after each one to where it is already, and in Vorbis a
+  seek loses frames where it goes forward by little.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,17 +21,8 @@ from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWritableError, Sink, View
 from demixd.spool.files import open_own, open_song
 
-ENDLESS = 1 << 62
-"""A number of frames from here on means that libsndfile does not know it (SF_COUNT_MAX)."""
-
-CODECS = {"MPEG_LAYER_III": "mp3", "VORBIS": "vorbis", "OPUS": "opus"}
-"""The lossy subtypes -> their codecs; the others are samples as they are, or packed by FLAC."""
-
 RF64_FROM = (1 << 32) - (1 << 16)
 """Bytes of audio from which a WAV with its header may not fit into sizes of 32 bits; it is written as an RF64."""
-
-SLACK = 2 * 1152
-"""Frames that may be missing of an MP3: its first ones can refer to a bit reservoir that is not in the file."""
 
 
 class _File(soundfile.SoundFile):
@@ -42,21 +33,14 @@ class _File(soundfile.SoundFile):
 class Sound:
     """An open song."""
 
-    def __init__(self, file: soundfile.SoundFile, view: View, container: Container) -> None:
-        self._file, self._view, self._container = file, view, container
-        self.rate, self.channels, self.subtype = int(file.samplerate), int(file.channels), str(file.subtype)
-        self.codec = CODECS.get(self.subtype) or ("flac" if container.format in ("flac", "ogg") else "pcm")
-        self.layout = container.layout(self.channels)
-        self.declared = int(file.frames) if file.frames < ENDLESS else None
-        self.slack = SLACK if self.subtype == "MPEG_LAYER_III" else 0
-        self._read = 0
+    codec, slack, bitrate = "pcm", 0, None
+    warnings: tuple[str, ...] = ()
 
-    @property
-    def bitrate(self) -> int | None:
-        """Mean kbit/s: of an Ogg by its size and length, else as the container says."""
-        if self._container.format == "ogg" and self._read:
-            return round(self._view.size * 8 * self.rate / self._read / 1000)
-        return self._container.bitrate
+    def __init__(self, file: soundfile.SoundFile, container: Container) -> None:
+        self._file = file
+        self.rate, self.channels, self.subtype = int(file.samplerate), int(file.channels), str(file.subtype)
+        self.layout = container.layout(self.channels)
+        self.declared: int | None = int(file.frames)
 
     def blocks(self) -> Iterator[Frames]:
         """See `Reader`."""
@@ -70,7 +54,6 @@ class Sound:
                 raise DamagedError(str(error)) from error
             if not len(block):
                 return
-            self._read += len(block)
             yield block
 
 
@@ -83,7 +66,7 @@ def opened(view: View, container: Container) -> Iterator[Sound]:
         detail = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
         raise NotReadableError(detail) from error
     with file:
-        yield Sound(file, view, container)
+        yield Sound(file, container)
 
 
 def duration_s(path: Path) -> float:
@@ -95,25 +78,25 @@ def duration_s(path: Path) -> float:
         raise NotReadableError(str(error)) from error
 
 
-def probe(path: Path) -> Facts:
-    """The facts of a finished file, whose first and last block are read.
+def probe(path: Path, check: Callable[[], None] = lambda: None) -> Facts:
+    """The facts of a finished file: its first and last block are read, of an Ogg all, with `check` between blocks.
 
-    Raises `NotReadableError`, `DamagedError` and OSError.
+    Raises `NotReadableError`, `DamagedError`, OSError, and what `check` raises.
     """
     try:
-        with open_own(path, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+        with open_own(path, "rb") as file, _File(file.fileno(), closefd=False) as sound:
+            frames, read = int(sound.frames), 0
             found = Facts(
-                subtype=sound.subtype,
-                rate=int(sound.samplerate),
-                channels=int(sound.channels),
-                frames=int(sound.frames),
+                subtype=str(sound.subtype), rate=int(sound.samplerate), channels=int(sound.channels), frames=frames
             )
-            first = sound.read(BLOCK, dtype="float32", always_2d=True)
-            sound.seek(max(0, found.frames - BLOCK))
-            last = sound.read(BLOCK, dtype="float32", always_2d=True)
+            while count := len(sound.read(BLOCK, dtype="float32", always_2d=True)):
+                check()
+                read += count
+                if sound.format != "OGG" and read < frames - BLOCK:
+                    read = sound.seek(frames - BLOCK)
     except soundfile.SoundFileError as error:
         raise NotReadableError(str(error)) from error
-    if not len(first) == len(last) == min(found.frames, BLOCK):
+    if read != frames:
         raise DamagedError("it is shorter than it says")
     return found
 

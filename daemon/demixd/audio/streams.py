@@ -4,7 +4,11 @@ soundfile and av lose exceptions that are raised under their libraries. So a `Vi
 their users ask for it.
 """
 
+import math
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import SEEK_CUR, SEEK_END, SEEK_SET
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -60,20 +64,41 @@ class Reader(Protocol):
     def bitrate(self) -> int | None:
         """Mean kbit/s of what was read of a lossy song, where the reader knows."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on what was found while the song was decoded."""
+
 
 class View:
-    """A file whose first `start` bytes are replaced by `head`, for a library to read from.
+    """A song in its file, from the byte `start` up to `stop`, for a library to read from. Its first bytes can be replaced.
 
     An OSError is kept in `error`, and to the library it looks like the end of the file. `furthest` is the last byte read.
     """
 
-    def __init__(self, file: BinaryIO, head: bytes, start: int) -> None:
-        self._file, self._head = file, head
-        self._shift = start - len(head)
-        self.size = file.seek(0, SEEK_END) - self._shift
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+        self._file, self._shift, self._head = file, start, b""
+        self.size = max(0, file.seek(0, SEEK_END) - start)
         self.furthest = 0
         self.error: OSError | None = None
         self._at = 0
+        self._left, self._until = sys.maxsize, math.inf
+        self.exhausted = False
+        """Whether the library has been refused what it wanted to read, while it was `limited`."""
+
+    def show(self, head: bytes, start: int, stop: int | None) -> None:
+        """From now on show the bytes before `stop`, and `head` instead of the first `start`. The position is the first byte."""
+        self._head, self._at = head, 0
+        self._shift += start - len(head)
+        self.size = max(0, (self.size if stop is None else stop) - start + len(head))
+
+    @contextmanager
+    def limited(self, count: int, seconds: float) -> Iterator[None]:
+        """Within, at most `count` bytes are read, and for at most `seconds`; then the file is as if it ended there."""
+        self._left, self._until = count, time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._left, self._until = sys.maxsize, math.inf
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         self._at = max(0, offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self.size}[whence])
@@ -85,6 +110,10 @@ class View:
     def read(self, count: int) -> bytes:
         if self._at >= self.size:
             return b""  # a header can point beyond any file: seek(2) fails with EINVAL there
+        if self._left <= 0 or time.monotonic() > self._until:
+            self.exhausted = True
+            return b""
+        count = min(count, self.size - self._at)
         data = self._head[self._at : self._at + count]
         try:
             if len(data) < count:
@@ -92,7 +121,7 @@ class View:
                 data += self._file.read(count - len(data))
         except OSError as error:
             self.error = error
-        self._at += len(data)
+        self._at, self._left = self._at + len(data), self._left - len(data)
         self.furthest = max(self.furthest, self._at)
         return data
 

@@ -3,21 +3,22 @@
     song --View--> libsndfile or FFmpeg --blocks--> two channels --> PCM file
 
 Rules:
-- Content decides what a file is, never its name.
+- Content decides what a file is, never its name. A tag in front is skipped, whatever the format.
 - What the container declares is checked first (audio/containers/detect.py): a song that is cut short is an error, not a
   shorter track.
-- libsndfile reads the formats it knows, FFmpeg's libraries the others.
+- libsndfile reads the samples of WAV and AIFF, FFmpeg's libraries everything else.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from demixd.audio import downmix, sndfile
-from demixd.audio.containers import detect
+from demixd.audio.containers import detect, edges
 from demixd.audio.containers.detect import Container
 from demixd.audio.ffmpeg import reader as ffmpeg
 from demixd.audio.pcm import Frames, PcmWriter
@@ -26,8 +27,8 @@ from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
 from demixd.spool.files import open_own, open_song
 
-SHARED = ("wav", "aiff", "ogg")
-"""Containers in which there can be codecs that libsndfile does not know; FFmpeg calls them the same."""
+SHARED = ("wav", "aiff")
+"""Containers of which each library reads what the other does not."""
 
 
 def decode(
@@ -60,8 +61,8 @@ def decode_file(
     `AudioProcessingError`: BAD_AUDIO, TRUNCATED, NOT_FINITE, TOO_LONG, NO_SPACE or IO_ERROR.
     """
     try:
-        container = _accepted(detect.container_of(file))
-        view = View(file, container.head, container.start)
+        view = View(file, edges.behind_tags(file))
+        container = _accepted(_container(view))
         with _opened(view, container) as sound:
             _refuse_early(sound, max_duration_s)
             if sound.declared is not None:
@@ -75,6 +76,16 @@ def decode_file(
             return _track(sound, container, pcm.frames)
     except OSError as error:
         raise disk_error(error, "decoding the song") from error
+
+
+def _container(view: View) -> Container | None:
+    """The container of the song, as `view` shows it from now on. Raises OSError."""
+    container = detect.container_of(cast(BinaryIO, view))
+    if view.error:
+        raise view.error
+    if container:
+        view.show(container.head, container.start, container.stop)
+    return container
 
 
 def _accepted(container: Container | None) -> Container:
@@ -94,37 +105,36 @@ def _accepted(container: Container | None) -> Container:
 
 @contextmanager
 def _opened(view: View, container: Container) -> Iterator[Reader]:
-    """The song, opened by the library that can read it. Raises BAD_AUDIO."""
+    """The song, opened by a library that can read it. Raises BAD_AUDIO."""
     with ExitStack() as stack:
-        try:
-            sound = stack.enter_context(_reader(view, container))
-        except NotReadableError as error:
-            if view.error:
-                raise view.error from error
-            message = (
-                "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."
-            )
-            raise AudioProcessingError(Code.BAD_AUDIO, message, str(error)) from error
-        yield sound
-
-
-@contextmanager
-def _reader(view: View, container: Container) -> Iterator[Reader]:
-    with ExitStack() as stack:
-        if container.demuxer:
-            yield stack.enter_context(ffmpeg.opened(cast(BinaryIO, view), container.demuxer))
-            return
-        try:
-            sound: Reader = stack.enter_context(sndfile.opened(view, container))
-        except NotReadableError as first:
-            if container.format not in SHARED or view.error:
-                raise
+        refused: NotReadableError | None = None
+        for way in _ways(view, container):
+            view.seek(0)
             try:
-                view.seek(0)
-                sound = stack.enter_context(ffmpeg.opened(cast(BinaryIO, view), container.format))
-            except NotReadableError:
-                raise first from None
+                sound: Reader = stack.enter_context(way())
+                break
+            except NotReadableError as error:
+                if view.error:
+                    raise view.error from error
+                refused = refused or error
+        else:
+            raise AudioProcessingError(Code.BAD_AUDIO, _unreadable(view), str(refused)) from refused
         yield sound
+
+
+def _ways(view: View, container: Container) -> list[Callable[[], AbstractContextManager[Any]]]:
+    """The libraries that may be able to read the song, each as a function that opens it; the likeliest first."""
+    by_ffmpeg = partial(ffmpeg.opened, view, container.demuxer, announced=container.announced)
+    by_sndfile = partial(sndfile.opened, view, container)
+    if container.format not in SHARED:
+        return [by_ffmpeg]
+    return [by_sndfile, by_ffmpeg] if container.samples else [by_ffmpeg, by_sndfile]
+
+
+def _unreadable(view: View) -> str:
+    if view.exhausted:
+        return "The song holds too much before its first sound: take out pictures and attachments, or convert it."
+    return "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."
 
 
 def _refuse_early(sound: Reader, max_duration_s: float) -> None:
@@ -188,12 +198,12 @@ def _fraction(done: int, sound: Reader, view: View) -> float:
 
 
 def _track(sound: Reader, container: Container, frames: int) -> Track:
-    warnings = container.warnings
+    warnings = container.warnings + sound.warnings
     if sound.channels > 2:
         how = "mixed down to two" if sound.layout else "of unknown positions; their mean is on both sides"
         warnings += (f"The song has {sound.channels} channels, {how}.",)
     return Track(
-        format=container.format,
+        format=sound.codec if container.demuxer == "mp3" else container.format,
         codec=sound.codec,
         subtype=sound.subtype,
         rate=sound.rate,

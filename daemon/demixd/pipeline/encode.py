@@ -86,7 +86,8 @@ def verify(path: Path, expected: StemFile, frames: int, check: Callable[[], None
     `check` stops by raising. Raises BAD_OUTPUT.
     """
     try:
-        found = reader.probe(path, check=check) if FORMATS[expected.format].suffix == "m4a" else sndfile.probe(path)
+        is_m4a = FORMATS[expected.format].suffix == "m4a"
+        found = reader.probe(path, check=check) if is_m4a else sndfile.probe(path, check)
         with open_own(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
     except (OSError, NotReadableError, DamagedError) as error:

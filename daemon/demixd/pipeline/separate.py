@@ -1,7 +1,8 @@
 """Separate: the engine makes one PCM file for each part that is needed, at the song's own rate and channels.
 
 The model gets the song at the model's rate and channels (`mixture.f32`, written only where they differ), less its mean
-and divided by its standard deviation, as `demucs.api.Separator` does it; both are undone in the parts.
+and divided by its standard deviation, as `demucs.api.Separator` does it. The deviation is undone in each part, and the mean
+is shared out among all that the model has, so that they add up to the song; `Separator` gives all of it to each of them.
 """
 
 import logging
@@ -92,7 +93,8 @@ def _write_parts(
     read = normalised(_reading(reader), reader.frames, level)
     separation = Separation(engine, Song(read=read, frames=reader.frames), plan)
     paths = {part: work / f"{part}.f32" for part in separation.sources}
-    parts = (_to_channels(block * level.std + level.mean, track.channels) for block in separation.blocks())
+    mean = level.mean / len(engine.sources)
+    parts = (_to_channels(block * level.std + mean, track.channels) for block in separation.blocks())
     back = 1 / model_ratio(track.rate, engine.rate)
     left = track.frames
     with ExitStack() as stack:

@@ -110,7 +110,9 @@ def separate_song(
     options = order.options
     observer.decoded(track)
     target, warnings = choose_target(
-        track,
+        msgspec.structs.replace(track, channels=2)
+        if options.naming == ONE_FILE
+        else track,  # players take stereo alone
         format=_format(options, track),
         bitrate=options.bitrate,
         bit_depth=options.bit_depth,

@@ -79,10 +79,11 @@ class Mixer:
         return -(-self._track.frames * target.rate // self._track.rate)
 
     def stem(self, stem: str, target: Target) -> Iterator[Frames]:
-        """One stem's blocks `[T, C]` at the target's rate."""
+        """One stem's blocks `[T, target.channels]` at the target's rate; a mono song is the same on both sides."""
         row = self._recipe.stems[stem]
         blocks = (mix.blend(each, each[mix.SONG], row) for each in self._read({*row, mix.SONG}))
-        return resample_frames(blocks, self._track.rate, target.rate)
+        copies = target.channels // self._track.channels
+        return (np.repeat(each, copies, axis=1) for each in resample_frames(blocks, self._track.rate, target.rate))
 
     def survey(self, target: Target, check: Check, progress: Progress) -> Survey:
         """Measure in one pass over all parts; where stems are resampled, in one more for each, since that changes its peak."""

@@ -126,11 +126,16 @@ def separated(
 
 
 def worst(reference: dict[str, torch.Tensor], stems: dict[str, torch.Tensor]) -> float:
-    """The lowest SDR of all stems in dB."""
-    return min(
-        10 * math.log10(float((ref.double() ** 2).sum() / ((ref.double() - stems[name].double()) ** 2).sum()))
-        for name, ref in reference.items()
-    )
+    """The lowest SDR of all stems in dB, each less its mean: Demucs gives the song's whole mean to every stem."""
+    return min(_sdr(_level(ref), _level(stems[name])) for name, ref in reference.items())
+
+
+def _level(stem: torch.Tensor) -> torch.Tensor:
+    return stem.double() - stem.double().mean()
+
+
+def _sdr(reference: torch.Tensor, stem: torch.Tensor) -> float:
+    return 10 * math.log10(float((reference**2).sum() / ((reference - stem) ** 2).sum()))
 
 
 def short_bag() -> BagOfModels:

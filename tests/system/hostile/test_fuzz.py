@@ -133,7 +133,7 @@ def corpus(folder: Path, target: str) -> Path:
     """What to begin with: something good of each kind."""
     begin = folder / "corpus"
     begin.mkdir()
-    audio = {"containers", "mpeg", "ogg"}
+    audio = {"containers", "edges", "mpeg", "ogg"}
     if target in audio:
         for name, data in originals(folder).items():
             (begin / name).write_bytes(data[:4000])

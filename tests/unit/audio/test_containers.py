@@ -5,7 +5,7 @@ import io
 import pytest
 
 from demixd.audio.containers import riff
-from demixd.audio.containers.mpeg import behind_tags, id3_length
+from demixd.audio.containers.edges import behind_tags, id3_length
 
 
 def named(data: bytes, order: riff.Order = "little") -> list[tuple[bytes, int, int]]:

@@ -58,7 +58,8 @@ def test_formats(tmp_path: Path, container: str, subtype: str, rate: int, name: 
     audio = tones(BLOCK + 1234, rate=rate, channels=channels)
     path = song(tmp_path / "song", audio, rate, format=container, subtype=subtype)
     track, heard = decoded(path)
-    assert (track.format, track.subtype, track.rate, track.frames) == (name, subtype, rate, len(audio))
+    told = "PCM_16" if (container, subtype) == ("FLAC", "PCM_S8") else subtype  # FFmpeg has no eight bits but a WAV's
+    assert (track.format, track.subtype, track.rate, track.frames) == (name, told, rate, len(audio))
     assert (track.channels, track.song_channels, track.warnings) == (channels, channels, ())
     lossy = track.bitrate is not None
     assert lossy == (name in ("mp3", "ogg"))
@@ -75,10 +76,12 @@ def test_lengths(tmp_path: Path, container: str, frames: int) -> None:
 
 
 def test_blocks_change_nothing(tmp_path: Path) -> None:
-    """An MP3 read block by block is the MP3 read at once, bit for bit."""
+    """An MP3 read block by block is the MP3 read at once, by another decoder."""
     path = song(tmp_path / "song.mp3", tones(3 * BLOCK))
     whole, _ = soundfile.read(path, dtype="float32")
-    assert np.array_equal(decoded(path)[1], whole)
+    found = decoded(path)[1]
+    assert found.shape == whole.shape
+    assert np.abs(found - whole).max() < 1e-5
 
 
 @pytest.mark.parametrize(("name", "rate", "channels"), [("demucs_test.mp3", 44100, 2), ("mardy20s.flac", 44100, 2)])
@@ -190,8 +193,9 @@ def test_channel_mask(tmp_path: Path, mask: int, expected: list[tuple[float, flo
 )
 @pytest.mark.parametrize("left", [0.2, 0.5, 0.9, 0.999])
 def test_cut(tmp_path: Path, container: str, how: dict[str, str], left: float) -> None:
-    """A song cut anywhere is `truncated`."""
+    """A song cut anywhere is `truncated`; an MP3 is if it lacks more than a part of its last frame."""
     path = song(tmp_path / "song", tones(2 * BLOCK, rate=48000), 48000, format=container, **how)
+    left = min(left, 0.98) if container == "MP3" else left
     os.truncate(path, int(path.stat().st_size * left))
     error = refused(path)
     assert error.code is Code.TRUNCATED
@@ -237,13 +241,18 @@ def test_ogg_without_end_mark(tmp_path: Path) -> None:
     assert "end-of-stream" in track.warnings[0]
 
 
-def test_chained_ogg(tmp_path: Path) -> None:
-    """Ogg streams one after another are refused: libsndfile would play one of them."""
-    path = song(tmp_path / "song.ogg", tones(BLOCK))
-    path.write_bytes(path.read_bytes() + song(tmp_path / "more.ogg", tones(BLOCK // 2)).read_bytes())
-    error = refused(path)
-    assert error.code is Code.BAD_AUDIO
-    assert "several Ogg streams" in error.message
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_chained_ogg(tmp_path: Path, subtype: str) -> None:
+    """Ogg streams one after another are one song, each part of it as long as it is alone."""
+    parts = [tones(2 * BLOCK, rate=48000), tones(BLOCK // 2, rate=48000, seed=1)]
+    paths = [
+        song(tmp_path / f"{number}.ogg", part, 48000, format="OGG", subtype=subtype)
+        for number, part in enumerate(parts)
+    ]
+    (tmp_path / "song").write_bytes(b"".join(path.read_bytes() for path in paths))
+    track, heard = decoded(tmp_path / "song")
+    assert track.frames == 2 * BLOCK + BLOCK // 2
+    assert np.abs(heard - np.concatenate([decoded(path)[1] for path in paths])).max() < 0.02
 
 
 @pytest.mark.parametrize(

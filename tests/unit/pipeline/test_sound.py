@@ -18,6 +18,7 @@ from demixd.audio.ffmpeg import reader, stemfile
 from demixd.audio.ffmpeg.meter import Meter
 from demixd.audio.formats import FORMATS
 from demixd.audio.pcm import Frames
+from demixd.audio.streams import View
 from demixd.audio.tags import Cover, Tags
 from demixd.audio.tags.reading import tags_of
 from demixd.engine.engine import Engine
@@ -41,7 +42,7 @@ def original(rate: int) -> Frames:
     audio = tones(FRAMES, rate=rate)
     bursts = np.random.default_rng(3).standard_normal(audio.shape) * (np.arange(FRAMES)[:, None] % 9000 < 900)
     made = audio + 0.1 * bursts
-    return (made - made.mean()).astype(np.float32)  # the model is given no offset, and here gives none back
+    return (made - made.mean()).astype(np.float32)
 
 
 PNG = bytes.fromhex(
@@ -158,7 +159,7 @@ OWN = {"vorbis": "ogg", "aac": "m4a"}
 @pytest.mark.parametrize("format", ["source", *FORMATS])
 @pytest.mark.parametrize("name", CODECS)
 def test_every_codec_into_every_format(songs: Mapping[str, Path], tmp_path: Path, name: str, format: str) -> None:
-    """A stem has the song's frames at its rate, or at the nearest that its format has, lies where it does, and has its tags."""
+    """A stem has the frames of the song at its rate, or at the next that its format has, lies where it does, and has its tags."""
     codec = CODECS[name]
     result, out = separated(songs[name], tmp_path, format=format, stems=("vocals",))
     (file,) = result.files
@@ -377,6 +378,19 @@ def test_residual(tmp_path: Path, shares: tuple[float, ...], stems: tuple[str, .
         assert found == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize("stems", [PARTS, ("vocals", "instrumental"), ("no_bass", "bass")])
+@pytest.mark.parametrize("how", ["add", "minus"])
+def test_offset(tmp_path: Path, stems: tuple[str, ...], how: str) -> None:
+    """A song whose mean is not zero has it once in its stems together, however they are made."""
+    audio = original(44100) + np.float32(0.1)
+    path = song(tmp_path / "song.wav", audio, subtype="FLOAT")
+    result, out = separated(path, tmp_path / "work", (0.1, 0.2, 0.3, 0.4), stems=stems, instrumental=how)
+    total = np.sum([heard(out / file.name)[1].astype(np.float64) for file in result.files], axis=0)
+    assert np.abs(total - audio).max() < 1e-3
+    assert result.residual_db is not None
+    assert result.residual_db < -60
+
+
 @pytest.mark.parametrize("how", ["add", "minus"])
 def test_guide(tmp_path: Path, how: str) -> None:
     """`guide` is the instrumental, and the vocals so many dB down."""
@@ -455,7 +469,7 @@ def test_one_file(songs: Mapping[str, Path], tmp_path: Path, name: str, format: 
     assert found is not None
     assert [stem["name"] for stem in found["stems"]] == ["Drums", "Bass", "Other", "Vocals"]
     for number, share in enumerate((1.0, *shares)):
-        with (out / file.name).open("rb") as opened, reader.opened(opened, "mov", number) as sound:
+        with (out / file.name).open("rb") as opened, reader.opened(View(opened), "mov", number) as sound:
             decoded = np.concatenate(list(sound.blocks()))
         assert len(decoded) == FRAMES
         assert lag(original(44100), decoded) == 0
@@ -465,6 +479,21 @@ def test_one_file(songs: Mapping[str, Path], tmp_path: Path, name: str, format: 
             said = tags_of(opened)
         assert (said.texts["title"], [cover.data for cover in said.covers]) == (("Song",), [PNG])
     assert list((tmp_path / "tmp").glob("*.m4a")) == []
+
+
+@pytest.mark.parametrize("format", ["m4a", "alac"])
+def test_one_file_is_stereo(tmp_path: Path, format: str) -> None:
+    """A mono song's streams are stereo, the same on both sides: players refuse a stem file with others."""
+    path = song(tmp_path / "song.wav", original(44100)[:, :1])
+    result, out = separated(path, tmp_path / "work", (0.1, 0.2, 0.3, 0.4), naming="ni-stems", format=format)
+    (file,) = result.files
+    assert (result.track.channels, file.channels) == (1, 2)
+    for number in range(5):
+        with (out / file.name).open("rb") as opened, reader.opened(View(opened), "mov", number) as sound:
+            decoded = np.concatenate(list(sound.blocks()))
+        assert decoded.shape == (FRAMES, 2)
+        assert np.abs(decoded[:, 0] - decoded[:, 1]).max() < 1e-4
+        assert lag(original(44100)[:, :1], decoded) == 0
 
 
 def test_one_file_needs_four(tmp_path: Path) -> None:

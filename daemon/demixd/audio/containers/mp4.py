@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from demixd.audio.containers.mpeg import read_at
+from demixd.audio.containers.edges import read_at
 
 MOST = 100_000
 """Boxes on one level; a film of four hours in fragments of a second has 30,000."""

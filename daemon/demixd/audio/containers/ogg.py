@@ -12,11 +12,17 @@ import msgspec
 
 MAGIC = b"OggS"
 HEADER = 27
+POSITION = slice(6, 14)
 SERIAL = slice(14, 18)
 CHECKSUM = slice(22, 26)
 
 BEGINS, ENDS = 2, 4
 """Flags of a stream's first and last page."""
+
+FLAC_COMMENTS = (b"\x04", b"\x84")
+COMMENTS = (b"\x03vorbis", b"OpusTags", *FLAC_COMMENTS)
+"""What a packet of comments begins with. The length of its maker's name follows, that name, and the number of comments; in
+FLAC first the length of it all, in 3 bytes."""
 
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -30,6 +36,17 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def flags(self) -> int:
         return self.data[5]
+
+    @property
+    def comments(self) -> int:
+        """How many comments the page says that it begins with; 0 where it begins with something else."""
+        content = self.data[HEADER + self.data[26] :]
+        magic = next((each for each in COMMENTS if content.startswith(each)), None)
+        if magic is None or any(self.data[POSITION]):
+            return 0
+        at = len(magic) + (3 if magic in FLAC_COMMENTS else 0)
+        at += 4 + int.from_bytes(content[at : at + 4], "little")
+        return int.from_bytes(content[at : at + 4], "little")
 
     @property
     def intact(self) -> bool:

@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from demixd.audio.containers.mpeg import read_at
+from demixd.audio.containers.edges import read_at
 
 Order = Literal["big", "little"]
 

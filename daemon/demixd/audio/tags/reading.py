@@ -28,7 +28,7 @@ from mutagen.oggspeex import OggSpeex
 from mutagen.oggvorbis import OggVorbis
 
 from demixd.audio.containers import riff
-from demixd.audio.containers.mpeg import id3_length
+from demixd.audio.containers.edges import id3_length
 from demixd.audio.tags import keys, lrc
 from demixd.audio.tags.values import FRONT, Cover, Found, Tags, merged, picture
 

@@ -18,7 +18,7 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 
 from demixd.audio.containers import riff
-from demixd.audio.containers.mpeg import ID3_HEADER, id3_length
+from demixd.audio.containers.edges import ID3_HEADER, id3_length
 from demixd.audio.tags import id3, keys, ogg_comment
 from demixd.audio.tags.splice import splice
 from demixd.audio.tags.values import Cover, Tags, TagsError, Texts
