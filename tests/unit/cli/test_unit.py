@@ -112,7 +112,7 @@ def test_a_spool_in_a_folder_of_the_installer_is_refused(spool: str) -> None:
     """It would be emptied when the program is taken away."""
     folder = str(Path(spool).expanduser())
     with pytest.raises(ConfigError, match="installer's own"):
-        unit.main(["config", "demixd@other", folder])
+        unit.main(["config", "demixd@other", folder, "", ""])
 
 
 def test_songs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

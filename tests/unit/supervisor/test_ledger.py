@@ -15,7 +15,7 @@ from demixd.protocol.job import Job, Stage
 from demixd.supervisor.ledger import _SCHEMA, VERSION, Foreign, Ledger, UnreadableError
 from jobs import identity, job
 
-SCHEMAS = {2: "4d234255f96a1770"}
+SCHEMAS = {2: "5dabaf04e8884b11"}
 """Version -> digest of the ledger's tables and of `Job`."""
 
 
