@@ -602,6 +602,28 @@ def test_the_journal_has_fields(box: Box) -> None:
     assert end["MESSAGE_ID"] == "a81e64bd30cf4f6b92d57e0c1f3ab972"
 
 
+@pytest.mark.daily
+def test_a_share_of_a_group(box: Box) -> None:
+    """`--group` gives the group a spool whose folders were made for the service alone; who is in it drops and takes away."""
+    machine = box.machine
+    spool, parts = "/srv/choir", ("inbox", "outbox", "status", "done", "failed")
+    machine.run("groupadd", "choir")
+    machine.run("useradd", "--groups", "choir", "bass")
+    for path in (spool, *(f"{spool}/{part}" for part in parts)):
+        machine.run("install", "-d", "-m", "755", "-o", "demixd", "-g", "demixd", path)
+    box.install("--instance", "choir", "--spool", spool, "--group", "choir")
+    for path in (spool, *(f"{spool}/{part}" for part in parts)):
+        assert machine.run("stat", "-c", "%G %a", path).stdout == "choir 2775\n"
+    assert machine.run("systemctl", "show", "-P", "Group", "demixd@choir").stdout == "choir\n"
+    machine.until(lambda: machine.path(f"{spool}/status/_daemon.json").exists(), "it writes")
+    machine.run(
+        "runuser", "-u", "bass", "--", "sh", "-c", f"touch {spool}/inbox/x.txt && rm {spool}/status/_daemon.json"
+    )
+    said = machine.run(f"{PROJECT}/systemd/install", "--group", "nobodys", check=False)
+    assert said.returncode == 2 and "there is no group nobodys" in said.stderr
+    machine.run("systemctl", "disable", "--now", "demixd@choir")
+
+
 # ---- for one user
 
 
