@@ -8,7 +8,9 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
-_RUN = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
+_RUN = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
+)
 
 
 def python(module: str) -> list[str]:
