@@ -58,7 +58,7 @@ class Heartbeat:
         """Say, until a reload succeeds, why the last one did not."""
         sentence = f"The configuration was not read again, the old one stays: {reason}"
         log.error("%s", sentence)
-        self._refused = (f"{sentence}.",)
+        self._refused = (f"{sentence.rstrip('.')}.",)
         self.soon()
 
     def soon(self) -> None:
