@@ -7,7 +7,7 @@ Three programs over five libraries; a folder is a process or a library, and impo
 cli/          what people type: check, status, submit, cancel, models, bench, the tour; files alone, no other process
 supervisor/   the daemon's process, one loop that decides: `service` is its life, `heartbeat` its signs of life
     inbox/    what lies in the inbox, whether it is ready, and which job it becomes
-    jobs/     every job there is: the table, the queue, results that are there already, old sidecars, a lost ledger
+    jobs/     every job there is: the table, the queue and its times, results that are there already, old sidecars, a lost ledger
     runs/     one job from its turn to its end: `run` goes the way, `outcomes` decides what an obstacle costs, `ending` ends it
     workers/  the parent's end of worker processes
 worker/       the child: the warm model, the songs it is given, and the messages that both sides speak

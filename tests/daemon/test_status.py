@@ -1,7 +1,9 @@
 """Status that is true, and in time: what commands say of a daemon that has gone, of a model that is missing, and to nobody."""
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +11,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from commands import ENVIRONMENT, Piped, heartbeat, program, write
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
+from demixd import config as configuration
+from demixd.cli.status import view
+from demixd.cli.status.liveness import Health
+from demixd.cli.status.overview import overview
+from demixd.cli.status.reader import StatusReader
+from demixd.spool.tree import Spool
 
 SLOW_S = 600.0
 """A heartbeat for which nobody waits."""
@@ -127,6 +136,34 @@ def test_cancelled_says_so_once(tmp_path: Path) -> None:
     write(daemon.spool / "status", "gone.wav", "cancelled", message="The song was deleted.")
     lines = daemon.command("status").stdout.splitlines()[1:]
     assert lines == ["gone.wav: cancelled, The song was deleted.", "song.wav: cancelled"]
+
+
+def test_the_table_has_tags_lengths_times_and_a_clock(tmp_path: Path) -> None:
+    """A running song, one in the queue and a result each have their facts; what is no song is named."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    long = {"size": 1, "mtime_ns": 0, "inode": 1, "sha256": None, "duration_s": 205.0, "name_b64": ""}
+    long |= {"frames": 1, "rate": 44100, "channels": 2, "format": "mp3"}
+    write(spool.status, "now.mp3", "running", tag="table 4", input={**long, "name": "now.mp3"})
+    write(spool.status, "next.mp3", "waiting", tag="table 5")
+    write(spool.status, "past.mp3", "cancelled", message="Cancelled")
+    entries = [
+        {"name": name, "name_b64": "", "reason": why} for name, why in (("a.jpg", "not-audio"), (".b", "ignored-name"))
+    ]
+    (spool.status / "_inbox.json").write_text(json.dumps({"schema": 1, "seq": 1, "entries": entries, "updated_at": ""}))
+    beat = msgspec.to_builtins(heartbeat(1))
+    beat |= {"queue": [{"job_id": "next.mp3", "name": "next.mp3"}], "queue_eta_s": [65.0]}
+    (spool.status / "_daemon.json").write_text(json.dumps(beat))
+    reader = StatusReader(spool)
+    reader.refresh()
+    console = Console(file=io.StringIO(), width=100, height=24, force_terminal=False)
+    console.print(view.render(overview(reader, Health.ALIVE, 0.0, 5.0), 24))
+    text = console.file.getvalue()
+    lines = {line.split()[0] if line.split() else "": line for line in text.splitlines()}
+    assert re.search(r"^● demixd 1 is ready  \d\d:\d\d:\d\d$", text.splitlines()[0].rstrip())
+    assert "now.mp3  3:25  table 4" in lines["now.mp3"] and "0:11" in lines["now.mp3"]
+    assert "next.mp3  table 5" in lines["1"] and lines["1"].rstrip().endswith("done in 1:00")
+    assert "1 entry of the inbox is no song: a.jpg (not-audio)" in text
+    assert "cancelled" in text and "Cancelled" not in text
 
 
 # ---- nobody listens

@@ -4,6 +4,7 @@ They come from the loop that does the work, between its steps as well, and never
 hangs must be noticed.
 """
 
+import logging
 import os
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from demixd.supervisor import notify
 from demixd.supervisor.locks import Locks
 from demixd.supervisor.runs.context import Context
 from demixd.version import __version__
+
+log = logging.getLogger(__name__)
 
 
 class Heartbeat:
@@ -49,6 +52,14 @@ class Heartbeat:
 
     def reconfigure(self, config: Config) -> None:
         self._every_s = config.status.heartbeat_s
+        self._refused: tuple[str, ...] = ()
+
+    def refuse(self, reason: str) -> None:
+        """Say, until a reload succeeds, why the last one did not."""
+        sentence = f"The configuration was not read again, the old one stays: {reason}"
+        log.error("%s", sentence)
+        self._refused = (f"{sentence.rstrip('.')}.",)
+        self.soon()
 
     def soon(self) -> None:
         """Have the next `live` beat at once: something has changed that others wait for."""
@@ -97,7 +108,7 @@ class Heartbeat:
             queue=queued,
             watch=self._watch(),
             counts=jobs.counts,
-            warnings=(*self.obstacles, *folders.warnings, *jobs.warnings, *self._warnings()),
+            warnings=(*self.obstacles, *self._refused, *folders.warnings, *jobs.warnings, *self._warnings()),
             version=__version__,
             daemon=self._facts,
             updated_at=jobs.now,

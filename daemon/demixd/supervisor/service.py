@@ -93,8 +93,6 @@ class Service:
         self._locks = Locks(config.state, self.spool, self._facts.instance)
         self._heartbeat: Heartbeat | None = None
         self._is_open = False
-        self._refused: tuple[str, ...] = ()
-        """Why the last reload was none."""
         self._is_asked_to_stop = self._is_stopping = False
         self._is_on_terminal = os.isatty(0)  # asked at the start: a terminal that has been closed is none any more
 
@@ -151,7 +149,7 @@ class Service:
             self._locks,
             self._facts,
             watch=lambda: self._poller.watch,
-            warnings=lambda: (*self._refused, *self._poller.warnings, *self._ledger.warnings),
+            warnings=lambda: (*self._poller.warnings, *self._ledger.warnings),
         )
         self.workers.tick(self._clock.now(), busy=False)
 
@@ -246,10 +244,8 @@ class Service:
             if fresh.paths != self.config.paths:
                 raise ConfigError("[paths] has changed, which only a restart can take over")
         except ConfigError as error:
-            self._refused = (f"The configuration was not read again, the old one stays: {error}.",)
-            log.error("%s", self._refused[0].rstrip("."))
+            self._beating.refuse(str(error))
         else:
-            self._refused = ()
             self._reconfigure(fresh, now)
             log.info("the configuration was read again")
         if self._beating.is_announced:

@@ -89,10 +89,14 @@ class Pace:
         return measure.rate if measure else None
 
     def left(self, job: Job, tick: Tick, device: str | None) -> Progress:
-        """The progress of a running job with the seconds that are left of the whole of it, not of its step alone."""
-        now_s = tick.progress.eta_s
-        if now_s is None and (whole_s := self.step_s(tick.step, job, device)) is not None:
-            now_s = whole_s * (1 - tick.progress.step_fraction)
+        """The progress of a running job with the seconds that are left of the whole of it, not of its step alone.
+
+        What the worker says of its step counts the more, the more of the step is done: its first segments tell little.
+        """
+        now_s, done = tick.progress.eta_s, tick.progress.step_fraction
+        if (whole_s := self.step_s(tick.step, job, device)) is not None:
+            measured_s = whole_s * (1 - done)
+            now_s = measured_s if now_s is None else done * now_s + (1 - done) * measured_s
         return msgspec.structs.replace(tick.progress, eta_s=_sum([now_s, self._after(tick.step, job, device)]))
 
     def _after(self, step: Step, job: Job, device: str | None) -> float | None:

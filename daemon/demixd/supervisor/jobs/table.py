@@ -240,8 +240,7 @@ class JobTable:
             self.write_sidecar(self.save(msgspec.structs.replace(over, previous=previous(job))))
         if (newer := self.successors.pop(job.name, None)) is not None:
             self.kept.pop(job.name, None)
-            follows: Job = msgspec.structs.replace(newer, previous=previous(over or job))
-            self._ledger.put([follows])
+            follows: Job = self.save(msgspec.structs.replace(newer, previous=previous(over or job)))
             self._keep(follows, self.active)
             self.write_sidecar(follows)
 

@@ -47,7 +47,8 @@ def test_the_time_is_that_of_the_whole_song() -> None:
     song = running("other.mp3", track=track(200.0))
     left = [
         (at(Step.DECODE, 0.5), 2.0 + 100.0 + 2.0 + 40.0 + 2.0),
-        (at(Step.SEPARATE, 0.5, eta_s=30.0), 30.0 + 2.0 + 40.0 + 2.0),
+        (at(Step.SEPARATE, 0.25, eta_s=35.0), 0.25 * 35.0 + 0.75 * 75.0 + 2.0 + 40.0 + 2.0),
+        (at(Step.SEPARATE, 1.0, eta_s=0.0), 2.0 + 40.0 + 2.0),
         (at(Step.MIX, 0.0), 2.0 + 40.0 + 2.0),
         (at(Step.ENCODE, 0.25), 30.0 + 2.0),
         (at(Step.PUBLISH, 0.0), 2.0),
