@@ -3,6 +3,7 @@
 All but `run`, `bench` and `models` work by files alone, for any user who can read and write the spool.
 """
 
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -40,6 +41,8 @@ BAD_CONFIG = 78
 @config_option
 def commands() -> None:
     """Drop a song into a folder, get its stems in another."""
+    if click.get_current_context().invoked_subcommand != "run":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `__main__` keeps it where the daemon may be meant
 
 
 @commands.command()

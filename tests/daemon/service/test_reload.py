@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ sys.path.insert(0, {str(ROOT / "daemon")!r})
 from demixd import __main__
 import signal
 block = signal.pthread_sigmask
-signal.pthread_sigmask = lambda *how: (block(*how), print("up", flush=True))
+signal.pthread_sigmask = lambda *how: (block(*how), how[0] == signal.SIG_BLOCK and print("up", flush=True))
 __main__.main()
 """
 """The command, which says when it has begun to keep SIGHUP."""
@@ -120,7 +121,8 @@ def test_a_reload_before_the_daemon_can_hear_it(tmp_path: Path) -> None:
             daemon.process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         try:
             assert daemon.process.stdout is not None
-            daemon.process.stdout.readline()  # Python itself is up, and this program's first line has run
+            # Python itself is up, and this program's first line has run.
+            assert select.select([daemon.process.stdout], [], [], 60)[0]
             time.sleep(pause_s)
             daemon.process.send_signal(signal.SIGHUP)
             daemon.ready()
@@ -129,6 +131,19 @@ def test_a_reload_before_the_daemon_can_hear_it(tmp_path: Path) -> None:
         finally:
             daemon.end()
             daemon.process.stdout.close()
+
+
+def test_other_commands_hear_it(tmp_path: Path) -> None:
+    """Only the daemon keeps the signal: another command that has that word among its own ends by it, as programs do."""
+    daemon = Daemon(tmp_path, status={"heartbeat_s": 0.2})
+    song = make_song(tmp_path / "song.wav", 0.1)
+    words = [sys.executable, "-m", "demixd", "--config", daemon.config, "submit", "--wait", "--to", "run", song]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"The daemon is not running")
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == -signal.SIGHUP
 
 
 def test_another_model(tmp_path: Path) -> None:

@@ -56,9 +56,13 @@ class Pace:
         self.measures = noted or {}
 
     def learn(self, job: Job, device: str | None) -> bool:
-        """Take in a song that was separated; whether a measure is another by so much that it is worth noting."""
+        """Take in a song that was separated; whether a measure is another by so much that it is worth noting.
+
+        `device` counts where the song does not say on which it was separated.
+        """
         if job.state is not State.DONE or job.track is None or job.duplicate_of is not None:
             return False
+        device = job.engine.device if job.engine else device
         found = {_key(step, job, device): job.timing.get(f"{step}_s") for step in Step}
         found[_size_key(job)] = job.identity.size
         song_s = job.track.duration_s
