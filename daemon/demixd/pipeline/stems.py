@@ -79,7 +79,7 @@ class Mixer:
         return -(-self._track.frames * target.rate // self._track.rate)
 
     def stem(self, stem: str, target: Target) -> Iterator[Frames]:
-        """One stem's blocks `[T, target.channels]` at the target's rate; a mono song is the same on both sides."""
+        """One stem's blocks `[T, target.channels]` at the target's rate; a mono song is on both sides."""
         row = self._recipe.stems[stem]
         blocks = (mix.blend(each, each[mix.SONG], row) for each in self._read({*row, mix.SONG}))
         copies = target.channels // self._track.channels

@@ -40,13 +40,13 @@ from demixd.spool.files import open_own, open_song
 HELD = 1 << 14
 """Frames held back until the end is known: no encoder's padding is longer (AAC's has at most three packets)."""
 
+VORBIS_BLOCK = 1 << 12
+"""Frames of the longest block of Vorbis that adds anything: half of it overlaps with the one before."""
+
 LOSSLESS = ("alac", "flac", "wavpack", "ape", "tta", "tak", "wmalossless", "truehd", "mlp", "shorten", "mp4als")
 
-CODECS = {"pcm_": "pcm", "dsd_": "dsd", "mp3float": "mp3", "libopus": "opus", "libvorbis": "vorbis"}
+CODECS = {"pcm_": "pcm", "dsd_": "dsd", "libopus": "opus", "libvorbis": "vorbis"}
 """FFmpeg's decoders, some by their first four characters -> `Track`'s name of the codec, where it is another."""
-
-LOSSY = {"mp3": "MPEG_LAYER_III"}
-"""Lossy codecs -> libsndfile's name of them, where it is not their own in capitals."""
 
 SLACK = 1 << 13
 """Frames that may be missing of those declared, with a lossy codec: two of the longest packets, and rounding."""
@@ -104,8 +104,7 @@ class Sound:
         self.subtype = self._subtype()
         self.declared = self._declared()
         self.slack = 1 if self.codec in ("pcm", *LOSSLESS) else SLACK + self.rate // 500
-        if demuxer == "caf" and self.codec == "alac":
-            self.slack = CAF_PACKET
+        self.slack = CAF_PACKET if (demuxer, self.codec) == ("caf", "alac") else self.slack
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -115,7 +114,7 @@ class Sound:
         if self.codec == "dsd":
             return "DSD"
         if self.codec != "pcm" and self.codec not in LOSSLESS:
-            return LOSSY.get(self.codec, self.codec.upper())
+            return "MPEG_LAYER_III" if self.codec == "mp3" else self.codec.upper()
         depth = DEPTHS.get(self._first.format.name.removesuffix("p"), "PCM_16")
         if self._first.format.name in ("s32", "s32p") and self._is_24():
             depth = "PCM_24"
@@ -129,10 +128,12 @@ class Sound:
         """Frames by the file's header."""
         if self._announced:
             return self._announced * self._mpeg.samples
+        return self._duration() if self._demuxer in DECLARING and self.codec != "pcm" else None
+
+    def _duration(self) -> int | None:
+        """Frames by FFmpeg's duration, which may be guessed; None without."""
         told, base = self._stream.duration, self._stream.time_base
-        if told is None or base is None or self._demuxer not in DECLARING or self.codec == "pcm":
-            return None
-        return int(told * base * self.rate)
+        return int(told * base * self.rate) if told and base else None
 
     @property
     def bitrate(self) -> int | None:
@@ -171,23 +172,23 @@ class Sound:
                 waiting -= len(block)
                 yield block
         padding = total - self._length(total)
+        if padding < 0:
+            held.append(np.zeros((-padding, self.channels), np.float32))
+            waiting, padding = waiting - padding, 0
         while waiting > padding:
             block, held = _split(held, min(BLOCK, waiting - padding))
             waiting -= len(block)
             yield block
 
     def _length(self, decoded: int) -> int:
-        """The frames of the song among `decoded` ones; the rest is padding."""
-        told = self.noted
+        """The frames of the song when `decoded` ones have come out: the rest is padding, or was left out at the end."""
+        told, fewer = self.noted, 0
         if told is None and self._demuxer == "mov" and self._end is not None:
             told = round(self._end * self.rate)
-        if (
-            (self.codec, self._demuxer, self._joined) == ("vorbis", "ogg", False)
-            and self._stream.duration
-            and self._stream.time_base
-        ):
-            told = round(self._stream.duration * self._stream.time_base * self.rate)  # FFmpeg trims no first page
-        return told if told is not None and 0 <= decoded - told <= HELD else decoded
+        if (self.codec, self._demuxer, self._joined) == ("vorbis", "ogg", False):
+            # FFmpeg trims no first page, and of a song of one page it leaves out the last block.
+            told, fewer = self._duration(), VORBIS_BLOCK
+        return told if told is not None and -fewer <= decoded - told <= HELD else decoded
 
     def _changed(self) -> None:
         self._found.append("The song's rate or channels change in the middle; all of it has those of its start.")
@@ -280,7 +281,7 @@ def opened(view: View, demuxer: str, number: int = 0, announced: int | None = No
             raise NotReadableError("there is no decoder for its audio stream")
         stream.codec_context.thread_count = 1
         if stream.codec_context.name == "alac":
-            # An ALAC packet holds its own length; FFmpeg would shorten the last one of a CAF a second time.
+            # A packet holds its own length; FFmpeg would shorten the last one of a CAF a second time.
             stream.codec_context.flags2 |= Flags2.skip_manual
         try:
             sound = Sound(container, stream, demuxer, view, announced)
