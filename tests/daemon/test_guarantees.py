@@ -176,7 +176,7 @@ def test_b_the_manifest_lists_every_file(daemon: Daemon, stems: list[str]) -> No
     manifest = json.loads((folder / "stems.json").read_bytes())
     assert [file["stem"] for file in manifest["files"]] == stems
     assert faults(folder) == []
-    keys = ("stem", "name", "sha256")
+    keys = ("stem", "name", "sha256", "bytes")
     assert sidecar["output"]["files"] == [{key: file[key] for key in keys} for file in manifest["files"]]
     assert manifest["job_id"] == sidecar["job_id"]
     assert manifest["song_sha256"] == sha256(daemon.folder / f"dropped-{name}")

@@ -151,7 +151,8 @@ def worker(folder: Path) -> Iterator[Worker]:
     """A worker with three songs in work folders of their own."""
     for number, job_id in enumerate("abc"):
         for name in ("tmp", "out"):
-            (folder / job_id / name).mkdir(parents=True)
+            (folder / job_id).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / job_id / name).mkdir()
         song = np.sum(list(make_music(seed=number, seconds=5.0).values()), axis=0).T
         # Another rate than the model's: the threads resample at the same time too.
         soundfile.write(folder / job_id / "tmp" / "song", song / 4, 48000 if job_id == "b" else 44100, format="FLAC")

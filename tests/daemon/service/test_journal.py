@@ -100,11 +100,10 @@ def test_an_end_says_where_and_how_long(tmp_path: Path) -> None:
         make_song(daemon.inbox / "song.wav", 0.3)
         daemon.final("song.wav")
         (daemon.inbox / "again.wav").write_bytes((daemon.spool / "done" / "song.wav").read_bytes())
-        daemon.final("again.wav")
-        text = daemon.log.read_text()
         folder = daemon.outbox / "song"
-        assert re.search(rf"^song\.wav: done \(\d+\.\d s\), in {re.escape(str(folder))}$", text, re.MULTILINE)
-        assert f"again.wav: done (made before), in {folder}\n" in text
+        daemon.until(lambda: f"again.wav: done (made before), in {folder}\n" in daemon.log.read_text(), "its line")
+        line = rf"^song\.wav: done \(\d+\.\d s\), in {re.escape(str(folder))}$"
+        assert re.search(line, daemon.log.read_text(), re.MULTILINE)
 
 
 def test_a_restart_with_many_waiting_is_one_line(tmp_path: Path) -> None:

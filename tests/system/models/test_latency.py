@@ -66,7 +66,8 @@ class Worker:
         """Begin a song, stop it so long after its first sign of separation; how long that took."""
         job_id = f"job-{number}"
         tmp, out = self.folder / job_id / "tmp", self.folder / job_id / "out"
-        tmp.mkdir(parents=True)
+        tmp.parent.mkdir(mode=0o700)
+        tmp.mkdir()
         out.mkdir()
         options = Defaults().of(RANDOM, None)
         song = str(self.folder / "song.wav")
