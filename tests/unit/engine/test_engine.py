@@ -78,8 +78,10 @@ def test_equals_demucs_at_48_khz_and_mono(tmp_path: Path) -> None:
     bag, song = unequal_bag(), generated(6.1, rate=48000, channels=1)
     heard = resample(song, 48000, 44100).expand(2, -1)
     _, reference = Reference(bag).separate_tensor(heard)
+    more = heard.mean() * (1 - 1 / len(reference))  # of the song's mean, which rings where a resampled stem ends
     back = {
-        name: resample(stem, 44100, 48000)[:, : song.shape[1]].mean(0, keepdim=True) for name, stem in reference.items()
+        name: resample(stem - more, 44100, 48000)[:, : song.shape[1]].mean(0, keepdim=True)
+        for name, stem in reference.items()
     }
     assert worst(back, ours(bag, song, 48000, tmp_path)) > 80
 
