@@ -24,6 +24,10 @@ class NotReadableError(Exception):
     """The library cannot open the file; its reason is the text."""
 
 
+class SoundlessError(NotReadableError):
+    """There is nothing to hear in the file: it is a film without sound, or a picture."""
+
+
 class DamagedError(Exception):
     """Decoding ended before the end of the song; the library's reason is the text."""
 

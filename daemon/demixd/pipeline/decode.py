@@ -22,7 +22,7 @@ from demixd.audio.containers import detect, edges
 from demixd.audio.containers.detect import Container
 from demixd.audio.ffmpeg import reader as ffmpeg
 from demixd.audio.pcm import Frames, PcmWriter
-from demixd.audio.streams import DamagedError, NotReadableError, Reader, View
+from demixd.audio.streams import DamagedError, NotReadableError, Reader, SoundlessError, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
 from demixd.spool.files import open_own, open_song
@@ -118,7 +118,7 @@ def _opened(view: View, container: Container) -> Iterator[Reader]:
                     raise view.error from error
                 refused = refused or error
         else:
-            raise AudioProcessingError(Code.BAD_AUDIO, _unreadable(view), str(refused)) from refused
+            raise AudioProcessingError(Code.BAD_AUDIO, _unreadable(view, refused), str(refused)) from refused
         yield sound
 
 
@@ -131,7 +131,9 @@ def _ways(view: View, container: Container) -> list[Callable[[], AbstractContext
     return [by_sndfile, by_ffmpeg] if container.samples else [by_ffmpeg, by_sndfile]
 
 
-def _unreadable(view: View) -> str:
+def _unreadable(view: View, refused: NotReadableError | None) -> str:
+    if isinstance(refused, SoundlessError):
+        return "The file has no sound: it is a film without any, or a picture; drop one that can be heard."
     if view.exhausted:
         return "The song holds too much before its first sound: take out pictures and attachments, or convert it."
     return "The song cannot be decoded: its header is damaged or of a kind that is not supported; convert it."

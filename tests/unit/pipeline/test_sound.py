@@ -311,6 +311,7 @@ def test_video_without_sound(tmp_path: Path) -> None:
     with pytest.raises(AudioProcessingError) as error:
         heard(tmp_path / "song")
     assert (error.value.code, error.value.detail) == (Code.BAD_AUDIO, "it has no audio stream")
+    assert error.value.message.startswith("The file has no sound")
 
 
 def test_itunes_note(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from demixd.audio.ffmpeg.frames import alike, array_of, samples_of
 from demixd.audio.ffmpeg.opening import decoders, open_container
 from demixd.audio.ffmpeg.packets import AudioPacket, Refused
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.streams import DamagedError, Facts, NotReadableError, View
+from demixd.audio.streams import DamagedError, Facts, NotReadableError, SoundlessError, View
 from demixd.spool.files import open_own, open_song
 
 HELD = 1 << 14
@@ -275,7 +275,7 @@ def opened(view: View, demuxer: str, number: int = 0, announced: int | None = No
     container = open_container(view, demuxer)
     with container:
         if number >= len(container.streams.audio):
-            raise NotReadableError("it has no audio stream")
+            raise SoundlessError("it has no audio stream")
         stream = container.streams.audio[number]
         if stream.codec_context is None or stream.codec_context.name not in decoders():
             raise NotReadableError("there is no decoder for its audio stream")
