@@ -99,6 +99,7 @@ def test_an_end_says_where_and_how_long(tmp_path: Path) -> None:
     with running(tmp_path, fake=True) as daemon:
         make_song(daemon.inbox / "song.wav", 0.3)
         daemon.final("song.wav")
+        daemon.quiet()
         (daemon.inbox / "again.wav").write_bytes((daemon.spool / "done" / "song.wav").read_bytes())
         folder = daemon.outbox / "song"
         daemon.until(lambda: f"again.wav: done (made before), in {folder}\n" in daemon.log.read_text(), "its line")

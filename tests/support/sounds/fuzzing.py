@@ -109,7 +109,7 @@ def fuzz_messages(data: bytes) -> None:
     elif isinstance(message, messages.Failed):
         job = msgspec.structs.replace(job, error=message.error, timing=message.timing)
     daemon = status.DaemonFacts(instance="", version="")
-    shown = json.loads(status.encode(status.sidecar(job, seq=1, position=None, daemon=daemon, now="")))
+    shown = json.loads(status.encode(status.sidecar(job, seq=1, position=None, eta_s=None, daemon=daemon, now="")))
     assert 0 <= shown["progress"]["fraction"] <= 1
 
 
