@@ -22,11 +22,11 @@ from pathlib import Path
 
 import msgspec
 
+from decoding import decode
 from demixd.audio.formats import Target, choose_target
 from demixd.audio.pcm import PcmReader
 from demixd.errors import Code, StopProcessingError
 from demixd.pipeline import encode, mix
-from demixd.pipeline.decode import decode
 from demixd.protocol.job import EngineFacts, Error
 from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import file_name

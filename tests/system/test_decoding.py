@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from audio import nothing, song, tones
+from decoding import decode
 from demixd.audio.pcm import Frames
 from demixd.errors import AudioProcessingError, Code
-from demixd.pipeline.decode import decode
 
 RATE = 44100
 FRAMES = 3 * RATE + 123

@@ -12,7 +12,6 @@ Rules:
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -25,29 +24,12 @@ from demixd.audio.pcm import Frames, PcmWriter
 from demixd.audio.streams import DamagedError, NotReadableError, Reader, SoundlessError, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
-from demixd.spool.files import open_own, open_song
 
 SHARED = ("wav", "aiff")
 """Containers of which each library reads what the other does not."""
 
 
 def decode(
-    song: Path,
-    pcm: Path,
-    *,
-    max_duration_s: float,
-    check: Callable[[], None],
-    progress: Callable[[float], None],
-) -> Track:
-    """Decode `song` into the PCM file `pcm`: see `decode_file`."""
-    try:
-        with open_song(song) as file, PcmWriter(open_own(pcm, "x+b")) as writer:
-            return decode_file(file, writer, max_duration_s=max_duration_s, check=check, progress=progress)
-    except OSError as error:
-        raise disk_error(error, "decoding the song") from error
-
-
-def decode_file(
     file: BinaryIO,
     pcm: PcmWriter,
     *,

@@ -16,7 +16,7 @@ import msgspec
 from demixd.audio.pcm import PcmWriter
 from demixd.child_process import end_with_parent, first_to_go
 from demixd.errors import AudioProcessingError, Code
-from demixd.pipeline.decode import decode_file
+from demixd.pipeline.decode import decode
 from demixd.pipeline.decoder import LONGEST, Made, Order, Reached, Refused
 
 MEMORY = 1 << 30
@@ -66,7 +66,7 @@ def _carried_out(order: Order, song: int, pcm: int, line: socket.socket) -> Made
     teller = _Teller(line)
     try:
         with io.BufferedReader(_Song(song, teller.read)) as file, PcmWriter(os.fdopen(pcm, "wb")) as writer:
-            track = decode_file(
+            track = decode(
                 cast(BinaryIO, file),
                 writer,
                 max_duration_s=order.max_duration_s,

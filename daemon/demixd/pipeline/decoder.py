@@ -77,7 +77,10 @@ def decode(
     check: Callable[[], None],
     progress: Callable[[float], None],
 ) -> Track:
-    """As `pipeline.decode.decode`, and BAD_AUDIO for a song in which the decoder crashes or gets no further."""
+    """Decode `song` into the PCM file `pcm`, which is made: see `pipeline.decode.decode`.
+
+    Raises BAD_AUDIO also for a song in which the decoder crashes or gets no further.
+    """
     try:
         with open_song(song) as source, open_own(pcm, "x+b") as target, _borrowed() as child:
             child.order(Order(max_duration_s=max_duration_s), source.fileno(), target.fileno())

@@ -13,10 +13,10 @@ from benchmarks.sdr import sdr
 
 from audio import nothing
 from daemons import Daemon, running
+from decoding import decode
 from demixd.engine.models.demo import checkpoint, evaluate
 from demixd.engine.models.demo.songs import make_song
 from demixd.engine.models.store import DEMO_FOLDER
-from demixd.pipeline.decode import decode
 
 TARGETS = {"drums": 11.0, "bass": 13.0, "other": 6.5, "vocals": 7.0, "instrumental": 13.0}
 """Mean SDR in dB that the model must have on unseen songs."""

@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from audio import MUSIC, bytes_at, nothing, small_disk, song, tones
+from decoding import decode
 from demixd.audio.containers import mpeg, ogg
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
-from demixd.pipeline.decode import decode
 from demixd.protocol.track import Track
 
 HALF = np.sqrt(0.5)

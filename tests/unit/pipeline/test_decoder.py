@@ -11,10 +11,10 @@ import pytest
 
 from audio import nothing
 from daemons import make_song
+from decoding import decode
 from demixd import child_process
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline import decoder
-from demixd.pipeline.decode import decode
 from demixd.protocol.track import Track
 from processes import children
 
@@ -112,9 +112,7 @@ def test_one_that_died_while_it_waited(tmp_path: Path) -> None:
 
 def test_memory_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A song that would take all of it is refused, by name."""
-    greedy = (
-        "from demixd.pipeline import decode_child as child; child.decode_file = lambda *_, **__: bytearray(4 << 30)"
-    )
+    greedy = "from demixd.pipeline import decode_child as child; child.decode = lambda *_, **__: bytearray(4 << 30)"
     program(monkeypatch, f"{greedy}; child.main()")
     told = refusal(make_song(tmp_path / "song.wav"), tmp_path)
     assert told.code is Code.BAD_AUDIO

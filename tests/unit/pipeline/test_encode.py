@@ -10,13 +10,13 @@ import pytest
 import soundfile
 
 from audio import MUSIC, blocks, nothing, small_disk, song, tones, track
+from decoding import decode
 from demixd.audio import formats
 from demixd.audio.containers import ogg
 from demixd.audio.formats import FORMATS, Target, ceiling, choose_target
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.sndfile import container
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
-from demixd.pipeline.decode import decode
 from demixd.pipeline.encode import Manner, verify, write
 from demixd.pipeline.mix import joint_gain, peak
 from demixd.protocol.job import StemFile

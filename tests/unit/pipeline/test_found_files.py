@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from audio import nothing, song, tones
+from decoding import decode
 from demixd.audio.containers import matroska, mpeg, ogg
 from demixd.audio.ffmpeg import opening
 from demixd.audio.ffmpeg.opening import decoders
 from demixd.audio.pcm import Frames
 from demixd.errors import AudioProcessingError, Code
-from demixd.pipeline.decode import decode
 from demixd.protocol.track import Track
 from song_codecs import CODECS, through_ffmpeg
 

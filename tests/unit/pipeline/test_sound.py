@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from audio import nothing, song, tones
+from decoding import decode
 from demixd.audio import tags
 from demixd.audio.ffmpeg import reader, stemfile
 from demixd.audio.ffmpeg.meter import Meter
@@ -24,7 +25,6 @@ from demixd.audio.tags.reading import tags_of
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline import decoder
-from demixd.pipeline.decode import decode
 from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
