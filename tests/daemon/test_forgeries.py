@@ -70,6 +70,18 @@ def test_a_result_that_was_not_stands(daemon: Daemon) -> None:
     assert daemon.final("honest again.wav")["duplicate_of"] == first["job_id"]
 
 
+def test_a_song_that_is_linked_back(daemon: Daemon) -> None:
+    """A second name of an original in done/ is put away too: nothing stays in the inbox, under no name."""
+    make_song(daemon.inbox / "linked.wav", 0.3)
+    daemon.final("linked.wav")
+    daemon.quiet()
+    (daemon.inbox / "linked.wav").hardlink_to(daemon.spool / "done" / "linked.wav")
+    daemon.until(lambda: daemon.song("linked.wav").get("duplicate_of"), "it is done again")
+    daemon.quiet()
+    assert [path.name for path in daemon.inbox.iterdir() if path.name != ".demixd-lease"] == []
+    assert (daemon.spool / "done" / "linked.wav").exists()
+
+
 @pytest.mark.parametrize("seq", [((1 << 63) - 1) << 32, 1 << 96, 1 << 52, -1])
 def test_a_number_of_starts_that_was_forged(tmp_path: Path, seq: int) -> None:
     """A sequence number that no daemon reaches does not count: it starts, also once more."""

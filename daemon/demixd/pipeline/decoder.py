@@ -34,6 +34,9 @@ LOOK_S = 0.1
 STALL_S = 45.0
 """A decoder that has neither read nor decoded anything new for so long does not answer. A block takes milliseconds."""
 
+PAUSE_S = 5.0
+"""What is between two looks where this process itself was paused, and the decoder with it (a frozen container): no stall."""
+
 END_S = 5.0
 """How long a killed decoder is waited for; one that a disk holds ends whenever that answers."""
 
@@ -139,9 +142,14 @@ class _Child:
     def answer(self, check: Callable[[], None], progress: Callable[[float], None]) -> Track:
         """Wait for the end of the song. Raises `AudioProcessingError`, and what `check` raises."""
         reached, since = Reached(fraction=0.0, byte=0), time.monotonic()
+        looked = since
         while True:
             check()
-            if time.monotonic() > since + STALL_S:
+            now = time.monotonic()
+            if now > looked + PAUSE_S:
+                since += now - looked
+            looked = now
+            if now > since + STALL_S:
                 raise self._stalled()
             if not select.select([self._line], [], [], LOOK_S)[0]:
                 continue

@@ -92,6 +92,21 @@ def test_one_that_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert children() == []
 
 
+def test_a_pause_of_both_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that is frozen for longer than a decoder may be silent costs the song nothing."""
+    monkeypatch.setattr(decoder, "STALL_S", 0.9)
+    monkeypatch.setattr(decoder, "PAUSE_S", 0.8)
+    pauses = [1.2]
+
+    def check() -> None:
+        if pauses:
+            time.sleep(pauses.pop())
+
+    song = make_song(tmp_path / "song.wav")
+    track = decoder.decode(song, tmp_path / "song.f32", max_duration_s=60, check=check, progress=nothing)
+    assert track.frames == 44100
+
+
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGSEGV, Code.BAD_AUDIO), (signal.SIGKILL, Code.IO_ERROR)])
 def test_one_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int, code: Code) -> None:
     """A crash is the song's; SIGKILL is the machine's, which had no memory."""

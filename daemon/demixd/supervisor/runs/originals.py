@@ -164,6 +164,8 @@ def _put(within: int, source: str, into: int, target: str, *, may_replace: bool 
         except FileExistsError:
             if may_replace and _is_twin(within, source, into, leaf):
                 os.replace(source, leaf, src_dir_fd=within, dst_dir_fd=into)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(source, dir_fd=within)  # of two names of one file, rename(2) leaves both
                 return leaf
             number += 1
         else:
