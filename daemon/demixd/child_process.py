@@ -14,6 +14,10 @@ _RUN = (
 )
 
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""The environment of a child whose memory is limited, and that loads numpy: each thread would reserve 32 MiB."""
+
+
 def python(module: str) -> list[str]:
     """The command that runs a module of this program, to which arguments can be added.
 

@@ -126,7 +126,7 @@ class _Child:
     def __init__(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each thread would reserve 32 MiB of its limit
+            environment = {**os.environ, **child_process.ONE_THREAD}
             words = child_process.python("demixd.pipeline.decode_child")
             self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment)
         self.is_idle = True

@@ -122,7 +122,7 @@ def separate_song(
     )
     recipe = _recipe(options, engine)
     _require_room(order, track, target, engine, recipe)
-    tags = begin_reading(order.song, track, options)
+    tags = begin_reading(order.song, options)
     with _timed(Step.SEPARATE, observer, timing):
         parts, facts = separate(
             track,

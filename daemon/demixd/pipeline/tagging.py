@@ -5,26 +5,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from demixd.audio import tags
-from demixd.audio.ffmpeg import reader
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Options
-from demixd.protocol.track import Track
 from demixd.version import __version__
 
 
-def begin_reading(song: Path, track: Track, options: Options) -> Future[tags.Tags | None]:
+def begin_reading(song: Path, options: Options) -> Future[tags.Tags | None]:
     """The tags of `song`, or None where the options want none. They are read on a thread, while the song is separated."""
     thread = ThreadPoolExecutor(1, "tags")
-    found = thread.submit(_read, song, track, options)
+    found = thread.submit(lambda: tags.read(song) if options.tags else None)
     thread.shutdown(wait=False)  # it ends when it has read
     return found
-
-
-def _read(song: Path, track: Track, options: Options) -> tags.Tags | None:
-    if not options.tags:
-        return None
-    found = reader.metadata(song, "matroska") if track.format == "matroska" else {}  # mutagen cannot read that
-    return tags.read(song, fallback=found)
 
 
 class Tagger:

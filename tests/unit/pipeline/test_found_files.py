@@ -326,13 +326,6 @@ def test_attachments_of_gigabytes(tmp_path: Path) -> None:
     assert "before its first sound" in error.message
 
 
-def test_a_song_is_opened_in_bounded_memory() -> None:
-    """More than the bound is refused while a song is opened, and not afterwards."""
-    with opening._bounded(), pytest.raises(MemoryError):
-        bytearray(2 * opening.MEMORY)
-    assert len(bytearray(opening.MEMORY + (1 << 20))) > opening.MEMORY
-
-
 def test_only_sound_is_decoded() -> None:
     """No decoder of pictures is tried, nor one that songs do not have."""
     assert {"mp3float", "aac", "flac", "vorbis", "opus", "alac", "pcm_s16le", "dsd_lsbf"} <= decoders()

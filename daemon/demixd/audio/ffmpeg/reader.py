@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -35,7 +35,7 @@ from demixd.audio.ffmpeg.opening import decoders, open_container
 from demixd.audio.ffmpeg.packets import AudioPacket, Refused
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.streams import DamagedError, Facts, NotReadableError, SoundlessError, View
-from demixd.spool.files import open_own, open_song
+from demixd.spool.files import open_own
 
 HELD = 1 << 14
 """Frames held back until the end is known: no encoder's padding is longer (AAC's has at most three packets)."""
@@ -290,13 +290,10 @@ def opened(view: View, demuxer: str, number: int = 0, announced: int | None = No
         yield sound
 
 
-def metadata(song: Path, demuxer: str) -> dict[str, str]:
-    """The tags of a file, by FFmpeg's names; none where it cannot be read. Raises OSError."""
-    try:
-        with open_song(song) as file, opened(View(file), demuxer) as sound:
-            return sound.metadata
-    except NotReadableError:
-        return {}
+def texts_of(song: BinaryIO, demuxer: str) -> dict[str, str]:
+    """The tags of an open song, by FFmpeg's names. Raises `NotReadableError` and OSError."""
+    with opened(View(song), demuxer) as sound:
+        return sound.metadata
 
 
 def probe(path: Path, number: int = 0, check: Callable[[], None] = lambda: None) -> Facts:

@@ -2,8 +2,9 @@
 # mutagen says that it is typed, and most of its functions are not.
 """Reading a song's tags with mutagen, in the child process that `sandbox` starts and limits.
 
-A song's first bytes tell where its tags are: FLAC, Ogg, WAV, AIFF, MP4, ASF, DSF and DSDIFF have a place for them. Anything
-else (MP3, AAC, TTA, WavPack, Monkey's Audio, Musepack) has an ID3v2 in front, then an APEv2 or an ID3v1 at the end.
+A song's first bytes tell where its tags are: FLAC, Ogg, WAV, AIFF, MP4, ASF, DSF, DSDIFF and Matroska have a place for
+them. Anything else (MP3, AAC, TTA, WavPack, Monkey's Audio, Musepack) has an ID3v2 in front, then an APEv2 or an ID3v1 at the
+end. mutagen has no Matroska; FFmpeg reads those.
 """
 
 import base64
@@ -257,6 +258,13 @@ def _wav(song: BinaryIO) -> Found:
     return Found(texts=found.texts or texts, covers=found.covers, problem=found.problem)
 
 
+def _matroska(song: BinaryIO) -> Found:
+    """FFmpeg's own names of its tags are ours but for some, as those of Vorbis comments."""
+    from demixd.audio.ffmpeg.reader import texts_of  # its libraries are loaded for such a song alone
+
+    return Found(texts=list(texts_of(song, "matroska").items()))
+
+
 def _inside(kind: Any) -> Place:
     """The reader of a format that holds an ID3 tag in a chunk."""
     return lambda song: _frames(kind(song).tags or {})
@@ -267,6 +275,7 @@ PLACES: tuple[tuple[int, bytes, Place], ...] = (
     (0, b"RIFF", _wav),
     (0, b"RF64", _wav),
     (0, b"FORM", _inside(AIFF)),
+    (0, b"\x1aE\xdf\xa3", _matroska),
     (0, b"DSD ", _inside(DSF)),
     (0, b"FRM8", _inside(DSDIFF)),
     (0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), _asf),

@@ -6,16 +6,16 @@ copied once for each. None of that is an error that could be caught. So the kern
 exceeds them has no tags. It costs a start of Python, about 0.2 s.
 """
 
+import os
 import resource
 import signal
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from demixd import child_process
-from demixd.audio.tags.values import NOTHING, Found, Tags, merged
+from demixd.audio.tags.values import NOTHING, Tags
 from demixd.spool.files import open_song
 
 PROGRAM = child_process.python("demixd.audio.tags")
@@ -28,24 +28,18 @@ LONGEST_S = 60
 """Seconds of real time, for a disk that does not answer; CPU_S bounds those of the processor."""
 
 
-def read(song: Path, *, fallback: Mapping[str, str] = {}) -> Tags:
+def read(song: Path) -> Tags:
     """The tags of `song`, whose format is told by its content. Never raises.
 
-    Of tags that are damaged, or hostile, those that can be read, at worst none, and a `warning`. `fallback` are texts that
-    FFmpeg has read: they are used where mutagen finds none (it cannot read a Matroska).
+    Of tags that are damaged, or hostile, those that can be read, at worst none, and a `warning`.
     """
-    tags = _by_child(song)
-    if tags.texts or not fallback:
-        return tags
-    found = merged([Found(texts=list(fallback.items()))])
-    return msgspec.structs.replace(found, covers=tags.covers, warning=tags.warning or found.warning)
-
-
-def _by_child(song: Path) -> Tags:
+    environment = {**os.environ, **child_process.ONE_THREAD}
     try:
         # The child gets a descriptor: the path may lead through /proc/self/fd of this process.
         with open_song(song) as file:
-            done = subprocess.run(PROGRAM, stdin=file, capture_output=True, timeout=LONGEST_S, check=False)
+            done = subprocess.run(
+                PROGRAM, stdin=file, capture_output=True, timeout=LONGEST_S, check=False, env=environment
+            )
         if done.returncode == 0:
             return msgspec.msgpack.decode(done.stdout, type=Tags)
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
