@@ -494,7 +494,8 @@ def test_one_file_is_stereo(tmp_path: Path, format: str) -> None:
             decoded = np.concatenate(list(sound.blocks()))
         assert decoded.shape == (FRAMES, 2)
         # Each side has dither of its own, and in AAC noise of its own where the song is noise.
-        assert np.abs(decoded[:, 0] - decoded[:, 1]).mean() < (0.02 if format == "m4a" else 1e-4)
+        apart = np.abs(decoded[:, 0] - decoded[:, 1]).mean() / np.abs(decoded).mean()
+        assert apart < (0.03 if format == "m4a" else 0.001)
         assert lag(original(44100)[:, :1], decoded) == 0
 
 
