@@ -55,6 +55,8 @@ def start(level: str) -> None:
     logging.basicConfig(handlers=[handler])
     # watchdog logs every inotify event at debug level, which hides everything else.
     logging.getLogger("watchdog").setLevel(logging.WARNING)
+    # This part of it takes a watch that was stopped for an error; one that misses something, our own probe finds out.
+    logging.getLogger("watchdog.observers.inotify").setLevel(logging.CRITICAL)
     set_level(level)
 
 

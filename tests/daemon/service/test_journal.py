@@ -3,9 +3,11 @@
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from watchdog.observers.api import EventQueue, ObservedWatch
+from watchdog.observers.inotify import InotifyEmitter
 
 from daemons import Daemon, make_song, running
 from demixd import config
@@ -128,3 +130,16 @@ def test_a_restart_with_many_waiting_is_one_line(tmp_path: Path) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.end()
+
+
+def test_a_stop_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """watchdog's thread may look at a watch once more after it was stopped, and says so as an error: it is none."""
+    levels = {name: logging.getLogger(name).level for name in ("", "watchdog", "watchdog.observers.inotify")}
+    journal.start("info")
+    try:
+        stopped = InotifyEmitter(EventQueue(), ObservedWatch("/", recursive=False), inotify_fd=cast(Any, object()))
+        stopped.queue_events(0)
+        assert caplog.records == []
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
