@@ -134,7 +134,7 @@ def render(shown: Overview, height: int | None = None) -> RenderableType:
     for (title, songs, cells), lines in zip(lists, shares, strict=True):
         if lines:
             parts += [_title(title), _table(songs, cells, lines)]
-    if not shown.counts:
+    if not shown.counts and shown.daemon is not None:
         parts.append(Text("  No songs yet: drop one into the inbox.", style="dim"))
     return Group(*parts)
 
