@@ -79,7 +79,7 @@ def test_the_daemon_of_another_machine(tmp_path: Path) -> None:
 
     assert told("20 seconds ago").startswith("0 demixd 1 was ready 2")
     assert "its next sign of life is due in 7" in told("20 seconds ago")
-    assert "its next sign of life was due 50 s ago;" in told("150 seconds ago").replace("51 s", "50 s")
+    assert re.search(r"its next sign of life was due 5\d s ago;", told("150 seconds ago"))
     assert told("400 seconds ago").startswith("1 ")
     assert "and it probably does not run any more" in told("400 seconds ago")
 
@@ -168,6 +168,17 @@ def test_a_model_that_is_being_loaded(tmp_path: Path) -> None:
     shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
     shown = msgspec.structs.replace(shown, daemon=heartbeat(1, "warming"))
     assert words.sentence(shown) == "demixd 1 is loading its model: songs can be dropped, and wait for it"
+
+
+@pytest.mark.parametrize(("worker", "colour"), [("ready", 32), ("starting", 32), ("missing-model", 33), ("dead", 33)])
+def test_the_light_is_green_where_songs_can_be_separated(tmp_path: Path, worker: str, colour: int) -> None:
+    """A daemon that runs, but can separate nothing, has a yellow one."""
+    beat = heartbeat(1)
+    beat = msgspec.structs.replace(beat, worker=msgspec.structs.replace(beat.worker, state=worker))
+    shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(view.render(msgspec.structs.replace(shown, daemon=beat)))
+    assert console.file.getvalue().startswith(f"\x1b[{colour}m● ")
 
 
 def test_what_is_no_song_is_counted(tmp_path: Path) -> None:
