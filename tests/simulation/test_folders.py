@@ -38,6 +38,22 @@ def listed(daemon: Simulated) -> dict[str, str]:
     return {entry["name"]: entry["reason"] for entry in daemon.read("_inbox.json").get("entries", [])}
 
 
+def test_a_spool_that_is_not_there_is_logged_once(tmp_path: Path) -> None:
+    """One sentence for all of its folders, which are made once it is there."""
+    daemon = Simulated(tmp_path)
+    shutil.rmtree(daemon.spool)
+    try:
+        daemon.start()
+        daemon.sleep(5)
+        assert daemon.log.read_text().count(f"{daemon.spool} is not there: mount it, or make it; ") == 1
+        daemon.spool.mkdir()
+        daemon.ready()
+        assert daemon.inbox.is_dir()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 @pytest.mark.parametrize("folder", ["inbox", "done"])
 def test_a_folder_that_goes_as_the_original_is_put_away(tmp_path: Path, folder: str) -> None:
     """1.7.9: an original that is not found, or cannot be stored, since a folder has just gone is put away once it is back."""

@@ -96,6 +96,25 @@ def test_the_measures_outlive_the_daemon(tmp_path: Path) -> None:
         daemon.end()
 
 
+def test_a_song_that_was_stopped_is_not_said_to_be_next(tmp_path: Path) -> None:
+    """Another song may be first at the next start; the sidecar says what is true at any time."""
+    with simulated(tmp_path) as daemon:
+        daemon.hold.touch()
+        make_song(daemon.inbox / "one.wav", 3.0)
+        daemon.until(lambda: daemon.song("one.wav").get("step") == "separate", "it runs")
+        (daemon.inbox / "first.wav.job.json").write_text(json.dumps({"priority": 5}))
+        make_song(daemon.inbox / "first.wav", 3.0)
+        daemon.until(lambda: daemon.song("first.wav").get("reason") == "queued", "the other is queued")
+        assert daemon.stop() == 0
+        stopped = daemon.song("one.wav")
+        said = "The daemon was stopped while this song ran; it begins again in its turn."
+        assert (stopped["state"], stopped["reason"], stopped["message"]) == ("waiting", "queued", said)
+        assert stopped["progress"]["queue_position"] == 2
+        daemon.hold.unlink()
+        daemon.start().ready()
+        daemon.quiet()
+
+
 def test_a_status_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """The heartbeat names it and why, and it is written as soon as it can be."""
     with simulated(tmp_path) as daemon:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from demixd.errors import Code
+from demixd.supervisor.jobs.reasons import REMEDIES
 from simulated import Simulated, simulated
 from simulated_songs import make_song
 
@@ -24,12 +27,44 @@ def test_a_reason_lies_beside_its_song_and_goes_with_it(tmp_path: Path) -> None:
         daemon.quiet()
         first, last = (failed / "bad.wav.txt").read_text().splitlines()
         assert first == "demixd: failed (bad-audio). The worker was told to say bad-audio."
+        assert last.startswith("As it is it fails again: drop a better copy of the song, ")
+        first, last = (failed / "box" / "long.wav.txt").read_text().splitlines()
+        assert first == "demixd: cancelled."
         assert last == "To have the song separated after all, move it back into the inbox."
-        assert (failed / "box" / "long.wav.txt").read_text().startswith("demixd: cancelled. ")
         (failed / "bad.wav").rename(daemon.inbox / "bad.wav")
         daemon.state("bad.wav", "done")
         daemon.quiet()
         assert sorted(path.name for path in failed.iterdir()) == ["box"]
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_error_has_a_remedy(code: Code) -> None:
+    """It is one line; where the song itself is at fault it is not to be moved back as it is."""
+    assert "\n" not in REMEDIES[code]
+    assert ("{it} back" not in REMEDIES[code]) == (code in (Code.BAD_AUDIO, Code.NOT_FINITE, Code.TRUNCATED))
+
+
+def test_a_reason_names_the_option_file(tmp_path: Path) -> None:
+    """Where that is wrong it is to be corrected; else it is to be moved back with its song, whose name may be anything."""
+    with simulated(tmp_path, inbox={"reasons": True}) as daemon:
+        (daemon.inbox / "wrong.wav.job.json").write_text('{"format": "mpx"}')
+        make_song(daemon.inbox / "wrong.wav", 0.3)
+        name = "weak {it}\n\udcff.wav"
+        daemon.script.put(name.replace("\udcff", "\ufffd"), Code.INTERNAL_ERROR)
+        (daemon.inbox / f"{name}.job.json").write_text('{"tag": "x"}')
+        make_song(daemon.inbox / name, 0.3)
+        failed = daemon.spool / "failed"
+        daemon.until(lambda: (failed / "wrong.wav.txt").exists() and (failed / f"{name}.txt").exists(), "both failed")
+        told = (failed / "wrong.wav.txt").read_text().splitlines()
+        assert told[0].startswith("demixd: failed (bad-options). The song's options cannot be used: ")
+        assert told[1:] == [
+            "Correct wrong.wav.job.json, which lies here too, then move it back into the inbox, and the song after it."
+        ]
+        told = (failed / f"{name}.txt").read_text().splitlines()
+        assert len(told) == 2 and told[1].endswith(
+            "move weak {it}\ufffd\ufffd.wav.job.json and it back into the inbox."
+        )
+        daemon.quiet()
 
 
 def test_reasons_of_songs_that_are_gone(tmp_path: Path) -> None:

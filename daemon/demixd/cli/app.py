@@ -78,22 +78,28 @@ def check(config: Config, only_configuration: bool) -> None:
 @commands.command()
 @click.argument("names", metavar="[NAME...]", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Print a line for every song, those of long ago too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: daemon, and songs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status files in one JSON object: daemon, and songs.")
 @click.option("--watch", "live", is_flag=True, help="Keep showing until Ctrl-C; without a terminal a line per change.")
 @configured
 def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bool, live: bool) -> None:
-    """Show the daemon and the songs; or the songs called NAME, as `cancel` takes it. 1 if no song can be separated now."""
+    """Show the daemon and the songs: those that run, the queue in its order, those not ready, the last results (newest first).
+
+    With NAME, as `cancel` takes it, show these songs alone, with --json too. Status 1 if no song can be separated now, or
+    none is called NAME.
+    """
     from demixd.cli.status import watch
 
-    if [bool(names), everything, as_json, live].count(True) > 1:
-        raise click.UsageError("NAME, --all, --json and --watch exclude each other: give one of them.")
+    if [bool(names) and not as_json, everything, as_json, live].count(True) > 1:
+        raise click.UsageError(
+            "NAME (but with --json), --all, --json and --watch exclude each other: give one of them."
+        )
     spool = Spool(config)
     with refusing_os_errors():
         if live:
             with suppress(KeyboardInterrupt):
                 watch.keep_showing(spool)
             return
-        is_well = watch.show_json(spool) if as_json else watch.show_once(spool, names, everything=everything)
+        is_well = watch.show_json(spool, names) if as_json else watch.show_once(spool, names, everything=everything)
     sys.exit(0 if is_well else 1)
 
 
@@ -149,7 +155,11 @@ def submit(
 @click.option("--wait", is_flag=True, help="Wait for the daemon's answer; status 0 only if all are cancelled.")
 @configured
 def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool) -> None:
-    """Stop the jobs of the songs called NAME: a path below the inbox, the beginning of one, or a pattern such as '04*'."""
+    """Stop the jobs of the songs called NAME.
+
+    NAME is a song's path below the inbox, or the beginning of its file name where no other song's begins so, or a pattern
+    such as '04*'. Without --wait the status is 0 once the daemon is asked; 1 if no song of a name waits or runs.
+    """
     from demixd.cli import cancel as cancelling
 
     if bool(names) is everything:

@@ -27,21 +27,30 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cancel(spool: Spool, given: Sequence[str], notice: SilenceNotice | None) -> bool:
-    """Ask for songs to stop (`names` says which), and with `notice` wait for the answers; whether all went as asked.
+    """Ask for songs to stop (`names` says which), and with `notice` wait for the answers.
 
-    A name that no song has is complained of, and the others are asked for all the same. Raises BadWordError, OSError.
+    Whether all went as asked: there are such songs, and with `notice` all are cancelled. A name that no song has is
+    complained of, and the others are asked for all the same. Raises BadWordError, OSError.
     """
     wanted: list[str] = []
     is_good = True
     for name in [names.below_inbox(spool, word) for word in given]:
         try:
-            wanted += [name] if _is_known(spool, name) else names.meant(name, names.unfinished(spool))
+            known = _is_known(spool, name)
+            wanted += [name] if known else names.meant(name, names.unfinished(spool), "waiting or running")
         except RefusedError as error:
             is_good = False
             complain(f"demixd: {error}")
-    asked = [_ask(spool, name) for name in dict.fromkeys(wanted)]
-    for each in asked:
-        if notice is not None and each is not None:
+    asked = []
+    for name in dict.fromkeys(wanted):
+        song = documents.read(spool.sidecar(name), Sidecar)
+        if song is not None and song.ended and not _is_dropped(spool, name):
+            say(f"{name}: it is {song.state} already, there is nothing to stop")
+            is_good = is_good and (notice is None or song.state is State.CANCELLED)
+        else:
+            asked.append(_ask(spool, name, song))
+    if notice is not None:
+        for each in asked:
             is_good = _answer(spool, each, notice) and is_good
     return is_good
 
@@ -75,12 +84,8 @@ def _is_dropped(spool: Spool, name: str) -> bool:
     return kind_of_file(name.rpartition("/")[2]) is Kind.SONG and os.path.lexists(spool.song(name))
 
 
-def _ask(spool: Spool, name: str) -> Asked | None:
-    """Ask for one song to stop; None where it has ended already. Raises OSError."""
-    song = documents.read(spool.sidecar(name), Sidecar)
-    if song is not None and song.ended and not _is_dropped(spool, name):
-        say(f"{name}: it is {song.state} already, there is nothing to stop")
-        return None
+def _ask(spool: Spool, name: str, song: Sidecar | None) -> Asked:
+    """Ask for one song to stop, whose sidecar is `song`. Raises OSError."""
     client.cancel(spool, name)
     doing = "not seen by the daemon yet" if song is None or song.ended else _doing(song)
     say(f"{name}: asked to stop ({doing})")

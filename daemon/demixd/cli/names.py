@@ -1,12 +1,12 @@
 """Which songs a word of the command line means, by their paths below the inbox.
 
 box/Song.flac    that song, whatever signs are in its name
-04*   *.mp3      every song whose path, or its last part, fits the pattern (`fnmatch`)
-03   box/So      the one song whose last part begins so
+04*   *.mp3      every song whose path, or file name, fits the pattern (`fnmatch`), in the order of paths
+03   box/So      the one song whose file name begins so, in any folder or in that one
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,8 +33,12 @@ def below_inbox(spool: Spool, given: str) -> str:
     return path.as_posix()
 
 
-def meant(name: str, there: Sequence[str]) -> list[str]:
-    """The songs of `there` that `name` means. Raises RefusedError where it is none of them, or the beginning of several."""
+def meant(name: str, songs: Iterable[str], are: str) -> list[str]:
+    """Those of `songs` that `name` means, in order. Raises RefusedError where it is none of them, or the beginning of several.
+
+    `are` says in the refusal what all of the songs are: known, or waiting or running.
+    """
+    there = sorted(songs)
     if name in there:
         return [name]
     if any(sign in name for sign in "*?["):
@@ -46,16 +50,16 @@ def meant(name: str, there: Sequence[str]) -> list[str]:
                 f"{name}: {len(found)} songs begin so, {_some(found)}: give more, or a pattern ({name}*)"
             )
     if not found:
-        raise RefusedError(f"{name}: no song of that name is known{_suggestion(name, there)}")
+        raise RefusedError(f"{name}: no song of that name is {are}{_suggestion(name, there)}")
     return found
 
 
-def unfinished(spool: Spool) -> list[str]:
-    """The songs that wait or run, then those in the inbox that the daemon has not seen yet."""
+def unfinished(spool: Spool) -> set[str]:
+    """The songs that wait or run, and those in the inbox that the daemon has not seen yet."""
     songs = read_songs(spool)
     over = {name_of(song) for song in songs if song.ended}
-    going = (name_of(song) for song in songs if not song.ended)
-    return list(dict.fromkeys([*going, *(name for name in _dropped(spool.inbox) if name not in over)]))
+    going = {name_of(song) for song in songs if not song.ended}
+    return going | (set(_dropped(spool.inbox)) - over)
 
 
 def name_of(song: Sidecar) -> str:
@@ -84,7 +88,7 @@ def _dropped(inbox: Path) -> Iterator[str]:
 def _suggestion(name: str, there: Sequence[str]) -> str:
     """The end of a message about an unknown name: the songs that may have been meant, else those that there are."""
     if not there:
-        return "; nothing is waiting or running"
+        return "; there is none at all"
     leaf = _leaf(name).lower()
     same = [each for each in there if _leaf(each).lower() == leaf]
     if close := same or get_close_matches(name, there, MANY, 0.5):

@@ -253,8 +253,10 @@ def move(job: Job, state: State, *, at: str, **changes: object) -> Job:
 
 def _monotone(before: Job, after: Job) -> Progress:
     progress = after.progress
+    if after.state in FINAL:  # no time is left, and nothing goes on at any speed
+        progress = msgspec.structs.replace(progress, eta_s=None, speed_x=None)
     if after.state is State.DONE:
-        return msgspec.structs.replace(progress, fraction=1.0, step_fraction=1.0, eta_s=0.0, queue_position=None)
+        return msgspec.structs.replace(progress, fraction=1.0, step_fraction=1.0, queue_position=None)
     if after.state is State.WAITING and before.state is State.RUNNING:
         return Progress()
     floor = before.progress.fraction if before.attempt == after.attempt and after.state is before.state else 0.0

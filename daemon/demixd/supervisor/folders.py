@@ -65,9 +65,9 @@ class Folders:
             reason = self.missing.get("outbox") if part == _PRIVATE else None
             reason = reason or self._reason(part, folder)
             if reason is not None:
-                self.missing[part] = reason
-                if part not in before:
+                if part not in before and reason not in self.missing.values():  # all of a spool say the same
                     log.error("%s", reason)
+                self.missing[part] = reason
             elif part in before:
                 log.info("%s is there again", folder)
         self.root = self._root()

@@ -1,6 +1,19 @@
-"""The one throttle of progress."""
+"""Progress: what of it stays once a run is over, and its one throttle."""
 
-from demixd.protocol.progress import Step, Throttle
+import pytest
+
+from demixd.protocol.job import FINAL, Reason, State, move
+from demixd.protocol.progress import Progress, Step, Throttle
+from jobs import running
+
+
+@pytest.mark.parametrize("state", sorted(FINAL | {State.WAITING}))
+def test_a_run_that_is_over_has_no_speed_and_no_time_left(state: State) -> None:
+    """However it ended, and also where the song waits again."""
+    job = running(progress=Progress(fraction=0.4, step_fraction=0.5, eta_s=94.0, speed_x=7.4))
+    over = move(job, state, at="", **({"reason": Reason.RETRY} if state is State.WAITING else {}))
+    assert (over.progress.eta_s, over.progress.speed_x) == (None, None)
+    assert over.progress.fraction == {State.DONE: 1.0, State.WAITING: 0.0}.get(state, 0.4)
 
 
 def test_within_a_step_one_passes_in_its_time() -> None:

@@ -1,5 +1,6 @@
 """All that `demixd status` shows, in the order in which it is shown. Pure."""
 
+from collections.abc import Iterable
 from heapq import nlargest
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from demixd.cli.status.liveness import RUNNING, SILENT_INTERVALS, Health
 from demixd.cli.status.reader import StatusReader
 from demixd.protocol.inbox_names import Kind
-from demixd.protocol.job import FINAL, State
+from demixd.protocol.job import State
 from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar
 
 RESULTS = 10
@@ -58,7 +59,6 @@ def overview(reader: StatusReader, health: Health, silence_s: float, age_s: floa
     places = {each.job_id: place for place, each in enumerate(reader.daemon.queue)} if reader.daemon else {}
     waiting = sorted(by_state[State.WAITING], key=lambda song: (song.state_since, song.input.name))
     queue = [song for song in waiting if song.job_id in places or song.reason == "queued"]
-    ended = (song for state in FINAL for song in by_state[state])
     return Overview(
         daemon=reader.daemon,
         health=health,
@@ -68,12 +68,18 @@ def overview(reader: StatusReader, health: Health, silence_s: float, age_s: floa
         # Songs that the last heartbeat does not list yet come last.
         queue=tuple(sorted(queue, key=lambda song: places.get(song.job_id, len(places)))),
         waiting=tuple(song for song in waiting if song.job_id not in places and song.reason != "queued"),
-        results=tuple(nlargest(RESULTS, ended, key=lambda song: (song.state_since, song.seq))),
+        results=tuple(newest_first(reader.songs, RESULTS)),
         counts={state: len(songs) for state, songs in by_state.items() if songs},
         etas=_etas(reader.daemon, age_s or 0.0),
         not_songs=tuple(each for each in reader.inbox.entries if each.reason != Kind.IGNORED) if reader.inbox else (),
         trouble=reader.trouble,
     )
+
+
+def newest_first(songs: Iterable[Sidecar], most: int | None = None) -> list[Sidecar]:
+    """The songs that are over, or the last `most` of them."""
+    ended = [song for song in songs if song.ended]
+    return nlargest(len(ended) if most is None else most, ended, key=lambda song: (song.state_since, song.seq))
 
 
 def _etas(daemon: DaemonStatus | None, age_s: float) -> dict[str, float]:

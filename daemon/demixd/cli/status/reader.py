@@ -62,6 +62,9 @@ class StatusReader:
                 known = self._files.get(path)
                 is_same = known is not None and known[0] == version
                 files[path] = known if known and is_same else (version, documents.read(path, Sidecar))
+        except FileNotFoundError:  # before its first start, which makes it
+            if not (spool := self._spool.status.parent).exists():
+                self.trouble = f"{spool} is not there: mount it, or make it"
         except OSError as error:
             self.trouble = f"{self._spool.status} cannot be read: {error.strerror}"
         self._files = files

@@ -28,7 +28,7 @@ from rich.text import Text
 from demixd.cli import text
 from demixd.cli.console import exit_on_sigterm
 from demixd.cli.status import words
-from demixd.cli.status.liveness import Health
+from demixd.cli.status.liveness import RUNNING, Health
 from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
 from demixd.protocol.job import State
 from demixd.protocol.result_names import folder_name
@@ -134,7 +134,7 @@ def render(shown: Overview, height: int | None = None) -> RenderableType:
     for (title, songs, cells), lines in zip(lists, shares, strict=True):
         if lines:
             parts += [_title(title), _table(songs, cells, lines)]
-    if not shown.counts:
+    if not shown.counts and shown.daemon is not None:
         parts.append(Text("  No songs yet: drop one into the inbox.", style="dim"))
     return Group(*parts)
 
@@ -246,7 +246,8 @@ def _progress(rows: Sequence[Row]) -> RenderableType:
 
 
 def _head(shown: Overview, *, is_cut: bool) -> list[RenderableType]:
-    light = Text("● ", style=LIGHTS.get(shown.health, "yellow"))
+    doubtful = shown.health in RUNNING and not shown.is_well
+    light = Text("● ", style="yellow" if doubtful else LIGHTS.get(shown.health, "yellow"))
     clock = Text(f"  {datetime.now().astimezone():%H:%M:%S}", style="dim")
     lines = [light + Text(safe(words.sentence(shown))) + clock]
     if shown.daemon is not None:

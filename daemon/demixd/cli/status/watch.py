@@ -7,7 +7,7 @@ from demixd.cli import client, names, text
 from demixd.cli.console import say
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import Liveness, age_s
-from demixd.cli.status.overview import Overview, overview
+from demixd.cli.status.overview import Overview, newest_first, overview
 from demixd.cli.status.reader import StatusReader, pause
 from demixd.protocol.status import Sidecar
 from demixd.spool.tree import Spool
@@ -18,38 +18,41 @@ REFRESH_S = 0.5
 def show_once(spool: Spool, given: Sequence[str], *, everything: bool) -> bool:
     """The overview; whether all is well. Without a terminal, or with `everything`, a line for the daemon and one a song.
 
-    Lines are in the order of names: those of the songs that are not over and of the last results, of the songs that
-    are `given` (`names` says how), or of everything. Raises RefusedError where there is no such song.
+    The lines are in the overview's order: songs that run, that wait in the queue, that are not ready, then the last results
+    (with `everything` all of them), the newest first. Of the songs that are `given` there is a line each and nothing else.
+    Raises RefusedError where there is no such song.
     """
     shown, songs = next(_overviews(spool))
     if given:
-        wanted = _wanted(spool, given, songs)
-        for song in wanted:
-            say(words.song_line(song, spool.outbox, shown.etas.get(song.job_id)))
-        return shown.is_well
-    if view.is_terminal() and not everything:
+        listed = _wanted(spool, given, songs)
+    elif view.is_terminal() and not everything:
         view.show(shown)
         return shown.is_well
-    say(words.line(shown))
-    listed = songs if everything else [*(song for song in songs if not song.ended), *shown.results]
-    for song in sorted(listed, key=lambda song: song.input.name):
+    else:
+        say(words.line(shown))
+        listed = [*shown.running, *shown.queue, *shown.waiting, *(newest_first(songs) if everything else shown.results)]
+    for song in listed:
         say(words.song_line(song, spool.outbox, shown.etas.get(song.job_id)))
-    if len(listed) < len(songs):
+    if not given and len(listed) < len(songs):
         say(f"and {len(songs) - len(listed)} more that are over: `demixd status --all` shows them")
     return shown.is_well
 
 
 def _wanted(spool: Spool, given: Sequence[str], songs: Sequence[Sidecar]) -> list[Sidecar]:
     by_name = {names.name_of(song): song for song in songs}
-    there = list(by_name)
-    found = [name for word in given for name in names.meant(names.below_inbox(spool, word), there)]
+    found = [name for word in given for name in names.meant(names.below_inbox(spool, word), by_name, "known")]
     return [by_name[name] for name in dict.fromkeys(found)]
 
 
-def show_json(spool: Spool) -> bool:
-    """The daemon's and every song's status file in one JSON object; whether all is well. Raises OSError."""
-    shown, _ = next(_overviews(spool))
-    say(text.as_json({"daemon": client.daemon(spool), "songs": list(client.sidecars(spool))}))
+def show_json(spool: Spool, given: Sequence[str]) -> bool:
+    """The daemon's and the songs' status files in one JSON object, those of all songs where none are `given`.
+
+    Whether all is well. Raises OSError, and RefusedError where there is no such song.
+    """
+    shown, songs = next(_overviews(spool))
+    wanted = {song.job_id for song in _wanted(spool, given, songs)}
+    files = [each for each in client.sidecars(spool) if not given or each["job_id"] in wanted]
+    say(text.as_json({"daemon": client.daemon(spool), "songs": files}))
     return shown.is_well
 
 

@@ -17,11 +17,11 @@ def sentence(shown: Overview) -> str:
     """The daemon's health, without a full stop: facts may follow."""
     daemon = shown.daemon
     if daemon is None or shown.health is Health.NEVER_RUN:
-        return "The daemon has never run on this spool: start it with `demixd run`"
+        return "demixd has not run on this spool yet: start it with `demixd run`"
     who = f"demixd {daemon.version}"
     match shown.health:
         case Health.ALIVE:
-            return f"{who} is {daemon.state}"
+            return f"{who} {_doing(daemon)}"
         case Health.STOPPED:
             return f"{who} has stopped: songs wait until it is started"
         case Health.GONE:
@@ -31,6 +31,15 @@ def sentence(shown: Overview) -> str:
         case Health.SILENT:
             return f"{who} is not running: silent for {text.ago(shown.silence_s)}, and was {daemon.state} before"
     return f"{who} was {daemon.state}{_age(shown)}{_next_sign(shown)}"
+
+
+def _doing(daemon: DaemonStatus) -> str:
+    """What a daemon that runs is at, and what that means for songs."""
+    if daemon.state == "warming":
+        return "is loading its model: songs can be dropped, and wait for it"
+    if daemon.state == "ready" and daemon.worker.state in CANNOT_SEPARATE:
+        return "is running, but can separate nothing yet: songs can be dropped, and wait"
+    return f"is {daemon.state}"
 
 
 def running(shown: Overview) -> str:
@@ -87,8 +96,9 @@ def line(shown: Overview) -> str:
     parts = [sentence(shown), *trouble(shown)]
     for song in shown.running:
         at = song.progress
-        told = (text.percent(at.fraction), song.doing, text.speed(at.speed_x), text.clock(at.eta_s), song.tag)
-        parts.append(f"{running(shown).lower()} {song.input.name} {' '.join(fact for fact in told if fact)}")
+        left = "" if at.eta_s is None else f"done in {text.clock(at.eta_s)}"
+        told = (f"{text.percent(at.fraction)} {song.doing}", text.speed(at.speed_x), left, _tag(song))
+        parts.append(f"{running(shown).lower()} {song.input.name} {', '.join(fact for fact in told if fact)}")
     parts.append(f"{len(shown.queue)} queued, {len(shown.waiting)} not ready")
     if shown.not_songs:
         parts.append(f"{len(shown.not_songs)} no songs")
@@ -123,7 +133,12 @@ def song_line(song: Sidecar, outbox: PurePath, eta_s: float | None = None) -> st
 
 def facts(song: Sidecar) -> str:
     """The song's length and tag, each after two blanks; empty where there is neither."""
-    return "".join(f"  {fact}" for fact in (text.clock(song.input.duration_s), song.tag) if fact)
+    return "".join(f"  {fact}" for fact in (text.clock(song.input.duration_s), _tag(song)) if fact)
+
+
+def _tag(song: Sidecar) -> str:
+    """The song's tag, told apart from our own words; empty where it has none."""
+    return f"tag: {song.tag}" if song.tag else ""
 
 
 def message(song: Sidecar) -> str:

@@ -10,10 +10,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from demixd.errors import Code
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
 from demixd.spool.files import write_whole
-from demixd.spool.tree import Spool, companion
+from demixd.spool.tree import OPTIONS, Spool, companion
+from demixd.terminal import safe
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +25,58 @@ REASON = ".txt"
 OURS = b"demixd: "
 """How each begins: a file that does not is somebody else's, and is neither replaced nor removed."""
 
+AGAIN = "To have the song separated after all, move {it} back into the inbox."
+"""What helps a song that is not at fault. `{it}` is the song, and its option file where there is one."""
+
+OTHER_FILE = "As it is it fails again: drop a better copy of the song, or what an editor or a converter makes of it."
+MENDED = "Once that is mended, move {it} back into the inbox."
+OURS_TO_MEND = (
+    "This is a mistake in demixd: please report it, with the log. To try again, move {it} back into the inbox."
+)
+
+REMEDIES = {
+    Code.BAD_AUDIO: OTHER_FILE,
+    Code.NOT_FINITE: OTHER_FILE,
+    Code.TRUNCATED: "The song is not complete: drop the whole of it. If its options have wait_for_sha256, check that too.",
+    Code.TOO_LONG: "Once the limit is raised, move {it} back into the inbox; or cut the song, and drop the parts.",
+    Code.TOO_LARGE: "Once the limit is raised or less is asked for, move {it} back into the inbox; or cut the song.",
+    Code.BAD_OPTIONS: "Its options come from the configuration: once that is corrected, move {it} back into the inbox.",
+    Code.NO_SPACE: MENDED,
+    Code.OUTBOX_MISSING: MENDED,
+    Code.MODEL_MISSING: MENDED,
+    Code.BAD_MODEL: MENDED,
+    Code.IO_ERROR: MENDED,
+    Code.GAVE_UP: "It may happen again. To try, move {it} back into the inbox.",
+    Code.BAD_OUTPUT: OURS_TO_MEND,
+    Code.INTERNAL_ERROR: OURS_TO_MEND,
+}
+"""What helps after each error."""
+
+OWN_OPTIONS = "Correct {file}, which lies here too, then move it back into the inbox, and the song after it."
+"""The remedy for bad options that the song has brought itself."""
+
 
 def write(job: Job, stored: Path, spool: Spool) -> None:
     """Say beside the original, which lies at `stored` below failed/, why it is there and what to do."""
     path = stored.with_name(companion(stored.name, REASON))
+    options = stored.with_name(companion(stored.name, OPTIONS))
+    has_options = job.options_file is not None and os.path.lexists(options)
     code = f" ({job.error.code})" if job.error else ""
-    again = "To have the song separated after all, move it back into the inbox."
-    text = f"{OURS.decode()}{job.state}{code}. {job.message.rstrip('.')}.\n{again}\n"
+    why = "" if job.message.lower() == job.state else f" {job.message.rstrip('.')}."
+    it = f"{options.name} and it" if has_options else "it"
+    helps = _remedy(job, has_options=has_options).format(it=it, file=options.name)
+    text = f"{OURS.decode()}{safe(f'{job.state}{code}.{why}')}\n{safe(helps)}\n"
     try:
         if not os.path.lexists(path) or _is_ours(path, spool):
             write_whole(path, text.encode(), root=spool.failed, durable=False)
     except OSError as error:
         log.warning("%s cannot be written: %s", path, error)
+
+
+def _remedy(job: Job, *, has_options: bool) -> str:
+    if job.error is None:
+        return AGAIN
+    return OWN_OPTIONS if job.error.code is Code.BAD_OPTIONS and has_options else REMEDIES[job.error.code]
 
 
 def remove_of(name: str, spool: Spool) -> None:

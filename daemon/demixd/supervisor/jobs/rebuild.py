@@ -149,7 +149,7 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
     )
     if sidecar.state not in FINAL and where is not None:
         changes: dict[str, Any] = {"state": State.DONE, "message": "Done", "output": _output(*where)}
-        whole = Progress(fraction=1.0, step_fraction=1.0, eta_s=0.0)
+        whole = Progress(fraction=1.0, step_fraction=1.0)
         job = msgspec.structs.replace(job, stage=Stage.FINAL, engine=where[1].engine, progress=whole, **changes)
     elif _is_there(job, spool):
         job = msgspec.structs.replace(job, stage=Stage.FINAL)

@@ -66,6 +66,11 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
 
 CANCELLED = Ends(state=State.CANCELLED)
 
+STOPPED = Waits(
+    reason=Reason.QUEUED, message="The daemon was stopped while this song ran; it begins again in its turn."
+)
+"""The daemon ends as it was told to."""
+
 
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     """What an outcome depends on besides the job: `now` is monotonic; `grace_s` is `[limits] truncated_grace_s`."""

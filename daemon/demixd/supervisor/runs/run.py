@@ -261,7 +261,7 @@ class Run:
         """The daemon stops: the job waits again, and no attempt is counted."""
         self.disk.abandon()
         self.disk.join()
-        self._carry_out(Waits(reason=Reason.QUEUED, message="The daemon was stopped; this song is next."))
+        self._carry_out(outcomes.STOPPED)
 
     # ---- how it ends
 
