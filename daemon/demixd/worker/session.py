@@ -105,6 +105,17 @@ def _separate(order: Separate, engine: "Engine", channel: Channel, dispatcher: D
     song.attempt(work)
 
 
+def _teller(job_id: str, channel: Channel) -> Callable[[Tick], None]:
+    """What tells the supervisor how far the song is: of each segment, and otherwise not more often than anyone looks."""
+    throttle = Throttle(PROGRESS_S)
+
+    def tell(tick: Tick) -> None:
+        if throttle.passes(time.monotonic(), tick.step) or tick.segment_s is not None:
+            channel.send(Progressed(job_id=job_id, at=tick))
+
+    return tell
+
+
 class _Song:
     """One song at the worker: its order, its observer, and the seconds of each step."""
 
@@ -114,12 +125,12 @@ class _Song:
         self._job_id = job_id = order.job_id
         self._channel = channel
         self._timing: dict[str, float] = {}
-        self._throttle = Throttle(PROGRESS_S)
         self._gpu_peak_bytes: int | None = None
+        # Nothing in it leads back to this song, whose folders are closed as soon as nobody has it any more.
         self._observer = Observer(
             check=lambda: dispatcher.check(job_id),
             decoded=lambda track: channel.send(Decoded(job_id=job_id, track=track)),
-            progressed=self._tell,
+            progressed=_teller(job_id, channel),
         )
         self._ordered = order
         self._pins: tuple[Pin, ...] = ()
@@ -173,11 +184,6 @@ class _Song:
         separated = separate_song(self._order, track, engine, self._observer, self._timing)
         self._gpu_peak_bytes = engine.gpu_peak_bytes
         return separated
-
-    def _tell(self, tick: Tick) -> None:
-        """Tell the supervisor how far the song is; of each segment, and otherwise not more often than anyone looks."""
-        if self._throttle.passes(time.monotonic(), tick.step) or tick.segment_s is not None:
-            self._channel.send(Progressed(job_id=self._job_id, at=tick))
 
     def write(self, separated: "Separated") -> None:
         from demixd.pipeline.song import write_stems

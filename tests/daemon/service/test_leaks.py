@@ -1,5 +1,7 @@
 """Hundreds of jobs in one daemon: at their end it holds what it held after the first ten."""
 
+import contextlib
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -81,6 +83,34 @@ def test_many_jobs_in_one_daemon(tmp_path: Path, jobs: int, record_property: Cal
     assert grown <= FIXED_BYTES + EACH_BYTES * jobs, f"{grown} bytes more after {jobs} jobs"
     record_property("jobs in one daemon that left nothing behind", rounds * len(ROUND))
     record_property(f"bytes that the supervisor grew by over {jobs} jobs", grown)
+
+
+def held_by_worker(daemon: Daemon) -> list[str]:
+    """What it has open below the spool."""
+    folder, found = Path(f"/proc/{daemon.read('_daemon.json')['worker']['pid']}/fd"), []
+    for handle in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(handle))
+    return [each for each in found if each.startswith(str(daemon.spool))]
+
+
+def test_a_song_that_is_over_is_let_go(tmp_path: Path) -> None:
+    """Done, damaged or cancelled: the real worker holds no folder of it open any more, which would keep its share busy."""
+    daemon = Daemon(tmp_path)
+    try:
+        daemon.start().ready()
+        make_song(daemon.inbox / "done.wav", 1.0)
+        (daemon.inbox / "failed.wav").write_bytes(b"RIFF no song" + bytes(500))
+        make_song(daemon.inbox / "cancelled.wav", 60.0)
+        daemon.until(lambda: daemon.song("cancelled.wav").get("step") == "separate", "it is being separated")
+        assert held_by_worker(daemon)
+        (daemon.inbox / "cancelled.wav.cancel").touch()
+        for state in ("cancelled", "done", "failed"):
+            assert daemon.final(f"{state}.wav")["state"] == state
+        daemon.until(lambda: not held_by_worker(daemon), "nothing of the spool is open")
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
 
 
 @pytest.mark.slow
