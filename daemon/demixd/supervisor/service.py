@@ -25,7 +25,7 @@ from demixd.spool.leases import survive_lease_breaks
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal, notify
 from demixd.supervisor.access import Access, Change
-from demixd.supervisor.clock import Clock, SystemClock
+from demixd.supervisor.clock import AwakeClock, Clock, SystemClock
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.heartbeat import Heartbeat
 from demixd.supervisor.inbox.poller import Poller
@@ -85,7 +85,7 @@ class Service:
     ) -> None:
         self.config = config
         self._load = load
-        self._clock = clock or SystemClock()
+        self._clock = AwakeClock(clock or SystemClock())
         self._start_worker = start_worker
         self.spool = Spool(config)
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
