@@ -1,6 +1,7 @@
 """Folders that go away in the middle of something: nothing is made in their place, and nothing is lost."""
 
 import json
+import os
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -245,6 +246,59 @@ def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> Non
         for name in ("running.wav", "next.wav"):
             assert daemon.final(name)["state"] == "done"
         daemon.until(lambda: not daemon.works(), "no work folder")
+
+
+@pytest.mark.parametrize("when", ["during", "at the end", "between", "at a start"])
+def test_a_private_folder_that_is_taken_away(tmp_path: Path, when: str) -> None:
+    """The outbox is others' to write: the song is done all the same, in a new private folder, and costs no attempt."""
+    with started(tmp_path) as daemon:
+        private = daemon.outbox / ".demixd"
+        taken = tmp_path / "taken"
+        if when == "at the end":
+            daemon.at["5-publishing"] = [lambda: private.rename(taken) and None]
+        elif when != "during":
+            if when == "at a start":
+                daemon.kill()
+            shutil.rmtree(private)
+            if when == "at a start":
+                daemon.start().ready()
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        if when == "during":
+            private.rename(taken)
+        daemon.hold.unlink()
+        all_done_once(daemon, "song.wav")
+        assert daemon.song("song.wav")["attempt"] == 1
+        assert private.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_private_folder_of_a_former_version(tmp_path: Path) -> None:
+    """It was open to the group, who could move what is in it: it is closed."""
+    private = tmp_path / "spool" / "outbox" / ".demixd"
+    private.mkdir(parents=True)
+    private.chmod(0o775)
+    with simulated(tmp_path):
+        assert private.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
+def test_a_private_folder_of_somebody_else(tmp_path: Path) -> None:
+    """Songs wait, with the reason, until it is gone; nothing is put into it."""
+    with started(tmp_path) as daemon:
+        private = daemon.outbox / ".demixd"
+        shutil.rmtree(private)
+        private.mkdir()
+        os.chown(private, 12345, 12345)
+        drop(daemon, "song.wav")
+        daemon.until(lambda: daemon.song("song.wav").get("reason") == "outbox-missing", "it waits")
+        assert (
+            f"{private} (outbox/.demixd) cannot be used: it belongs to another user"
+            in daemon.song("song.wav")["message"]
+        )
+        assert list(private.iterdir()) == []
+        private.rmdir()
+        all_done_once(daemon, "song.wav")
 
 
 def test_a_status_that_goes_away(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Whether the folders of the spool are there. Made once, in their first days; never again in place of what is missing.
 
 A share that is not mounted looks like an empty folder, or like none. So what has been there before, which the ledger
-remembers, is waited for; and an inbox that is another folder than before says nothing about the songs that were in it.
+remembers, is waited for; and an inbox that is another folder than before says nothing about the songs that were in it. Only
+the private folder of the outbox is made again, where that is the folder as before: others may have removed it.
 """
 
 import logging
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.spool import nofollow
+from demixd.spool import nofollow, private
 from demixd.spool.mounts import Root, mount_of
 from demixd.spool.tree import PRIVATE, Spool
 from demixd.supervisor.ledger import Ledger
@@ -135,11 +136,13 @@ class Folders:
             if folder.is_symlink():
                 return f"{folder} ({part}) is a link, and was a folder: put the folder back; demixd goes on by itself then."
             if not folder.is_dir():
-                if known is not None:
+                if known is not None and not (part == _PRIVATE and self._is_same_outbox):
                     return f"{folder} ({part}) is gone: mount it, or make it again; demixd goes on by itself then."
                 if not folder.parent.is_dir():
                     return f"{folder.parent} is not there: mount it, or make it; demixd goes on by itself then."
                 self._make(part, folder)
+            if part == _PRIVATE:
+                self._close_private(folder)
             if part in _OURS and not os.access(folder, os.W_OK | os.X_OK):
                 return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
             if known is None:
@@ -154,6 +157,19 @@ class Folders:
             return
         with nofollow.reach(folder.parent, folder, make=folder.parent):
             pass
+
+    def _close_private(self, folder: Path) -> None:
+        """Keep others out of the private folder, and remember the outbox in which it is."""
+        with nofollow.reach(folder.parent, folder) as handle:
+            private.close_to_others(handle, folder)
+        if not self._is_same_outbox:
+            self._remember("outbox", folder.parent, folder.parent.stat().st_ino)
+
+    @property
+    def _is_same_outbox(self) -> bool:
+        """Whether the outbox is the folder in which the private one was. Raises OSError."""
+        outbox, known = self._folders["outbox"], self._known["outbox"]
+        return known is not None and known.inode == outbox.stat().st_ino
 
     def _root(self) -> Root | None:
         try:
