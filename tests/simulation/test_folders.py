@@ -346,6 +346,38 @@ def test_a_status_that_is_made_anew(tmp_path: Path, quickly: bool) -> None:
         all_done_once(daemon, "song.wav", "next.wav")
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["put back", "lost"])
+def test_a_state_folder_that_is_taken_away(tmp_path: Path, is_lost: bool) -> None:
+    """It is said, and songs wait: what is written into a ledger without a name is lost at the next start. None is done twice."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        drop(daemon, "next.wav")
+        queued(daemon, "next.wav")
+        state = tmp_path / "state"
+        state.rename(tmp_path / "away")
+        warned(daemon, f"{state}/ledger.sqlite3 is gone")
+        daemon.hold.unlink()
+        assert daemon.final("song.wav")["state"] == "done"
+        daemon.until(lambda: daemon.song("next.wav")["reason"] == "outbox-missing", "it waits")
+        looks(daemon)
+        assert daemon.log.read_text().count("ledger.sqlite3 is gone") == 1
+        assert (daemon.inbox / "song.wav").exists() and not state.exists()
+        if is_lost:
+            daemon.look_away()
+            daemon.kill()
+            shutil.rmtree(tmp_path / "away")
+            daemon.start().ready()
+            assert daemon.final("next.wav")["state"] == "done"
+            daemon.quiet()
+        else:
+            (tmp_path / "away").rename(state)
+            all_done_once(daemon, "song.wav", "next.wav")
+    assert {path.name for path in daemon.outbox.iterdir()} == {".demixd", "song", "next"}
+    assert order_of_work(daemon) == ["song.wav", "next.wav"]
+
+
 @pytest.mark.parametrize("part", ["done", "failed"])
 def test_a_place_for_originals_that_goes_away(tmp_path: Path, part: str) -> None:
     """While done/ or failed/ is away an original stays where it is; then it goes there, and nothing is done twice."""

@@ -18,8 +18,16 @@ from demixd.supervisor.ledger import Ledger
 
 _PRIVATE = f"outbox/{PRIVATE}"
 
+_LEDGER = "state"
+"""What is missing where the ledger's file was taken away: it stays open, and all that is written into it is lost."""
+
 _OURS = ("outbox", _PRIVATE, "status", "work")
 """What nothing goes without; a done/ that takes nothing only leaves originals where they are."""
+
+GONE = (
+    "is gone, or another file: put the state folder back, and demixd goes on by itself. Where it is lost, start demixd again: "
+    "it makes a new one from the status files."
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ class Folders:
         }
         if spool.own_work:
             self._folders["work"] = spool.scratch
+        self._folders[_LEDGER] = ledger.path
         self._inbox = spool.inbox
         self._became_links: dict[str, Path] = {}
         """What was a folder in a former life, and is a link now."""
@@ -127,14 +136,11 @@ class Folders:
     def _reason(self, part: str, folder: Path) -> str | None:
         """Why a folder cannot be used; None where it can. A folder that never was there is made."""
         known = self._known[part]
+        if part == _LEDGER:
+            return None if self._ledger.is_there else f"{folder} {GONE}"
         try:
-            if part in self._became_links:
-                return (
-                    f"{self._became_links[part]} ({part}) is a link, and was a folder: put the folder back, or let [paths] name "
-                    "where the link leads; then start demixd again."
-                )
-            if folder.is_symlink():
-                return f"{folder} ({part}) is a link, and was a folder: put the folder back; demixd goes on by itself then."
+            if (reason := self._link_reason(part, folder)) is not None:
+                return reason
             if not folder.is_dir():
                 if known is not None and not (part == _PRIVATE and self._is_same_outbox):
                     return f"{folder} ({part}) is gone: mount it, or make it again; demixd goes on by itself then."
@@ -149,6 +155,17 @@ class Folders:
                 self._remember(part, folder, folder.stat().st_ino)
         except OSError as error:
             return f"{folder} ({part}) cannot be used: {error.strerror}."
+        return None
+
+    def _link_reason(self, part: str, folder: Path) -> str | None:
+        """Why a folder that is a link, or leads through one, cannot be used."""
+        if part in self._became_links:
+            return (
+                f"{self._became_links[part]} ({part}) is a link, and was a folder: put the folder back, or let [paths] name "
+                "where the link leads; then start demixd again."
+            )
+        if folder.is_symlink():
+            return f"{folder} ({part}) is a link, and was a folder: put the folder back; demixd goes on by itself then."
         return None
 
     def _make(self, part: str, folder: Path) -> None:
