@@ -274,12 +274,12 @@ def test_a_private_folder_that_is_taken_away(tmp_path: Path, when: str) -> None:
 
 
 def test_a_private_folder_of_a_former_version(tmp_path: Path) -> None:
-    """It was open to the group, who could move what is in it: it is closed."""
+    """It was open to the group, who could move what is in it: it is closed. Results have the group of the share still."""
     private = tmp_path / "spool" / "outbox" / ".demixd"
     private.mkdir(parents=True)
-    private.chmod(0o775)
+    private.chmod(0o2775)
     with simulated(tmp_path):
-        assert private.stat().st_mode & 0o777 == 0o700
+        assert private.stat().st_mode & 0o7777 == 0o2700
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")

@@ -38,7 +38,9 @@ def close_to_others(handle: int, folder: Path) -> None:
         )
         raise OSError(errno.EPERM, reason, str(folder))
     if stat.S_IMODE(status.st_mode) & 0o077:
-        _by_handle(handle).chmod(MODE)
+        _by_handle(handle).chmod(
+            stat.S_IMODE(status.st_mode) & ~0o077
+        )  # with S_ISGID: results get the share's group by that
 
 
 def make(root: Path, folder: Path, inside: Iterable[str]) -> None:
