@@ -206,6 +206,27 @@ class Ledger:
         rows = self._patiently(lambda: self._db.execute(query, values).fetchall())
         return [(job_id, _read(record)) for job_id, record in rows]
 
+    def ended(self, after: int, count: int) -> list[tuple[int, Job | Foreign, bool]]:
+        """So many finished jobs of those numbered above `after`, oldest first: each with its number, and whether no other of
+        its name is newer. The newest of all is left out: it is never forgotten, since the next is numbered by it."""
+        query = (
+            "SELECT number, record, number = (SELECT max(number) FROM jobs AS other WHERE other.short = jobs.short) FROM jobs"
+            " WHERE number > ? AND number < (SELECT max(number) FROM jobs) AND stage = ? ORDER BY number LIMIT ?"
+        )
+        values = (after, Stage.FINISHED.value, count)
+        rows = self._patiently(lambda: self._db.execute(query, values).fetchall())
+        return [(number, _read(record), bool(is_newest)) for number, record, is_newest in rows]
+
+    def forget(self, jobs: Iterable[Job]) -> None:
+        """Remove the rows of these jobs, all or none."""
+        ids = [(job.job_id,) for job in jobs]
+        self._patiently(lambda: self._forget(ids))
+
+    def _forget(self, ids: list[tuple[str]]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        with self._db:
+            self._db.executemany("DELETE FROM jobs WHERE job_id = ?", ids)
+
     def fact(self, name: str, kind: type[T]) -> T | None:
         """A fact of that kind; None where there is none, or one that another version has written."""
         row = self._patiently(lambda: self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone())
