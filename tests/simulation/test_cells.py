@@ -83,7 +83,7 @@ def refused(daemon: Simulated, part: str) -> None:
         start_worker=lambda post: SimulatedWorker(post, clock, daemon.folder, Script()),
     )
     folder = "status" if part == "spool" else part
-    words = rf"is used by another demixd \(process .*each daemon needs a {folder} folder of its own"
+    words = rf"is used by another demixd \(process .*each daemon needs its own {folder} folder"
     with pytest.raises(ConfigError, match=words):
         second.start_up()
         second.turn()

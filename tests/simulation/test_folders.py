@@ -1,6 +1,7 @@
 """Folders that go away in the middle of something: nothing is made in their place, and nothing is lost."""
 
 import json
+import os
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -263,6 +264,59 @@ def test_work_that_was_given_up_while_the_outbox_was_away(tmp_path: Path) -> Non
         daemon.until(lambda: not daemon.works(), "no work folder")
 
 
+@pytest.mark.parametrize("when", ["during", "at the end", "between", "at a start"])
+def test_a_private_folder_that_is_taken_away(tmp_path: Path, when: str) -> None:
+    """The outbox is others' to write: the song is done all the same, in a new private folder, and costs no attempt."""
+    with started(tmp_path) as daemon:
+        private = daemon.outbox / ".demixd"
+        taken = tmp_path / "taken"
+        if when == "at the end":
+            daemon.at["5-publishing"] = [lambda: private.rename(taken) and None]
+        elif when != "during":
+            if when == "at a start":
+                daemon.kill()
+            shutil.rmtree(private)
+            if when == "at a start":
+                daemon.start().ready()
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        if when == "during":
+            private.rename(taken)
+        daemon.hold.unlink()
+        all_done_once(daemon, "song.wav")
+        assert daemon.song("song.wav")["attempt"] == 1
+        assert private.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_private_folder_of_a_former_version(tmp_path: Path) -> None:
+    """It was open to the group, who could move what is in it: it is closed. Results have the group of the share still."""
+    private = tmp_path / "spool" / "outbox" / ".demixd"
+    private.mkdir(parents=True)
+    private.chmod(0o2775)
+    with simulated(tmp_path):
+        assert private.stat().st_mode & 0o7777 == 0o2700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
+def test_a_private_folder_of_somebody_else(tmp_path: Path) -> None:
+    """Songs wait, with the reason, until it is gone; nothing is put into it."""
+    with started(tmp_path) as daemon:
+        private = daemon.outbox / ".demixd"
+        shutil.rmtree(private)
+        private.mkdir()
+        os.chown(private, 12345, 12345)
+        drop(daemon, "song.wav")
+        daemon.until(lambda: daemon.song("song.wav").get("reason") == "outbox-missing", "it waits")
+        assert (
+            f"{private} (outbox/.demixd) cannot be used: it belongs to another user"
+            in daemon.song("song.wav")["message"]
+        )
+        assert list(private.iterdir()) == []
+        private.rmdir()
+        all_done_once(daemon, "song.wav")
+
+
 def test_a_status_that_goes_away(tmp_path: Path) -> None:
     """The running song is done all the same; when status/ is back its sidecars are right, and its files grow again."""
     with started(tmp_path) as daemon:
@@ -306,6 +360,38 @@ def test_a_status_that_is_made_anew(tmp_path: Path, quickly: bool) -> None:
         daemon.until(lambda: daemon.read("_inbox.json").get("entries"), "the inbox is explained")
         daemon.hold.unlink()
         all_done_once(daemon, "song.wav", "next.wav")
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["put back", "lost"])
+def test_a_state_folder_that_is_taken_away(tmp_path: Path, is_lost: bool) -> None:
+    """It is said, and songs wait: what is written into a ledger without a name is lost at the next start. None is done twice."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        drop(daemon, "next.wav")
+        queued(daemon, "next.wav")
+        state = tmp_path / "state"
+        state.rename(tmp_path / "away")
+        warned(daemon, f"{state}/ledger.sqlite3 is gone")
+        daemon.hold.unlink()
+        assert daemon.final("song.wav")["state"] == "done"
+        daemon.until(lambda: daemon.song("next.wav")["reason"] == "outbox-missing", "it waits")
+        looks(daemon)
+        assert daemon.log.read_text().count("ledger.sqlite3 is gone") == 1
+        assert (daemon.inbox / "song.wav").exists() and not state.exists()
+        if is_lost:
+            daemon.look_away()
+            daemon.kill()
+            shutil.rmtree(tmp_path / "away")
+            daemon.start().ready()
+            assert daemon.final("next.wav")["state"] == "done"
+            daemon.quiet()
+        else:
+            (tmp_path / "away").rename(state)
+            all_done_once(daemon, "song.wav", "next.wav")
+    assert {path.name for path in daemon.outbox.iterdir()} == {".demixd", "song", "next"}
+    assert order_of_work(daemon) == ["song.wav", "next.wav"]
 
 
 @pytest.mark.parametrize("part", ["done", "failed"])

@@ -27,12 +27,16 @@ from demixd import child_process
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import Track
 from demixd.spool.files import open_own, open_song
+from demixd.spool.processes import state_and_time
 
 LOOK_S = 0.1
 """How often `check` is asked."""
 
 STALL_S = 45.0
 """A decoder that has neither read nor decoded anything new for so long does not answer. A block takes milliseconds."""
+
+STARVED = 0.1
+"""A decoder that could run has hung if it had the processor for this share of STALL_S; with less it was not given it."""
 
 PAUSE_S = 5.0
 """What is between two looks where this process itself was paused, and the decoder with it (a frozen container): no stall."""
@@ -141,7 +145,7 @@ class _Child:
 
     def answer(self, check: Callable[[], None], progress: Callable[[float], None]) -> Track:
         """Wait for the end of the song. Raises `AudioProcessingError`, and what `check` raises."""
-        reached, since = Reached(fraction=0.0, byte=0), time.monotonic()
+        reached, since, used_s = Reached(fraction=0.0, byte=0), time.monotonic(), self._state()[1]
         looked = since
         while True:
             check()
@@ -150,7 +154,7 @@ class _Child:
                 since += now - looked
             looked = now
             if now > since + STALL_S:
-                raise self._stalled()
+                raise self._stalled(used_s)
             if not select.select([self._line], [], [], LOOK_S)[0]:
                 continue
             data = self._line.recv(LONGEST)
@@ -166,20 +170,26 @@ class _Child:
                 case Reached(fraction=fraction, byte=byte):
                     if fraction > reached.fraction or byte > reached.byte:
                         reached, since = Reached(fraction=fraction, byte=byte), time.monotonic()
+                        used_s = self._state()[1]
                     progress(fraction)
 
-    def _stalled(self) -> AudioProcessingError:
-        if self._waits_for_a_disk():
+    def _stalled(self, used_s: float) -> AudioProcessingError:
+        """Whose fault it is; the process had used so many seconds of processors' time when it last got further."""
+        state, used_now_s = self._state()
+        if state == "D":
             return AudioProcessingError(Code.IO_ERROR, f"The disk has not answered for {STALL_S:.0f} s.")
+        if state in ("T", "t") or (state == "R" and used_now_s - used_s < STARVED * STALL_S):
+            message = f"The song's decoder was stopped, or the machine had no time for it, for {STALL_S:.0f} s."
+            return AudioProcessingError(Code.IO_ERROR, message)
         message = f"The song cannot be decoded: its decoder has got no further for {STALL_S:.0f} s; convert it."
         return AudioProcessingError(Code.BAD_AUDIO, message)
 
-    def _waits_for_a_disk(self) -> bool:
-        """Whether the process is in the kernel, and cannot be interrupted (proc(5): state D)."""
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii", errors="replace")
-            return text.rpartition(")")[2].split()[0] == "D"
-        return False
+    def _state(self) -> tuple[str, float]:
+        """The process's state, and the seconds of processors' time that it has used; nothing where there is no /proc."""
+        try:
+            return state_and_time(self._process.pid)
+        except OSError:
+            return "", 0.0
 
     def _dead(self) -> AudioProcessingError:
         status = self._process.wait()

@@ -1,7 +1,7 @@
-"""A job's private folder, which nobody else may look into: what is in it is what this program has put there.
+"""Folders that nobody else may look into: the state folder, `.demixd` in the outbox, and in that a job's own.
 
-The folder above it belongs to a share, where others may rename it and put another one in its place. So whoever opens it
-checks the open folder, by owner and mode, and goes on from that descriptor.
+What is in one is what this program has put there. Where the folder above it belongs to a share, others may rename it and put
+another one in its place: whoever opens it checks the open folder, by owner and mode, and goes on from that descriptor.
 """
 
 import contextlib
@@ -26,10 +26,21 @@ def keep(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(MODE)
     with nofollow.reach(folder, folder, follow=True) as handle:
-        if os.fstat(handle).st_uid != os.geteuid() and not is_remote(mount_of(folder).kind):
-            raise OSError(errno.EPERM, "it belongs to another user, and holds what nobody else may change", str(folder))
-        if stat.S_IMODE(os.fstat(handle).st_mode) & 0o077:
-            _by_handle(handle).chmod(MODE)
+        close_to_others(handle, folder)
+
+
+def close_to_others(handle: int, folder: Path) -> None:
+    """Take from others what they may do in the open folder. Raises OSError, EPERM where it is another user's."""
+    status = os.fstat(handle)
+    if not _is_ours(status, folder):
+        reason = (
+            "it belongs to another user, and holds what nobody else may change: give it to demixd's, or move it away"
+        )
+        raise OSError(errno.EPERM, reason, str(folder))
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        _by_handle(handle).chmod(
+            stat.S_IMODE(status.st_mode) & ~0o077
+        )  # with S_ISGID: results get the share's group by that
 
 
 def make(root: Path, folder: Path, inside: Iterable[str]) -> None:
@@ -64,9 +75,13 @@ def _by_handle(handle: int) -> Path:
 def _require(handle: int, folder: Path) -> None:
     """Raise EPERM unless the open folder is ours, and ours alone as far as its filesystem can say so."""
     status = os.fstat(handle)
-    is_ours = status.st_uid == os.geteuid() or is_remote(mount_of(folder).kind)
-    if not is_ours or (stat.S_IMODE(status.st_mode) & 0o077 and _keeps_modes(handle)):
+    if not _is_ours(status, folder) or (stat.S_IMODE(status.st_mode) & 0o077 and _keeps_modes(handle)):
         raise OSError(errno.EPERM, "another folder has been put in the place of demixd's own", str(folder))
+
+
+def _is_ours(status: os.stat_result, folder: Path) -> bool:
+    """Whether the folder is this user's; a network's filesystem may say what it likes of that."""
+    return status.st_uid == os.geteuid() or is_remote(mount_of(folder).kind)
 
 
 def _keeps_modes(handle: int) -> bool:

@@ -1,4 +1,7 @@
-"""Whether a process lives, by what it has said of itself in a file: on one machine nobody need wait for its next sign."""
+"""Whether a process lives, by what it has said of itself in a file: on one machine nobody need wait for its next sign.
+
+And what the kernel says of one (proc(5)).
+"""
 
 import os
 import socket
@@ -21,7 +24,7 @@ def boot_id() -> str:
 def this_process() -> ProcessFacts:
     """The facts by which others find this process."""
     return ProcessFacts(
-        host=socket.gethostname(), boot=boot_id(), namespace=_namespace(), started=_stat(os.getpid())[1]
+        host=socket.gethostname(), boot=boot_id(), namespace=_namespace(), started=_started(os.getpid())[1]
     )
 
 
@@ -45,7 +48,7 @@ def is_alive(pid: int, facts: ProcessFacts, seen_at: float) -> bool | None:
     except OverflowError:
         return None
     try:
-        state, started = _stat(pid)
+        state, started = _started(pid)
     except OSError:
         return True  # /proc hides it (hidepid)
     return state not in "ZX" and started == facts.started
@@ -59,10 +62,22 @@ def _namespace() -> int:
         return 0
 
 
-def _stat(pid: int) -> tuple[str, int]:
-    """A process's state (`Z`: it has ended) and when it was started, in ticks since the boot (proc(5)). Raises OSError."""
-    words = (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+def _started(pid: int) -> tuple[str, int]:
+    """A process's state (`Z`: it has ended) and when it was started, in ticks since the boot. Raises OSError."""
+    words = _stat(pid)
     return words[0], int(words[19])
+
+
+def state_and_time(pid: int) -> tuple[str, float]:
+    """A process's state (`D`: in the kernel, and cannot be interrupted; `T`: stopped), and the seconds of processors' time
+    that it has used. Raises OSError."""
+    words = _stat(pid)
+    return words[0], (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on: the second is a name with anything in it. Raises OSError."""
+    return (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def _booted_at() -> float:

@@ -1,7 +1,8 @@
 """Whether the folders of the spool are there. Made once, in their first days; never again in place of what is missing.
 
 A share that is not mounted looks like an empty folder, or like none. So what has been there before, which the ledger
-remembers, is waited for; and an inbox that is another folder than before says nothing about the songs that were in it.
+remembers, is waited for; and an inbox that is another folder than before says nothing about the songs that were in it. Only
+the private folder of the outbox is made again, where that is the folder as before: others may have removed it.
 """
 
 import logging
@@ -10,15 +11,23 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.spool import nofollow
+from demixd.spool import nofollow, private
 from demixd.spool.mounts import Root, mount_of
 from demixd.spool.tree import PRIVATE, Spool
 from demixd.supervisor.ledger import Ledger
 
 _PRIVATE = f"outbox/{PRIVATE}"
 
+_LEDGER = "state"
+"""What is missing where the ledger's file was taken away: it stays open, and all that is written into it is lost."""
+
 _OURS = ("outbox", _PRIVATE, "status", "work")
 """What nothing goes without; a done/ that takes nothing only leaves originals where they are."""
+
+GONE = (
+    "is gone, or another file: put the state folder back, and demixd goes on by itself. Where it is lost, start demixd again: "
+    "it makes a new one from the status files."
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +54,7 @@ class Folders:
         }
         if spool.own_work:
             self._folders["work"] = spool.scratch
+        self._folders[_LEDGER] = ledger.path
         self._inbox = spool.inbox
         self._became_links: dict[str, Path] = {}
         """What was a folder in a former life, and is a link now."""
@@ -126,20 +136,19 @@ class Folders:
     def _reason(self, part: str, folder: Path) -> str | None:
         """Why a folder cannot be used; None where it can. A folder that never was there is made."""
         known = self._known[part]
+        if part == _LEDGER:
+            return None if self._ledger.is_there else f"{folder} {GONE}"
         try:
-            if part in self._became_links:
-                return (
-                    f"{self._became_links[part]} ({part}) is a link, and was a folder: put the folder back, or let [paths] name "
-                    "where the link leads; then start demixd again."
-                )
-            if folder.is_symlink():
-                return f"{folder} ({part}) is a link, and was a folder: put the folder back; demixd goes on by itself then."
+            if (reason := self._link_reason(part, folder)) is not None:
+                return reason
             if not folder.is_dir():
-                if known is not None:
+                if known is not None and not (part == _PRIVATE and self._is_same_outbox):
                     return f"{folder} ({part}) is gone: mount it, or make it again; demixd goes on by itself then."
                 if not folder.parent.is_dir():
                     return f"{folder.parent} is not there: mount it, or make it; demixd goes on by itself then."
                 self._make(part, folder)
+            if part == _PRIVATE:
+                self._close_private(folder)
             if part in _OURS and not os.access(folder, os.W_OK | os.X_OK):
                 return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
             if known is None:
@@ -148,12 +157,36 @@ class Folders:
             return f"{folder} ({part}) cannot be used: {error.strerror}."
         return None
 
+    def _link_reason(self, part: str, folder: Path) -> str | None:
+        """Why a folder that is a link, or leads through one, cannot be used."""
+        if part in self._became_links:
+            return (
+                f"{self._became_links[part]} ({part}) is a link, and was a folder: put the folder back, or let [paths] name "
+                "where the link leads; then start demixd again."
+            )
+        if folder.is_symlink():
+            return f"{folder} ({part}) is a link, and was a folder: put the folder back; demixd goes on by itself then."
+        return None
+
     def _make(self, part: str, folder: Path) -> None:
         if part != _PRIVATE:
             folder.mkdir()
             return
         with nofollow.reach(folder.parent, folder, make=folder.parent):
             pass
+
+    def _close_private(self, folder: Path) -> None:
+        """Keep others out of the private folder, and remember the outbox in which it is."""
+        with nofollow.reach(folder.parent, folder) as handle:
+            private.close_to_others(handle, folder)
+        if not self._is_same_outbox:
+            self._remember("outbox", folder.parent, folder.parent.stat().st_ino)
+
+    @property
+    def _is_same_outbox(self) -> bool:
+        """Whether the outbox is the folder in which the private one was. Raises OSError."""
+        outbox, known = self._folders["outbox"], self._known["outbox"]
+        return known is not None and known.inode == outbox.stat().st_ino
 
     def _root(self) -> Root | None:
         try:

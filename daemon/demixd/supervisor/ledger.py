@@ -11,6 +11,7 @@ A newer version may have written rows that this one cannot read, before somebody
 is left alone with its song and its work, and `foreign` tells of it.
 """
 
+import errno
 import logging
 import os
 import sqlite3
@@ -72,13 +73,14 @@ class Ledger:
 
     def __init__(self, path: Path, in_trouble: Callable[[str], None]) -> None:
         """Raises OSError, StateError, and UnreadableError where the file is damaged or of another version."""
-        self._path = path
+        self.path = path
         self._in_trouble = in_trouble
         self.foreign: dict[str, Foreign] = {}
         """The unfinished jobs that cannot be read, by id; their work is to be kept."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connect()
+            self._file = path.stat()
             try:
                 self._open()
             except sqlite3.DatabaseError:
@@ -90,7 +92,7 @@ class Ledger:
             raise UnreadableError(f"{path}: {error}") from error
 
     def _connect(self) -> None:
-        self._db = sqlite3.connect(self._path, isolation_level=None)
+        self._db = sqlite3.connect(self.path, isolation_level=None)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -106,7 +108,7 @@ class Ledger:
         if tables and (version == 0 or not columns.issuperset(_COLUMNS)):
             raise sqlite3.DatabaseError(f"it is of version {version}, whose tables version {VERSION} cannot use")
         if version > VERSION:
-            log.warning("%s was written by a newer demixd (version %d, here %d)", self._path, version, VERSION)
+            log.warning("%s was written by a newer demixd (version %d, here %d)", self.path, version, VERSION)
         if self._db.execute("PRAGMA quick_check").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("it is damaged")
         self._db.executescript(_SCHEMA + f"PRAGMA user_version={max(version, VERSION)};")
@@ -124,6 +126,8 @@ class Ledger:
         """Wait, and connect anew: a lock that could not be given back would be in our own way for ever (SQLITE_PROTOCOL)."""
         while True:
             self._in_trouble(reason)
+            if not self.is_there:
+                continue  # to connect would make an empty one
             self._db.close()  # what was begun is rolled back
             try:
                 self._connect()
@@ -145,6 +149,14 @@ class Ledger:
     def is_empty(self) -> bool:
         """Whether there has never been a job: the ledger is new, or its like was lost."""
         return self._patiently(lambda: self._db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone()) is None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file that is open still has its name: if not, what is written into it is lost with the next start."""
+        try:
+            return os.path.samestat(self._file, self.path.stat())
+        except OSError as error:
+            return error.errno not in (errno.ENOENT, errno.ENOTDIR)
 
     def close(self) -> None:
         self._db.close()
@@ -193,6 +205,27 @@ class Ledger:
         query = f"SELECT job_id, record FROM jobs WHERE {where}"
         rows = self._patiently(lambda: self._db.execute(query, values).fetchall())
         return [(job_id, _read(record)) for job_id, record in rows]
+
+    def ended(self, after: int, count: int) -> list[tuple[int, Job | Foreign, bool]]:
+        """So many finished jobs of those numbered above `after`, oldest first: each with its number, and whether no other of
+        its name is newer. The newest of all is left out: it is never forgotten, since the next is numbered by it."""
+        query = (
+            "SELECT number, record, number = (SELECT max(number) FROM jobs AS other WHERE other.short = jobs.short) FROM jobs"
+            " WHERE number > ? AND number < (SELECT max(number) FROM jobs) AND stage = ? ORDER BY number LIMIT ?"
+        )
+        values = (after, Stage.FINISHED.value, count)
+        rows = self._patiently(lambda: self._db.execute(query, values).fetchall())
+        return [(number, _read(record), bool(is_newest)) for number, record, is_newest in rows]
+
+    def forget(self, jobs: Iterable[Job]) -> None:
+        """Remove the rows of these jobs, all or none."""
+        ids = [(job.job_id,) for job in jobs]
+        self._patiently(lambda: self._forget(ids))
+
+    def _forget(self, ids: list[tuple[str]]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        with self._db:
+            self._db.executemany("DELETE FROM jobs WHERE job_id = ?", ids)
 
     def fact(self, name: str, kind: type[T]) -> T | None:
         """A fact of that kind; None where there is none, or one that another version has written."""

@@ -1,16 +1,16 @@
 """One daemon on a folder: each of state/, status/ and outbox/ holds a lock file that says who has it.
 
 On one machine flock(2) decides, and a dead process holds nothing. On a share the other machine's lock may not be seen:
-there its name in the file, and a heartbeat that goes on, tell that it is alive.
+there its name in the file, and a heartbeat that goes on, tell that it is alive. Whoever may read a file may lock it: so the
+files are their owner's alone.
 """
 
 import errno
 import fcntl
 import os
-import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,19 +18,24 @@ import msgspec
 from msgspec import Meta
 
 from demixd.errors import ConfigError
+from demixd.protocol.status import ProcessFacts
 from demixd.spool import documents, nofollow
 from demixd.spool.mounts import is_remote, mount_of
-from demixd.spool.processes import boot_id
+from demixd.spool.processes import is_alive, this_process
 from demixd.spool.tree import DAEMON, LOCK, PRIVATE_LOCK, Spool
+
+MODE = 0o600
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds a lock. `boot` is the kernel's random name of this start of the machine."""
+    """Who holds a lock; see `ProcessFacts`."""
 
     host: str
     boot: str
     pid: int
     instance: str
+    namespace: int = 0
+    started: int = 0
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -53,7 +58,7 @@ class Locks:
         self._roots = {"state": state, "status": spool.status, "outbox": spool.outbox}
         self._heartbeat = spool.status / DAEMON
         self._held: dict[str, int] = {}
-        self._me = Owner(host=socket.gethostname(), boot=boot_id(), pid=os.getpid(), instance=instance)
+        self._me = Owner(pid=os.getpid(), instance=instance, **msgspec.structs.asdict(this_process()))
         self._seen: tuple[_Heartbeat, float] | None = None
         self.rival: Owner | None = None
         """Another machine's daemon, as long as it is not known whether it still lives."""
@@ -75,9 +80,8 @@ class Locks:
         return are_new
 
     def _lock(self, part: str, path: Path) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with nofollow.reach(self._roots[part], path.parent, follow=part == "state") as folder:
-            handle = os.open(path.name, flags, 0o666, dir_fd=folder)
+            handle = _opened(folder, path)
         try:
             with _named(path):
                 self._claim(part, path, handle)
@@ -91,14 +95,15 @@ class Locks:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             # What is written into it would be written into somebody else's file.
             raise OSError(errno.EEXIST, "it is not a file of its own")
+        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
+            with suppress(OSError):  # a filesystem without modes
+                os.fchmod(handle, MODE)
         owner = _owner(os.pread(handle, 4096, 0))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = owner or "another process"
-            raise ConfigError(
-                f"{path.parent} is used by another demixd ({who}); each daemon needs a {part} folder of its own."
-            ) from None
+            who = _holder(path, owner, found.st_mtime)
+            raise ConfigError(f"{path.parent} is used by {who}; each daemon needs its own {part} folder.") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
                 raise
@@ -171,6 +176,27 @@ def _owner(data: bytes) -> Owner | None:
         return msgspec.json.decode(data, type=Owner)
     except msgspec.DecodeError:
         return None
+
+
+def _opened(folder: int, path: Path) -> int:
+    """The lock file, which is made where there is none. Raises OSError, EPERM where it is another user's."""
+    try:
+        return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE, dir_fd=folder)
+    except PermissionError:
+        with suppress(FileNotFoundError):
+            user = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_uid
+            if user != os.geteuid():
+                reason = f"it is of user {user}, whose daemon may use the folder; where there is none, remove the file"
+                raise OSError(errno.EPERM, reason, str(path)) from None
+        raise
+
+
+def _holder(path: Path, owner: Owner | None, signed_at: float) -> str:
+    """Who has locked the file: who has signed it, unless that process has ended."""
+    facts = msgspec.convert(owner, ProcessFacts, from_attributes=True) if owner else ProcessFacts()
+    if owner is None or is_alive(owner.pid, facts, signed_at) is False:
+        return f"another demixd, or by a process that has locked {path} without a name (fuser -v tells which)"
+    return f"another demixd ({owner})"
 
 
 def _is_file_of(handle: int, path: Path) -> bool:

@@ -25,7 +25,7 @@ from demixd.spool.leases import survive_lease_breaks
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal, notify
 from demixd.supervisor.access import Access, Change
-from demixd.supervisor.clock import Clock, SystemClock
+from demixd.supervisor.clock import AwakeClock, Clock, SystemClock
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.heartbeat import Heartbeat
 from demixd.supervisor.inbox.poller import Poller
@@ -85,7 +85,7 @@ class Service:
     ) -> None:
         self.config = config
         self._load = load
-        self._clock = clock or SystemClock()
+        self._clock = AwakeClock(clock or SystemClock())
         self._start_worker = start_worker
         self.spool = Spool(config)
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -142,7 +142,7 @@ class Service:
         self.runner = Runner(self._context)
         self._scheduler = Scheduler(self._context, self.runner)
         self._poller = Poller(self.config, self._context, self.runner, lambda: self.mailbox.put(Wake()))
-        self._retention = retention.Retention(self.spool, self.jobs, self._clock, self._ledger)
+        self._retention = retention.Retention(self.spool, self.jobs, self._clock, self._ledger, self.folders)
         self._heartbeat = Heartbeat(
             self.config,
             self._context,

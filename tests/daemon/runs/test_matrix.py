@@ -133,7 +133,7 @@ def of_second(daemon: Daemon, cell: Cell, sidecar: dict[str, Any]) -> list[str]:
     """The second daemon was refused, and the first noticed nothing of it."""
     said = (daemon.folder / "refused").read_text()
     part = {"second-state": "state", "second-spool": "status", "second-outbox": "outbox"}[cell.thing]
-    words = ["78 ", "is used by another demixd (process ", f"each daemon needs a {part} folder of its own"]
+    words = ["78 ", "is used by another demixd (process ", f"each daemon needs its own {part} folder"]
     wrong = [f"the second daemon said {said}"] if not all(word in said for word in words) else []
     if not cell.crash and sidecar["attempt"] != 1:
         wrong.append(f"attempt {sidecar['attempt']}")

@@ -237,6 +237,12 @@ class Simulated(Daemon):
             self.turn()
         self.clock.sleep(max(0.0, end - self.clock.now()))
 
+    def pause(self, seconds: float) -> None:
+        """Daemon and worker stand still for so long, and go on."""
+        self.clock.pause(seconds)
+        self.eyes.start()
+        self.turn()
+
     def ready(self) -> "Simulated":
         assert self.service is not None
         instance = self.service._facts.instance

@@ -53,6 +53,11 @@ class SimulatedClock:
             self._do_next()
         self._now = until
 
+    def pause(self, seconds: float) -> None:
+        """The machine stands still, and nothing that is in the agenda happens before it goes on."""
+        self._now += seconds
+        self._agenda = [(at + seconds, number, work) for at, number, work in self._agenda]
+
     def receive(self, mailbox: "queue.SimpleQueue[T]", timeout_s: float) -> T:
         until = self._now + timeout_s
         while True:

@@ -78,17 +78,17 @@ def test_a_stop_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_one_that_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the song's fault, and the process does not outlive it; saying the same again is not getting further."""
-    monkeypatch.setattr(decoder, "STALL_S", 0.5)
+    monkeypatch.setattr(decoder, "STALL_S", 2.0)
     again = (
-        "import socket, time; line = socket.socket(fileno=0); line.recv(9999)\n"
-        'while True: line.send(b\'{"type": "Reached", "fraction": 0.0, "byte": 0}\'); time.sleep(0.02)'
+        "import socket; line = socket.socket(fileno=0); line.recv(9999)\n"
+        'while True: line.send(b\'{"type": "Reached", "fraction": 0.0, "byte": 0}\'); sum(range(99_999))'
     )
     for code in ("import time; time.sleep(600)", again):
         program(monkeypatch, code)
         began = time.monotonic()
         told = refusal(make_song(tmp_path / "song.wav"), tmp_path)
         assert told.code is Code.BAD_AUDIO and "has got no further" in told.message
-        assert time.monotonic() < began + 5
+        assert time.monotonic() < began + 10
         assert children() == []
 
 
@@ -105,6 +105,24 @@ def test_a_pause_of_both_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
     song = make_song(tmp_path / "song.wav")
     track = decoder.decode(song, tmp_path / "song.f32", max_duration_s=60, check=check, progress=nothing)
     assert track.frames == 44100
+
+
+def test_one_that_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's SIGSTOP is not the song's fault; the process does not outlive it."""
+    monkeypatch.setattr(decoder, "STALL_S", 2.0)
+    program(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)")
+    told = refusal(make_song(tmp_path / "song.wav"), tmp_path)
+    assert told.code is Code.IO_ERROR and "was stopped" in told.message
+    assert children() == []
+
+
+@pytest.mark.parametrize(("share", "code"), [(0.01, Code.IO_ERROR), (0.9, Code.BAD_AUDIO)])
+def test_one_that_could_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, code: Code) -> None:
+    """What the machine gave no time to may be a good song; what used its time, and got no further, is not."""
+    monkeypatch.setattr(decoder, "STALL_S", 0.5)
+    monkeypatch.setattr(decoder, "state_and_time", lambda _: ("R", share * time.monotonic()))
+    program(monkeypatch, "import time; time.sleep(600)")
+    assert refusal(make_song(tmp_path / "song.wav"), tmp_path).code is code
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGSEGV, Code.BAD_AUDIO), (signal.SIGKILL, Code.IO_ERROR)])

@@ -1,6 +1,7 @@
 """Whether a process lives, by the facts that it has given of itself."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -8,7 +9,7 @@ import time
 import msgspec
 import pytest
 
-from demixd.spool.processes import is_alive, this_process
+from demixd.spool.processes import is_alive, state_and_time, this_process
 
 
 def test_this_process_lives() -> None:
@@ -43,3 +44,19 @@ def test_where_this_machine_cannot_tell() -> None:
         assert is_alive(os.getpid(), msgspec.structs.replace(mine, **change), time.time()) is None
     before = msgspec.structs.replace(mine, boot="x", host=socket.gethostname())
     assert is_alive(os.getpid(), before, 1.0) is False
+
+
+def test_state_and_time_of_a_process() -> None:
+    """A stopped one is `T`; the time that it has used is that of the processors, not of the clock."""
+    child = subprocess.Popen(["sleep", "60"])
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+    state, used_s = state_and_time(child.pid)
+    child.kill()
+    child.wait()
+    assert state == "T" and used_s < 1
+    before = state_and_time(os.getpid())[1]
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        continue
+    assert 0.1 < state_and_time(os.getpid())[1] - before < 5

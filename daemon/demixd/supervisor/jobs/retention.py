@@ -1,5 +1,8 @@
 """Sidecars do not stay for ever: that of a song that is gone is removed `[status] keep_days` after its last word.
 
+Nor do rows of the ledger: a job is forgotten when it ended `keep_days` ago, and its song is gone from the inbox, its sidecar
+and its result as well. Nothing is removed while a folder is away, since what lies in it cannot be seen.
+
 How old one is only the time of day can say, and that may be put right by years at any time, also while no daemon runs. So
 once it has jumped it is believed again only when the daemon has seen it go on for `keep_days` without another jump.
 """
@@ -12,18 +15,23 @@ from pathlib import Path
 import msgspec
 
 from demixd.config import Config
+from demixd.protocol.job import Job
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
 from demixd.spool.tree import Spool
 from demixd.supervisor.clock import Clock
+from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs import reasons
-from demixd.supervisor.jobs.table import JobTable
+from demixd.supervisor.jobs.table import JobTable, utc
 from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
 DAY_S = 86400.0
+
+AT_ONCE = 200
+"""How many rows of the ledger one look goes through: the loop, and the heart, go on between."""
 
 JUMP_S = 3600.0
 """What may be between the clocks from one look to the next, since they drift."""
@@ -42,23 +50,55 @@ class _Noted(msgspec.Struct, frozen=True, kw_only=True):
 class Retention:
     """Sweeps every hour. `now` is monotonic, in seconds."""
 
-    def __init__(self, spool: Spool, jobs: JobTable, clock: Clock, ledger: Ledger) -> None:
+    def __init__(self, spool: Spool, jobs: JobTable, clock: Clock, ledger: Ledger, folders: Folders) -> None:
         self._spool = spool
         self._jobs = jobs
         self._clock = clock
+        self._ledger = ledger
+        self._folders = folders
         self._calendar = Calendar(ledger)
         self._due = 0.0
+        self._older_than: float | None = None
+        """Jobs that ended before this (UNIX time) are being forgotten, as far as row number `_passed`; None between sweeps."""
+        self._passed = 0
 
     def look(self, now: float, config: Config) -> None:
         """Remove the sidecars of songs that are gone since `keep_days`, and reasons of songs that are, where that is due."""
+        if self._folders.missing or self._folders.inbox_is_another:
+            return
+        if self._older_than is not None:
+            self._forget(self._older_than)
+            return
         if now < self._due:
             return
         self._due = now + EVERY_S
         older_than = self._calendar.before(self._clock.wall(), self._clock.uptime(), config.status.keep_days * DAY_S)
         if older_than is not None:
             sweep(self._spool, self._jobs, older_than)
+            self._older_than, self._passed = older_than, 0
         if config.inbox.reasons:
             reasons.sweep(self._spool)
+
+    def _forget(self, older_than: float) -> None:
+        """Go on through the ledger, and forget the old jobs of which nothing is left."""
+        before = utc(older_than)
+        rows = self._ledger.ended(self._passed, AT_ONCE)
+        old = [(job, is_newest) for _, job, is_newest in rows if isinstance(job, Job) and job.state_since < before]
+        gone = [job for job, is_newest in old if not _is_left(job, self._spool, is_newest=is_newest)]
+        if gone and not self._folders.are_away():  # if one went meanwhile, the next sweep looks again
+            self._ledger.forget(gone)
+            log.info("%d old jobs were forgotten: their songs, sidecars and results are gone", len(gone))
+        if len(rows) == AT_ONCE:
+            self._passed = rows[-1][0]
+        else:
+            self._older_than = None
+
+
+def _is_left(job: Job, spool: Spool, *, is_newest: bool) -> bool:
+    """Whether anything is there of the job; song and sidecar belong to the newest job of their name."""
+    places = [spool.song(job.name), spool.sidecar(job.name)] if is_newest else []
+    places += [spool.outbox / job.output.dir] if job.output is not None else []
+    return any(nofollow.is_there(place, in_doubt=True) for place in places)
 
 
 class Calendar:
@@ -112,7 +152,11 @@ def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: JobTable) -> bool:
         name = os.fsdecode(sidecar.input.raw_name)
     except ValueError:
         return False
-    return name not in jobs.active and name not in jobs.successors and not os.path.lexists(spool.song(name))
+    return (
+        name not in jobs.active
+        and name not in jobs.successors
+        and not nofollow.is_there(spool.song(name), in_doubt=True)
+    )
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

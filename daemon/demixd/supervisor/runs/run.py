@@ -203,7 +203,7 @@ class Run:
 
     def _publish(self, made: Finished) -> None:
         """Points 5 and 6, and on to the end. A cancel that was seen before the rename wins."""
-        began = self._context.clock.now()
+        began = self._context.clock.uptime()
         job = self.job = self._jobs.update(
             self.job,
             State.RUNNING,
@@ -224,7 +224,7 @@ class Run:
         if job.output is None:
             self._carry_out(CANCELLED)
             return
-        timing = {**job.timing, "publish_s": round(self._context.clock.now() - began, 3)}
+        timing = {**job.timing, "publish_s": round(self._context.clock.uptime() - began, 3)}
         self._end(State.DONE, timing=timing, message="Done", error=None)
 
     # ---- what stops it

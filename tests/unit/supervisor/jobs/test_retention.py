@@ -1,0 +1,124 @@
+"""What the ledger forgets, and when."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demixd.config import Config, Paths
+from demixd.protocol.job import Job, Output, Stage, State
+from demixd.protocol.status import DaemonFacts
+from demixd.spool.tree import Spool
+from demixd.supervisor.folders import Folders
+from demixd.supervisor.jobs.retention import AT_ONCE, DAY_S, EVERY_S, Retention
+from demixd.supervisor.jobs.table import JobTable, utc
+from demixd.supervisor.ledger import Ledger
+from jobs import job
+from simulated_clock import SimulatedClock
+
+
+class Home:
+    """A ledger and a spool that are swept; `look` lets an hour go by."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = Config(paths=Paths(spool=str(folder / "spool"), state=str(folder / "state")))
+        self.spool = Spool(self.config)
+        self.spool.inbox.parent.mkdir()
+        self.path = folder / "state" / "ledger"
+        self.ledger = Ledger(self.path, pytest.fail)
+        self.clock = SimulatedClock()
+        table = JobTable(self.spool, self.ledger, DaemonFacts(instance="i", version="v"), self.clock.wall)
+        self.folders = Folders(self.spool, self.ledger)
+        self.folders.look()
+        self.retention = Retention(self.spool, table, self.clock, self.ledger, self.folders)
+        self._count = 0
+
+    def ended(self, name: str, days: float = 31, **facts: Any) -> Job:
+        """A job that ended so many days ago; its result was in a folder of that name."""
+        self._count += 1
+        usual = {"state": State.DONE, "stage": Stage.FINISHED, "reason": None, "output": Output(dir=name, files=())}
+        since = utc(self.clock.wall() - days * DAY_S)
+        made = job(name, **{"job_id": f"{self._count:032x}", "state_since": since, **usual, **facts})
+        self.ledger.put([made])
+        return made
+
+    def look(self, times: int = 2) -> None:
+        self.clock.sleep(EVERY_S)
+        for _ in range(times):
+            self.folders.look()
+            self.retention.look(self.clock.now(), self.config)
+
+    def known(self) -> list[str]:
+        with sqlite3.connect(self.path) as other:
+            names = [name.decode() for (name,) in other.execute("SELECT name FROM jobs ORDER BY number")]
+        other.close()
+        return names
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    home.ledger.close()
+
+
+def test_a_job_is_forgotten(home: Home) -> None:
+    """When it ended `keep_days` ago and nothing is left of it: neither its song in the inbox, nor sidecar, nor result."""
+    for name in ("gone", "song", "sidecar", "result", "young", "running", "last"):
+        home.ended(name, **({"stage": Stage.STARTED} if name == "running" else {}), days=29 if name == "young" else 31)
+    home.spool.song("song").touch()
+    home.spool.sidecar("sidecar").touch()
+    (home.spool.outbox / "result").mkdir()
+    home.look()
+    assert home.known() == ["song", "sidecar", "result", "young", "running", "last"]
+    (home.spool.outbox / "result").rmdir()
+    home.look()
+    assert home.known() == ["song", "sidecar", "young", "running", "last"]
+
+
+def test_an_older_job_of_a_name(home: Home) -> None:
+    """Song and sidecar are the newest one's: a name that is dropped every day does not fill the ledger."""
+    for _ in range(3):
+        home.ended("song")
+    home.ended("last")
+    home.spool.sidecar("song").touch()
+    home.look()
+    assert home.known() == ["song", "last"]
+
+
+@pytest.mark.parametrize("part", ["inbox", "outbox", "status", "done"])
+def test_nothing_is_forgotten_while_a_folder_is_away(home: Home, part: str) -> None:
+    """What lies in it cannot be seen. Once it is back, and the song really gone, the next sweep sees to it."""
+    home.ended("song")
+    home.ended("last")
+    folder = home.spool.named[part]
+    folder.rename(folder.with_name("away"))
+    home.look()
+    assert home.known() == ["song", "last"]
+    folder.with_name("away").rename(folder)
+    home.look()
+    assert home.known() == ["last"]
+
+
+def test_a_folder_that_goes_away_meanwhile(home: Home) -> None:
+    """It is looked for once more before anything is forgotten."""
+    home.ended("song")
+    home.ended("last")
+    home.clock.sleep(EVERY_S)
+    home.retention.look(home.clock.now(), home.config)
+    home.spool.outbox.rename(home.spool.outbox.with_name("away"))
+    home.retention.look(home.clock.now(), home.config)
+    assert home.known() == ["song", "last"]
+
+
+def test_few_at_a_time(home: Home) -> None:
+    """The loop goes on after each look, however long the ledger is; a sweep comes to its end all the same."""
+    for number in range(3 * AT_ONCE):
+        home.ended(f"{number}")
+    home.ended("last")
+    home.look(times=2)
+    assert len(home.known()) == 2 * AT_ONCE + 1
+    home.look(times=3)
+    assert home.known() == ["last"]
