@@ -1,7 +1,6 @@
 """Hundreds of jobs in one daemon: at their end it holds what it held after the first ten."""
 
 import contextlib
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -90,7 +89,7 @@ def held_by_worker(daemon: Daemon) -> list[str]:
     folder, found = Path(f"/proc/{daemon.read('_daemon.json')['worker']['pid']}/fd"), []
     for handle in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(handle))
+            found.append(str(handle.readlink()))
     return [each for each in found if each.startswith(str(daemon.spool))]
 
 
