@@ -64,6 +64,7 @@ class Poller:
         self._config = config
         self._readiness.reconfigure(config)
         self._intake.reconfigure(config)
+        self._intake.ask_anew()
         self._emptied.reconfigure(config)
         self._make_profiles()
         self.want(anew=True)
