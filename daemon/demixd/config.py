@@ -24,6 +24,9 @@ from demixd.protocol.typed import Section, no_such_key, shown, typed
 
 DEFAULT_PATH = Path("/etc/demixd/demixd.toml")
 
+BESIDE = Path(__file__).parents[2] / "models"
+"""The models of an installed program, which only root writes: the installer makes this folder, beside `daemon`."""
+
 YEAR_S = 31_536_000
 """Seconds: the longest duration. TOML has `inf`, for which no clock can wait."""
 
@@ -147,7 +150,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def models(self) -> Path:
-        return Path(self.paths.models or self.state / "models")
+        installed = BESIDE if BESIDE.is_dir() else self.state / "models"
+        return Path(self.paths.models or installed)
+
+    @property
+    def recorded(self) -> Path:
+        """The folder of the hashes that models had at their first use, where they are not on record beside them."""
+        return self.state / "recorded"
 
     @property
     def compiled(self) -> Path:

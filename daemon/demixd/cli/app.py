@@ -64,6 +64,9 @@ def run(config: Config) -> None:
 def check(config: Config, only_configuration: bool) -> None:
     """Check the configuration, the folders, the filesystem, the device and the model."""
     if only_configuration:
+        from demixd.engine.models.configured import checked
+
+        checked(config)
         return
     from demixd.cli.check.finding import Level
     from demixd.cli.check.findings import findings
@@ -201,9 +204,11 @@ def models() -> None:
 @configured
 def list_models(config: Config) -> None:
     """List the models that are there or can be fetched."""
-    from demixd.engine.models import store
+    from demixd.engine.models import listing
 
-    for row in store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle):
+    for row in listing.rows(
+        repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
+    ):
         say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
 
 
@@ -241,9 +246,7 @@ def verify(config: Config, name: str | None) -> None:
     """Compare the hashes of the model NAME (default: the configured one) with those on record."""
     from demixd.engine.models import store
 
-    files = store.locate(
-        name or config.model.name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle
-    )
+    files = store.Where.of(config, name or config.model.name).locate()
     say(f"{files.name}: good, {store.verify(files)}")
 
 
@@ -253,11 +256,15 @@ def verify(config: Config, name: str | None) -> None:
 def pin(config: Config, name: str) -> None:
     """Print what pins the model NAME in demixd's catalogue: the commit that it was fetched from, and its files' hashes."""
     from demixd.engine.models import store
+    from demixd.engine.models.catalog import PUBLISHED
 
+    if name not in PUBLISHED:
+        raise BadWordError(f"{name} is no model that Demucs publishes: the catalogue, which pins, has no others")
     files = store.locate(name, repo=None, models=config.models, allow_pickle=False)
     commit, hashes = store.pins(files)
     if not commit:
-        complain(f"demixd: nobody knows which commit {name} is from: `demixd models fetch {name}` finds it out")
+        finds = f"`{store.command('fetch', name, config.models)}` finds it out"
+        raise RefusedError(f"{files.folder} does not say which commit {name} is from: {finds}")
     say(f'commit="{commit}",')
     say("sha256={")
     for file, sha256 in hashes.items():
