@@ -202,6 +202,9 @@ MISTAKES = {
     "--naming ../{stem}.{ext}": "naming",
     "--priority 1e9": "priority",
     "--model nothing-like-it": "nothing-like-it",
+    "--stems banjo": 'stems has "banjo": demo has no such stem. There are drums, bass, ',
+    "--stems guitar --model htdemucs": "htdemucs has no such stem",
+    f"--set wait_for_sha256={'0' * 64}": "good.wav has the sha256 ",
     "--profile nobody": "nobody",
     "--to ../elsewhere": "below the inbox",
     "--to .hidden": "ignored-name",
@@ -743,6 +746,9 @@ def test_check_finds_all_well(daemon: Daemon) -> None:
 
 WRONG: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "no model": ({"model": {"name": "htdemucs"}}, "model", "demixd models fetch htdemucs"),
+    "no model of a profile": ({"profiles.x": {"model": "htdemucs_ft"}}, "model", "demixd models fetch htdemucs_ft"),
+    "no such model": ({"profiles.x": {"model": "nothing"}}, "model", "[profiles.x] model"),
+    "no model for auto": ({"model": {"name": "auto"}}, "model", "demixd models fetch htdemucs"),
     "no spool": ({"paths": {"inbox": "/nowhere/inbox"}}, "inbox", "mkdir -p -- /nowhere"),
     "a blank": ({"paths": {"inbox": "/no where/$(reboot)/inbox"}}, "inbox", "`mkdir -p -- '/no where/$(reboot)'`"),
     "no GPU": ({"model": {"device": "cuda:99"}}, "device", "cuda:99"),
@@ -759,6 +765,21 @@ def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
     line = found(done)[subject]
     assert line.startswith("FAIL")
     assert remedy in line
+
+
+PINS = {
+    "demo": (2, "demo is no model that Demucs publishes"),
+    "mine": (2, "mine is no model that Demucs publishes"),
+    "mdx": (1, "`demixd models fetch mdx`"),
+}
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
+    """`models pin` prints nothing for a model that the catalogue cannot have, or that is not there: a sentence says why."""
+    done = Daemon(tmp_path).command("models", "pin", name)
+    assert (done.returncode, done.stdout) == (PINS[name][0], "")
+    assert PINS[name][1] in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user: sudo tests/run")
