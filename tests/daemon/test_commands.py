@@ -237,6 +237,24 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     assert tree(daemon.inbox) == []
 
 
+def test_a_mistake_in_the_configuration(held: Daemon, tmp_path: Path) -> None:
+    """The daemon goes on by the old one, and so do the commands that need its folders alone: they warn, and do their work."""
+    good, song = held.config.read_text(), make_song(tmp_path / "mistaken.wav", 0.1)
+    try:
+        held.config.write_text(good + "[defaults]\nfromat = 1\n")
+        for words in (["submit", song, "--profile", "karaoke", "--to", "below"], ["status"], ["cancel", "--all"]):
+            done = held.command(*words)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr.startswith(f"demixd: warning: {held.config}: [defaults] fromat: there is no such key")
+            assert done.stderr.endswith("only [paths] counts here\n")
+        assert held.command("submit", song, "--priority", "much").returncode == 2
+        assert held.command("check").returncode == 78
+        held.config.write_text(good.replace('spool = "', 'spool = "not absolute'))
+        assert held.command("status").returncode == 78
+    finally:
+        held.config.write_text(good)
+
+
 def test_two_songs_of_one_name(tmp_path: Path) -> None:
     """Two songs that would have one name are refused, both of them named, before anything is dropped."""
     daemon, songs = Daemon(tmp_path / "d"), [tmp_path / folder / "song.wav" for folder in ("a", "b")]
@@ -780,6 +798,18 @@ def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
     done = Daemon(tmp_path).command("models", "pin", name)
     assert (done.returncode, done.stdout) == (PINS[name][0], "")
     assert PINS[name][1] in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be led by a link: sudo tests/run")
+def test_root_is_not_led_by_links(tmp_path: Path) -> None:
+    """Root fetches nothing into a folder in which another user may have put a link, and says who is to."""
+    state = tmp_path / "state"
+    (state / "models").mkdir(parents=True)
+    os.chown(state, 65534, -1)
+    done = Daemon(tmp_path).command("models", "fetch", "htdemucs")
+    assert done.returncode == 1
+    assert f"{state} is another user's: run `sudo -u '#65534' demixd models fetch htdemucs`" in done.stderr
+    assert list((state / "models").iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user: sudo tests/run")

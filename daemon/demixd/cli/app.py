@@ -3,6 +3,7 @@
 All but `run`, `bench` and `models` work by files alone, for any user who can read and write the spool.
 """
 
+import os
 import signal
 import sys
 import time
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from demixd import config as configuration
-from demixd.cli.config_option import chosen_file, config_option, configured
+from demixd.cli.config_option import chosen_file, config_option, configured, is_mistaken, with_folders
 from demixd.cli.console import (
     BadWordError,
     RefusedError,
     complain,
     exit_on_sigterm,
     interruptible,
+    refuse_to_be_led,
     refusing_os_errors,
     say,
     standard_streams,
@@ -83,7 +85,7 @@ def check(config: Config, only_configuration: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Print a line for every song, those of long ago too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: daemon, and songs.")
 @click.option("--watch", "live", is_flag=True, help="Keep showing until Ctrl-C; without a terminal a line per change.")
-@configured
+@with_folders
 def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bool, live: bool) -> None:
     """Show the daemon and the songs; or the songs called NAME, as `cancel` takes it. 1 if no song can be separated now."""
     from demixd.cli.status import watch
@@ -117,7 +119,7 @@ def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bo
 @click.option("--to", "folder", default="", metavar="FOLDER", help="A folder below the inbox.")
 @click.option("--wait", is_flag=True, help="Show progress until every song has ended; status 0 only if all are done.")
 @click.option("--json", "as_json", is_flag=True, help="With --wait: print each song's final status, one a line.")
-@configured
+@with_folders
 def submit(
     config: Config,
     /,
@@ -135,7 +137,8 @@ def submit(
     if as_json and not wait:
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
     spool = Spool(config)
-    drops = submitting.plan(config, spool, songs, folder=folder, chosen=submitting.song_options(given, settings))
+    chosen = submitting.song_options(given, settings)
+    drops = submitting.plan(None if is_mistaken() else config, spool, songs, folder=folder, chosen=chosen)
     with interruptible("The songs go on: `demixd status` shows them, `demixd cancel NAME` stops one."):
         followers = []
         for each in submitting.drop(spool, drops):
@@ -150,7 +153,7 @@ def submit(
 @click.argument("names", metavar="NAME...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Stop the running job and every waiting one.")
 @click.option("--wait", is_flag=True, help="Wait for the daemon's answer; status 0 only if all are cancelled.")
-@configured
+@with_folders
 def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool) -> None:
     """Stop the jobs of the songs called NAME: a path below the inbox, the beginning of one, or a pattern such as '04*'."""
     from demixd.cli import cancel as cancelling
@@ -222,6 +225,8 @@ def fetch(config: Config, name: str) -> None:
     from demixd.engine.models.fetch import fetch as fetch_model
     from demixd.engine.openvino import converter
 
+    refuse_to_be_led(config.models, name)
+    os.umask(0o022)  # the daemon, another user, reads what root fetches
     with Progress(transient=True) as bars:
         bar = bars.add_task(name, total=None)
         files = fetch_model(

@@ -60,9 +60,9 @@ def _value(key: str, value: Any) -> Any:
 
 
 def plan(
-    config: Config, spool: Spool, songs: Sequence[Path], *, folder: str = "", chosen: Mapping[str, Any]
+    config: Config | None, spool: Spool, songs: Sequence[Path], *, folder: str = "", chosen: Mapping[str, Any]
 ) -> list[Drop]:
-    """One drop for each song, into `folder` below the inbox and with the options `chosen`.
+    """One drop for each song, into `folder` below the inbox and with the options `chosen`; without a `config`, they are parsed.
 
     Raises RefusedError if a song cannot be dropped, and BadWordError where no song could be with these options.
     """
@@ -85,13 +85,14 @@ def plan(
     return [Drop(song=song, name=name, options=data) for name, song in seen.items()]
 
 
-def _check_options(config: Config, name: str, song: Path, data: bytes) -> None:
+def _check_options(config: Config | None, name: str, song: Path, data: bytes) -> None:
     """Raise BadWordError where the song would fail, or wait for ever, for its options."""
     try:
         chosen = options.parse(data)
-        found = config.options_of(name, chosen, lambda model: not _is_lacking(config, model))
-        if wrong := next(configured.missing_stems(found.model, found.stems, config), None):
-            raise options.bad(wrong)
+        if config is not None:
+            found = config.options_of(name, chosen, lambda model: not _is_lacking(config, model))
+            if wrong := next(configured.missing_stems(found.model, found.stems, config), None):
+                raise options.bad(wrong)
         if (wanted := chosen.own.wait_for_sha256) is not None:
             with song.open("rb") as file:
                 if (sha256 := sha256_of(file)) != wanted:
@@ -100,12 +101,12 @@ def _check_options(config: Config, name: str, song: Path, data: bytes) -> None:
         raise BadWordError(error.message) from error
 
 
-def _folder(config: Config, folder: str) -> str:
+def _folder(config: Config | None, folder: str) -> str:
     """The prefix of the names of songs in `folder`. Raises BadWordError where the daemon would not look into it."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     if folder.startswith("/") or ".." in parts:
         raise BadWordError(f"--to {folder}: it must be a folder below the inbox, such as karaoke")
-    if parts and not config.inbox.recursive:
+    if parts and config is not None and not config.inbox.recursive:
         raise BadWordError(f"--to {folder}: the daemon looks into no folder of the inbox: set [inbox] recursive = true")
     for part in parts:
         if reason := kind_of_folder(part):
