@@ -579,6 +579,7 @@ def test_the_hardening_from_inside(box: Box) -> None:
     assert found["others"] == []
     for path in ("/opt/demixd/probe.py", "/srv/demixd/id", "/srv/demixd/anna's", "/srv/demixd/x", "/srv/demixd/fuse"):
         machine.path(path).unlink()
+    machine.path("/var/lib/demixd@probe/x").unlink()
     shutil.rmtree(machine.path("/etc/systemd/system/demixd@probe.service.d"))
     machine.run("systemctl", "daemon-reload")
 
