@@ -12,6 +12,7 @@ import msgspec
 
 from demixd import config
 from demixd.engine.engine import Engine
+from demixd.engine.models import records
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline import decoder
@@ -57,7 +58,8 @@ def separate_audio(
     except OSError as error:
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
     tell("Loading the model")
-    engine = _engine(_with_own_models(Warm.of(settings, Demand.of(settings.model.name, settings.defaults.stems))))
+    demand = Demand.of(settings.model.name, settings.defaults.stems)
+    engine = _engine(_with_own_folders(Warm.of(settings, demand), settings.state))
     observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
@@ -88,16 +90,17 @@ def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
     )
 
 
-def _with_own_models(order: Warm) -> Warm:
-    """The order, with a folder of this user's own for models where the daemon's is not there.
+def _with_own_folders(order: Warm, state: Path) -> Warm:
+    """The order, with folders of this user's own for models where the daemon's are not there, and for what is kept of them.
 
     A folder that root, say, had made in the daemon's place could not be used by the daemon, which is another user.
     """
-    if order.repo is not None or Path(order.models).is_dir():
-        return order
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    own: Warm = msgspec.structs.replace(order, models=str(caches / "demixd" / "models"))
-    return own
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "demixd"
+    if not (state.is_dir() and records.is_own(state)):
+        order = msgspec.structs.replace(order, recorded=str(own / "recorded"), compiled=str(own / "compiled"))
+    if order.repo is None and not os.access(order.models, os.R_OK | os.X_OK):
+        order = msgspec.structs.replace(order, models=str(own / "models"))
+    return order
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,9 @@ from demixd.protocol.typed import Section, no_such_key, shown, typed
 
 DEFAULT_PATH = Path("/etc/demixd/demixd.toml")
 
+BESIDE = Path(__file__).parents[2] / "models"
+"""The models of an installed program, which only root writes: the installer makes this folder, beside `daemon`."""
+
 YEAR_S = 31_536_000
 """Seconds: the longest duration. TOML has `inf`, for which no clock can wait."""
 
@@ -147,7 +150,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def models(self) -> Path:
-        return Path(self.paths.models or self.state / "models")
+        installed = BESIDE if BESIDE.is_dir() else self.state / "models"
+        return Path(self.paths.models or installed)
+
+    @property
+    def recorded(self) -> Path:
+        """The folder of the hashes that models had at their first use, where they are not on record beside them."""
+        return self.state / "recorded"
 
     @property
     def compiled(self) -> Path:
@@ -164,30 +173,37 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return Path(self.model.repo) if self.model.repo else None
 
 
-def load(path: Path | None = None) -> Config:
-    """The configuration of the file at `path`, or of the places above. Raises `ConfigError`: key, file and reason."""
+def load(path: Path | None = None, *, only: str = "") -> Config:
+    """The configuration of the file at `path`, or of the places above. Raises `ConfigError`: key, file and reason.
+
+    `only` names the one section that is wanted, whatever is wrong in the others.
+    """
     if path is None and (named := os.environ.get("DEMIXD_CONFIG")):
         path = Path(named)
     if path is None:
         if not DEFAULT_PATH.exists():
             return check(Config(), "the built-in defaults")
         path = DEFAULT_PATH
+    return check(parse(_read(path), str(path), only=only), str(path))
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: the configuration cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: the configuration must be UTF-8, and is not from byte {error.start} on") from error
-    return check(parse(text, str(path)), str(path))
 
 
-def parse(text: str, where: str) -> Config:
-    """The configuration in `text`, TOML; `where` names its file in errors. Raises `ConfigError`."""
+def parse(text: str, where: str, *, only: str = "") -> Config:
+    """The configuration in `text`, TOML, or `only` one section of it; `where` names its file in errors. Raises `ConfigError`."""
     try:
         table = tomli.loads(text)
     except (tomli.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{where}: not TOML: {error}") from error
     kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    table = {name: table[name] for name in (only,) if name in table} if only else table
     if unknown := next((name for name in table if name not in kinds), None):
         raise ConfigError(f"{where}: [{shown(unknown)[1:-1]}]: {no_such_key(unknown, kinds)}")
     sections: dict[str, Any] = {}

@@ -202,6 +202,9 @@ MISTAKES = {
     "--naming ../{stem}.{ext}": "naming",
     "--priority 1e9": "priority",
     "--model nothing-like-it": "nothing-like-it",
+    "--stems banjo": 'stems has "banjo": demo has no such stem. There are drums, bass, ',
+    "--stems guitar --model htdemucs": "htdemucs has no such stem",
+    f"--set wait_for_sha256={'0' * 64}": "good.wav has the sha256 ",
     "--profile nobody": "nobody",
     "--to ../elsewhere": "below the inbox",
     "--to .hidden": "ignored-name",
@@ -232,6 +235,24 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     assert done.stderr.startswith("demixd: ")
     assert done.stderr.count("\n") == 1
     assert tree(daemon.inbox) == []
+
+
+def test_a_mistake_in_the_configuration(held: Daemon, tmp_path: Path) -> None:
+    """The daemon goes on by the old one, and so do the commands that need its folders alone: they warn, and do their work."""
+    good, song = held.config.read_text(), make_song(tmp_path / "mistaken.wav", 0.1)
+    try:
+        held.config.write_text(good + "[defaults]\nfromat = 1\n")
+        for words in (["submit", song, "--profile", "karaoke", "--to", "below"], ["status"], ["cancel", "--all"]):
+            done = held.command(*words)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr.startswith(f"demixd: warning: {held.config}: [defaults] fromat: there is no such key")
+            assert done.stderr.endswith("only [paths] counts here\n")
+        assert held.command("submit", song, "--priority", "much").returncode == 2
+        assert held.command("check").returncode == 78
+        held.config.write_text(good.replace('spool = "', 'spool = "not absolute'))
+        assert held.command("status").returncode == 78
+    finally:
+        held.config.write_text(good)
 
 
 def test_two_songs_of_one_name(tmp_path: Path) -> None:
@@ -754,6 +775,9 @@ def test_check_finds_all_well(daemon: Daemon) -> None:
 
 WRONG: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "no model": ({"model": {"name": "htdemucs"}}, "model", "demixd models fetch htdemucs"),
+    "no model of a profile": ({"profiles.x": {"model": "htdemucs_ft"}}, "model", "demixd models fetch htdemucs_ft"),
+    "no such model": ({"profiles.x": {"model": "nothing"}}, "model", "[profiles.x] model"),
+    "no model for auto": ({"model": {"name": "auto"}}, "model", "demixd models fetch htdemucs"),
     "no spool": ({"paths": {"inbox": "/nowhere/inbox"}}, "inbox", "mkdir -p -- /nowhere"),
     "a blank": ({"paths": {"inbox": "/no where/$(reboot)/inbox"}}, "inbox", "`mkdir -p -- '/no where/$(reboot)'`"),
     "no GPU": ({"model": {"device": "cuda:99"}}, "device", "cuda:99"),
@@ -770,6 +794,33 @@ def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
     line = found(done)[subject]
     assert line.startswith("FAIL")
     assert remedy in line
+
+
+PINS = {
+    "demo": (2, "demo is no model that Demucs publishes"),
+    "mine": (2, "mine is no model that Demucs publishes"),
+    "mdx": (1, "`demixd models fetch mdx`"),
+}
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
+    """`models pin` prints nothing for a model that the catalogue cannot have, or that is not there: a sentence says why."""
+    done = Daemon(tmp_path).command("models", "pin", name)
+    assert (done.returncode, done.stdout) == (PINS[name][0], "")
+    assert PINS[name][1] in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be led by a link: sudo tests/run")
+def test_root_is_not_led_by_links(tmp_path: Path) -> None:
+    """Root fetches nothing into a folder in which another user may have put a link, and says who is to."""
+    state = tmp_path / "state"
+    (state / "models").mkdir(parents=True)
+    os.chown(state, 65534, -1)
+    done = Daemon(tmp_path).command("models", "fetch", "htdemucs")
+    assert done.returncode == 1
+    assert f"{state} is another user's: run `sudo -u '#65534' demixd models fetch htdemucs`" in done.stderr
+    assert list((state / "models").iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user: sudo tests/run")

@@ -86,15 +86,15 @@ def test_the_daemon_of_another_machine(tmp_path: Path) -> None:
 
 def test_a_missing_model_is_said(tmp_path: Path) -> None:
     """`status` says which model is missing and how to get it, in sentences that are put together right, and ends with 1."""
-    daemon = Daemon(tmp_path, fake=True, model={"name": "mine"})
-    (tmp_path / "missing-mine").touch()
+    daemon = Daemon(tmp_path, fake=True, model={"name": "htdemucs"})
+    (tmp_path / "missing-htdemucs").touch()
     try:
         daemon.start()
         daemon.until(lambda: daemon.read("_daemon.json").get("worker", {}).get("state") == "missing-model", "missing")
         done = daemon.command("status")
         assert done.returncode == 1
         assert " is running, but can separate nothing yet: songs can be dropped, and wait; worker" in done.stdout
-        assert "; worker missing-model: The model mine is not here; 0 queued" in done.stdout
+        assert "; worker missing-model: The model htdemucs is not here; 0 queued" in done.stdout
         assert ".;" not in done.stdout
         assert daemon.stop() == 0
     finally:

@@ -438,3 +438,25 @@ def test_folders_of_profiles_are_made(tmp_path: Path) -> None:
         (daemon.inbox / "practice").rmdir()
         daemon.sleep(60)
         assert not (daemon.inbox / "practice").exists()
+
+
+def test_folders_of_profiles_that_are_no_more(tmp_path: Path) -> None:
+    """One that the daemon has made goes with its profile, if nothing is in it, also after a restart; what others made stays."""
+    stems = {"stems": ["vocals"]}
+    names = ("empty", "full", "later", "theirs")
+    (tmp_path / "spool" / "inbox" / "theirs").mkdir(parents=True)
+    with simulated(
+        tmp_path, inbox={"profile_folders": True}, **{f"profiles.{name}": stems for name in names}
+    ) as daemon:
+        (daemon.inbox / "full" / "notes.txt").touch()
+        text = daemon.config.read_text(encoding="utf-8")
+        kept, later = text.partition("[profiles.")[0], '[profiles.later]\nstems = ["vocals"]\n'
+        daemon.config.write_text(kept + later, encoding="utf-8")
+        daemon.reload()
+        daemon.until(lambda: not (daemon.inbox / "empty").exists(), "the empty folder goes")
+        assert {path.name for path in daemon.inbox.iterdir()} == {"full", "later", "theirs"}
+        (daemon.inbox / "full" / "notes.txt").unlink()
+        daemon.config.write_text(kept, encoding="utf-8")
+        assert daemon.stop() == 0
+        daemon.start().ready()
+        assert {path.name for path in daemon.inbox.iterdir()} == {"theirs"}

@@ -390,3 +390,41 @@ def test_sidecars_of_songs_that_are_gone_are_removed(tmp_path: Path) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.end()
+
+
+# ---- a model that is not there
+
+
+def test_a_reload_gives_waiting_songs_another_model(tmp_path: Path) -> None:
+    """Songs whose model is missing go by the configuration that is read again, in their order; the others keep theirs."""
+    (tmp_path / "missing-htdemucs").touch()
+    with started(tmp_path, model={"name": "htdemucs"}) as daemon:
+        for name, options in {"b.wav": {}, "a.wav": {}, "own.wav": {"model": "htdemucs"}}.items():
+            drop(daemon, name, name, **options)
+            daemon.until(lambda name=name: daemon.song(name).get("reason") == "model-missing", "it waits")
+        daemon.config.write_text(daemon.config.read_text().replace('"htdemucs"', '"demo"'))
+        daemon.reload()
+        assert [daemon.final(name)["options"]["model"] for name in ("b.wav", "a.wav")] == ["demo", "demo"]
+        assert [each["name"] for each in orders(daemon)] == ["b.wav", "a.wav"]
+        daemon.until(lambda: daemon.song("own.wav").get("reason") == "model-missing", "it waits still")
+        assert daemon.song("own.wav")["options"]["model"] == "htdemucs"
+
+
+def test_a_model_that_comes_is_noticed(tmp_path: Path) -> None:
+    """Whatever comes into the folder of models has a missing one asked for at once, however long the next try would wait."""
+    (tmp_path / "missing-htdemucs").touch()
+    daemon = Simulated(tmp_path, model={"name": "htdemucs"})
+    daemon.constants["demixd.supervisor.workers.missing:RETRY_S"] = [3600.0]
+    try:
+        daemon.start().ready()
+        drop(daemon, "song.wav", "song")
+        daemon.until(lambda: daemon.song("song.wav").get("reason") == "model-missing", "it waits")
+        (tmp_path / "missing-htdemucs").unlink()
+        daemon.sleep(60)
+        assert daemon.song("song.wav")["reason"] == "model-missing"
+        models = tmp_path / "state" / "models"
+        models.mkdir()
+        (models / "htdemucs.yaml").touch()
+        assert daemon.final("song.wav")["state"] == "done"
+    finally:
+        daemon.end()

@@ -25,6 +25,7 @@ pytestmark = needs_systemd
 SPOOL = "/srv/demixd"
 UNIT = "demixd.service"
 PROJECT = "/usr/src/project"
+MODELS = "/opt/demixd/models"
 ANNA = "anna"
 """A user who is in the share's group, and not the service's."""
 
@@ -287,9 +288,9 @@ def test_a_model_that_is_not_there(box: Box) -> None:
     assert box.machine.is_active(UNIT)
     assert "htdemucs" in box.machine.show(UNIT, "StatusText")["StatusText"]
     box.drop("waits.flac")
-    assert "demixd models fetch htdemucs" in box.waits_for("model-missing", "waits.flac")["message"]
+    assert "`sudo demixd models fetch htdemucs`" in box.waits_for("model-missing", "waits.flac")["message"]
     said = box.install()
-    assert "Still to do:" in said and "systemd/install --fetch htdemucs" in said
+    assert "Still to do:" in said and "`sudo demixd models fetch htdemucs`" in said
     weights = packed(random_module(0), SMALL)
     files = {(REPO, "htdemucs.yaml"): f"models: ['{SIG}']\n".encode(), (REPO, f"{SIG}.safetensors"): weights}
     with Hub(files=files) as hub:
@@ -297,9 +298,36 @@ def test_a_model_that_is_not_there(box: Box) -> None:
         said = box.machine.run(*words, HF_ENDPOINT=hub.endpoint, no_proxy="127.0.0.1", NO_PROXY="127.0.0.1").stdout
     assert "Still to do" not in said
     assert box.done("waits.flac")["engine"]["model"] == "htdemucs"
+    owners = box.machine.run("find", MODELS, "-printf", "%u %m\\n").stdout.split("\n")
+    assert set(owners) == {"root 755", "root 644", ""}
     configure(box.machine)
     box.machine.run("systemctl", "reload", UNIT)
     box.machine.until(lambda: box.read("_daemon.json")["worker"]["model"] == "demo", "the demo model is warm")
+
+
+@pytest.mark.daily
+def test_the_models_of_a_former_version(box: Box) -> None:
+    """An upgrade takes them out of the service's folder, follows no link there, and lets one be that a configuration names."""
+    machine, old = box.machine, "/var/lib/demixd/models"
+    weights = packed(random_module(1), SMALL)
+    machine.run("install", "-d", "-o", "demixd", "-g", "demixd", old, f"{old}/recorded")
+    machine.path(f"{old}/abc.safetensors").write_bytes(weights)
+    machine.path(f"{old}/old.yaml").write_text("models: [abc]")
+    machine.run("ln", "-s", "/etc/shadow", f"{old}/evil.yaml")
+    machine.write("/etc/demixd/demixd@other.toml", f'[paths]\nspool = "/srv/other"\nmodels = "{old}"\n')
+    said = box.install()
+    assert f"{MODELS}/old.yaml, from {old}" in said
+    assert f'/etc/demixd/demixd@other.toml names models = "{old}"' in said.partition("Still to do:")[2]
+    assert machine.path(f"{MODELS}/abc.safetensors").read_bytes() == weights
+    assert not machine.path(f"{MODELS}/evil.yaml").exists()
+    machine.path("/etc/demixd/demixd@other.toml").unlink()
+    assert "Still to do:" not in box.install()
+    assert [path.name for path in machine.path(old).iterdir()] == ["evil.yaml"], (
+        "what is no model's is nobody's business"
+    )
+    assert machine.path("/var/lib/demixd/recorded").is_dir()
+    machine.run("rm", "-r", old)
+    assert "old" in machine.run("demixd", "models", "list").stdout
 
 
 @pytest.mark.daily
@@ -554,6 +582,7 @@ def test_the_hardening_from_inside(box: Box) -> None:
     assert found["others"] == []
     for path in ("/opt/demixd/probe.py", "/srv/demixd/id", "/srv/demixd/anna's", "/srv/demixd/x", "/srv/demixd/fuse"):
         machine.path(path).unlink()
+    machine.path("/var/lib/demixd@probe/x").unlink()
     shutil.rmtree(machine.path("/etc/systemd/system/demixd@probe.service.d"))
     machine.run("systemctl", "daemon-reload")
 

@@ -15,7 +15,13 @@ class Home:
 
     def __init__(self, folder: Path, spool: str) -> None:
         self.folder, self.spool = folder, folder / spool
-        for path in ("bin", ".config/demixd", ".local/state/demixd/models", ".local/state/demixd/.cache"):
+        for path in (
+            "bin",
+            ".config/demixd",
+            ".local/state/demixd/models",
+            ".local/state/demixd/recorded",
+            ".local/state/demixd/.cache",
+        ):
             (folder / path).mkdir(parents=True)
         systemctl = folder / "bin" / "systemctl"
         systemctl.write_text("#!/bin/sh\n")
@@ -62,6 +68,16 @@ def test_what_somebody_keeps_there_stays(tmp_path: Path, place: str) -> None:
     assert f"{tmp_path}/.local/{place}/demixd, all but music" in said
     assert home.home.exists() is (place == "share")
     assert home.state.exists() is (place == "state")
+
+
+def test_models_of_ones_own_stay(tmp_path: Path) -> None:
+    """A folder of models that the configuration names is not the installer's: it stays, and is told of."""
+    home, models = Home(tmp_path, "music"), tmp_path / "my models"
+    models.mkdir()
+    file = tmp_path / ".config/demixd/demixd.toml"
+    file.write_text(file.read_text().replace(f"{home.state}/models", str(models)))
+    assert str(models) in home.uninstall().partition("What stays:")[2]
+    assert models.is_dir()
 
 
 def test_nothing_is_left(tmp_path: Path) -> None:

@@ -138,6 +138,17 @@ def test_folders_lie_apart(inner: str, outer: str, below: str) -> None:
     assert f" {outer} (" in str(error.value)
 
 
+def test_an_installed_program_has_its_models_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the installer has made a folder for them; else they are in the state folder. A configuration may name another."""
+    monkeypatch.setattr(config, "BESIDE", tmp_path / "models")
+    state = config.Config(paths=config.Paths(state="/var/lib/x"))
+    assert state.models == Path("/var/lib/x/models")
+    (tmp_path / "models").mkdir()
+    assert state.models == tmp_path / "models"
+    assert state.recorded == Path("/var/lib/x/recorded")
+    assert config.Config(paths=config.Paths(models="/m")).models == Path("/m")
+
+
 def test_a_link_is_followed(tmp_path: Path) -> None:
     """An outbox that is a link into the inbox lies in it."""
     (tmp_path / "inbox" / "deep").mkdir(parents=True)
@@ -204,7 +215,7 @@ def test_the_command_ends_with_78(tmp_path: Path) -> None:
     """A mistake in the configuration ends any command with 78 and one line."""
     path = tmp_path / "own.toml"
     path.write_text("[inbox]\nsettel = 1\n")
-    program = [sys.executable, "-m", "demixd", "--config", str(path), "status"]
+    program = [sys.executable, "-m", "demixd", "--config", str(path), "check"]
     env = {**os.environ, "PYTHONPATH": str(CONFIG.parent / "daemon")}
     done = subprocess.run(program, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (78, "")

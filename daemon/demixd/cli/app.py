@@ -3,6 +3,7 @@
 All but `run`, `bench` and `models` work by files alone, for any user who can read and write the spool.
 """
 
+import os
 import signal
 import sys
 import time
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from demixd import config as configuration
-from demixd.cli.config_option import chosen_file, config_option, configured
+from demixd.cli.config_option import chosen_file, config_option, configured, is_mistaken, with_folders
 from demixd.cli.console import (
     BadWordError,
     RefusedError,
     complain,
     exit_on_sigterm,
     interruptible,
+    refuse_to_be_led,
     refusing_os_errors,
     say,
     standard_streams,
@@ -64,6 +66,9 @@ def run(config: Config) -> None:
 def check(config: Config, only_configuration: bool) -> None:
     """Check the configuration, the folders, the filesystem, the device and the model."""
     if only_configuration:
+        from demixd.engine.models.configured import checked
+
+        checked(config)
         return
     from demixd.cli.check.finding import Level
     from demixd.cli.check.findings import findings
@@ -80,7 +85,7 @@ def check(config: Config, only_configuration: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Print a line for every song, those of long ago too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status files in one JSON object: daemon, and songs.")
 @click.option("--watch", "live", is_flag=True, help="Keep showing until Ctrl-C; without a terminal a line per change.")
-@configured
+@with_folders
 def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bool, live: bool) -> None:
     """Show the daemon and the songs: those that run, the queue in its order, those not ready, the last results (newest first).
 
@@ -120,7 +125,7 @@ def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bo
 @click.option("--to", "folder", default="", metavar="FOLDER", help="A folder below the inbox.")
 @click.option("--wait", is_flag=True, help="Show progress until every song has ended; status 0 only if all are done.")
 @click.option("--json", "as_json", is_flag=True, help="With --wait: print each song's final status, one a line.")
-@configured
+@with_folders
 def submit(
     config: Config,
     /,
@@ -138,7 +143,8 @@ def submit(
     if as_json and not wait:
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
     spool = Spool(config)
-    drops = submitting.plan(config, spool, songs, folder=folder, chosen=submitting.song_options(given, settings))
+    chosen = submitting.song_options(given, settings)
+    drops = submitting.plan(None if is_mistaken() else config, spool, songs, folder=folder, chosen=chosen)
     with interruptible("The songs go on: `demixd status` shows them, `demixd cancel NAME` stops one."):
         followers = []
         for each in submitting.drop(spool, drops):
@@ -153,7 +159,7 @@ def submit(
 @click.argument("names", metavar="NAME...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Stop the running job and every waiting one.")
 @click.option("--wait", is_flag=True, help="Wait for the daemon's answer; status 0 only if all are cancelled.")
-@configured
+@with_folders
 def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool) -> None:
     """Stop the jobs of the songs called NAME.
 
@@ -211,9 +217,11 @@ def models() -> None:
 @configured
 def list_models(config: Config) -> None:
     """List the models that are there or can be fetched."""
-    from demixd.engine.models import store
+    from demixd.engine.models import listing
 
-    for row in store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle):
+    for row in listing.rows(
+        repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
+    ):
         say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
 
 
@@ -227,6 +235,8 @@ def fetch(config: Config, name: str) -> None:
     from demixd.engine.models.fetch import fetch as fetch_model
     from demixd.engine.openvino import converter
 
+    refuse_to_be_led(config.models, name)
+    os.umask(0o022)  # the daemon, another user, reads what root fetches
     with Progress(transient=True) as bars:
         bar = bars.add_task(name, total=None)
         files = fetch_model(
@@ -251,9 +261,7 @@ def verify(config: Config, name: str | None) -> None:
     """Compare the hashes of the model NAME (default: the configured one) with those on record."""
     from demixd.engine.models import store
 
-    files = store.locate(
-        name or config.model.name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle
-    )
+    files = store.Where.of(config, name or config.model.name).locate()
     say(f"{files.name}: good, {store.verify(files)}")
 
 
@@ -263,11 +271,15 @@ def verify(config: Config, name: str | None) -> None:
 def pin(config: Config, name: str) -> None:
     """Print what pins the model NAME in demixd's catalogue: the commit that it was fetched from, and its files' hashes."""
     from demixd.engine.models import store
+    from demixd.engine.models.catalog import PUBLISHED
 
+    if name not in PUBLISHED:
+        raise BadWordError(f"{name} is no model that Demucs publishes: the catalogue, which pins, has no others")
     files = store.locate(name, repo=None, models=config.models, allow_pickle=False)
     commit, hashes = store.pins(files)
     if not commit:
-        complain(f"demixd: nobody knows which commit {name} is from: `demixd models fetch {name}` finds it out")
+        finds = f"`{store.command('fetch', name, config.models)}` finds it out"
+        raise RefusedError(f"{files.folder} does not say which commit {name} is from: {finds}")
     say(f'commit="{commit}",')
     say("sha256={")
     for file, sha256 in hashes.items():

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +26,13 @@ class RefusedError(Exception):
 
 class BadWordError(RefusedError):
     """A word of the command line is wrong whatever the files are like. Exit status 2."""
+
+
+def refuse_to_be_led(models: Path, name: str) -> None:
+    """Raise RefusedError where root is to fetch the model `name` into a folder in which another user may have put links."""
+    for folder in (models, models.parent) if os.geteuid() == 0 else ():
+        if os.path.lexists(folder) and (owner := folder.lstat().st_uid) != 0:
+            raise RefusedError(f"{folder} is another user's: run `sudo -u '#{owner}' demixd models fetch {name}`")
 
 
 class OutputError(OSError):

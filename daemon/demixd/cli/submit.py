@@ -11,10 +11,12 @@ from demixd.cli import client
 from demixd.cli.console import BadWordError, RefusedError
 from demixd.cli.follow import Follower
 from demixd.config import Config
-from demixd.engine.models import store
+from demixd.engine.models import configured
 from demixd.errors import AudioProcessingError
 from demixd.protocol import options
 from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
+from demixd.protocol.typed import shown
+from demixd.spool.files import sha256_of
 from demixd.spool.tree import Spool
 
 TEXTS = frozenset({"model", "profile", "naming", "tag"})
@@ -58,9 +60,9 @@ def _value(key: str, value: Any) -> Any:
 
 
 def plan(
-    config: Config, spool: Spool, songs: Sequence[Path], *, folder: str = "", chosen: Mapping[str, Any]
+    config: Config | None, spool: Spool, songs: Sequence[Path], *, folder: str = "", chosen: Mapping[str, Any]
 ) -> list[Drop]:
-    """One drop for each song, into `folder` below the inbox and with the options `chosen`.
+    """One drop for each song, into `folder` below the inbox and with the options `chosen`; without a `config`, they are parsed.
 
     Raises RefusedError if a song cannot be dropped, and BadWordError where no song could be with these options.
     """
@@ -79,23 +81,32 @@ def plan(
         seen[name] = song
         _check_free(spool, name, has_options=data is not None)
         if data is not None:
-            _check_options(config, name, data)
+            _check_options(config, name, song, data)
     return [Drop(song=song, name=name, options=data) for name, song in seen.items()]
 
 
-def _check_options(config: Config, name: str, data: bytes) -> None:
+def _check_options(config: Config | None, name: str, song: Path, data: bytes) -> None:
+    """Raise BadWordError where the song would fail, or wait for ever, for its options."""
     try:
-        config.options_of(name, options.parse(data), lambda model: _is_known(config, model))
+        chosen = options.parse(data)
+        if config is not None:
+            found = config.options_of(name, chosen, lambda model: not _is_lacking(config, model))
+            if wrong := next(configured.missing_stems(found.model, found.stems, config), None):
+                raise options.bad(wrong)
+        if (wanted := chosen.own.wait_for_sha256) is not None:
+            with song.open("rb") as file:
+                if (sha256 := sha256_of(file)) != wanted:
+                    raise options.bad(f"wait_for_sha256 = {shown(wanted)}: {song} has the sha256 {sha256}")
     except AudioProcessingError as error:
         raise BadWordError(error.message) from error
 
 
-def _folder(config: Config, folder: str) -> str:
+def _folder(config: Config | None, folder: str) -> str:
     """The prefix of the names of songs in `folder`. Raises BadWordError where the daemon would not look into it."""
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     if folder.startswith("/") or ".." in parts:
         raise BadWordError(f"--to {folder}: it must be a folder below the inbox, such as karaoke")
-    if parts and not config.inbox.recursive:
+    if parts and config is not None and not config.inbox.recursive:
         raise BadWordError(f"--to {folder}: the daemon looks into no folder of the inbox: set [inbox] recursive = true")
     for part in parts:
         if reason := kind_of_folder(part):
@@ -140,14 +151,9 @@ def _taken(name: str) -> str:
     )
 
 
-def _is_known(config: Config, model: str) -> bool:
-    """Whether `model` is one. Where this user cannot see the daemon's models, the answer is left to the daemon."""
-    try:
-        return not (config.repo or config.state).is_dir() or store.is_known(
-            model, repo=config.repo, models=config.models
-        )
-    except OSError:
-        return True
+def _is_lacking(config: Config, model: str) -> bool:
+    """Whether there is no such model. On another machine than the daemon's, the answer is left to the daemon."""
+    return configured.lacks(model, config) and (config.repo or config.state).is_dir()
 
 
 def drop(spool: Spool, drops: Iterable[Drop]) -> Iterator[Follower]:

@@ -6,27 +6,37 @@
     python -m demixd.cli.unit folders CONFIG              the spool, then every other folder that it writes to; one a line
     python -m demixd.cli.unit songs CONFIG                the spool, and its folders inbox to failed; one a line
     python -m demixd.cli.unit private CONFIG              the private folder in the outbox, which an uninstall removes
-    python -m demixd.cli.unit model CONFIG                the name of the model
+    python -m demixd.cli.unit models CONFIG               the folder of the models
+    python -m demixd.cli.unit share GROUP CONFIG          gives the spool and its folders that are there to a group, which may
+                                                          write to them; those that it did not have, one a line
 
 A configuration that cannot be used is one sentence on standard error, with status 1.
 """
 
+import contextlib
 import grp
 import json
+import os
 import re
+import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from demixd import config as configuration
 from demixd.cli.console import standard_streams
 from demixd.config import Config
 from demixd.errors import ConfigError
+from demixd.spool import nofollow
 from demixd.spool.tree import Spool
 
 PARTS = ("inbox", "outbox", "status", "done", "failed")
 
 HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 """The folders that systemd's ProtectHome= hides."""
+
+SHARED = stat.S_ISGID | stat.S_IRWXG
+"""The mode of a folder whose group writes to it, and has what is made in it."""
 
 DEFAULT = "demixd"
 NEW = "the new configuration"
@@ -61,8 +71,6 @@ def first_configuration(name: str, spool: str, state: str = "", example: str = "
         f"spool = {json.dumps(spool or theirs.spool, ensure_ascii=False)}",
         f"state = {json.dumps(state, ensure_ascii=False)}",
     ]
-    if name != DEFAULT and state.startswith("/var/lib/"):
-        lines.append(f'models = "/var/lib/{DEFAULT}/models"')
     rest = _PATHS.sub("", example).strip()
     return "\n".join([*lines, *(["", rest] if rest else [])]) + "\n"
 
@@ -79,9 +87,12 @@ def refuse_our_own(config: Config) -> None:
 
 
 def folders(config: Config) -> list[Path]:
-    """Every folder that the daemon writes to, without those that lie in another one; the spool comes first."""
+    """Every folder that the daemon writes to, without those that lie in another one; the spool comes first.
+
+    Not that of the models: whoever has got hold of the service must not change what it, or root, will load.
+    """
     found = [Path(config.paths.spool)]
-    others = [config.folder(part) for part in PARTS] + [config.state, config.models]
+    others = [config.folder(part) for part in PARTS] + [config.state]
     if config.paths.work:
         others.append(Path(config.paths.work))
     if all(not config.folder(part).is_relative_to(found[0]) for part in PARTS):
@@ -92,11 +103,31 @@ def folders(config: Config) -> list[Path]:
     return found
 
 
+def share(group: int, config: Config) -> Iterator[Path]:
+    """Give the spool and its folders to a group, with what is made in them; those that had to be changed.
+
+    They are changed as open folders: their names may lead elsewhere by the time, for others write where they stand.
+    """
+    spool = Path(config.paths.spool)
+    for folder in (spool, *map(config.folder, PARTS)):
+        root = spool if folder.is_relative_to(spool) else folder
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            nofollow.reach(root, folder, follow=folder == spool) as handle,
+        ):
+            status = os.fstat(handle)
+            if (status.st_gid, status.st_mode & SHARED) != (group, SHARED):
+                there = Path(f"/proc/self/fd/{handle}")  # a descriptor with O_PATH takes neither call
+                os.chown(there, -1, group)
+                there.chmod(stat.S_IMODE(status.st_mode) | SHARED)
+                yield folder
+
+
 def paths(name: str, config: Config, where: str) -> str:
     """The drop-in of a unit: mounts to wait for, folders to write to, and the group that they are shared by."""
     written = folders(config)
     own = Path("/var/lib", name)
-    needed = [*written, *([config.repo] if config.repo else [])]
+    needed = [*written, *(Path(each) for each in (config.paths.models, config.model.repo) if each)]
     lines = [
         f"# Made by systemd/install from {where}; run it again when [paths] there has changed.",
         "[Unit]",
@@ -143,8 +174,12 @@ def main(words: list[str]) -> None:
             text = "".join(f"{folder}\n" for folder in (config.paths.spool, *map(config.folder, PARTS)))
         case ["private", file]:
             text = f"{Spool(configuration.load(Path(file))).private}\n"
-        case ["model", file]:
-            text = f"{configuration.load(Path(file)).model.name}\n"
+        case ["models", file]:
+            text = f"{configuration.load(Path(file)).models}\n"
+        case ["share", group, file]:
+            text = "".join(
+                f"{folder}\n" for folder in share(grp.getgrnam(group).gr_gid, configuration.load(Path(file)))
+            )
         case _:
             sys.exit(__doc__)
     sys.stdout.write(text)

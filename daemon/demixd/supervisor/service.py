@@ -141,7 +141,7 @@ class Service:
         )
         self.runner = Runner(self._context)
         self._scheduler = Scheduler(self._context, self.runner)
-        self._poller = Poller(self.config, self._context, self.runner, lambda: self.mailbox.put(Wake()))
+        self._poller = Poller(self.config, self._context, self.runner, self._ledger, lambda: self.mailbox.put(Wake()))
         self._retention = retention.Retention(self.spool, self.jobs, self._clock, self._ledger, self.folders)
         self._heartbeat = Heartbeat(
             self.config,

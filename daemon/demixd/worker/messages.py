@@ -29,13 +29,15 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
 
 class Warm(_Message, frozen=True):
-    """`models` is the folder of models, `compiled` that of converted ones (null: none are made or used)."""
+    """`models` is the folder of models, `recorded` that of their first hashes, `compiled` that of converted ones (null: none
+    are made or used)."""
 
     model: str
     device: str
     models: str
     repo: str | None
     allow_pickle: bool
+    recorded: str | None = None
     wide: bool = False
     precision: str = "auto"
     batch: int | str = "auto"
@@ -52,6 +54,7 @@ class Warm(_Message, frozen=True):
             models=str(config.models),
             repo=config.model.repo or None,
             allow_pickle=config.model.allow_pickle,
+            recorded=str(config.recorded),
             wide=demand.wide,
             precision=config.model.precision,
             batch=config.model.batch,
@@ -61,7 +64,13 @@ class Warm(_Message, frozen=True):
 
     def where(self, name: str) -> Where:
         """A model of this name, in the folders of this order."""
-        return Where(name=name, repo=self.repo, models=self.models, allow_pickle=self.allow_pickle)
+        return Where(
+            name=name,
+            repo=self.repo,
+            models=self.models,
+            allow_pickle=self.allow_pickle,
+            recorded=self.recorded,
+        )
 
 
 class Separate(_Message, frozen=True):

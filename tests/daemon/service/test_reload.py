@@ -87,8 +87,17 @@ def test_a_good_configuration(tmp_path: Path) -> None:
         (lambda _: "not toml", "not TOML"),
         (lambda text: text.replace('spool = "', 'spool = "/elsewhere'), "[paths] has changed"),
         (lambda text: text + '[profiles.sing]\nstems = ["vocal"]\n', "did you mean vocals?"),
+        (lambda text: text.replace('name = "demo"', 'name = "nothing_like_it"'), "there is no such model"),
+        (lambda text: text + '[profiles.sing]\nmodel = "nothing_like_it"\n', "[profiles.sing] model"),
     ],
-    ids=["unknown key", "not toml", "another spool", "a stem that the model lacks"],
+    ids=[
+        "unknown key",
+        "not toml",
+        "another spool",
+        "a stem that the model lacks",
+        "no model",
+        "no model of a profile",
+    ],
 )
 def test_a_bad_configuration(tmp_path: Path, change: Callable[[str], str], reason: str) -> None:
     """It is refused, the log says why, and the old one goes on."""
@@ -101,15 +110,24 @@ def test_a_bad_configuration(tmp_path: Path, change: Callable[[str], str], reaso
         assert daemon.final("song.wav")["state"] == "done"
 
 
-def test_a_mistake_fails_the_check(tmp_path: Path) -> None:
+MISTAKES = {
+    "[defaults]\nfromat = 1\n": "fromat: there is no such key; did you mean format?",
+    '[defaults]\nstems = ["banjo"]\n': '[defaults] stems has "banjo": demo has no such stem. There are drums, bass,',
+    '[profiles.x]\nmodel = "htdemucs_6s"\nstems = ["banjo"]\n': '[profiles.x] stems has "banjo": htdemucs_6s has no such stem',
+    '[profiles.x]\nmodel = "nothing_like_it"\n': '[profiles.x] model = "nothing_like_it": there is no such model',
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_fails_the_check(tmp_path: Path, text: str) -> None:
     """What the unit asks before it signals: 78 and the reason for a mistake, and nothing for a good configuration."""
     daemon = Daemon(tmp_path)
     done = daemon.command("check", "--configuration")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    daemon.config.write_text(daemon.config.read_text() + "[defaults]\nfromat = 1\n")
+    daemon.config.write_text(daemon.config.read_text() + text)
     done = daemon.command("check", "--configuration")
     assert (done.returncode, done.stdout) == (78, "")
-    assert "fromat: there is no such key; did you mean format?" in done.stderr
+    assert MISTAKES[text] in done.stderr
 
 
 def test_a_reload_before_the_daemon_can_hear_it(tmp_path: Path) -> None:
@@ -148,6 +166,9 @@ def test_other_commands_hear_it(tmp_path: Path) -> None:
 
 def test_another_model(tmp_path: Path) -> None:
     """The song that runs is ended with the model it began with; then another worker warms up the new one."""
+    bag = tmp_path / "state" / "models" / "mine.yaml"
+    bag.parent.mkdir(parents=True)
+    bag.write_text("models: [abc]")
     with running(tmp_path, fake=True, model={"name": "mine"}) as daemon:
         pid = worker(daemon)["pid"]
         daemon.hold.touch()

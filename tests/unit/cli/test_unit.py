@@ -16,9 +16,9 @@ from demixd.errors import ConfigError
 
 @pytest.mark.parametrize("spool", ["/srv/demixd", '/srv/the "share"', "/srv/Müll 100%", "/srv/back\\slash"])
 def test_a_first_configuration_says_what_was_asked_for(spool: str) -> None:
-    """Any folder, and a state folder of the service's own name; models are shared by all services."""
+    """Any folder, and a state folder of the service's own name; models are the installer's, for all services."""
     made = config.parse(unit.first_configuration("demixd@sing", spool), "here")
-    assert made.paths == Paths(spool=spool, state="/var/lib/demixd@sing", models="/var/lib/demixd/models")
+    assert made.paths == Paths(spool=spool, state="/var/lib/demixd@sing")
     assert msgspec_defaults(made)
     first = config.parse(unit.first_configuration("demixd", spool), "here")
     assert first.paths == Paths(spool=spool, state="/var/lib/demixd")
@@ -36,9 +36,7 @@ def test_a_first_configuration_after_an_example(name: str, spool: str) -> None:
     text = (ROOT / "config" / f"{name}.toml").read_text(encoding="utf-8")
     theirs = config.parse(text, "there")
     made = config.parse(unit.first_configuration("demixd@two", spool, "", text), "here")
-    assert made.paths == Paths(
-        spool=spool or theirs.paths.spool, state="/var/lib/demixd@two", models="/var/lib/demixd/models"
-    )
+    assert made.paths == Paths(spool=spool or theirs.paths.spool, state="/var/lib/demixd@two")
     assert msgspec.structs.replace(made, paths=theirs.paths) == theirs
 
 
@@ -57,20 +55,20 @@ def test_folders_within_the_spool_need_no_line(tmp_path: Path) -> None:
     inside = Config(paths=Paths(spool="/srv/a", state="/var/lib/demixd"))
     assert unit.folders(inside) == [Path("/srv/a"), Path("/var/lib/demixd")]
     outside = Config(paths=Paths(spool="/srv/a", outbox="/mnt/b", work="/fast/c", models="/m", state="/var/lib/demixd"))
-    assert list(map(str, unit.folders(outside))) == ["/srv/a", "/mnt/b", "/var/lib/demixd", "/m", "/fast/c"]
+    assert list(map(str, unit.folders(outside))) == ["/srv/a", "/mnt/b", "/var/lib/demixd", "/fast/c"]
     parts = {part: f"/each/{part}" for part in unit.PARTS}
     assert Path("/srv/demixd") not in unit.folders(Config(paths=Paths(**parts)))
 
 
 def test_a_unit_waits_for_what_it_needs_and_writes_only_there() -> None:
-    """The model's own folder is waited for and not written; the state folder is the unit's own already."""
-    text = unit.paths(
-        "demixd", Config(paths=Paths(spool="/none/a"), model=Model(repo="/none/repo")), "/etc/demixd/demixd.toml"
-    )
+    """The folders of models are waited for and not written; the state folder is the unit's own already."""
+    paths = Paths(spool="/none/a", models="/none/models")
+    text = unit.paths("demixd", Config(paths=paths, model=Model(repo="/none/repo")), "/etc/demixd/demixd.toml")
     assert text.splitlines()[1:] == [
         "[Unit]",
         'RequiresMountsFor="/none/a"',
         'RequiresMountsFor="/var/lib/demixd"',
+        'RequiresMountsFor="/none/models"',
         'RequiresMountsFor="/none/repo"',
         "",
         "[Service]",
@@ -126,3 +124,20 @@ def test_songs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "/mnt/done",
         "/srv/a/failed",
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give folders away: sudo tests/run")
+def test_a_share_is_given_to_its_group_and_no_link_is_followed(tmp_path: Path) -> None:
+    """What the service's user has put in the place of a folder leads root nowhere."""
+    group = grp.getgrnam("audio").gr_gid
+    spool, other = tmp_path / "spool", tmp_path / "other"
+    for folder in (spool / "inbox", other):
+        folder.mkdir(parents=True, mode=0o755)
+    (spool / "outbox").symlink_to(other)
+    file = tmp_path / "demixd.toml"
+    file.write_text(f'[paths]\nspool = "{spool}"\n')
+    assert list(unit.share(group, config.load(file))) == [spool, spool / "inbox"]
+    assert list(unit.share(group, config.load(file))) == []
+    for folder in (spool, spool / "inbox"):
+        assert (folder.stat().st_gid, folder.stat().st_mode & 0o7777) == (group, 0o2775)
+    assert (other.stat().st_gid, other.stat().st_mode & 0o7777) == (0, 0o755)

@@ -30,7 +30,7 @@ from demixd import config
 from demixd.engine import host
 from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.families.demucs import load as load_files
-from demixd.engine.models import catalog, configured, store
+from demixd.engine.models import catalog, configured, listing, store
 from demixd.engine.models import fetch as fetching
 from demixd.engine.models.fetch import FetchProgress, fetch
 from demixd.engine.openvino import converter
@@ -81,7 +81,8 @@ def hub(member: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def locate(models: Path, name: str = "htdemucs", repo: Path | None = None, pickles: bool = False) -> store.ModelFiles:
-    return store.locate(name, repo=repo, models=models, allow_pickle=pickles)
+    recorded = models.parent / "state" / "recorded"
+    return store.locate(name, repo=repo, models=models, allow_pickle=pickles, recorded=recorded)
 
 
 def load(models: Path, name: str = "htdemucs", repo: Path | None = None, pickles: bool = False) -> LoadedModel:
@@ -173,6 +174,12 @@ def test_a_missing_model_says_how_to_get_it(models: Path) -> None:
     assert "fetch" not in error.message
 
 
+def test_who_may_not_write_fetches_by_sudo(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the models are root's, the command that helps is root's too."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    refused(Code.MODEL_MISSING, lambda: locate(models), "`sudo demixd models fetch htdemucs`")
+
+
 def test_a_missing_member_is_a_missing_model(local: Path) -> None:
     """A bag without one of its members is `model-missing`, and the member is named."""
     (local / f"{SIG}.safetensors").unlink()
@@ -243,25 +250,25 @@ def test_the_list_shows_every_model_and_its_state(local: Path) -> None:
     """`demixd models list` has all published models, the demo model and local ones, and hashes nothing."""
     put(local, "broken", {})
 
-    def rows() -> dict[str, store.Row]:
-        return {row.name: row for row in store.listing(repo=None, models=local, allow_pickle=False)}
+    def rows() -> dict[str, listing.Row]:
+        return {row.name: row for row in listing.rows(repo=None, models=local, allow_pickle=False)}
 
     assert set(rows()) == {*catalog.PUBLISHED, "demo", "broken"}
-    assert rows()["htdemucs"].state is store.State.UNRECORDED
+    assert rows()["htdemucs"].state is listing.State.UNRECORDED
     assert rows()["htdemucs"].bytes == (local / f"{SIG}.safetensors").stat().st_size
-    assert (rows()["mdx"].state, rows()["mdx"].about) == (store.State.MISSING, catalog.PUBLISHED["mdx"].about)
-    assert rows()["broken"].state is store.State.BAD
+    assert (rows()["mdx"].state, rows()["mdx"].about) == (listing.State.MISSING, catalog.PUBLISHED["mdx"].about)
+    assert rows()["broken"].state is listing.State.BAD
     store.verify(locate(local))
-    assert rows()["htdemucs"].state is store.State.RECORDED
+    assert rows()["htdemucs"].state is listing.State.RECORDED
     (local / f"{SIG}.safetensors").unlink()
-    assert rows()["htdemucs"].state is store.State.MISSING
+    assert rows()["htdemucs"].state is listing.State.MISSING
     assert f"{SIG}.safetensors" in rows()["htdemucs"].about
 
 
 def test_the_list_does_without_a_folder(tmp_path: Path) -> None:
     """Before anything was fetched the list has every published model as missing."""
-    rows = store.listing(repo=None, models=tmp_path / "none", allow_pickle=False)
-    assert {row.state for row in rows if row.name != "demo"} == {store.State.MISSING}
+    rows = listing.rows(repo=None, models=tmp_path / "none", allow_pickle=False)
+    assert {row.state for row in rows if row.name != "demo"} == {listing.State.MISSING}
 
 
 # ---- sha256
@@ -281,7 +288,7 @@ def test_verify_and_load_agree(local: Path) -> None:
 
 
 def test_a_repo_is_never_written_into(local: Path, tmp_path: Path) -> None:
-    """Records of a repo lie in the models folder, apart from those of its own members, and `sha256sum` reads them."""
+    """Records of a repo lie in the state folder, and `sha256sum` reads them."""
     repo = tmp_path / "repo"
     repo.mkdir()
     put(repo, "mine", {SIG: packed(random_module(1), SMALL)})
@@ -289,8 +296,39 @@ def test_a_repo_is_never_written_into(local: Path, tmp_path: Path) -> None:
     load(local, "mine", repo)
     load(local)
     assert sorted(repo.iterdir()) == before
-    (record,) = local.glob(f"recorded/*/{SIG}.safetensors.sha256")
+    (record,) = tmp_path.glob(f"state/recorded/*/{SIG}.safetensors.sha256")
     subprocess.run(["sha256sum", "--check", "--status", record], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have folders of other users: sudo tests/run")
+def test_a_folder_of_another_user_is_never_written_into(local: Path, tmp_path: Path) -> None:
+    """The first hash goes into the state folder then, and binds as the one beside the file does; root writes into neither."""
+    os.chown(local, 65534, 65534)
+    load(local)
+    (record,) = tmp_path.glob("state/recorded/*/*")
+    assert not list(local.glob("*.sha256"))
+    record.write_text("0" * 64)
+    refused(Code.BAD_MODEL, lambda: load(local), "has changed", str(record))
+    os.chown(tmp_path / "state" / "recorded", 65534, 65534)
+    os.chown(record.parent, 65534, 65534)
+    record.unlink()
+    load(local)
+    assert not record.exists()
+
+
+def test_a_file_that_is_still_being_copied_is_not_recorded(local: Path, member: bytes) -> None:
+    """The hash of a file that makes no model is no hash to hold it to: whole, it is loaded."""
+    (local / f"{SIG}.safetensors").write_bytes(member[:-1])
+    refused(Code.BAD_MODEL, lambda: load(local), "damaged")
+    (local / f"{SIG}.safetensors").write_bytes(member)
+    load(local)
+
+
+def test_a_record_is_never_a_link(local: Path, tmp_path: Path) -> None:
+    """Whoever may write to the state folder does not lead another user's command to any other file."""
+    (tmp_path / "secret").write_text("secret")
+    (local / f"{SIG}.safetensors.sha256").symlink_to(tmp_path / "secret")
+    assert "secret " not in refused(Code.IO_ERROR, lambda: load(local), "cannot be read").message
 
 
 @pytest.mark.parametrize("garbage", [b"garbage", None])
@@ -811,7 +849,7 @@ def pinned(hub: Hub, member: bytes, monkeypatch: pytest.MonkeyPatch) -> dict[str
     data = {name: content for (_, name), content in hub.files.items()}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
     pinned = catalog.Published(about="pinned", commit=COMMIT, sha256=hashes)
-    for module in (store, fetching):
+    for module in (store, listing, fetching):
         monkeypatch.setattr(module, "PUBLISHED", {**catalog.PUBLISHED, "htdemucs": pinned})
     return pinned.sha256
 
@@ -821,8 +859,8 @@ def test_a_pinned_model_is_fetched_by_its_commit(hub: Hub, models: Path, pinned:
     files = fetch_from(hub, models)
     assert store.pins(files) == (COMMIT, pinned)
     assert {request.path.split("/")[4] for request in hub.requests if "/resolve/" in request.path} == {COMMIT}
-    (row,) = (row for row in store.listing(repo=None, models=models, allow_pickle=False) if row.name == "htdemucs")
-    assert (row.state, row.trust) == (store.State.RECORDED, "pinned")
+    (row,) = (row for row in listing.rows(repo=None, models=models, allow_pickle=False) if row.name == "htdemucs")
+    assert (row.state, row.trust) == (listing.State.RECORDED, "pinned")
 
 
 @pytest.mark.parametrize("file", ["htdemucs.yaml", f"{SIG}.safetensors"])
@@ -843,7 +881,7 @@ def test_a_model_that_is_not_pinned(hub: Hub, models: Path) -> None:
     commit, hashes = store.pins(files)
     assert commit == COMMIT
     assert hashes == {name: hashlib.sha256(data).hexdigest() for (_, name), data in hub.files.items()}
-    (row,) = (row for row in store.listing(repo=None, models=models, allow_pickle=False) if row.name == "htdemucs")
+    (row,) = (row for row in listing.rows(repo=None, models=models, allow_pickle=False) if row.name == "htdemucs")
     assert row.trust == "first use"
     (models / "htdemucs.yaml.commit").unlink()
     assert store.pins(files)[0] == ""
@@ -871,7 +909,9 @@ def configuration(folder: Path, **sections: Any) -> config.Config:
         ({"defaults": {"naming": "ni-stems", "format": "m4a"}}, []),
         ({"model": {"name": "htdemuc"}}, ["[model] name", '"htdemuc"', "did you mean htdemucs?"]),
         ({"profiles.x": {"model": "mdx_extr"}}, ["[profiles.x] model", "did you mean mdx_extra?"]),
-        ({"model": {"name": "my_own"}}, []),
+        ({"model": {"name": "nothing_like_it"}}, ["[model] name", '"nothing_like_it"', "there is no such model"]),
+        ({"profiles.x": {"model": "nothing_like_it"}}, ["[profiles.x] model", "there is no such model"]),
+        ({"model": {"name": "here"}}, []),
         ({"model": {"name": "demo"}, "profiles.x": {"stems": ["piano"]}}, ["demo has no such stem"]),
         ({"model": {"name": "htdemuc", "repo": "/not/mounted"}}, []),
         ({"model": {"name": "here"}, "profiles.x": {"stems": ["kazoo"]}}, ["here has no such stem"]),
@@ -880,7 +920,7 @@ def configuration(folder: Path, **sections: Any) -> config.Config:
 def test_names_and_stems_of_a_configuration(
     tmp_path: Path, local: Path, member: bytes, sections: Any, words: list[str]
 ) -> None:
-    """A name that is nearly a model's, and a stem that a known model lacks, are mistakes; what is not known is none."""
+    """A model that there is not, and a stem that a known model lacks, are mistakes; what is not known is none."""
     put(local, "here", {SIG: member})
     given = configuration(tmp_path, **sections)
     found = list(configured.faults(given))
@@ -891,6 +931,17 @@ def test_names_and_stems_of_a_configuration(
             configured.checked(given)
     else:
         assert configured.checked(given) is given
+
+
+def test_where_a_model_may_still_come_from(tmp_path: Path) -> None:
+    """A folder that the configuration names may be a share that is away; the one in the state folder is not."""
+    named = configuration(tmp_path, model={"name": "mine"})
+    assert not configured.lacks("mine", named)
+    (tmp_path / "models").mkdir()
+    assert not configured.lacks("mine", named)
+    (tmp_path / "models" / "other.yaml").touch()
+    assert configured.lacks("mine", named)
+    assert configured.lacks("mine", config.Config(paths=config.Paths(state=str(tmp_path / "state"))))
 
 
 def test_a_nearly_right_name_is_told(models: Path) -> None:

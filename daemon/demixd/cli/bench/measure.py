@@ -98,7 +98,7 @@ def _model(config: Config, options: BenchOptions) -> Model:
     except ValueError as error:
         raise RefusedError(f"[model] {error}") from error
     if model.name != AUTO:
-        store.locate(model.name, repo=config.repo, models=config.models, allow_pickle=model.allow_pickle)
+        store.Where.of(config, model.name).locate()
     return model
 
 

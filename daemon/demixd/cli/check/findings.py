@@ -11,9 +11,9 @@ from demixd.cli.check.finding import Finding, Level
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.reader import CachedDocument
 from demixd.config import DEFAULT_PATH, Config
-from demixd.engine.models import store
+from demixd.engine.models import listing, store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED
-from demixd.engine.models.configured import faults
+from demixd.engine.models.configured import faults, lacks
 from demixd.errors import AudioProcessingError
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.tree import DAEMON, Spool
@@ -41,7 +41,8 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
         ("space", partial(folders.space, config.state, folders.LEDGER_BYTES, "the ledger may not be written")),
         ("device", partial(machine.device, config.model.device)),
         ("models", partial(_models, config)),
-        ("model", partial(_model, config)),
+        *(("model", partial(_model, config, name)) for name in sorted(config.named_models) if not lacks(name, config)),
+        *(("model", partial(Finding, Level.FAIL, "model", wrong)) for wrong in faults(config)),
         ("systemd", machine.systemd),
         ("daemon", partial(_daemon, spool)),
     ]
@@ -77,36 +78,43 @@ def _models(config: Config) -> Finding:
         if config.model.name == store.DEMO:
             return Finding(Level.OK, "models", f"{folder} is not there; the demo model needs none")
         remedy = (
-            f"run `demixd models fetch {config.model.name}`"
+            f"run `{store.command('fetch', config.model.name, config.models)}`"
             if config.model.name in PUBLISHED
             else "mount it, or make it"
         )
         return Finding(Level.FAIL, "models", f"{folder} is not there: {remedy}")
     if not os.access(folder, os.R_OK | os.X_OK):
         return Finding(Level.FAIL, "models", f"{folder} cannot be read by this user: change its owner or mode")
-    rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
-    here = [row.name for row in rows if row.state in (store.State.RECORDED, store.State.UNRECORDED)]
+    rows = listing.rows(
+        repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
+    )
+    here = [row.name for row in rows if row.state in (listing.State.RECORDED, listing.State.UNRECORDED)]
     limit = "" if config.repo or os.access(folder, os.W_OK) else "; this user cannot fetch into it"
     return Finding(Level.OK, "models", f"{folder} has {', '.join(here) or 'none'}{limit}")
 
 
-def _model(config: Config) -> Finding:
-    name = config.model.name
-    if wrong := next(faults(config), None):
-        return Finding(Level.FAIL, "model", wrong)
+def _model(config: Config, name: str) -> Finding:
     if name == AUTO:
-        best = ", ".join(f"{each} from {mib} MiB of free GPU memory on" for each, mib in NEEDS_MIB.items())
-        return Finding(Level.OK, "model", f"auto takes the best that fits: {best}; without a GPU {DEFAULT}")
+        return _auto(config)
     if folders.is_hidden(config.repo or config.models):
         return Finding(Level.NOTE, "model", f"{name}: whether it is there is not visible to you")
     try:
-        files = store.locate(name, repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
-        rows = store.listing(repo=config.repo, models=config.models, allow_pickle=config.model.allow_pickle)
+        files = store.Where.of(config, name).locate()
     except AudioProcessingError as error:
         return Finding(Level.FAIL, "model", error.message)
-    if any(row.name == name and row.state is store.State.UNRECORDED for row in rows):
-        return Finding(Level.NOTE, "model", f"{name} has no record of its hash yet: run `demixd models verify {name}`")
+    if not store.is_recorded(files):
+        remedy = f"run `{store.command('verify', name, config.models)}`"
+        return Finding(Level.NOTE, "model", f"{name} has no record of its hash yet: {remedy}")
     return Finding(Level.OK, "model", f"{name} in {files.folder}")
+
+
+def _auto(config: Config) -> Finding:
+    """Whether any of the models is there from which `auto` takes the best."""
+    usual, *others = (_model(config, each) for each in (DEFAULT, *NEEDS_MIB))
+    if all(each.level is Level.FAIL for each in (usual, *others)):
+        return usual
+    best = ", ".join(f"{each} from {mib} MiB of free GPU memory on" for each, mib in NEEDS_MIB.items())
+    return Finding(Level.OK, "model", f"auto takes the best that fits: {best}; without a GPU {DEFAULT}")
 
 
 def _daemon(spool: Spool) -> Finding:

@@ -26,7 +26,7 @@ from demucs.htdemucs import HTDemucs
 from safetensors import SafetensorError
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from demixd.engine.models.store import Member, ModelFiles, model_hash, read_member
+from demixd.engine.models.store import Member, ModelFiles, model_hash, read_member, record
 from demixd.errors import AudioProcessingError, Code
 
 CLASSES = MappingProxyType(
@@ -75,6 +75,7 @@ def load(files: ModelFiles, *, allow_pickle: bool) -> LoadedModel:
         bag = _bag(files, [members[member.sig] for member in files.members])
     except ValueError as error:
         raise AudioProcessingError(Code.BAD_MODEL, f"The model {files.name} in {files.folder}: {error}.") from error
+    record(files, hashes)
     return LoadedModel(model=bag, sha256=model_hash(files, hashes))
 
 

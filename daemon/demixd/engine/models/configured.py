@@ -1,7 +1,7 @@
 """What a configuration asks of its models, as far as that is known before any is loaded: their names, and their stems."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import msgspec
 
 from demixd.config import Config
 from demixd.engine.models import store
+from demixd.engine.models.bag import SUFFIX
 from demixd.engine.models.catalog import AUTO, PUBLISHED, offered
 from demixd.errors import AudioProcessingError, ConfigError
 from demixd.protocol.result_names import ONE_FILE
@@ -35,30 +36,49 @@ def faults(config: Config) -> Iterator[str]:
 
 
 def _faults(key: str, where: str, model: str, options: dict[str, Any], config: Config) -> Iterator[str]:
-    folder = store.folder_of(model, repo=config.repo, models=config.models)
-    is_known = store.is_known(model, repo=config.repo, models=config.models)
-    if not is_known and not config.repo and folder.is_dir() and (close := get_close_matches(model, PUBLISHED, 1)):
-        yield f"{key} = {shown(model)}: there is no such model; did you mean {close[0]}?"
-    parts = stems_of(model, config)
-    if parts is None or options["naming"] == ONE_FILE:
-        return
-    there = offered(parts)
-    for stem in options["stems"]:
+    if lacks(model, config):
+        close = get_close_matches(model, PUBLISHED, 1)
+        remedy = f"did you mean {close[0]}?" if close else "`demixd models list` shows those that there are"
+        yield f"{key} = {shown(model)}: there is no such model in {config.repo or config.models}; {remedy}"
+    elif options["naming"] != ONE_FILE:
+        yield from (f"{where} {each}" for each in missing_stems(model, options["stems"], config))
+
+
+def lacks(model: str, config: Config) -> bool:
+    """Whether there is certainly no such model: Demucs publishes none of that name, and its folder has none.
+
+    A folder of its own may be a share that is not mounted: if it is not there, or without any model, that says nothing.
+    """
+    if store.is_known(model, repo=config.repo, models=config.models):
+        return False
+    try:
+        there = [path.name for path in (config.repo or config.models).iterdir()]
+    except FileNotFoundError:
+        there = []
+    except OSError:
+        return False  # another user's folder, say
+    return not (config.model.repo or config.paths.models) or any(each.endswith(SUFFIX) for each in there)
+
+
+def missing_stems(model: str, stems: Iterable[str], config: Config) -> Iterator[str]:
+    """A sentence, which begins with the key, for each stem that the model certainly does not have."""
+    parts = _stems_of(model, config)
+    there = offered(parts or ())
+    for stem in stems if parts is not None else ():
         if stem not in there:
             close = get_close_matches(stem, there, 1)
             meant = f"; did you mean {close[0]}?" if close else "."
-            yield f"{where} stems has {shown(stem)}: {model} has no such stem{meant} There are {', '.join(there)}"
+            yield f"stems has {shown(stem)}: {model} has no such stem{meant} There are {', '.join(there)}"
 
 
-def stems_of(model: str, config: Config) -> Sequence[str] | None:
+def _stems_of(model: str, config: Config) -> Sequence[str] | None:
     """The parts of a model: the catalogue's, or those that its first file tells; None where it is not there, or tells none."""
     if model == AUTO:
         return PUBLISHED["htdemucs_6s"].stems
-    if model in PUBLISHED:
+    if model in PUBLISHED and config.repo is None:
         return PUBLISHED[model].stems
     try:
-        files = store.locate(model, repo=config.repo, models=config.models, allow_pickle=False)
-        return _told(files.members[0].path)
+        return _told(store.Where.of(config, model).locate().members[0].path)
     except (AudioProcessingError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None  # whoever loads it says what is wrong with it
 

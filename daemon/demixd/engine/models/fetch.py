@@ -23,7 +23,7 @@ import msgspec
 from demixd.engine.models import bag as bags
 from demixd.engine.models import hub, records
 from demixd.engine.models.catalog import PUBLISHED, QUANTIZED, hub_repo
-from demixd.engine.models.store import MAX_MEMBER_BYTES, ModelFiles, locate
+from demixd.engine.models.store import MAX_MEMBER_BYTES, ModelFiles, command, locate
 from demixd.errors import AudioProcessingError, Code, disk_code
 
 FETCH = ".fetch"
@@ -75,7 +75,7 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
     if hub.is_offline():
         sentence = (
             f"The model {name} is not fetched, since HF_HUB_OFFLINE keeps this process from the hub: run "
-            f"`demixd models fetch {name}` where that is not set, or copy its files into {models}."
+            f"`{command('fetch', name, models)}` where that is not set, or copy its files into {models}."
         )
         raise AudioProcessingError(Code.MODEL_MISSING, sentence)
     endpoint = (endpoint or hub.default_endpoint()).rstrip("/")
@@ -87,12 +87,14 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
     except hub.HubError as error:
         sentence = (
             f"The model {name} could not be fetched from {endpoint}: {error.reason}; {error.remedy} and run "
-            f"`demixd models fetch {name}`, or copy its files into {models}."
+            f"`{command('fetch', name, models)}`, or copy its files into {models}."
         )
         raise AudioProcessingError(Code.MODEL_MISSING, sentence, repr(error.__cause__)) from error
     except OSError as error:
-        sentence = f"The model {name} cannot be written to {models} ({error.strerror}): make room there, or allow it."
-        raise AudioProcessingError(disk_code(error), sentence, repr(error)) from error
+        code, by = disk_code(error), command("fetch", name, models)
+        remedy = "make room there" if code is Code.NO_SPACE else f"let this user write there, or run `{by}`"
+        sentence = f"The model {name} cannot be written to {models} ({error.strerror}): {remedy}."
+        raise AudioProcessingError(code, sentence, repr(error)) from error
     return locate(name, repo=None, models=models, allow_pickle=False)
 
 

@@ -10,6 +10,7 @@ import secrets
 from pathlib import Path
 
 from demixd.errors import AudioProcessingError, Code
+from demixd.spool.files import open_file
 
 SUFFIX = ".sha256"
 COMMIT = ".commit"
@@ -24,10 +25,13 @@ def hash_file(path: Path) -> str:
 def read(record: Path) -> str | None:
     """The recorded sha256; None where there is no record. A damaged record gives a text that equals no hash."""
     try:
-        return record.read_text(encoding="utf-8", errors="replace")[:64]
+        with open(open_file(record), "rb") as file:  # noqa: PTH123 - a descriptor
+            return file.read(64).decode("utf-8", "replace")
     except FileNotFoundError:
         return None
     except OSError as error:
+        if not os.access(record.parent, os.X_OK):
+            return None  # the state folder of another user
         raise AudioProcessingError(Code.IO_ERROR, f"{record} cannot be read ({error.strerror}).") from error
 
 
@@ -35,6 +39,12 @@ def write(record: Path, file: Path, sha256: str) -> None:
     """Record the hash of `file`, by a rename. Daemons that share the folder write the same line. Raises OSError."""
     name = file.name if file.parent == record.parent else file.absolute()
     _write(record, f"{sha256}  ".encode() + os.fsencode(name) + b"\n")
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder, or that in which it is to be made, is this user's: in another's, root could be led away by a link."""
+    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110 - true where nobody may look
+    return Path(there).stat().st_uid == os.geteuid()
 
 
 def commit(bag: Path) -> str:

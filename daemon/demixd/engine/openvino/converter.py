@@ -50,11 +50,11 @@ def serves(config: Config) -> bool:
 
 def in_advance(config: Config, files: ModelFiles) -> str:
     """Convert a model right after it was fetched, so that no song has to wait for it; the outcome in words."""
-    where = Where(name=files.name, repo=None, models=str(config.models), allow_pickle=False)
-    order = Conversion(model=where, sha256=store.verify(files), folder=str(config.compiled))
-    reason = reason_not(order, files)
+    order = Conversion(model=Where.of(config, files.name), sha256=store.verify(files), folder=str(config.compiled))
     if config.state.exists() and config.state.stat().st_uid != os.geteuid():
-        reason = f"{config.state} belongs to another user"  # who could not write into what we made there
+        # Who could not write into what we made there, and may have put links into it.
+        return f"{config.state} is another user's, whose daemon converts it for OpenVINO when it first uses it"
+    reason = reason_not(order, files)
     began = time.monotonic()
     try:
         if reason is None:

@@ -56,6 +56,12 @@ class Intake:
         """The jobs that have become ready in this look."""
         self._asked_for_hash = False
         """Whether this look has asked for a hash."""
+        self._without_model: set[str] = set()
+        """The ids of jobs that waited for a model when the configuration was read again, and get their options anew."""
+
+    def ask_anew(self) -> None:
+        """Let the songs that wait for a model go by the present configuration, which may name another one."""
+        self._without_model = {job.job_id for job in self._jobs.queued() if job.reason is Reason.MODEL_MISSING}
 
     def reconfigure(self, config: Config) -> None:
         self._config = config
@@ -204,7 +210,9 @@ class Intake:
 
     def _watch(self, job: Job, seen: Seen, now: float) -> None:
         """See whether a waiting job's song has become ready, or is ready no more."""
-        if job.ready_at and _is_as_it_was(job, seen):
+        asks_anew = job.job_id in self._without_model
+        self._without_model.discard(job.job_id)
+        if job.ready_at and _is_as_it_was(job, seen) and not asks_anew:
             if (job.identity, job.options_file) != (seen.identity, seen.options):
                 numbers = {"identity": seen.identity, "options_file": seen.options}
                 self._jobs.update(job, State.WAITING, reason=job.reason, message=job.message, **numbers)
@@ -233,7 +241,10 @@ class Intake:
             if isinstance(chosen, AudioProcessingError):
                 raise chosen
             job = msgspec.structs.replace(job, tag=chosen.own.tag)
-            effective = self._config.options_of(job.name, chosen, self._is_known)
+            # A model that it was accepted with may be away for a while.
+            effective = self._config.options_of(
+                job.name, chosen, lambda model: model == job.options.model or self._is_known(model)
+            )
             effective = self._usual if effective == self._usual else effective
         except AudioProcessingError as error:
             job = self._jobs.commit(msgspec.structs.replace(job, settled=True), Stage.SEEN)
@@ -245,7 +256,7 @@ class Intake:
             reason=Reason.QUEUED,
             message="",
             settled=chosen.own.wait_for_sha256 is None,  # else once it has that hash: until then it grows
-            ready_at=self._jobs.next_place(),
+            ready_at=job.ready_at or self._jobs.next_place(),
             options=effective,
             priority=chosen.own.priority,
             force=chosen.own.force,

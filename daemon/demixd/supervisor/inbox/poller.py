@@ -5,27 +5,24 @@
 The listing is the truth: every look asks for each file's status, and events only make it come sooner.
 """
 
-import logging
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 from demixd.config import Config
 from demixd.protocol.status import WatchStatus
-from demixd.spool import nofollow
 from demixd.spool.mounts import Root
 from demixd.supervisor.inbox.cancels import Cancels
 from demixd.supervisor.inbox.emptied import Emptied
 from demixd.supervisor.inbox.intake import Intake
 from demixd.supervisor.inbox.leftovers import Leftovers
+from demixd.supervisor.inbox.profile_folders import ProfileFolders
 from demixd.supervisor.inbox.readiness import Readiness
 from demixd.supervisor.inbox.scan import NOTHING, Listing, scan
 from demixd.supervisor.inbox.watch import InboxWatch
+from demixd.supervisor.ledger import Ledger
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import Rehash
 from demixd.supervisor.runs.runner import Runner
-
-log = logging.getLogger(__name__)
 
 CANCEL_S = 0.5
 """How often cancel files are looked for while a job runs, events or not."""
@@ -40,7 +37,9 @@ WAKE_GAP_S = 0.2
 class Poller:
     """Looks at the inbox. `wake` is called, on another thread, when something there has changed; `now` is monotonic."""
 
-    def __init__(self, config: Config, context: Context, runner: Runner, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Config, context: Context, runner: Runner, ledger: Ledger, wake: Callable[[], None]
+    ) -> None:
         self._config = config
         self._context = context
         self._runner = runner
@@ -51,6 +50,7 @@ class Poller:
         self._cancels = Cancels(context, runner)
         self._leftovers = Leftovers(context.spool, context.jobs)
         self._emptied = Emptied(config, context)
+        self._profile_folders = ProfileFolders(context, ledger)
         self._watch = InboxWatch(self._inbox, wake)
         self._root: Root | None = None
         self._listing = NOTHING
@@ -64,8 +64,9 @@ class Poller:
         self._config = config
         self._readiness.reconfigure(config)
         self._intake.reconfigure(config)
+        self._intake.ask_anew()
         self._emptied.reconfigure(config)
-        self._make_profiles()
+        self._profile_folders.look(config)
         self.want(anew=True)
 
     def want(self, *, anew: bool = False) -> None:
@@ -93,26 +94,9 @@ class Poller:
             self._root = root
             self._readiness.mounts.renew(self._inbox)
             self._listing = NOTHING
-            self._make_profiles()
+            self._profile_folders.look(self._config)
             self.want(anew=True)
         self._check_watch()
-
-    def _make_profiles(self) -> None:
-        """Make a folder for each profile, so that people see where to drop; not in an inbox that may be an empty mount point."""
-        config, folders = self._config, self._context.folders
-        if (
-            not (config.inbox.profile_folders and config.inbox.recursive)
-            or folders.root is None
-            or folders.inbox_is_another
-        ):
-            return
-        try:
-            there = {unicodedata.normalize("NFC", each.name) for each in self._inbox.iterdir()}
-            for name in config.profiles.keys() - there:
-                with nofollow.reach(self._inbox, self._inbox / name, make=self._inbox):
-                    log.info("%s: made for the profile", self._inbox / name)
-        except OSError as error:
-            log.warning("The folders of profiles cannot be made in %s: %s", self._inbox, error.strerror)
 
     def come_back(self) -> None:
         """A missing folder has returned: explain every entry again, and go through the listing."""

@@ -172,6 +172,7 @@ class WorkerManager:
 
     def tick(self, now: float, *, busy: bool) -> None:
         """Start the worker where there is none, ask again for what was missing, end an idle worker. `busy`: songs wait or run."""
+        self._missing.look(self._config.repo or self._config.models, now)
         if self.state in ("starting", "fetching", "tuning") and self.process and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
         if busy:

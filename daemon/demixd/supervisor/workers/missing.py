@@ -1,5 +1,7 @@
 """The models that could not be had, and when each is asked for again. `now` is monotonic, in seconds."""
 
+from pathlib import Path
+
 import msgspec
 
 from demixd.engine.models.catalog import Demand
@@ -25,6 +27,14 @@ class MissingModels:
 
     def __init__(self) -> None:
         self._known: dict[Demand, _Missing] = {}
+        self._changed_ns: int | None = None
+        """When the folder of models was last changed."""
+
+    def look(self, folder: Path, now: float) -> None:
+        """Have every missing model asked for again if something came into the folder of models, or went from it."""
+        before, self._changed_ns = self._changed_ns, _changed_ns(folder)
+        if before != self._changed_ns:
+            self.ask_at_once(now)
 
     def add(self, demand: Demand, error: Error, now: float) -> None:
         """`demand` could not be met, once more."""
@@ -48,3 +58,10 @@ class MissingModels:
     def ask_at_once(self, now: float) -> None:
         """Have every missing model asked for again: it may be there now."""
         self._known = {each: msgspec.structs.replace(known, ask_again=now) for each, known in self._known.items()}
+
+
+def _changed_ns(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return None
