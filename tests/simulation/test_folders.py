@@ -1,5 +1,6 @@
 """Folders that go away in the middle of something: nothing is made in their place, and nothing is lost."""
 
+import errno
 import json
 import os
 import shutil
@@ -287,6 +288,44 @@ def test_a_private_folder_that_is_taken_away(tmp_path: Path, when: str) -> None:
         all_done_once(daemon, "song.wav")
         assert daemon.song("song.wav")["attempt"] == 1
         assert private.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("after", ["move", "delete", "keep"])
+def test_stems_that_are_taken_before_they_are_published(tmp_path: Path, after: str) -> None:
+    """The daemon dies just before the rename, and the private folder goes: the song is done again, and not called done."""
+    daemon = Simulated(tmp_path, inbox={"after": after})
+    try:
+        daemon.start(at={"6-rename": "kill"}).ready()
+        drop(daemon, "song.wav")
+        daemon.until_dead()
+        shutil.rmtree(daemon.outbox / ".demixd")
+        daemon.start().ready()
+        assert daemon.final("song.wav")["output"]["dir"] == "song"
+        assert (daemon.outbox / "song" / "stems.json").is_file()
+    finally:
+        daemon.end()
+
+
+def test_an_outbox_that_nobody_may_enter_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be looked into is away: the worker that has just finished a song is not called a liar, nor ended."""
+    with started(tmp_path) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "song.wav")
+        running(daemon, "song.wav")
+        (work,) = daemon.works()
+        real, shut = os.open, True
+
+        def opened(path: Any, *args: Any, **more: Any) -> int:
+            if shut and str(path).endswith((work.name, "/out")) or (shut and path == "out"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *args, **more)
+
+        monkeypatch.setattr(os, "open", opened)
+        daemon.hold.unlink()
+        daemon.until(lambda: daemon.song("song.wav")["state"] == "waiting", "it waits")
+        shut = False
+        all_done_once(daemon, "song.wav")
+        assert daemon.song("song.wav")["attempt"] == 1
 
 
 def test_a_private_folder_of_a_former_version(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from queues import queued, running
 from simulated import Simulated
 from simulated_songs import make_song
 from watching import faults
@@ -408,6 +409,24 @@ def test_a_reload_gives_waiting_songs_another_model(tmp_path: Path) -> None:
         assert [each["name"] for each in orders(daemon)] == ["b.wav", "a.wav"]
         daemon.until(lambda: daemon.song("own.wav").get("reason") == "model-missing", "it waits still")
         assert daemon.song("own.wav")["options"]["model"] == "htdemucs"
+
+
+def test_a_reload_that_is_taken_back_at_once(tmp_path: Path) -> None:
+    """A song that was accepted for a model that nobody has, and did not know it yet, goes by the configuration as well."""
+    (tmp_path / "missing-htdemucs").touch()
+    with started(tmp_path, model={"name": "demo"}) as daemon:
+        daemon.hold.touch()
+        drop(daemon, "runs.wav", "runs")
+        running(daemon, "runs.wav")
+        daemon.config.write_text(daemon.config.read_text().replace('"demo"', '"htdemucs"'))
+        daemon.reload()
+        drop(daemon, "song.wav", "song")
+        queued(daemon, "song.wav")
+        assert daemon.song("song.wav")["options"]["model"] == "htdemucs"
+        daemon.config.write_text(daemon.config.read_text().replace('"htdemucs"', '"demo"'))
+        daemon.reload()
+        daemon.hold.unlink()
+        assert daemon.final("song.wav")["options"]["model"] == "demo"
 
 
 def test_a_model_that_comes_is_noticed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ files are their owner's alone.
 
 import errno
 import fcntl
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from demixd.spool.processes import is_alive, this_process
 from demixd.spool.tree import DAEMON, LOCK, PRIVATE_LOCK, Spool
 
 MODE = 0o600
+
+log = logging.getLogger(__name__)
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +101,8 @@ class Locks:
         if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
             with suppress(OSError):  # a filesystem without modes
                 os.fchmod(handle, MODE)
+        if found.st_uid != os.geteuid() and not is_remote(mount_of(path.parent).kind):
+            raise _of_another_user(found.st_uid, path)
         owner = _owner(os.pread(handle, 4096, 0))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,11 +115,12 @@ class Locks:
             # A filesystem without locks: the name in the file has to do.
         if owner is not None and self._may_live_elsewhere(owner, path):
             self.rival = owner
+            log.warning("%s is signed by %s: waiting to see whether its heartbeat goes on", path, owner)
         else:
             self._sign(handle)
 
     def _may_live_elsewhere(self, owner: Owner, path: Path) -> bool:
-        """Whether it may be another machine's, whose lock is not seen here; on a disk of our own there is no such thing."""
+        """Whether it may be another machine's, whose lock is not seen here: a disk of our own may be a share for others."""
         if owner.host == self._me.host and owner.boot != self._me.boot:
             return is_remote(
                 mount_of(path.parent).kind
@@ -181,14 +187,19 @@ def _owner(data: bytes) -> Owner | None:
 def _opened(folder: int, path: Path) -> int:
     """The lock file, which is made where there is none. Raises OSError, EPERM where it is another user's."""
     try:
-        return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE, dir_fd=folder)
+        with _named(path):
+            return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE, dir_fd=folder)
     except PermissionError:
         with suppress(FileNotFoundError):
             user = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_uid
             if user != os.geteuid():
-                reason = f"it is of user {user}, whose daemon may use the folder; where there is none, remove the file"
-                raise OSError(errno.EPERM, reason, str(path)) from None
+                raise _of_another_user(user, path) from None
         raise
+
+
+def _of_another_user(user: int, path: Path) -> OSError:
+    reason = f"it is of user {user}, whose daemon may use the folder; where there is none, remove the file"
+    return OSError(errno.EPERM, reason, str(path))
 
 
 def _holder(path: Path, owner: Owner | None, signed_at: float) -> str:

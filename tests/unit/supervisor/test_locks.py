@@ -96,3 +96,39 @@ def test_a_lock_of_another_user() -> None:
         locks.release()
     assert error.value.filename == str(folder / "status" / ".demixd-lock")
     assert "it is of user 0, whose daemon may use the folder" in str(error.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
+def test_a_lock_file_that_another_user_has_put_there(tmp_path: Path) -> None:
+    """Who may write to the folder can put any name into a file of their own: it is no sign of a daemon."""
+    lock = tmp_path / "status" / ".demixd-lock"
+    lock.parent.mkdir()
+    lock.write_bytes(msgspec.json.encode(msgspec.structs.replace(owner(1), host="elsewhere")))
+    os.chown(lock, 12345, 12345)
+    locks = locks_of(tmp_path)
+    with pytest.raises(OSError, match="it is of user 12345, whose daemon may use the folder") as error:
+        locks.take("status")
+    assert error.value.filename == str(lock)
+    lock.unlink()
+    locks.take("status")
+    locks.release()
+
+
+def test_what_cannot_be_a_lock_is_named_by_its_path(tmp_path: Path) -> None:
+    """A folder in its place, say: there are three locks, and the error tells which it is."""
+    lock = tmp_path / "status" / ".demixd-lock"
+    lock.mkdir(parents=True)
+    with pytest.raises(OSError, match="Is a directory") as error:
+        locks_of(tmp_path).take("status")
+    assert error.value.filename == str(lock)
+
+
+def test_another_machine_that_is_waited_for_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The start takes longer, and says why."""
+    lock = tmp_path / "status" / ".demixd-lock"
+    lock.parent.mkdir()
+    lock.write_bytes(msgspec.json.encode(msgspec.structs.replace(owner(1), host="elsewhere")))
+    locks = locks_of(tmp_path)
+    locks.take("status")
+    assert f"{lock} is signed by process 1 on elsewhere: waiting" in caplog.text
+    locks.release()

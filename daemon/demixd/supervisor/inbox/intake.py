@@ -43,7 +43,7 @@ class Intake:
     def __init__(self, config: Config, context: Context, readiness: Readiness, rehash: Rehash) -> None:
         self.reconfigure(config)
         self._spool, self._jobs, self._folders = context.spool, context.jobs, context.folders
-        self._ending = context.ending
+        self._ending, self._workers = context.ending, context.workers
         self._readiness = readiness
         self._rehash = rehash
         self.look_again_at = FOREVER
@@ -56,12 +56,12 @@ class Intake:
         """The jobs that have become ready in this look."""
         self._asked_for_hash = False
         """Whether this look has asked for a hash."""
-        self._without_model: set[str] = set()
-        """The ids of jobs that waited for a model when the configuration was read again, and get their options anew."""
+        self._older: set[str] = set()
+        """The ids of jobs that waited when the configuration was read again: without their model they get options anew."""
 
     def ask_anew(self) -> None:
-        """Let the songs that wait for a model go by the present configuration, which may name another one."""
-        self._without_model = {job.job_id for job in self._jobs.queued() if job.reason is Reason.MODEL_MISSING}
+        """Let songs whose model is missing, or turns out to be, go by the present configuration: it may name another one."""
+        self._older = {job.job_id for job in self._jobs.queued()}
 
     def reconfigure(self, config: Config) -> None:
         self._config = config
@@ -210,8 +210,9 @@ class Intake:
 
     def _watch(self, job: Job, seen: Seen, now: float) -> None:
         """See whether a waiting job's song has become ready, or is ready no more."""
-        asks_anew = job.job_id in self._without_model
-        self._without_model.discard(job.job_id)
+        asks_anew = job.job_id in self._older and bool(self._workers.why_missing(job.options))
+        if asks_anew:
+            self._older.discard(job.job_id)
         if job.ready_at and _is_as_it_was(job, seen) and not asks_anew:
             if (job.identity, job.options_file) != (seen.identity, seen.options):
                 numbers = {"identity": seen.identity, "options_file": seen.options}

@@ -51,9 +51,10 @@ def _publish(job: Job, context: Context) -> Job | None:
     """The job's files are complete and durable: it was published, or is now. None where it has to be done again."""
     assert job.output is not None
     spool = context.spool
-    is_gone = not nofollow.is_there(spool.out(job.job_id), in_doubt=True)
-    published = is_gone or publish.is_ours(spool.outbox / job.output.dir, job.job_id)
-    if not published:
+    work, out = spool.job(job.job_id), spool.out(job.job_id)
+    # The work folder stays to the end: where it is gone as well, somebody has taken it, and maybe the stems in it.
+    is_renamed = nofollow.is_there(work, in_doubt=False) and not nofollow.is_there(out, in_doubt=True)
+    if not is_renamed and not publish.is_ours(spool.outbox / job.output.dir, job.job_id):
         try:
             job = publish.put_out(job, context.jobs, spool, cancelled=lambda: context.cancel_files.mean(job))
         except OSError as error:

@@ -280,7 +280,7 @@ class Run:
         return False
 
     def _is_away(self) -> bool:
-        return not nofollow.is_there(self._spool.out(self.job.job_id), in_doubt=True)
+        return not nofollow.is_there(self._spool.out(self.job.job_id), in_doubt=False)
 
     def _carry_out(self, outcome: Ends | Waits) -> None:
         """End the run: the job ends or waits again."""
