@@ -8,9 +8,8 @@ Rules:
 - The delay that an encoder puts before the song (AAC 1,024 frames or more, Opus 312, LAME's) FFmpeg leaves out where the
   file has a note of it. The padding of the last packet is cut here: by iTunes' note of the length (iTunSMPB), else by the
   durations of an MP4's packets, of which the last one is shorter. Other formats trim themselves, or have no such note.
-- An error in the middle ends the song: to skip packets would shift all that comes after them. But formats that are frames
-  and nothing else (MP3) have tags of joined files between them, which every player skips, and bytes behind a song are no
-  error.
+- An error in the middle ends the song: skipping packets would shift what follows. But formats of frames alone (MP3) may
+  have tags of joined files between them, which every player skips; bytes behind a song are no error.
 """
 
 from collections import deque
@@ -159,19 +158,23 @@ class Sound:
         return {str(key): str(value) for key, value in {**self._container.metadata, **self._stream.metadata}.items()}
 
     def blocks(self) -> Iterator[Frames]:
-        """The whole song in order, `[<= BLOCK, C]` at a time. Raises `DamagedError`."""
+        """The whole song in order, `[<= BLOCK, C]` at a time. Raises `DamagedError`, after all that comes before."""
         held: deque[Frames] = deque()
-        total = waiting = 0
-        for frame in alike(chain((self._first,), self._coming), self._changed):
-            samples = samples_of(frame)
-            held.append(samples)
-            self._frames += len(samples)
-            total, waiting = total + len(samples), waiting + len(samples)
-            if waiting >= HELD + BLOCK:
-                block, held = _split(held, BLOCK)
-                waiting -= len(block)
-                yield block
-        padding = total - self._length(total)
+        waiting = 0
+        damage: DamagedError | None = None
+        try:
+            for frame in alike(chain((self._first,), self._coming), self._changed):
+                samples = samples_of(frame)
+                held.append(samples)
+                self._frames += len(samples)
+                waiting += len(samples)
+                if waiting >= HELD + BLOCK:
+                    block, held = _split(held, BLOCK)
+                    waiting -= len(block)
+                    yield block
+        except DamagedError as error:
+            damage = error
+        padding = 0 if damage else self._frames - self._length(self._frames)
         if padding < 0:
             held.append(np.zeros((-padding, self.channels), np.float32))
             waiting, padding = waiting - padding, 0
@@ -179,6 +182,8 @@ class Sound:
             block, held = _split(held, min(BLOCK, waiting - padding))
             waiting -= len(block)
             yield block
+        if damage:
+            raise damage
 
     def _length(self, decoded: int) -> int:
         """The frames of the song when `decoded` ones have come out: the rest is padding, or was left out at the end."""

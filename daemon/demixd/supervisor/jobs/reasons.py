@@ -37,7 +37,8 @@ OURS_TO_MEND = (
 REMEDIES = {
     Code.BAD_AUDIO: OTHER_FILE,
     Code.NOT_FINITE: OTHER_FILE,
-    Code.TRUNCATED: "The song is not complete: drop the whole of it. If its options have wait_for_sha256, check that too.",
+    Code.TRUNCATED: "The song is not complete: drop the whole of it, or, where there is no other copy, what a converter makes "
+    "of the rest. If its options have wait_for_sha256, check that too.",
     Code.TOO_LONG: "Once the limit is raised, move {it} back into the inbox; or cut the song, and drop the parts.",
     Code.TOO_LARGE: "Once the limit is raised or less is asked for, move {it} back into the inbox; or cut the song.",
     Code.BAD_OPTIONS: "Its options come from the configuration: once that is corrected, move {it} back into the inbox.",
