@@ -100,6 +100,7 @@ class Intake:
     def _add_new(self, listing: Listing, now: float, at_once: int) -> None:
         """Make jobs of the songs that have none yet, all in one transaction; at most `at_once`, the rest at the next look."""
         new: list[Job] = []
+        at = self._jobs.now  # they share the one text
         self.foreign = []
         cancels = {seen.name: seen.identity for seen in listing.cancels}
         for name, seen in listing.songs.items():
@@ -112,11 +113,11 @@ class Intake:
                 if last is None and (other := self._jobs.foreign(name)) is not None and other.answers(seen.identity):
                     self.foreign.append(msgspec.structs.replace(seen, kind=Kind.OTHER_VERSION))
                 elif last is None or not self._is_answered(last, seen, now):
-                    new.append(self._new(seen, last, cancels))
+                    new.append(self._new(seen, last, cancels, at))
             elif not _is_its(current, seen):
                 if current.state is State.WAITING:
                     self._ending.end_missing(current, replaced=True)
-                new.append(self._new(seen, self._jobs.newest(name), cancels))
+                new.append(self._new(seen, self._jobs.newest(name), cancels, at))
         self.fresh = {job.job_id for job in new}
         if new:
             self._jobs.add(new)
@@ -155,14 +156,14 @@ class Intake:
             self._jobs.kept[seen.name] = self._jobs.save(msgspec.structs.replace(last, kept=seen.identity))
         return True
 
-    def _new(self, seen: Seen, last: Job | None, cancels: dict[str, Identity]) -> Job:
+    def _new(self, seen: Seen, last: Job | None, cancels: dict[str, Identity], at: str) -> Job:
         return Job(
             job_id=uuid.uuid4().hex,
             raw_name=os.fsencode(seen.name),
             identity=seen.identity,
             options=self._usual,
             max_attempts=self._config.limits.max_attempts,
-            state_since=self._jobs.now,
+            state_since=at,
             reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
             previous=previous(last) if last else None,
             cancel_file=self._not_for(seen, last, cancels),

@@ -5,6 +5,7 @@ filesystem, FUSE), or where a lease does not notice a writer, a file has to look
 """
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -175,8 +176,10 @@ class Relatives:
         if listing is self._listing:
             return
         self._listing, self._twins = listing, {}
-        for name, seen in listing.songs.items():
-            self._twins.setdefault(name.rpartition(".")[0], []).append(seen)
+        counts = Counter(hash(_stem(name)) for name in listing.songs)  # of ten thousand songs hardly one has a twin
+        for name, seen in listing.songs.items() if len(counts) < len(listing.songs) else ():
+            if counts[hash(_stem(name))] > 1:
+                self._twins.setdefault(_stem(name), []).append(seen)
         found: dict[str, set[tuple[str, Identity]]] = {key: set() for key in map(download_of, listing.songs) if key}
         if found:
             for name, seen in listing.files.items():
@@ -189,12 +192,16 @@ class Relatives:
 
     def twins(self, name: str) -> list[Seen]:
         """The other songs that differ from `name` in the extension alone."""
-        return [seen for seen in self._twins.get(name.rpartition(".")[0], ()) if seen.name != name]
+        return [seen for seen in self._twins.get(_stem(name), ()) if seen.name != name]
 
     def complete_at(self, name: str) -> float:
         """When the song counts as complete in spite of its name, if no file of its download changes; 0 for other songs."""
         known = self._downloads.get(download_of(name) or "")
         return known[1] + DOWNLOAD_S if known else 0.0
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 class InboxMounts:

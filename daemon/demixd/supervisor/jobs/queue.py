@@ -16,7 +16,7 @@ class JobQueue:
 
     def __init__(self) -> None:
         self._sorted: list[Place] = []
-        self._folders: dict[str, Place] = {}
+        self._places: dict[str, Place] = {}
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -27,15 +27,15 @@ class JobQueue:
     def put(self, job: Job) -> None:
         """Sort `job` in, or take it out where it is not ready."""
         place = (*job.order, job.job_id) if job.state is State.WAITING and job.ready_at else None
-        if place == self._folders.get(job.job_id):
+        if place == self._places.get(job.job_id):
             return
         self.drop(job.job_id)
         if place is not None:
-            self._folders[job.job_id] = place
+            self._places[job.job_id] = place
             insort(self._sorted, place)
 
     def drop(self, job_id: str) -> None:
-        if (place := self._folders.pop(job_id, None)) is not None:
+        if (place := self._places.pop(job_id, None)) is not None:
             del self._sorted[bisect_left(self._sorted, place)]
 
     def before(self, job_id: str) -> str | None:
@@ -45,5 +45,5 @@ class JobQueue:
 
     def position(self, job_id: str) -> int | None:
         """The job's place in the queue, from 1; None where it is not in it."""
-        place = self._folders.get(job_id)
+        place = self._places.get(job_id)
         return None if place is None else bisect_left(self._sorted, place) + 1
