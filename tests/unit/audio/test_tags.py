@@ -872,15 +872,58 @@ def element(name: str, content: bytes) -> bytes:
     return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content
 
 
+def with_element(path: Path, added: bytes) -> None:
+    """Make `path` a Matroska with one more element before its sound."""
+    encoded(path, "pcm_s16le", "matroska", metadata={"TITLE": "Song"})
+    data = path.read_bytes()
+    segment, cluster = data.find(bytes.fromhex("18538067")) + 4, data.find(bytes.fromhex("1F43B675"))
+    path.write_bytes(data[:segment] + b"\x01" + b"\xff" * 7 + data[segment + 8 : cluster] + added + data[cluster:])
+
+
+def attachment(number: int, name: bytes, mime: bytes, data: bytes) -> bytes:
+    words = element("466E", name) + element("4660", mime) + element("467E", b"back")
+    return element("61A7", words + element("465C", data) + element("46AE", bytes([number])))
+
+
+def test_covers_of_a_matroska(tmp_path: Path) -> None:
+    """Pictures that are attached travel, those too that FFmpeg knows not for pictures; `cover.jpg` is the front; a font stays."""
+    path = tmp_path / "snapshot"
+    webp = b"RIFF\x10\0\0\0WEBPVP8L"
+    files = [(b"small.png", b"image/png", PNG), (b"x.webp", b"image/webp", webp), (b"cover.jpg", b"image/jpeg", JPEG)]
+    files += [(b"a.ttf", b"font/ttf", b"font"), (b"none.png", b"image/png", b"")]
+    with_element(path, element("1941A469", b"".join(attachment(n, *file) for n, file in enumerate(files, 1))))
+    read = tags.read(path)
+    assert (read.texts, read.warning) == ({"title": ("Song",)}, None)
+    assert [(cover.mime, cover.data, cover.kind, cover.description) for cover in read.covers] == [
+        ("image/jpeg", JPEG, 3, "back"),
+        ("image/png", PNG, 0, "back"),
+        ("image/webp", webp, 0, "back"),
+    ]
+
+
+def test_covers_of_a_matroska_that_are_too_large(tmp_path: Path) -> None:
+    """They are left out, and a warning says so."""
+    path = tmp_path / "snapshot"
+    data = PNG + bytes(values.LARGEST_COVERS)
+    with_element(path, element("1941A469", attachment(1, b"cover.png", b"image/png", data)))
+    read = tags.read(path)
+    assert (read.texts, read.covers) == ({"title": ("Song",)}, ())
+    assert read.warning and "more than a stem takes" in read.warning
+
+
+@pytest.mark.parametrize(("format", "codec"), [("caf", "pcm_s16be"), ("au", "pcm_s16be"), ("rm", "ac3")])
+def test_formats_that_ffmpeg_alone_knows(tmp_path: Path, format: str, codec: str) -> None:
+    """Their tags travel too."""
+    path = tmp_path / "snapshot"
+    encoded(path, codec, format, metadata={"title": "Song"})
+    assert tags.read(path) == Tags(texts={"title": ("Song",)})
+
+
 def test_matroska_of_many_tags(tmp_path: Path) -> None:
     """FFmpeg compares each with all before it, for minutes: the child is ended, and the song has no tags."""
     path = tmp_path / "snapshot"
-    encoded(path, "pcm_s16le", "matroska")
-    data = path.read_bytes()
-    segment, cluster = data.find(bytes.fromhex("18538067")) + 4, data.find(bytes.fromhex("1F43B675"))
     many = b"".join(element("67C8", element("45A3", b"%d" % each) + element("4487", b"x")) for each in range(100_000))
-    tag = element("1254C367", element("7373", element("63C0", b"") + many))
-    path.write_bytes(data[:segment] + b"\x01" + b"\xff" * 7 + data[segment + 8 : cluster] + tag + data[cluster:])
+    with_element(path, element("1254C367", element("7373", element("63C0", b"") + many)))
     read = tags.read(path)
     assert read == Tags(warning=read.warning)
     assert read.warning and f"more than {sandbox.CPU_S} s" in read.warning
