@@ -5,9 +5,11 @@ import base64
 import os
 import re
 import resource
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -926,7 +928,79 @@ def test_matroska_of_many_tags(tmp_path: Path) -> None:
     with_element(path, element("1254C367", element("7373", element("63C0", b"") + many)))
     read = tags.read(path)
     assert read == Tags(warning=read.warning)
-    assert read.warning and f"more than {sandbox.CPU_S} s" in read.warning
+    assert read.warning and f"they take more than {sandbox.CPU_S} s of the processor" in read.warning
+
+
+# The child that reads them
+
+
+def program(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """From now on the child runs this first."""
+    whole = f"import os, signal, sys, time; {code}; from demixd.audio.tags.__main__ import main; main()"
+    monkeypatch.setattr(sandbox, "PROGRAM", [sys.executable, "-c", whole])
+
+
+def test_a_child_that_somebody_kills(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing of the song: the tags are read once more."""
+    mark = tmp_path / "killed"
+    dies = f"os.path.exists({str(mark)!r}) or (os.mkdir({str(mark)!r}), os.kill(os.getpid(), signal.SIGKILL))"
+    program(monkeypatch, dies)
+    assert tags.read(shelf / "flac_plain") == seen(shelf / "flac_plain")
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "the process that read them was killed twice (SIGKILL); free some memory",
+        ),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "they crash the process that reads them (SIGSEGV)"),
+        ("os.kill(os.getpid(), signal.SIGXCPU)", "they take more than 3 s of the processor"),
+        ("raise MemoryError", "they take more than 512 MiB of memory"),
+        ("time.sleep(600)", "it took longer than 1 s, as from a disk that does not answer"),
+    ],
+)
+def test_why_the_child_ended(shelf: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str) -> None:
+    """The warning tells it in a sentence, and blames the song for nothing else."""
+    monkeypatch.setattr(sandbox, "LONGEST_S", 1.0 if "sleep" in code else 60.0)
+    program(monkeypatch, code)
+    assert tags.read(shelf / "flac_plain").warning == f"The song's tags could not be read: {words}."
+
+
+def test_tags_of_more_than_the_memory(tmp_path: Path) -> None:
+    """Where Python itself runs out of it, the warning says so: nothing is damaged."""
+    path = tmp_path / "snapshot"
+    path.write_bytes(id3_bomb())
+    read = tags.read(path)
+    assert read.warning and "they take more than 512 MiB of memory" in read.warning
+
+
+PAUSED = """
+import sys
+from pathlib import Path
+from demixd import child_process
+from demixd.audio.tags import sandbox
+child_process.PAUSE_S, sandbox.LONGEST_S = 2.0, 4.0
+code = "import sys, time; sys.stderr.write('x'); time.sleep(1); from demixd.audio.tags.__main__ import main; main()"
+sandbox.PROGRAM = [sys.executable, "-c", code]
+print("begun", flush=True)
+print(sandbox.read(Path(sys.argv[1])).warning)
+"""
+
+
+def test_a_pause_of_both(shelf: Path) -> None:
+    """A container that is frozen for longer than the child may take costs the song nothing."""
+    words = [sys.executable, "-c", PAUSED, os.fspath(shelf / "flac_plain")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as paused:
+        assert paused.stdout is not None
+        assert paused.stdout.readline() == b"begun\n"
+        time.sleep(0.5)
+        os.killpg(paused.pid, signal.SIGSTOP)
+        time.sleep(5)
+        os.killpg(paused.pid, signal.SIGCONT)
+        assert paused.stdout.read() == b"None\n"
 
 
 # What cannot be written

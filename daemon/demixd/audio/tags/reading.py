@@ -31,6 +31,7 @@ from mutagen.oggvorbis import OggVorbis
 from demixd.audio.containers import riff
 from demixd.audio.containers.edges import id3_length
 from demixd.audio.tags import keys, lrc
+from demixd.audio.tags.sandbox import TOO_LARGE
 from demixd.audio.tags.values import FRONT, Cover, Found, Tags, merged, picture
 
 Place = Callable[[BinaryIO], Found]
@@ -95,6 +96,8 @@ def _read_place(place: Place, song: BinaryIO) -> Found:
 
 def _damage(error: Exception) -> str:
     """A sentence's end on damage. mutagen may put a whole frame into its message, so that is cut."""
+    if isinstance(error, MemoryError):
+        return TOO_LARGE
     return f"they are damaged ({(str(error) or type(error).__name__)[:MOST_SAID]})"
 
 
