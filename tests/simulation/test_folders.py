@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from demixd.supervisor.inbox import profile_folders
 from queues import all_done_once, drop, looks, order_of_work, queue, queued, running, warned
 from simulated import Simulated, simulated
 from simulated_songs import make_song
@@ -494,8 +495,43 @@ def test_folders_of_profiles_that_are_no_more(tmp_path: Path) -> None:
         daemon.reload()
         daemon.until(lambda: not (daemon.inbox / "empty").exists(), "the empty folder goes")
         assert {path.name for path in daemon.inbox.iterdir()} == {"full", "later", "theirs"}
-        (daemon.inbox / "full" / "notes.txt").unlink()
         daemon.config.write_text(kept, encoding="utf-8")
         assert daemon.stop() == 0
         daemon.start().ready()
-        assert {path.name for path in daemon.inbox.iterdir()} == {"theirs"}
+        assert {path.name for path in daemon.inbox.iterdir()} == {"full", "theirs"}
+
+
+def test_the_folder_of_a_profile_that_is_no_more_goes_after_its_last_song(tmp_path: Path) -> None:
+    """Without another look at the configuration."""
+    with simulated(tmp_path, inbox={"profile_folders": True}, **{"profiles.gone": {"stems": ["vocals"]}}) as daemon:
+        daemon.hold.touch()
+        make_song(daemon.inbox / "gone" / "song.wav")
+        running(daemon, "gone/song.wav")
+        text = daemon.config.read_text(encoding="utf-8")
+        daemon.config.write_text(text.partition("[profiles.")[0], encoding="utf-8")
+        daemon.reload()
+        looks(daemon)
+        assert (daemon.inbox / "gone").exists()
+        daemon.hold.unlink()
+        assert daemon.final("gone/song.wav")["state"] == "done"
+        daemon.until(lambda: not (daemon.inbox / "gone").exists(), "the folder goes")
+
+
+@pytest.mark.parametrize("another", ["owner", "birth"])
+def test_the_folder_of_a_profile_with_the_inode_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: str
+) -> None:
+    """An inode is given again: an empty folder of another owner, or another birth, is somebody else's, and stays."""
+    with simulated(tmp_path, inbox={"profile_folders": True}, **{"profiles.gone": {"stems": ["vocals"]}}) as daemon:
+        folder = daemon.inbox / "gone"
+        if another == "owner":
+            if os.geteuid() != 0:
+                pytest.skip("needs root: it plays another user")
+            os.chown(folder, 12345, 12345)
+        else:
+            monkeypatch.setattr(profile_folders, "born_ns", lambda *_: 1)
+        text = daemon.config.read_text(encoding="utf-8")
+        daemon.config.write_text(text.partition("[profiles.")[0], encoding="utf-8")
+        daemon.reload()
+        looks(daemon)
+        assert folder.is_dir()

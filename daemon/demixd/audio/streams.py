@@ -97,8 +97,9 @@ class View:
 
     @contextmanager
     def limited(self, count: int, seconds: float) -> Iterator[None]:
-        """Within, at most `count` bytes are read, and for at most `seconds`; then the file is as if it ended there."""
-        self._left, self._until = count, time.monotonic() + seconds
+        """Within, at most `count` bytes are read, and for at most `seconds` of this thread's time on a processor, since a pause
+        and a slow disk are not the song's fault; then the file is as if it ended there."""
+        self._left, self._until = count, time.thread_time() + seconds
         try:
             yield
         finally:
@@ -114,7 +115,7 @@ class View:
     def read(self, count: int) -> bytes:
         if self._at >= self.size:
             return b""  # a header can point beyond any file: seek(2) fails with EINVAL there
-        if self._left <= 0 or time.monotonic() > self._until:
+        if self._left <= 0 or time.thread_time() > self._until:
             self.exhausted = True
             return b""
         count = min(count, self.size - self._at)

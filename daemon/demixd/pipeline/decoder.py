@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,9 +36,6 @@ STALL_S = 45.0
 
 STARVED = 0.1
 """A decoder that could run has hung if it had the processor for this share of STALL_S; with less it was not given it."""
-
-PAUSE_S = 5.0
-"""What is between two looks where this process itself was paused, and the decoder with it (a frozen container): no stall."""
 
 END_S = 5.0
 """How long a killed decoder is waited for; one that a disk holds ends whenever that answers."""
@@ -145,15 +141,11 @@ class _Child:
 
     def answer(self, check: Callable[[], None], progress: Callable[[float], None]) -> Track:
         """Wait for the end of the song. Raises `AudioProcessingError`, and what `check` raises."""
-        reached, since, used_s = Reached(fraction=0.0, byte=0), time.monotonic(), self._state()[1]
-        looked = since
+        awake = child_process.AwakeTime()
+        reached, since, used_s = Reached(fraction=0.0, byte=0), awake.now(), self._state()[1]
         while True:
             check()
-            now = time.monotonic()
-            if now > looked + PAUSE_S:
-                since += now - looked
-            looked = now
-            if now > since + STALL_S:
+            if awake.now() > since + STALL_S:
                 raise self._stalled(used_s)
             if not select.select([self._line], [], [], LOOK_S)[0]:
                 continue
@@ -169,7 +161,7 @@ class _Child:
                     raise AudioProcessingError(code, message, detail)
                 case Reached(fraction=fraction, byte=byte):
                     if fraction > reached.fraction or byte > reached.byte:
-                        reached, since = Reached(fraction=fraction, byte=byte), time.monotonic()
+                        reached, since = Reached(fraction=fraction, byte=byte), awake.now()
                         used_s = self._state()[1]
                     progress(fraction)
 

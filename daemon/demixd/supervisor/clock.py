@@ -4,10 +4,9 @@ import queue
 import time
 from typing import Protocol, TypeVar
 
-T = TypeVar("T")
+from demixd.child_process import AwakeTime
 
-PAUSE_S = 5.0
-"""Between two questions for the time; the main loop asks several times a second, unless the whole process is held."""
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -46,24 +45,13 @@ class SystemClock:
 
 
 class AwakeClock:
-    """Another clock, whose `now` stands still while this process does: stopped, in a frozen container, held by a disk.
-
-    What it waits for may have been paused along with it: the worker, whoever writes a song, the daemon of another machine.
-    So no limit runs out by a pause.
-    """
+    """Another clock, whose `now` stands still while this process does: the worker may have been paused along with it, or whoever
+    writes a song, or the daemon of another machine."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.now = AwakeTime(clock.now).now
         self.wall, self.uptime, self.sleep = clock.wall, clock.uptime, clock.sleep
-        self._asked_at = clock.now()
-        self._paused_s = 0.0
-
-    def now(self) -> float:
-        now = self._clock.now()
-        if now > self._asked_at + PAUSE_S:
-            self._paused_s += now - self._asked_at
-        self._asked_at = now
-        return now - self._paused_s
 
     def receive(self, mailbox: "queue.SimpleQueue[T]", timeout_s: float) -> T:
         return self._clock.receive(mailbox, timeout_s)

@@ -5,9 +5,11 @@ import base64
 import os
 import re
 import resource
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -872,18 +874,133 @@ def element(name: str, content: bytes) -> bytes:
     return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content
 
 
+def with_element(path: Path, added: bytes) -> None:
+    """Make `path` a Matroska with one more element before its sound."""
+    encoded(path, "pcm_s16le", "matroska", metadata={"TITLE": "Song"})
+    data = path.read_bytes()
+    segment, cluster = data.find(bytes.fromhex("18538067")) + 4, data.find(bytes.fromhex("1F43B675"))
+    path.write_bytes(data[:segment] + b"\x01" + b"\xff" * 7 + data[segment + 8 : cluster] + added + data[cluster:])
+
+
+def attachment(number: int, name: bytes, mime: bytes, data: bytes) -> bytes:
+    words = element("466E", name) + element("4660", mime) + element("467E", b"back")
+    return element("61A7", words + element("465C", data) + element("46AE", bytes([number])))
+
+
+def test_covers_of_a_matroska(tmp_path: Path) -> None:
+    """Pictures that are attached travel, those too that FFmpeg knows not for pictures; `cover.jpg` is the front; a font stays."""
+    path = tmp_path / "snapshot"
+    webp = b"RIFF\x10\0\0\0WEBPVP8L"
+    files = [(b"small.png", b"image/png", PNG), (b"x.webp", b"image/webp", webp), (b"cover.jpg", b"image/jpeg", JPEG)]
+    files += [(b"a.ttf", b"font/ttf", b"font"), (b"none.png", b"image/png", b"")]
+    with_element(path, element("1941A469", b"".join(attachment(n, *file) for n, file in enumerate(files, 1))))
+    read = tags.read(path)
+    assert (read.texts, read.warning) == ({"title": ("Song",)}, None)
+    assert [(cover.mime, cover.data, cover.kind, cover.description) for cover in read.covers] == [
+        ("image/jpeg", JPEG, 3, "back"),
+        ("image/png", PNG, 0, "back"),
+        ("image/webp", webp, 0, "back"),
+    ]
+
+
+def test_covers_of_a_matroska_that_are_too_large(tmp_path: Path) -> None:
+    """They are left out, and a warning says so."""
+    path = tmp_path / "snapshot"
+    data = PNG + bytes(values.LARGEST_COVERS)
+    with_element(path, element("1941A469", attachment(1, b"cover.png", b"image/png", data)))
+    read = tags.read(path)
+    assert (read.texts, read.covers) == ({"title": ("Song",)}, ())
+    assert read.warning and "more than a stem takes" in read.warning
+
+
+@pytest.mark.parametrize(("format", "codec"), [("caf", "pcm_s16be"), ("au", "pcm_s16be"), ("rm", "ac3")])
+def test_formats_that_ffmpeg_alone_knows(tmp_path: Path, format: str, codec: str) -> None:
+    """Their tags travel too."""
+    path = tmp_path / "snapshot"
+    encoded(path, codec, format, metadata={"title": "Song"})
+    assert tags.read(path) == Tags(texts={"title": ("Song",)})
+
+
 def test_matroska_of_many_tags(tmp_path: Path) -> None:
     """FFmpeg compares each with all before it, for minutes: the child is ended, and the song has no tags."""
     path = tmp_path / "snapshot"
-    encoded(path, "pcm_s16le", "matroska")
-    data = path.read_bytes()
-    segment, cluster = data.find(bytes.fromhex("18538067")) + 4, data.find(bytes.fromhex("1F43B675"))
     many = b"".join(element("67C8", element("45A3", b"%d" % each) + element("4487", b"x")) for each in range(100_000))
-    tag = element("1254C367", element("7373", element("63C0", b"") + many))
-    path.write_bytes(data[:segment] + b"\x01" + b"\xff" * 7 + data[segment + 8 : cluster] + tag + data[cluster:])
+    with_element(path, element("1254C367", element("7373", element("63C0", b"") + many)))
     read = tags.read(path)
     assert read == Tags(warning=read.warning)
-    assert read.warning and f"more than {sandbox.CPU_S} s" in read.warning
+    assert read.warning and f"they take more than {sandbox.CPU_S} s of the processor" in read.warning
+
+
+# The child that reads them
+
+
+def program(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """From now on the child runs this first."""
+    whole = f"import os, signal, sys, time; {code}; from demixd.audio.tags.__main__ import main; main()"
+    monkeypatch.setattr(sandbox, "PROGRAM", [sys.executable, "-c", whole])
+
+
+def test_a_child_that_somebody_kills(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing of the song: the tags are read once more."""
+    mark = tmp_path / "killed"
+    dies = f"os.path.exists({str(mark)!r}) or (os.mkdir({str(mark)!r}), os.kill(os.getpid(), signal.SIGKILL))"
+    program(monkeypatch, dies)
+    assert tags.read(shelf / "flac_plain") == seen(shelf / "flac_plain")
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "the process that read them was killed twice (SIGKILL); free some memory",
+        ),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "they crash the process that reads them (SIGSEGV)"),
+        ("os.kill(os.getpid(), signal.SIGXCPU)", "they take more than 3 s of the processor"),
+        ("raise MemoryError", "they take more than 512 MiB of memory"),
+        ("time.sleep(600)", "it took longer than 1 s, as from a disk that does not answer"),
+    ],
+)
+def test_why_the_child_ended(shelf: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str) -> None:
+    """The warning tells it in a sentence, and blames the song for nothing else."""
+    monkeypatch.setattr(sandbox, "LONGEST_S", 1.0 if "sleep" in code else 60.0)
+    program(monkeypatch, code)
+    assert tags.read(shelf / "flac_plain").warning == f"The song's tags could not be read: {words}."
+
+
+def test_tags_of_more_than_the_memory(tmp_path: Path) -> None:
+    """Where Python itself runs out of it, the warning says so: nothing is damaged."""
+    path = tmp_path / "snapshot"
+    path.write_bytes(id3_bomb())
+    read = tags.read(path)
+    assert read.warning and "they take more than 512 MiB of memory" in read.warning
+
+
+PAUSED = """
+import sys
+from pathlib import Path
+from demixd import child_process
+from demixd.audio.tags import sandbox
+child_process.PAUSE_S, sandbox.LONGEST_S = 2.0, 4.0
+code = "import sys, time; sys.stderr.write('x'); time.sleep(1); from demixd.audio.tags.__main__ import main; main()"
+sandbox.PROGRAM = [sys.executable, "-c", code]
+print("begun", flush=True)
+print(sandbox.read(Path(sys.argv[1])).warning)
+"""
+
+
+def test_a_pause_of_both(shelf: Path) -> None:
+    """A container that is frozen for longer than the child may take costs the song nothing."""
+    words = [sys.executable, "-c", PAUSED, os.fspath(shelf / "flac_plain")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as paused:
+        assert paused.stdout is not None
+        assert paused.stdout.readline() == b"begun\n"
+        time.sleep(0.5)
+        os.killpg(paused.pid, signal.SIGSTOP)
+        time.sleep(5)
+        os.killpg(paused.pid, signal.SIGCONT)
+        assert paused.stdout.read() == b"None\n"
 
 
 # What cannot be written

@@ -1,6 +1,7 @@
 """Decoding: what comes out of every format, and what is refused with which code."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from audio import MUSIC, bytes_at, nothing, small_disk, song, tones
 from decoding import decode
 from demixd.audio.containers import mpeg, ogg
 from demixd.audio.pcm import BLOCK, Frames
+from demixd.audio.streams import View
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.protocol.track import Track
 
@@ -451,3 +453,17 @@ def test_damage(tmp_path: Path, container: str, damage: int) -> None:
         assert error.code in (Code.BAD_AUDIO, Code.TRUNCATED)
     else:
         assert track.frames >= 20_000 - 2 * 1152 or track.warnings
+
+
+def test_a_slow_disk_and_a_pause_are_no_fault_of_the_song(tmp_path: Path) -> None:
+    """A song is opened within a time of the processor: what the process does not use does not count."""
+    (tmp_path / "song").write_bytes(b"song")
+    with (tmp_path / "song").open("rb") as file:
+        view = View(file)
+        with view.limited(100, 0.1):
+            time.sleep(0.2)
+            assert view.read(4) == b"song"
+            until = time.thread_time() + 0.2
+            while time.thread_time() < until:
+                view.seek(0)
+            assert (view.read(4), view.exhausted) == (b"", True)

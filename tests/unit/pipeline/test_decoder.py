@@ -95,7 +95,7 @@ def test_one_that_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_pause_of_both_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that is frozen for longer than a decoder may be silent costs the song nothing."""
     monkeypatch.setattr(decoder, "STALL_S", 0.9)
-    monkeypatch.setattr(decoder, "PAUSE_S", 0.8)
+    monkeypatch.setattr(child_process, "PAUSE_S", 0.8)
     pauses = [1.2]
 
     def check() -> None:

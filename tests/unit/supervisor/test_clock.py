@@ -1,6 +1,7 @@
 """The daemon's own time."""
 
-from demixd.supervisor.clock import PAUSE_S, AwakeClock
+from demixd.child_process import PAUSE_S
+from demixd.supervisor.clock import AwakeClock
 from simulated_clock import SimulatedClock
 
 

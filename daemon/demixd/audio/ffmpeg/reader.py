@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import av.error
@@ -293,12 +293,6 @@ def opened(view: View, demuxer: str, number: int = 0, announced: int | None = No
         except DamagedError as error:
             raise NotReadableError(str(error)) from error
         yield sound
-
-
-def texts_of(song: BinaryIO, demuxer: str) -> dict[str, str]:
-    """The tags of an open song, by FFmpeg's names. Raises `NotReadableError` and OSError."""
-    with opened(View(song), demuxer) as sound:
-        return sound.metadata
 
 
 def probe(path: Path, number: int = 0, check: Callable[[], None] = lambda: None) -> Facts:

@@ -4,7 +4,7 @@
 
 A song's first bytes tell where its tags are: FLAC, Ogg, WAV, AIFF, MP4, ASF, DSF, DSDIFF and Matroska have a place for
 them. Anything else (MP3, AAC, TTA, WavPack, Monkey's Audio, Musepack) has an ID3v2 in front, then an APEv2 or an ID3v1 at the
-end. mutagen has no Matroska; FFmpeg reads those.
+end. mutagen has no Matroska, CAF, W64, AU and RealMedia; FFmpeg reads those.
 """
 
 import base64
@@ -31,6 +31,7 @@ from mutagen.oggvorbis import OggVorbis
 from demixd.audio.containers import riff
 from demixd.audio.containers.edges import id3_length
 from demixd.audio.tags import keys, lrc
+from demixd.audio.tags.sandbox import TOO_LARGE
 from demixd.audio.tags.values import FRONT, Cover, Found, Tags, merged, picture
 
 Place = Callable[[BinaryIO], Found]
@@ -95,6 +96,8 @@ def _read_place(place: Place, song: BinaryIO) -> Found:
 
 def _damage(error: Exception) -> str:
     """A sentence's end on damage. mutagen may put a whole frame into its message, so that is cut."""
+    if isinstance(error, MemoryError):
+        return TOO_LARGE
     return f"they are damaged ({(str(error) or type(error).__name__)[:MOST_SAID]})"
 
 
@@ -258,11 +261,20 @@ def _wav(song: BinaryIO) -> Found:
     return Found(texts=found.texts or texts, covers=found.covers, problem=found.problem)
 
 
-def _matroska(song: BinaryIO) -> Found:
-    """FFmpeg's own names of its tags are ours but for some, as those of Vorbis comments."""
-    from demixd.audio.ffmpeg.reader import texts_of  # its libraries are loaded for such a song alone
+def _by_ffmpeg(demuxer: str) -> Place:
+    """FFmpeg's own names of tags are ours but for some, as those of Vorbis comments. A front cover's file is `cover.jpg`."""
 
-    return Found(texts=list(texts_of(song, "matroska").items()))
+    def read(song: BinaryIO) -> Found:
+        from demixd.audio.ffmpeg.metadata import metadata_of  # its libraries are loaded for such a song alone
+
+        texts, attached = metadata_of(song, demuxer)
+        found = Found(texts=list(texts.items()))
+        kinds = chain([FRONT], repeat(0))
+        for each in sorted(attached, key=lambda each: not each.name.lower().startswith("cover.")):
+            found.covers += picture(each.data, each.mime, next(kinds), each.description)
+        return found
+
+    return read
 
 
 def _inside(kind: Any) -> Place:
@@ -275,7 +287,11 @@ PLACES: tuple[tuple[int, bytes, Place], ...] = (
     (0, b"RIFF", _wav),
     (0, b"RF64", _wav),
     (0, b"FORM", _inside(AIFF)),
-    (0, b"\x1aE\xdf\xa3", _matroska),
+    (0, b"\x1aE\xdf\xa3", _by_ffmpeg("matroska")),
+    (0, b"caff", _by_ffmpeg("caf")),
+    (0, b"riff\x2e\x91\xcf\x11", _by_ffmpeg("w64")),
+    (0, b".snd", _by_ffmpeg("au")),
+    (0, b".RMF", _by_ffmpeg("rm")),
     (0, b"DSD ", _inside(DSF)),
     (0, b"FRM8", _inside(DSDIFF)),
     (0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), _asf),

@@ -24,8 +24,13 @@ LARGEST = 512 << 20
 """Bytes of address space. Python and mutagen take 60 MiB, and large tags four times their size."""
 
 CPU_S = 3
-LONGEST_S = 60
-"""Seconds of real time, for a disk that does not answer; CPU_S bounds those of the processor."""
+LONGEST_S = 60.0
+"""Seconds that this process is awake, for a disk that does not answer; CPU_S bounds those of the processor."""
+
+TOO_LARGE = f"they take more than {LARGEST >> 20} MiB of memory"
+
+BY_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""How the kernel ends the child where the machine has no memory, or somebody by hand: that says nothing of the song."""
 
 
 def read(song: Path) -> Tags:
@@ -33,26 +38,59 @@ def read(song: Path) -> Tags:
 
     Of tags that are damaged, or hostile, those that can be read, at worst none, and a `warning`.
     """
-    environment = {**os.environ, **child_process.ONE_THREAD}
     try:
-        # The child gets a descriptor: the path may lead through /proc/self/fd of this process.
-        with open_song(song) as file:
-            done = subprocess.run(
-                PROGRAM, stdin=file, capture_output=True, timeout=LONGEST_S, check=False, env=environment
-            )
+        done = _run(song)
+        if -done.returncode in BY_OTHERS:
+            done = _run(song)
         if done.returncode == 0:
             return msgspec.msgpack.decode(done.stdout, type=Tags)
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
-        reason = last if done.returncode > 0 else f"they took more than {CPU_S} s or {LARGEST >> 20} MiB"
-    except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError, ValueError) as error:
+        reason = _reason(done)
+    except subprocess.TimeoutExpired:
+        reason = f"it took longer than {LONGEST_S:.0f} s, as from a disk that does not answer"
+    except (OSError, msgspec.DecodeError, ValueError) as error:
         reason = str(error)
     return msgspec.structs.replace(NOTHING, warning=f"The song's tags could not be read: {reason}.")
+
+
+def _run(song: Path) -> "subprocess.CompletedProcess[bytes]":
+    """The child, which has ended. Raises OSError, and TimeoutExpired."""
+    pipe, environment = subprocess.PIPE, {**os.environ, **child_process.ONE_THREAD}
+    # The child gets a descriptor: the path may lead through /proc/self/fd of this process.
+    with (
+        open_song(song) as file,
+        subprocess.Popen(PROGRAM, stdin=file, stdout=pipe, stderr=pipe, env=environment) as child,
+    ):
+        try:
+            said, complained = child_process.communicate(child, None, LONGEST_S)
+        finally:
+            child.kill()
+    return subprocess.CompletedProcess(PROGRAM, child.returncode, said, complained)
+
+
+def _reason(done: "subprocess.CompletedProcess[bytes]") -> str:
+    """Why the child has not read them, as the end of a sentence."""
+    if -done.returncode == signal.SIGXCPU:
+        return f"they take more than {CPU_S} s of the processor"
+    if -done.returncode in BY_OTHERS:
+        return (
+            f"the process that read them was killed twice ({signal.Signals(-done.returncode).name}); free some memory"
+        )
+    if done.returncode < 0:
+        return f"they crash the process that reads them ({signal.Signals(-done.returncode).name})"
+    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return TOO_LARGE if last.startswith("MemoryError") else last[:200]
 
 
 def limit() -> None:
     """Limit this process to LARGEST and CPU_S; the kernel writes no core file when it exceeds them."""
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-    for kind, most in ((resource.RLIMIT_AS, LARGEST), (resource.RLIMIT_CPU, CPU_S), (resource.RLIMIT_CORE, 0)):
+    # The hard limit on the processor's time would be a SIGKILL, which is anybody's.
+    for kind, most, last in (
+        (resource.RLIMIT_AS, LARGEST, LARGEST),
+        (resource.RLIMIT_CPU, CPU_S, CPU_S + 1),
+        (resource.RLIMIT_CORE, 0, 0),
+    ):
         hard = resource.getrlimit(kind)[1]
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (soft, soft))
+        if hard != resource.RLIM_INFINITY:
+            most, last = min(most, hard), min(last, hard)
+        resource.setrlimit(kind, (most, last))

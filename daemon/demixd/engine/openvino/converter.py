@@ -89,7 +89,7 @@ def convert(order: Conversion) -> Path:
     pipe = subprocess.PIPE
     with subprocess.Popen(PROGRAM, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT) as process:
         try:
-            said, _ = process.communicate(msgspec.json.encode(order) + b"\n", timeout=LIMIT_S)
+            said, _ = child_process.communicate(process, msgspec.json.encode(order) + b"\n", LIMIT_S)
         except subprocess.TimeoutExpired as error:
             raise ConversionError(f"the conversion took longer than {LIMIT_S:.0f} s") from error
         finally:

@@ -157,6 +157,7 @@ class Poller:
         told = self._cancels.look(listing, self._intake.fresh, now)
         self._leftovers.look(listing, [*self._intake.foreign, *told])
         self._emptied.look(listing, now)
+        self._profile_folders.clear()
         jobs = self._context.jobs
         is_busy = jobs.active or jobs.successors or listing.cancels or self._emptied.is_waiting
         self._is_settled = not is_busy and self._intake.is_settled

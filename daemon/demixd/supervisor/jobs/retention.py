@@ -1,7 +1,8 @@
 """Sidecars do not stay for ever: that of a song that is gone is removed `[status] keep_days` after its last word.
 
 Nor do rows of the ledger: a job is forgotten when it ended `keep_days` ago, and its song is gone from the inbox, its sidecar
-and its result as well. Nothing is removed while a folder is away, since what lies in it cannot be seen.
+and its result as well. Nothing is removed while a folder is away, since what lies in it cannot be seen; nor of a song that
+was left in a share of its own within the inbox, while that is not mounted.
 
 How old one is only the time of day can say, and that may be put right by years at any time, also while no daemon runs. So
 once it has jumped it is believed again only when the daemon has seen it go on for `keep_days` without another jump.
@@ -96,9 +97,27 @@ class Retention:
 
 def _is_left(job: Job, spool: Spool, *, is_newest: bool) -> bool:
     """Whether anything is there of the job; song and sidecar belong to the newest job of their name."""
+    if is_newest and _may_be_away(job, spool):
+        return True
     places = [spool.song(job.name), spool.sidecar(job.name)] if is_newest else []
     places += [spool.outbox / job.output.dir] if job.output is not None else []
     return any(nofollow.is_there(place, in_doubt=True) for place in places)
+
+
+def _may_be_away(job: Job | None, spool: Spool) -> bool:
+    """Whether the song may lie in a share that is not mounted: it was left in a sub-folder on another device than the inbox's,
+    and what is there of that folder's path is the inbox's now. A share that is mounted again may have another number."""
+    if job is None or job.kept is None or "/" not in job.name:
+        return False
+    for folder in spool.song(job.name).parents:
+        try:
+            with nofollow.reach(spool.inbox, folder) as handle:
+                return job.kept.device != os.fstat(handle).st_dev == spool.inbox.stat().st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            break
+    return True
 
 
 class Calendar:
@@ -156,6 +175,7 @@ def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: JobTable) -> bool:
         name not in jobs.active
         and name not in jobs.successors
         and not nofollow.is_there(spool.song(name), in_doubt=True)
+        and not _may_be_away(jobs.newest(name), spool)
     )
 
 

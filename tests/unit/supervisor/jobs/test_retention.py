@@ -1,13 +1,16 @@
 """What the ledger forgets, and when."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from demixd.config import Config, Paths
+from demixd.protocol import status
 from demixd.protocol.job import Job, Output, Stage, State
 from demixd.protocol.status import DaemonFacts
 from demixd.spool.tree import Spool
@@ -15,7 +18,7 @@ from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs.retention import AT_ONCE, DAY_S, EVERY_S, Retention
 from demixd.supervisor.jobs.table import JobTable, utc
 from demixd.supervisor.ledger import Ledger
-from jobs import job
+from jobs import identity, job
 from simulated_clock import SimulatedClock
 
 
@@ -111,6 +114,31 @@ def test_a_folder_that_goes_away_meanwhile(home: Home) -> None:
     home.spool.outbox.rename(home.spool.outbox.with_name("away"))
     home.retention.look(home.clock.now(), home.config)
     assert home.known() == ["song", "last"]
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+def test_a_share_within_the_inbox_that_is_not_mounted(home: Home, is_there: bool) -> None:
+    """The songs that were left in it stay known, and their sidecars: it may be mounted again. Others are forgotten."""
+    inbox = home.spool.inbox.stat().st_dev
+    jobs = [
+        home.ended("share/song", kept=identity(device=inbox + 1)),
+        home.ended("share/moved"),
+        home.ended("album/song", kept=identity(device=inbox)),
+        home.ended("song", kept=identity(device=inbox + 1)),
+        home.ended("last"),
+    ]
+    if is_there:
+        (home.spool.inbox / "share").mkdir()
+    for each in jobs:
+        facts = DaemonFacts(instance="i", version="v")
+        told = status.sidecar(each, seq=1, position=None, eta_s=None, daemon=facts, now=each.state_since)
+        path = home.spool.sidecar(each.name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(msgspec.json.encode(told))
+        os.utime(path, (0, 0))
+    home.look()
+    assert home.known() == ["share/song", "last"]
+    assert [path.name for path in home.spool.status.rglob("*.json")] == ["song.json"]
 
 
 def test_few_at_a_time(home: Home) -> None:
