@@ -317,7 +317,7 @@ def test_an_outbox_that_nobody_may_enter_for_a_while(tmp_path: Path, monkeypatch
         real, shut = os.open, True
 
         def opened(path: Any, *args: Any, **more: Any) -> int:
-            if shut and str(path).endswith((work.name, "/out")) or (shut and path == "out"):
+            if shut and (path == "out" or str(path).endswith((work.name, "/out"))):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return real(path, *args, **more)
 
