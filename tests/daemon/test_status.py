@@ -20,6 +20,7 @@ from demixd.cli.status import view, words
 from demixd.cli.status.liveness import Health
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
+from demixd.errors import ConfigError
 from demixd.protocol.inbox_names import Kind
 from demixd.protocol.status import InboxEntry
 from demixd.spool.tree import Spool
@@ -163,6 +164,24 @@ def test_before_the_first_start(tmp_path: Path) -> None:
     assert daemon.command("status").stdout == f"{said}0 queued, 0 not ready\n"
     daemon.spool.rmdir()
     assert daemon.command("status").stdout.startswith(f"{said}{daemon.spool} is not there: mount it, or make it; ")
+
+
+def test_one_mistake_is_told_once(tmp_path: Path) -> None:
+    """Where the daemon has refused the configuration as well, `status` leaves its warning out: the command's own says it."""
+    daemon = Daemon(tmp_path)
+    good = daemon.config.read_text()
+    daemon.config.write_text(good.replace("[inbox]", "[inbox]\nsetle = 3"))
+    with pytest.raises(ConfigError) as refused:
+        configuration.load(daemon.config)
+    wrong = str(refused.value)
+    warnings = [f"The configuration was not read again, the old one stays: {wrong}.", "Another."]
+    (daemon.spool / "status").mkdir()
+    beat = msgspec.to_builtins(heartbeat(1)) | {"warnings": warnings}
+    (daemon.spool / "status" / "_daemon.json").write_text(json.dumps(beat))
+    done = daemon.command("status")
+    assert (done.stderr.count(wrong), done.stdout.count(wrong), done.stdout.count("; Another; ")) == (1, 0, 1)
+    daemon.config.write_text(good)
+    assert daemon.command("status").stdout.count(wrong) == 1
 
 
 def test_a_model_that_is_being_loaded(tmp_path: Path) -> None:
