@@ -764,6 +764,15 @@ def test_whose_sidecar_it_is(tmp_path: Path) -> None:
     assert "a newer drop has the name now" in follower.result(spool)
 
 
+def test_a_result_that_was_made_before_is_no_lost_one(tmp_path: Path) -> None:
+    """`submit --wait` says of a duplicate why its result lies in the folder of another song."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    follower = Follower(spool, "dup2.wav")
+    write(spool.status, "dup2.wav", "done", duplicate_of="first", output={"dir": "dup1", "files": []})
+    follower.refresh()
+    assert follower.result(spool) == f"dup2.wav: done, in {spool.outbox / 'dup1'} (made before)"
+
+
 def test_liveness_goes_by_our_clock() -> None:
     """A daemon lives while `seq` changes within three of its intervals; what its files say of the time counts nothing."""
     liveness = Liveness(0.0)

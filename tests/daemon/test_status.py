@@ -53,6 +53,14 @@ def test_a_killed_daemon_is_known_at_once(slow: Daemon) -> None:
     assert checked.startswith("note") and f"process {pid}" in checked and "has ended" in checked
 
 
+def test_the_log_begins_with_the_configuration(slow: Daemon) -> None:
+    """Its first line says which one is in force, and who has named it."""
+    slow.log.write_bytes(b"")
+    slow.start().ready()
+    assert slow.log.read_text().splitlines()[0] == f"the configuration: {slow.config}, from --config"
+    assert slow.stop() == 0
+
+
 def test_a_stopped_daemon_is_known_at_once(slow: Daemon) -> None:
     """An open `--watch` says that it has stopped, and does not go on with its stopping; `status` ends with 1."""
     slow.start().ready()
