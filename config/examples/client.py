@@ -2,8 +2,8 @@
 import hashlib, json, math, shutil, sys, time
 from pathlib import Path
 
-spool, song, folder = map(Path, sys.argv[1:4])
-seconds, options = float(sys.argv[4]), sys.argv[5]
+if len(sys.argv) != 6: sys.exit(__doc__)
+spool, song, folder, seconds, options = *map(Path, sys.argv[1:4]), float(sys.argv[4]), sys.argv[5]
 inbox, sidecar = spool / "inbox", spool / "status" / f"{song.name}.json"
 
 def read(path):

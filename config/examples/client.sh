@@ -1,4 +1,5 @@
 # client.sh SPOOL SONG FOLDER SECONDS OPTIONS, such as: sh client.sh ~/demixd Song.flac stems 600 '{"format": "mp3"}'
+[ $# -eq 5 ] || { head -n 1 "$0" >&2; exit 1; }
 spool=$1 song=$2 folder=$3 seconds=$4 options=$5
 name=${song##*/} inbox=$spool/inbox daemon=$spool/status/_daemon.json
 sidecar=$spool/status/$name.json

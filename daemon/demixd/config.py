@@ -178,13 +178,21 @@ def load(path: Path | None = None, *, only: str = "") -> Config:
 
     `only` names the one section that is wanted, whatever is wrong in the others.
     """
-    if path is None and (named := os.environ.get("DEMIXD_CONFIG")):
-        path = Path(named)
+    path, _ = chosen(path)
     if path is None:
-        if not DEFAULT_PATH.exists():
-            return check(Config(), "the built-in defaults")
-        path = DEFAULT_PATH
+        return check(Config(), "the built-in defaults")
     return check(parse(_read(path), str(path), only=only), str(path))
+
+
+def chosen(path: Path | None) -> tuple[Path | None, str]:
+    """The file that counts where the command line gives `path`, None for the built-in defaults; and why, for people."""
+    if path is not None:
+        return path, f"{path}, from --config"
+    if named := os.environ.get("DEMIXD_CONFIG"):
+        return Path(named), f"{named}, from $DEMIXD_CONFIG"
+    if DEFAULT_PATH.exists():
+        return DEFAULT_PATH, str(DEFAULT_PATH)
+    return None, f"the built-in defaults, since there is no --config, $DEMIXD_CONFIG or {DEFAULT_PATH}"
 
 
 def _read(path: Path) -> str:

@@ -88,6 +88,14 @@ def test_a_client_is_short(language: str) -> None:
     assert max(map(len, lines)) <= 125
 
 
+@pytest.mark.parametrize("words", [(), ("spool", "Song.flac", "stems", "600")], ids=["none", "one too few"])
+def test_a_client_says_what_it_takes(client: Client, words: tuple[str, ...]) -> None:
+    """With a word too few it is its first line, which shows them all, and no traceback."""
+    code, said = client.run(*words)
+    usage = f"{client.path.name} SPOOL SONG FOLDER SECONDS OPTIONS, such as: "
+    assert (code, usage in said, said.count("\n")) == (1, True, 1)
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck: apt-get install shellcheck")
 def test_the_shell_examples_are_checked(tmp_path: Path) -> None:
     """shellcheck has nothing to say about the client in plain sh, and about the blocks in the pages."""

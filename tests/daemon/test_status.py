@@ -20,6 +20,9 @@ from demixd.cli.status import view, words
 from demixd.cli.status.liveness import Health
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
+from demixd.errors import ConfigError
+from demixd.protocol.inbox_names import Kind
+from demixd.protocol.status import InboxEntry
 from demixd.spool.tree import Spool
 
 SLOW_S = 600.0
@@ -48,6 +51,14 @@ def test_a_killed_daemon_is_known_at_once(slow: Daemon) -> None:
     assert json.loads(slow.command("status", "--json").stdout)["daemon"]["pid"] == pid
     checked = next(line for line in slow.command("check").stdout.splitlines() if line.split()[1] == "daemon")
     assert checked.startswith("note") and f"process {pid}" in checked and "has ended" in checked
+
+
+def test_the_log_begins_with_the_configuration(slow: Daemon) -> None:
+    """Its first line says which one is in force, and who has named it."""
+    slow.log.write_bytes(b"")
+    slow.start().ready()
+    assert slow.log.read_text().splitlines()[0] == f"the configuration: {slow.config}, from --config"
+    assert slow.stop() == 0
 
 
 def test_a_stopped_daemon_is_known_at_once(slow: Daemon) -> None:
@@ -163,11 +174,46 @@ def test_before_the_first_start(tmp_path: Path) -> None:
     assert daemon.command("status").stdout.startswith(f"{said}{daemon.spool} is not there: mount it, or make it; ")
 
 
+def test_one_mistake_is_told_once(tmp_path: Path) -> None:
+    """Where the daemon has refused the configuration as well, `status` leaves its warning out: the command's own says it."""
+    daemon = Daemon(tmp_path)
+    good = daemon.config.read_text()
+    daemon.config.write_text(good.replace("[inbox]", "[inbox]\nsetle = 3"))
+    with pytest.raises(ConfigError) as refused:
+        configuration.load(daemon.config)
+    wrong = str(refused.value)
+    warnings = [f"The configuration was not read again, the old one stays: {wrong}.", "Another."]
+    (daemon.spool / "status").mkdir()
+    beat = msgspec.to_builtins(heartbeat(1)) | {"warnings": warnings}
+    (daemon.spool / "status" / "_daemon.json").write_text(json.dumps(beat))
+    done = daemon.command("status")
+    assert (done.stderr.count(wrong), done.stdout.count(wrong), done.stdout.count("; Another; ")) == (1, 0, 1)
+    daemon.config.write_text(good)
+    assert daemon.command("status").stdout.count(wrong) == 1
+
+
 def test_a_model_that_is_being_loaded(tmp_path: Path) -> None:
     """`status` says in its first sentence that songs can be dropped already."""
     shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
     shown = msgspec.structs.replace(shown, daemon=heartbeat(1, "warming"))
     assert words.sentence(shown) == "demixd 1 is loading its model: songs can be dropped, and wait for it"
+
+
+@pytest.mark.parametrize(
+    ("worker", "doing"),
+    [
+        ("starting", "loading its model"),
+        ("fetching", "fetching its model"),
+        ("tuning", "looking for the fastest way to run its model, once on this machine"),
+    ],
+)
+def test_a_worker_that_is_not_ready(tmp_path: Path, worker: str, doing: str) -> None:
+    """A daemon that is ready is not all that songs need: the first sentence says what its worker is at."""
+    beat = heartbeat(1)
+    beat = msgspec.structs.replace(beat, worker=msgspec.structs.replace(beat.worker, state=worker))
+    shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
+    shown = msgspec.structs.replace(shown, daemon=beat)
+    assert words.sentence(shown) == f"demixd 1 is {doing}: songs can be dropped, and wait for it"
 
 
 @pytest.mark.parametrize(("worker", "colour"), [("ready", 32), ("starting", 32), ("missing-model", 33), ("dead", 33)])
@@ -181,13 +227,65 @@ def test_the_light_is_green_where_songs_can_be_separated(tmp_path: Path, worker:
     assert console.file.getvalue().startswith(f"\x1b[{colour}m● ")
 
 
-def test_what_is_no_song_is_counted(tmp_path: Path) -> None:
-    """Covers and the like are counted in the line; what programs keep for themselves is not."""
+def test_what_is_no_song_is_explained(tmp_path: Path) -> None:
+    """Covers and the like are counted in the line, and `--all` lists them; `status NAME` has each, with its reason in words.
+
+    What programs keep for themselves is told of by name alone.
+    """
     with running(tmp_path, fake=True, status={"heartbeat_s": 0.5}) as daemon:
-        for name in ("cover.jpg", "disc.cue", ".DS_Store"):
+        for name in ("cover.jpg", ".DS_Store"):
             (daemon.inbox / name).touch()
+        (daemon.inbox / "link.mp3").symlink_to("/dev/zero")
         daemon.until(lambda: len(daemon.read("_inbox.json").get("entries", [])) == 3, "they are told of")
-        assert "; 2 no songs\n" in daemon.command("status").stdout
+        link = "link.mp3: no song (not-a-regular-file): it is a link, FIFO, socket or device, which is never followed or read"
+        cover = (
+            "cover.jpg: no song (not-audio): its name has no extension of audio: rename or convert it, if it is some"
+        )
+        hidden = ".DS_Store: no song (ignored-name): by such a name programs and systems mark files of their own"
+        brief = daemon.command("status").stdout
+        assert "; 2 entries of the inbox are no songs (`demixd status --all` lists them)\n" in brief
+        assert daemon.command("status", "--all").stdout.splitlines()[1:] == [
+            cover,
+            f"{link}: put the file itself there",
+        ]
+        done = daemon.command("status", ".DS_Store", "link.mp3")
+        assert (done.returncode, done.stdout) == (0, f"{hidden}\n{link}: put the file itself there\n")
+
+
+def test_every_reason_has_words() -> None:
+    """Whatever an entry of the inbox is, but a song and what belongs to it, `status` can say why; of a later version's, that."""
+    jobs = {Kind.SONG, Kind.CANCEL, Kind.OPTIONS}
+    assert words.NO_SONG.keys() == set(Kind) - jobs
+    entry = InboxEntry(name="x", name_b64="", reason="new-reason")
+    assert words.entry_line(entry) == "x: no song (new-reason): a newer demixd knows why"
+
+
+def test_what_is_over_is_done_in_no_time(tmp_path: Path) -> None:
+    """The heartbeat may be older than the end of a song: the time that it tells of the queue is not that song's any more."""
+    daemon = Daemon(tmp_path)
+    for name, state in (("gone.wav", "cancelled"), ("bad.wav", "failed"), ("next.wav", "waiting")):
+        write(daemon.spool / "status", name, state)
+    beat = msgspec.to_builtins(heartbeat(1))
+    queue = [{"job_id": name, "name": name} for name in ("gone.wav", "bad.wav", "next.wav")]
+    (daemon.spool / "status" / "_daemon.json").write_text(
+        json.dumps({**beat, "queue": queue, "queue_eta_s": [82.0] * 3})
+    )
+    lines = daemon.command("status", "*.wav").stdout.splitlines()
+    assert lines == ["bad.wav: failed", "gone.wav: cancelled", "next.wav: waiting (queued), done in 1:22"]
+
+
+def test_a_result_that_was_made_before_is_said(tmp_path: Path) -> None:
+    """Of a duplicate `status` says so in its lines, in the brief sentence and in the table: its folder has another's name."""
+    daemon = Daemon(tmp_path)
+    write(daemon.spool / "status", "dup2.wav", "done", duplicate_of="dup1.wav", output={"dir": "dup1", "files": []})
+    lines = daemon.command("status").stdout.splitlines()
+    assert lines[0].endswith("; last: dup2.wav done (made before)")
+    assert lines[1] == f"dup2.wav: done, in {daemon.outbox / 'dup1'} (made before)"
+    reader = StatusReader(Spool(configuration.load(daemon.config)))
+    reader.refresh()
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(view.render(overview(reader, Health.ALIVE, 0.0)))
+    assert "done  in dup1 (made before)" in console.file.getvalue()
 
 
 def test_cancelled_says_so_once(tmp_path: Path) -> None:

@@ -80,6 +80,16 @@ def test_models_of_ones_own_stay(tmp_path: Path) -> None:
     assert models.is_dir()
 
 
+def test_one_instance_is_not_all(tmp_path: Path) -> None:
+    """Whoever asks for one instance to be taken away is told how, and nothing goes: `--uninstall` is for all of them."""
+    home = Home(tmp_path, "music")
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        home.uninstall("--instance", "karaoke")
+    assert refused.value.returncode == 2
+    assert refused.value.stderr.startswith("--uninstall takes every instance away: ")
+    assert home.state.exists()
+
+
 def test_nothing_is_left(tmp_path: Path) -> None:
     """With a spool elsewhere both folders go; `--dry-run` only says so."""
     home = Home(tmp_path, "music")

@@ -3,6 +3,7 @@
 All but `run`, `bench` and `models` work by files alone, for any user who can read and write the spool.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from demixd import config as configuration
-from demixd.cli.config_option import chosen_file, config_option, configured, is_mistaken, with_folders
+from demixd.cli.config_option import chosen_file, config_option, configured, mistake, with_folders
 from demixd.cli.console import (
     BadWordError,
     RefusedError,
@@ -57,17 +58,20 @@ def run(config: Config) -> None:
 
     journal.start(config.log.level)
     file = chosen_file()
+    logging.getLogger(__name__).info("the configuration: %s", configuration.chosen(file)[1])
     Service(checked(config), lambda: checked(configuration.load(file))).run()
 
 
-@commands.command()
-@click.option("--configuration", "only_configuration", is_flag=True, help="Check nothing else; 78 if it is wrong.")
+@commands.command(short_help="Check whether all is ready for the daemon.")
+@click.option(
+    "--configuration", "only_configuration", is_flag=True, help="Check nothing else, and say nothing if all is well."
+)
 @configured
 def check(config: Config, only_configuration: bool) -> None:
-    """Check the configuration, the folders, the filesystem, the device and the model."""
-    if only_configuration:
-        from demixd.engine.models.configured import checked
+    """Check the configuration (status 78 if it is wrong), the folders, the filesystem, the device and the model (else 1)."""
+    from demixd.engine.models.configured import checked, faults
 
+    if only_configuration:
         checked(config)
         return
     from demixd.cli.check.finding import Level
@@ -77,20 +81,22 @@ def check(config: Config, only_configuration: bool) -> None:
     for each in findings(config, chosen_file()):
         is_wrong = is_wrong or each.level is Level.FAIL
         say(f"{each.level:6}{each.subject:9}{each.text}")
-    sys.exit(1 if is_wrong else 0)
+    sys.exit(BAD_CONFIG if any(faults(config)) else 1 if is_wrong else 0)
 
 
-@commands.command()
+@commands.command(short_help="Show the daemon and the songs.")
 @click.argument("names", metavar="[NAME...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Print a line for every song, those of long ago too.")
+@click.option(
+    "--all", "everything", is_flag=True, help="A line for every song, of long ago too, and for what is no song."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the status files in one JSON object: daemon, and songs.")
 @click.option("--watch", "live", is_flag=True, help="Keep showing until Ctrl-C; without a terminal a line per change.")
 @with_folders
 def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bool, live: bool) -> None:
     """Show the daemon and the songs: those that run, the queue in its order, those not ready, the last results (newest first).
 
-    With NAME, as `cancel` takes it, show these songs alone, with --json too. Status 1 if no song can be separated now, or
-    none is called NAME.
+    With NAME, as `cancel` takes it, show these songs alone, with --json too; without that, NAME can also be a file of the
+    inbox that is no song. Status 1 if no song can be separated now, or none is called NAME.
     """
     from demixd.cli.status import watch
 
@@ -104,11 +110,15 @@ def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bo
             with suppress(KeyboardInterrupt):
                 watch.keep_showing(spool)
             return
-        is_well = watch.show_json(spool, names) if as_json else watch.show_once(spool, names, everything=everything)
+        is_well = (
+            watch.show_json(spool, names)
+            if as_json
+            else watch.show_once(spool, names, everything=everything, told=mistake())
+        )
     sys.exit(0 if is_well else 1)
 
 
-@commands.command()
+@commands.command(short_help="Drop songs into the inbox.")
 @click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", help="A name that `demixd models list` shows.")
 @click.option("--stems", help="Names with commas between them: the model's own, instrumental, guide, or no_NAME.")
@@ -116,7 +126,7 @@ def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bo
 @click.option("--bitrate", help="kbit/s of the lossy formats, V0 to V9, or source.")
 @click.option("--bit-depth", help="source, 16, 24, 32 or float.")
 @click.option("--rate", help="source, or Hz.")
-@click.option("--naming", help="Names of the files, such as '{song}/{stem}.{ext}', or a preset.")
+@click.option("--naming", help="Names of the files, such as '{song} - {stem}.{ext}', or a preset.")
 @click.option("--profile", help="A profile of the configuration.")
 @click.option("--priority", help="Songs of higher priority come first; the default is 0.")
 @click.option("--tag", help="Any text; the status files repeat it.")
@@ -139,18 +149,22 @@ def submit(
     """Drop each SONG into the inbox, with the options that are given."""
     from demixd.cli import submit as submitting
     from demixd.cli.follow import follow_to_end
+    from demixd.cli.status.liveness import is_absent
 
     if as_json and not wait:
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
     spool = Spool(config)
     chosen = submitting.song_options(given, settings)
-    drops = submitting.plan(None if is_mistaken() else config, spool, songs, folder=folder, chosen=chosen)
+    known = None if mistake() or submitting.warn_of_models(config) else config
+    drops = submitting.plan(known, spool, songs, folder=folder, chosen=chosen)
     with interruptible("The songs go on: `demixd status` shows them, `demixd cancel NAME` stops one."):
         followers = []
         for each in submitting.drop(spool, drops):
             followers.append(each)
             if not wait:
-                say(f"{each.name}: dropped; its status is {each.path}")
+                say(f"{each.name}: dropped; its status will be in {each.path}")
+        if not wait and is_absent(spool):
+            complain("No daemon runs on this spool: what was dropped waits in the inbox until one is started.")
         if wait and not follow_to_end(spool, followers, _silence_notice(config, spool).due, as_json=as_json):
             sys.exit(1)
 
@@ -164,7 +178,7 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
     """Stop the jobs of the songs called NAME.
 
     NAME is a song's path below the inbox, or the beginning of its file name where no other song's begins so, or a pattern
-    such as '04*'. Without --wait the status is 0 once the daemon is asked; 1 if no song of a name waits or runs.
+    such as '04*', or a folder. Without --wait the status is 0 once the daemon is asked; 1 if no song of a name waits or runs.
     """
     from demixd.cli import cancel as cancelling
 
@@ -183,7 +197,7 @@ def _silence_notice(config: Config, spool: Spool) -> "SilenceNotice":
     return SilenceNotice(spool, config.status.heartbeat_s, time.monotonic())
 
 
-@commands.command()
+@commands.command(short_help="Measure how fast this machine is.")
 @click.argument("songs", metavar="[SONG...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--model", help="A name that `demixd models list` shows; default: the configuration's.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; default: the configuration's.")
@@ -210,7 +224,7 @@ def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **optio
 @commands.group()
 @config_option
 def models() -> None:
-    """List, fetch and verify models."""
+    """List, fetch, verify and pin models."""
 
 
 @models.command("list")
@@ -225,7 +239,7 @@ def list_models(config: Config) -> None:
         say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
 
 
-@models.command()
+@models.command(short_help="Fetch a model.")
 @click.argument("name")
 @configured
 def fetch(config: Config, name: str) -> None:
@@ -254,7 +268,7 @@ def fetch(config: Config, name: str) -> None:
         say(f"{files.name}: {told}")
 
 
-@models.command()
+@models.command(short_help="Compare a model's files with the hashes on record.")
 @click.argument("name", required=False)
 @configured
 def verify(config: Config, name: str | None) -> None:
@@ -265,7 +279,7 @@ def verify(config: Config, name: str | None) -> None:
     say(f"{files.name}: good, {store.verify(files)}")
 
 
-@models.command()
+@models.command(short_help="Print what pins a model in the catalogue.")
 @click.argument("name")
 @configured
 def pin(config: Config, name: str) -> None:

@@ -10,7 +10,6 @@ from demixd.cli import client, names, text
 from demixd.cli.console import RefusedError, complain, say
 from demixd.cli.status.liveness import SilenceNotice
 from demixd.cli.status.reader import CachedDocument, read_songs
-from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.job import State
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents
@@ -44,7 +43,7 @@ def cancel(spool: Spool, given: Sequence[str], notice: SilenceNotice | None) -> 
     asked = []
     for name in dict.fromkeys(wanted):
         song = documents.read(spool.sidecar(name), Sidecar)
-        if song is not None and song.ended and not _is_dropped(spool, name):
+        if song is not None and song.ended and not names.is_dropped(spool.song(name)):
             say(f"{name}: it is {song.state} already, there is nothing to stop")
             is_good = is_good and (notice is None or song.state is State.CANCELLED)
         else:
@@ -77,11 +76,7 @@ def cancel_all(spool: Spool, notice: SilenceNotice | None) -> bool:
 
 def _is_known(spool: Spool, name: str) -> bool:
     """Whether a song has exactly that name, and lies in the inbox or has a status."""
-    return _is_dropped(spool, name) or documents.read(spool.sidecar(name), Sidecar) is not None
-
-
-def _is_dropped(spool: Spool, name: str) -> bool:
-    return kind_of_file(name.rpartition("/")[2]) is Kind.SONG and os.path.lexists(spool.song(name))
+    return names.is_dropped(spool.song(name)) or documents.read(spool.sidecar(name), Sidecar) is not None
 
 
 def _ask(spool: Spool, name: str, song: Sidecar | None) -> Asked:

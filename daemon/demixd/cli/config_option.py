@@ -16,8 +16,13 @@ from demixd.errors import ConfigError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_FILE, _MISTAKEN = f"{__name__}.file", f"{__name__}.mistaken"
+_FILE, _MISTAKE = f"{__name__}.file", f"{__name__}.mistake"
 """Keys in `click.Context.meta`, which a command shares with the group that it belongs to."""
+
+_WITHOUT_PATHS = (
+    "mend it: until then nobody knows the folders, and no command works. A daemon that runs goes on, and files alone still "
+    "reach it: a song that is put into its inbox, and NAME.cancel there"
+)
 
 
 def _remember(context: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> None:
@@ -58,22 +63,27 @@ def with_folders(command: Callable[Concatenate[Config, P], T]) -> Callable[P, T]
     return _with(_load_what_can_be, command)
 
 
-def is_mistaken() -> bool:
-    """Whether the command has got the folders alone, and the rest of the configuration is not known."""
-    return bool(click.get_current_context().meta.get(_MISTAKEN))
+def mistake() -> str:
+    """What is wrong with the configuration where the command has got the folders alone; else empty."""
+    told: str = click.get_current_context().meta.get(_MISTAKE, "")
+    return told
 
 
 def _load_what_can_be(file: Path | None) -> Config:
     try:
-        return configuration.load(file)
+        config = configuration.load(file)
     except ConfigError as error:
         try:
             folders = configuration.load(file, only="paths")
         except ConfigError:
-            raise error from None
-        click.get_current_context().meta[_MISTAKEN] = True
+            raise ConfigError(f"{error}; {_WITHOUT_PATHS}") from None
+        click.get_current_context().meta[_MISTAKE] = str(error).rstrip(".")
         complain(f"demixd: warning: {error}; until that is mended, only [paths] counts here")
         return folders
+    found, why = configuration.chosen(file)
+    if found is None and not Path(config.paths.spool).is_dir():
+        complain(f"demixd: warning: this goes by {why}: give the configuration that the daemon has")
+    return config
 
 
 def _with(load: Callable[[Path | None], Config], command: Callable[Concatenate[Config, P], T]) -> Callable[P, T]:

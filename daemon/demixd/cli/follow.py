@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from demixd.cli import client, text
 from demixd.cli.console import complain, say
-from demixd.cli.status import view
+from demixd.cli.status import view, words
 from demixd.cli.status.reader import CachedDocument, pause
 from demixd.protocol.job import State
 from demixd.protocol.status import Sidecar
@@ -66,7 +66,7 @@ class Follower:
         if song is None or song.state is not self.state:
             return f"{self.name}: {self.state}; a newer drop has the name now"
         if song.output is not None and song.state is State.DONE:
-            return f"{self.name}: done, in {spool.outbox / song.output.dir}"
+            return f"{self.name}: done, {words.result(song, spool.outbox)}"
         return f"{self.name}: {song.state}" + (f": {song.message}" if song.message else "")
 
 

@@ -3,6 +3,7 @@
 box/Song.flac    that song, whatever signs are in its name
 04*   *.mp3      every song whose path, or file name, fits the pattern (`fnmatch`), in the order of paths
 03   box/So      the one song whose file name begins so, in any folder or in that one
+box              where none begins so, every song in the folder of that name
 """
 
 import os
@@ -49,7 +50,7 @@ def meant(name: str, songs: Iterable[str], are: str) -> list[str]:
             raise RefusedError(
                 f"{name}: {len(found)} songs begin so, {_some(found)}: give more, or a pattern ({name}*)"
             )
-    if not found:
+    if not (found := found or [each for each in there if each.startswith(f"{name}/")]):
         raise RefusedError(f"{name}: no song of that name is {are}{_suggestion(name, there)}")
     return found
 
@@ -81,8 +82,13 @@ def _dropped(inbox: Path) -> Iterator[str]:
     for folder, _, files in os.walk(inbox):
         below = os.path.relpath(folder, inbox)
         for file in files:
-            if kind_of_file(file) is Kind.SONG:
+            if is_dropped(Path(folder, file)):
                 yield file if below == "." else f"{below}/{file}"
+
+
+def is_dropped(path: Path) -> bool:
+    """Whether the inbox has a file that can be a song at `path`: no link, FIFO or the like, which the daemon leaves alone."""
+    return kind_of_file(path.name) is Kind.SONG and path.is_file() and not path.is_symlink()
 
 
 def _suggestion(name: str, there: Sequence[str]) -> str:

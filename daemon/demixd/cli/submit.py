@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from demixd.cli import client
-from demixd.cli.console import BadWordError, RefusedError
+from demixd.cli.console import BadWordError, RefusedError, complain
 from demixd.cli.follow import Follower
 from demixd.config import Config
 from demixd.engine.models import configured
@@ -85,6 +85,19 @@ def plan(
     return [Drop(song=song, name=name, options=data) for name, song in seen.items()]
 
 
+def warn_of_models(config: Config) -> bool:
+    """Warn where the configuration asks its models for something that they have not; whether it does.
+
+    A daemon does not start so, and one that runs goes on by what it read before. On another machine the answer is its own.
+    """
+    wrong = next(configured.faults(config), None) if _is_here(config) else None
+    if wrong:
+        complain(
+            f"demixd: warning: {wrong.rstrip('.')}; no daemon starts with that, and one that runs goes on by the old"
+        )
+    return wrong is not None
+
+
 def _check_options(config: Config | None, name: str, song: Path, data: bytes) -> None:
     """Raise BadWordError where the song would fail, or wait for ever, for its options."""
     try:
@@ -124,6 +137,8 @@ def _encoded(chosen: Mapping[str, Any]) -> bytes:
 
 
 def _check_song(song: Path) -> None:
+    if song.is_dir():
+        raise RefusedError(f"{song} is a folder: name the songs in it, or move it into the inbox (`mv`) as it is")
     kind = kind_of_file(song.name)
     if kind is not Kind.SONG:
         raise RefusedError(f"{song}: the daemon would leave it in the inbox ({kind}): convert or rename it")
@@ -153,7 +168,12 @@ def _taken(name: str) -> str:
 
 def _is_lacking(config: Config, model: str) -> bool:
     """Whether there is no such model. On another machine than the daemon's, the answer is left to the daemon."""
-    return configured.lacks(model, config) and (config.repo or config.state).is_dir()
+    return configured.lacks(model, config) and _is_here(config)
+
+
+def _is_here(config: Config) -> bool:
+    """Whether this is the daemon's machine, as far as its folders tell."""
+    return (config.repo or config.state).is_dir()
 
 
 def drop(spool: Spool, drops: Iterable[Drop]) -> Iterator[Follower]:

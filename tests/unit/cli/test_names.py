@@ -19,6 +19,12 @@ def test_songs_are_in_the_order_of_paths() -> None:
         names.meant("zzz", SONGS, "known")
 
 
+def test_a_folder_means_its_songs() -> None:
+    """Those below it too, but only where no song's name begins so; nothing of a folder whose name begins so."""
+    assert names.meant("box", (*SONGS, "box/deep/d.wav", "box2/e.wav"), "known") == ["box/03 b.wav", "box/deep/d.wav"]
+    assert names.meant("box", (*SONGS, "boxer.wav"), "known") == ["boxer.wav"]
+
+
 @pytest.mark.parametrize("word", ["box/03", "box/03 b.wav", "oth"])
 def test_a_beginning_will_do(word: str) -> None:
     """That of a file name, or of a path whose folders are whole, where no other song begins so."""

@@ -10,7 +10,7 @@ from demixd.cli.check import folders, machine
 from demixd.cli.check.finding import Finding, Level
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.reader import CachedDocument
-from demixd.config import DEFAULT_PATH, Config
+from demixd.config import Config, chosen
 from demixd.engine.models import listing, store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED
 from demixd.engine.models.configured import faults, lacks
@@ -59,15 +59,8 @@ def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
 
 
 def _configuration(file: Path | None) -> Finding:
-    if file is not None:
-        return Finding(Level.OK, "config", f"{file}, from --config")
-    if named := os.environ.get("DEMIXD_CONFIG"):
-        return Finding(Level.OK, "config", f"{named}, from $DEMIXD_CONFIG")
-    if DEFAULT_PATH.exists():
-        return Finding(Level.OK, "config", str(DEFAULT_PATH))
-    return Finding(
-        Level.NOTE, "config", f"the built-in defaults, since there is no --config, $DEMIXD_CONFIG or {DEFAULT_PATH}"
-    )
+    found, why = chosen(file)
+    return Finding(Level.OK if found is not None else Level.NOTE, "config", why)
 
 
 def _models(config: Config) -> Finding:

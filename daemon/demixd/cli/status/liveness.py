@@ -43,6 +43,20 @@ def age_s(daemon: DaemonStatus | None, now: float) -> float | None:
         return None
 
 
+def is_overdue(daemon: DaemonStatus | None, age_s: float | None) -> bool:
+    """Whether the last heartbeat, of this age, is so old that its daemon can hardly run any more."""
+    return daemon is not None and (age_s or 0.0) > SILENT_INTERVALS * daemon.interval_s
+
+
+def is_absent(spool: Spool) -> bool:
+    """Whether no daemon runs on this spool, as far as one look at its heartbeat tells."""
+    heartbeat = CachedDocument(spool.status / DAEMON, DaemonStatus).refresh()
+    now = time.monotonic()
+    health = Liveness(now).update(heartbeat, now)
+    is_doubtful = health is Health.LISTENING and is_overdue(heartbeat, age_s(heartbeat, time.time()))
+    return health not in RUNNING or is_doubtful
+
+
 class Liveness:
     """The daemon's health, from the heartbeats that are read one after the other."""
 

@@ -1,11 +1,11 @@
 """All that `demixd status` shows, in the order in which it is shown. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from heapq import nlargest
 
 import msgspec
 
-from demixd.cli.status.liveness import RUNNING, SILENT_INTERVALS, Health
+from demixd.cli.status.liveness import RUNNING, Health, is_overdue
 from demixd.cli.status.reader import StatusReader
 from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import State
@@ -35,14 +35,21 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """The number of songs in each state that any song is in."""
     etas: dict[str, float]
     """Seconds until a queued song is done, by job id, where that can be told."""
-    not_songs: tuple[InboxEntry, ...]
-    """Entries of the inbox that are no jobs, without those that programs and systems keep for themselves."""
+    entries: tuple[InboxEntry, ...]
+    """Every entry of the inbox that is no job."""
     trouble: str | None
+    told: str = ""
+    """A mistake in the configuration of which the command has warned itself."""
+
+    @property
+    def not_songs(self) -> tuple[InboxEntry, ...]:
+        """Those of the entries that no program or system keeps for itself."""
+        return tuple(each for each in self.entries if each.reason != Kind.IGNORED)
 
     @property
     def is_overdue(self) -> bool:
         """Whether the last heartbeat is so old that its daemon can hardly run any more."""
-        return self.daemon is not None and (self.age_s or 0.0) > SILENT_INTERVALS * self.daemon.interval_s
+        return is_overdue(self.daemon, self.age_s)
 
     @property
     def is_well(self) -> bool:
@@ -70,8 +77,8 @@ def overview(reader: StatusReader, health: Health, silence_s: float, age_s: floa
         waiting=tuple(song for song in waiting if song.job_id not in places and song.reason != "queued"),
         results=tuple(newest_first(reader.songs, RESULTS)),
         counts={state: len(songs) for state, songs in by_state.items() if songs},
-        etas=_etas(reader.daemon, age_s or 0.0),
-        not_songs=tuple(each for each in reader.inbox.entries if each.reason != Kind.IGNORED) if reader.inbox else (),
+        etas=_etas(reader.daemon, {song.job_id for song in queue}, age_s or 0.0),
+        entries=reader.inbox.entries if reader.inbox else (),
         trouble=reader.trouble,
     )
 
@@ -82,7 +89,11 @@ def newest_first(songs: Iterable[Sidecar], most: int | None = None) -> list[Side
     return nlargest(len(ended) if most is None else most, ended, key=lambda song: (song.state_since, song.seq))
 
 
-def _etas(daemon: DaemonStatus | None, age_s: float) -> dict[str, float]:
-    """The times of the queue as they are now, from a heartbeat of this age."""
+def _etas(daemon: DaemonStatus | None, queued: Container[str], age_s: float) -> dict[str, float]:
+    """The times of the jobs that are `queued` still, as they are now, from a heartbeat of this age."""
     told = zip(daemon.queue, daemon.queue_eta_s, strict=False) if daemon else ()
-    return {each.job_id: max(0.0, eta_s - max(0.0, age_s)) for each, eta_s in told if eta_s is not None}
+    return {
+        each.job_id: max(0.0, eta_s - max(0.0, age_s))
+        for each, eta_s in told
+        if eta_s is not None and each.job_id in queued
+    }

@@ -192,7 +192,7 @@ def _result(_place: int, song: Sidecar) -> tuple[Text, ...]:
     folder, _, leaf = song.input.name.rpartition("/")
     usual = f"{folder}/{folder_name(leaf)}".lstrip("/")
     what = words.message(song) if song.output is None else "" if song.output.dir == usual else f"in {song.output.dir}"
-    told = Text(safe(f"{song.state}  {what}".strip()))
+    told = Text(safe(f"{song.state}  {what}".strip() + words.made_before(song)))
     told.stylize(COLOURS[song.state], 0, len(song.state))
     return Text(_time(song.state_since), style="dim"), _name(song), told
 

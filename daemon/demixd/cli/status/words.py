@@ -5,12 +5,39 @@ from pathlib import PurePath
 from demixd.cli import text
 from demixd.cli.status.liveness import RUNNING, Health
 from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
+from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import State
-from demixd.protocol.status import DaemonStatus, Sidecar
+from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar
 from demixd.terminal import safe
 
 FIRST = 3
 """How many of the entries that are no songs are named."""
+
+LISTED = "`demixd status --all` lists them"
+
+NO_SONG: dict[str, str] = {
+    Kind.IGNORED: "by such a name programs and systems mark files of their own",
+    Kind.NOT_AUDIO: "its name has no extension of audio: rename or convert it, if it is some",
+    Kind.UNSUPPORTED: "nothing here can decode this kind of music: convert it",
+    Kind.NOT_A_FILE: "it is a link, FIFO, socket or device, which is never followed or read: put the file itself there",
+    Kind.RESERVED: "a folder with such a name is not looked into: rename it",
+    Kind.NO_SUCH_JOB: "it is a cancel file, and there is no song of that name",
+    Kind.EXPIRED: "it is a cancel file that came before its song was made",
+    Kind.ANSWERED: "it is a cancel file that was obeyed, and cannot be removed",
+    Kind.LONELY_OPTIONS: "it is an option file, and its song is not there",
+    Kind.LATE_OPTIONS: "it is an option file that came after its song was taken: it is not used",
+    Kind.NOT_WALKED: "it is a folder, and [inbox] recursive is false",
+    Kind.UNREADABLE_FOLDER: "it is a folder that the daemon may not list: change its owner or mode",
+    Kind.OTHER_VERSION: "a newer demixd has begun with it, and this one leaves it alone",
+}
+"""Why an entry of the inbox is no song, by its reason."""
+
+WARMING = {
+    "starting": "loading its model",
+    "fetching": "fetching its model",
+    "tuning": "looking for the fastest way to run its model, once on this machine",
+}
+"""What a worker is at that is not ready yet, by its state."""
 
 
 def sentence(shown: Overview) -> str:
@@ -35,8 +62,9 @@ def sentence(shown: Overview) -> str:
 
 def _doing(daemon: DaemonStatus) -> str:
     """What a daemon that runs is at, and what that means for songs."""
-    if daemon.state == "warming":
-        return "is loading its model: songs can be dropped, and wait for it"
+    if daemon.state == "warming" or (daemon.state == "ready" and daemon.worker.state in WARMING):
+        doing = WARMING.get(daemon.worker.state, WARMING["starting"])
+        return f"is {doing}: songs can be dropped, and wait for it"
     if daemon.state == "ready" and daemon.worker.state in CANNOT_SEPARATE:
         return "is running, but can separate nothing yet: songs can be dropped, and wait"
     return f"is {daemon.state}"
@@ -79,16 +107,24 @@ def trouble(shown: Overview) -> list[str]:
     told = [shown.trouble] if shown.trouble else []
     if daemon is not None and shown.health in RUNNING:
         told += [worker(daemon)] if daemon.worker.state in CANNOT_SEPARATE else []
-        told += daemon.warnings
+        told += [each for each in daemon.warnings if not shown.told or shown.told not in each]
     return told
 
 
 def not_songs(shown: Overview) -> str:
     """How many entries of the inbox are no songs, and the first of them; empty where there are none."""
     first = ", ".join(f"{each.name} ({each.reason})" for each in shown.not_songs[:FIRST])
-    more = f" and {len(shown.not_songs) - FIRST} more" if len(shown.not_songs) > FIRST else ""
-    are = "is no song" if len(shown.not_songs) == 1 else "are no songs"
-    return f"{text.some(len(shown.not_songs), 'entry')} of the inbox {are}: {first}{more}" if shown.not_songs else ""
+    more = f" and {len(shown.not_songs) - FIRST} more ({LISTED})" if len(shown.not_songs) > FIRST else ""
+    return f"{_no_songs(len(shown.not_songs))}: {first}{more}" if shown.not_songs else ""
+
+
+def _no_songs(count: int) -> str:
+    return f"{text.some(count, 'entry')} of the inbox {'is no song' if count == 1 else 'are no songs'}"
+
+
+def entry_line(entry: InboxEntry) -> str:
+    """An entry of the inbox that is no song, and why, on one plain line."""
+    return safe(f"{entry.name}: no song ({entry.reason}): {NO_SONG.get(entry.reason, 'a newer demixd knows why')}")
 
 
 def line(shown: Overview) -> str:
@@ -101,16 +137,17 @@ def line(shown: Overview) -> str:
         parts.append(f"{running(shown).lower()} {song.input.name} {', '.join(fact for fact in told if fact)}")
     parts.append(f"{len(shown.queue)} queued, {len(shown.waiting)} not ready")
     if shown.not_songs:
-        parts.append(f"{len(shown.not_songs)} no songs")
+        parts.append(f"{_no_songs(len(shown.not_songs))} ({LISTED})")
     if shown.results:
-        parts.append(f"last: {shown.results[0].input.name} {shown.results[0].state}")
+        last = shown.results[0]
+        parts.append(f"last: {last.input.name} {last.state}{made_before(last)}")
     return safe("; ".join(part.rstrip(".") for part in parts))
 
 
 def change_key(shown: Overview) -> tuple[object, ...]:
     """Everything in the plain line but speed, time left and silence: it is printed again when this has changed."""
     running = [(song.job_id, song.step, int(100 * song.progress.fraction)) for song in shown.running]
-    state = shown.daemon.state if shown.daemon else None
+    state = (shown.daemon.state, shown.daemon.worker.state) if shown.daemon else None
     last = shown.results[0].job_id if shown.results else None
     lists = (len(shown.queue), len(shown.waiting), len(shown.not_songs))
     return shown.health, state, running, lists, last, trouble(shown)
@@ -124,11 +161,19 @@ def song_line(song: Sidecar, outbox: PurePath, eta_s: float | None = None) -> st
         eta_s = song.progress.eta_s
     if eta_s is not None:
         what.append(f"done in {text.clock(eta_s)}")
-    if song.output is not None:
-        what.append(f"in {outbox / song.output.dir}")
-    elif told := message(song):
+    if told := result(song, outbox) or message(song):
         what.append(told)
     return safe(f"{song.input.name}: {', '.join(what)}{facts(song)}")
+
+
+def result(song: Sidecar, outbox: PurePath) -> str:
+    """Where the song's result lies, and whether it was there already; empty where there is none."""
+    return f"in {outbox / song.output.dir}{made_before(song)}" if song.output else ""
+
+
+def made_before(song: Sidecar) -> str:
+    """A mark for a song whose result is that of an earlier one, after a blank; empty for any other."""
+    return " (made before)" if song.duplicate_of else ""
 
 
 def facts(song: Sidecar) -> str:

@@ -1,6 +1,6 @@
 """When the inbox is looked at, and what a look leads to.
 
-    an event, the clock, a settling file  -->  scan  -->  intake, ends that waited, cancels, leftovers
+    an event, the clock, a settling file  -->  scan  -->  intake, ends that waited, cancels, explained
 
 The listing is the truth: every look asks for each file's status, and events only make it come sooner.
 """
@@ -13,8 +13,8 @@ from demixd.protocol.status import WatchStatus
 from demixd.spool.mounts import Root
 from demixd.supervisor.inbox.cancels import Cancels
 from demixd.supervisor.inbox.emptied import Emptied
+from demixd.supervisor.inbox.explained import Explained
 from demixd.supervisor.inbox.intake import Intake
-from demixd.supervisor.inbox.leftovers import Leftovers
 from demixd.supervisor.inbox.profile_folders import ProfileFolders
 from demixd.supervisor.inbox.readiness import Readiness
 from demixd.supervisor.inbox.scan import NOTHING, Listing, scan
@@ -48,7 +48,7 @@ class Poller:
         self._readiness = Readiness(config, context.spool)
         self._intake = Intake(config, context, self._readiness, self._rehash)
         self._cancels = Cancels(context, runner)
-        self._leftovers = Leftovers(context.spool, context.jobs)
+        self._explained = Explained(context.spool, context.jobs)
         self._emptied = Emptied(config, context)
         self._profile_folders = ProfileFolders(context, ledger)
         self._watch = InboxWatch(self._inbox, wake)
@@ -100,7 +100,7 @@ class Poller:
 
     def come_back(self) -> None:
         """A missing folder has returned: explain every entry again, and go through the listing."""
-        self._leftovers.forget()
+        self._explained.forget()
         self.want(anew=True)
 
     def stop(self) -> None:
@@ -155,7 +155,7 @@ class Poller:
         self._intake.look(listing, now)
         self._context.ending.go_on()
         told = self._cancels.look(listing, self._intake.fresh, now)
-        self._leftovers.look(listing, [*self._intake.foreign, *told])
+        self._explained.look(listing, [*self._intake.foreign, *told])
         self._emptied.look(listing, now)
         self._profile_folders.clear()
         jobs = self._context.jobs

@@ -11,7 +11,7 @@ from demixd.supervisor.inbox.scan import Listing, Seen
 from demixd.supervisor.jobs.table import JobTable
 
 
-class Leftovers:
+class Explained:
     """Writes `_inbox.json` where it has changed."""
 
     def __init__(self, spool: Spool, jobs: JobTable) -> None:
