@@ -17,7 +17,7 @@ from demixd.protocol import options
 from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
 from demixd.protocol.typed import shown
 from demixd.spool.files import sha256_of
-from demixd.spool.tree import Spool
+from demixd.spool.tree import DEEPEST, LONGEST_PATH, Spool, is_too_deep
 
 TEXTS = frozenset({"model", "profile", "naming", "tag"})
 """Options whose value stays text even if it looks like a number."""
@@ -113,6 +113,11 @@ def _folder(config: Config | None, folder: str) -> str:
             raise BadWordError(
                 f"--to {folder}: the daemon does not look into folders called {part} ({reason}): choose another name"
             )
+    if parts and is_too_deep("/".join(parts)):
+        raise BadWordError(
+            f"--to {folder}: the daemon looks into no more than {DEEPEST} folders within each other, and no path of "
+            f"more than {LONGEST_PATH} bytes: choose a shorter one"
+        )
     return "".join(f"{part}/" for part in parts)
 
 
@@ -153,7 +158,7 @@ def _taken(name: str) -> str:
 
 def _is_lacking(config: Config, model: str) -> bool:
     """Whether there is no such model. On another machine than the daemon's, the answer is left to the daemon."""
-    return configured.lacks(model, config) and (config.repo or config.state).is_dir()
+    return configured.lacks(model, config) and os.path.isdir(config.repo or config.state)  # noqa: PTH112 - false where nobody may look
 
 
 def drop(spool: Spool, drops: Iterable[Drop]) -> Iterator[Follower]:
