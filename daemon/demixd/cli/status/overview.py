@@ -38,6 +38,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     not_songs: tuple[InboxEntry, ...]
     """Entries of the inbox that are no jobs, without those that programs and systems keep for themselves."""
     trouble: str | None
+    is_hidden: bool = False
+    """Whether this user may not look into status/."""
 
     @property
     def is_overdue(self) -> bool:
@@ -73,6 +75,7 @@ def overview(reader: StatusReader, health: Health, silence_s: float, age_s: floa
         etas=_etas(reader.daemon, age_s or 0.0),
         not_songs=tuple(each for each in reader.inbox.entries if each.reason != Kind.IGNORED) if reader.inbox else (),
         trouble=reader.trouble,
+        is_hidden=reader.is_hidden,
     )
 
 
