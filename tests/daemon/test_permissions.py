@@ -124,7 +124,7 @@ def test_a_daemon_waits_for_a_closed_spool(closed: Daemon) -> None:
         process = subprocess.Popen(program(closed, "run"), env=ENVIRONMENT, stdout=log, stderr=log)
     try:
         said = f"{closed.spool}/inbox (inbox) cannot be used: Permission denied."
-        until(lambda: said in closed.log.read_text(), said)
+        until(lambda: said in closed.log.read_text() or process.poll() is not None, said)
         assert process.poll() is None
     finally:
         process.terminate()
