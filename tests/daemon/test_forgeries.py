@@ -108,6 +108,16 @@ def dig(folder: Path, depth: int) -> None:
     os.close(here)
 
 
+def fill(folder: Path) -> None:
+    """Remove these folders, which are deeper than rmtree goes."""
+    while (folder / "d").exists():
+        deepest, rest = folder / "/".join(["d"] * 100), folder.parent / "rest"
+        (deepest / "d").rename(rest) if (deepest / "d").exists() else None
+        shutil.rmtree(folder / "d")
+        if rest.exists():
+            rest.rename(folder / "d")
+
+
 @pytest.mark.parametrize("state", ["kept", "lost"])
 def test_folders_within_each_other(tmp_path: Path, state: str) -> None:
     """More of them than Python recurses, in status/ and the outbox: the daemon starts, works, and says its status."""
@@ -127,12 +137,20 @@ def test_folders_within_each_other(tmp_path: Path, state: str) -> None:
         assert daemon.final("second.wav")["state"] == "done"
         assert daemon.command("status").returncode == 0
     for folder in (daemon.spool / "status", daemon.outbox):
-        while (folder / "d").exists():  # deeper than rmtree goes
-            deepest = folder / "/".join(["d"] * 100)
-            (deepest / "d").rename(tmp_path / "rest") if (deepest / "d").exists() else None
-            shutil.rmtree(folder / "d")
-            if (tmp_path / "rest").exists():
-                (tmp_path / "rest").rename(folder / "d")
+        fill(folder)
+
+
+@pytest.mark.parametrize("words", ["cancel nosuch", "cancel x*", "check"])
+def test_commands_walk_an_inbox_without_end(tmp_path: Path, words: str) -> None:
+    """So many folders in the inbox are no traceback of a command, which says what it would say without them."""
+    daemon = Daemon(tmp_path)
+    plain = daemon.command(*words.split())
+    dig(daemon.inbox, 1500)
+    done = daemon.command(*words.split())
+    fill(daemon.inbox)
+    assert (done.returncode, done.stderr) == (plain.returncode, plain.stderr)
+    if words == "check":
+        assert "202 folders to watch" in done.stdout
 
 
 @contextmanager

@@ -155,8 +155,9 @@ def submit(
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
     spool = Spool(config)
     chosen = submitting.song_options(given, settings)
-    known = None if mistake() or submitting.warn_of_models(config) else config
-    drops = submitting.plan(known, spool, songs, folder=folder, chosen=chosen)
+    with refusing_os_errors():
+        known = None if mistake() or submitting.warn_of_models(config) else config
+        drops = submitting.plan(known, spool, songs, folder=folder, chosen=chosen)
     with interruptible("The songs go on: `demixd status` shows them, `demixd cancel NAME` stops one."):
         followers = []
         for each in submitting.drop(spool, drops):
@@ -233,9 +234,11 @@ def list_models(config: Config) -> None:
     """List the models that are there or can be fetched."""
     from demixd.engine.models import listing
 
-    for row in listing.rows(
-        repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
-    ):
+    with refusing_os_errors():
+        rows = listing.rows(
+            repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
+        )
+    for row in rows:
         say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from demixd.cli import text
 from demixd.terminal import safe
 
 if TYPE_CHECKING:
@@ -115,4 +116,4 @@ def refusing_os_errors() -> Iterator[None]:
     except (BrokenPipeError, OutputError):
         raise
     except OSError as error:
-        raise RefusedError(f"{error.filename}: {error.strerror}") from error
+        raise RefusedError(text.refusal(error)) from error

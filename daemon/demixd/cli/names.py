@@ -17,6 +17,7 @@ from demixd.cli.console import BadWordError, RefusedError
 from demixd.cli.status.reader import read_songs
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.status import Sidecar
+from demixd.spool import documents
 from demixd.spool.tree import Spool
 
 MANY = 5
@@ -56,7 +57,7 @@ def meant(name: str, songs: Iterable[str], are: str) -> list[str]:
 
 
 def unfinished(spool: Spool) -> set[str]:
-    """The songs that wait or run, and those in the inbox that the daemon has not seen yet."""
+    """The songs that wait or run, and those in the inbox that the daemon has not seen yet. Raises OSError."""
     songs = read_songs(spool)
     over = {name_of(song) for song in songs if song.ended}
     going = {name_of(song) for song in songs if not song.ended}
@@ -78,12 +79,11 @@ def _begins(name: str, beginning: str) -> bool:
 
 
 def _dropped(inbox: Path) -> Iterator[str]:
-    """Every song in the inbox."""
-    for folder, _, files in os.walk(inbox):
-        below = os.path.relpath(folder, inbox)
-        for file in files:
-            if is_dropped(Path(folder, file)):
-                yield file if below == "." else f"{below}/{file}"
+    """Every song in the inbox. Raises OSError."""
+    root = os.fspath(inbox)
+    for entry in documents.below(root):
+        if is_dropped(Path(entry.path)):
+            yield entry.path[len(root) + 1 :]
 
 
 def is_dropped(path: Path) -> bool:

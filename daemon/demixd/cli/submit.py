@@ -17,7 +17,7 @@ from demixd.protocol import options
 from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
 from demixd.protocol.typed import shown
 from demixd.spool.files import sha256_of
-from demixd.spool.tree import Spool
+from demixd.spool.tree import DEEPEST, LONGEST_PATH, Spool, is_too_deep
 
 TEXTS = frozenset({"model", "profile", "naming", "tag"})
 """Options whose value stays text even if it looks like a number."""
@@ -126,6 +126,11 @@ def _folder(config: Config | None, folder: str) -> str:
             raise BadWordError(
                 f"--to {folder}: the daemon does not look into folders called {part} ({reason}): choose another name"
             )
+    if parts and is_too_deep("/".join(parts)):
+        raise BadWordError(
+            f"--to {folder}: the daemon looks into no more than {DEEPEST} folders within each other, and no path of "
+            f"more than {LONGEST_PATH} bytes: choose a shorter one"
+        )
     return "".join(f"{part}/" for part in parts)
 
 
@@ -173,7 +178,7 @@ def _is_lacking(config: Config, model: str) -> bool:
 
 def _is_here(config: Config) -> bool:
     """Whether this is the daemon's machine, as far as its folders tell."""
-    return (config.repo or config.state).is_dir()
+    return os.path.isdir(config.repo or config.state)  # noqa: PTH112 - false where nobody may look
 
 
 def drop(spool: Spool, drops: Iterable[Drop]) -> Iterator[Follower]:

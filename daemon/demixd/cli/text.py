@@ -1,5 +1,6 @@
-"""Numbers, durations, sizes and documents as text. Pure."""
+"""Numbers, durations, sizes, documents and errors as text. Pure."""
 
+import errno
 from typing import Any
 
 import msgspec
@@ -10,6 +11,12 @@ from demixd.terminal import OBEYED
 def as_json(document: Any) -> str:
     """`document` as JSON on one line. Characters that a terminal would obey are escaped, so that the value stays the same."""
     return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(document).decode())
+
+
+def refusal(error: OSError) -> str:
+    """A file or folder that cannot be used, in a sentence without a full stop; with the remedy where this user may not use it."""
+    remedy = ": let this user in, or run this as the daemon's user or by sudo" if error.errno == errno.EACCES else ""
+    return f"{error.filename}: {error.strerror}{remedy}"
 
 
 def percent(fraction: float) -> str:

@@ -48,14 +48,15 @@ def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.path, found
 
 
-def below(root: str) -> Iterator[os.DirEntry[str]]:
-    """Every entry below `root` but folders, no deeper than an inbox is walked. Raises OSError for `root` itself.
+def below(root: str, *, folders: bool = False) -> Iterator[os.DirEntry[str]]:
+    """Every entry below `root` but folders, or the `folders` alone; no deeper than an inbox is walked.
 
+    Raises OSError for `root` itself.
     Not by recursion: whoever may write there can put a thousand folders into each other.
     """
-    folders = [(root, 0)]
-    while folders:
-        folder, depth = folders.pop()
+    left = [(root, 0)]
+    while left:
+        folder, depth = left.pop()
         try:
             with os.scandir(folder) as entries:
                 listed = list(entries)
@@ -68,10 +69,10 @@ def below(root: str) -> Iterator[os.DirEntry[str]]:
                 is_folder = entry.is_dir(follow_symlinks=False)
             except OSError:
                 continue
-            if not is_folder:
+            if is_folder is folders:
                 yield entry
-            elif depth < DEEPEST:
-                folders.append((entry.path, depth + 1))
+            if is_folder and depth < DEEPEST:
+                left.append((entry.path, depth + 1))
 
 
 def _is_name(leaf: str, *, at_root: bool) -> bool:

@@ -2,6 +2,7 @@
 
     open_file    a descriptor to read from
     open_own     a file of a job's work, which nobody else has a name for
+    open_model   a file of a model, for which a link may stand
     write_whole  a new content for a name, by one rename
     sync         fsync(2), and the filesystems that have none
     rename_new   a rename that fails where the new name is taken
@@ -54,25 +55,35 @@ def open_file(path: str | Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def open_own(path: Path, mode: Literal["rb", "r+b", "x+b"], *, buffering: int = -1, names: int = 1) -> BinaryIO:
+def open_own(
+    path: Path, mode: Literal["rb", "r+b", "x+b"], *, buffering: int = -1, names: int = 1, follow: bool = False
+) -> BinaryIO:
     """A file of a job's work: `x+b` makes it, in place of whatever had its name. Raises OSError.
 
     Never what a link in its place leads to (ELOOP), nor anything but a regular file that has at most so many `names`
-    (EPERM): a hard link would be another folder's file.
+    (EPERM): a hard link would be another folder's file. `follow`: a link may stand for it.
     """
     if mode == "x+b":
         path.unlink(missing_ok=True)
-    handle = os.open(path, _FLAGS[mode] | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    no_link = 0 if follow else os.O_NOFOLLOW
+    handle = os.open(path, _FLAGS[mode] | no_link | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > names:
+    is_file = stat.S_ISREG(status.st_mode)
+    if not is_file or status.st_nlink > names:
         nofollow.close(handle)
-        raise OSError(errno.EPERM, "another file has been put in its place", str(path))
+        reason = "another file has been put in its place" if is_file else "it is not a regular file"
+        raise OSError(errno.EPERM, reason, str(path))
     return cast(BinaryIO, os.fdopen(handle, mode.replace("x", "w"), buffering))
 
 
 def open_song(path: Path) -> BinaryIO:
     """A song to read: as `open_own`, but somebody may have other names for it. Raises OSError."""
     return open_own(path, "rb", names=sys.maxsize)
+
+
+def open_model(path: Path) -> BinaryIO:
+    """A file of a model to read: a folder of models may be made of links to where others keep them. Raises OSError."""
+    return open_own(path, "rb", names=sys.maxsize, follow=True)
 
 
 def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: bool = False) -> None:

@@ -25,7 +25,8 @@ _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 def reach(root: Path, folder: Path, *, make: Path | None = None, follow: bool = False) -> Iterator[int]:
     """A descriptor (O_PATH) of `folder`, which is `root` or below it. Raises OSError.
 
-    Folders that are missing below `make` are made. `follow`: `root` itself may be a link.
+    Folders that are missing below `make` are made. `follow`: `root` itself may be a link. An error at a name in the folder
+    gets the whole path.
     """
     place, handle = root, _opened(root, None, follow=follow)
     try:
@@ -35,7 +36,8 @@ def reach(root: Path, folder: Path, *, make: Path | None = None, follow: bool = 
             inner = _entered(handle, place, may_make=may_make)
             close(handle)
             handle = inner
-        yield handle
+        with _named(folder):
+            yield handle
     finally:
         close(handle)
 
@@ -45,9 +47,23 @@ def entered(within: int, folder: Path) -> Iterator[int]:
     """A descriptor (O_PATH) of the folder that has the last name of `folder` in the open one `within`. Raises OSError."""
     handle = _opened(folder, within)
     try:
-        yield handle
+        with _named(folder):
+            yield handle
     finally:
         close(handle)
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Give an error at a name in an open folder the path: only the name went to the kernel."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str):
+            error.filename = str(folder / error.filename)
+        if isinstance(error.filename2, str):
+            error.filename2 = str(folder / error.filename2)
+        raise
 
 
 def _steps(root: Path, folder: Path) -> tuple[str, ...]:

@@ -53,6 +53,9 @@ SNAPSHOT = "song"
 
 DEEPEST = 200
 """Folders within each other that are walked, in any folder of the share."""
+LONGEST_PATH = 2000
+"""Bytes of a folder's path below the inbox that is walked, as the outbox spells it: with room for those of the other parts of
+the spool, where it is mirrored, and for what follows, in the 4,096 that the kernel takes."""
 
 _ID = re.compile("[0-9a-f]{32}")
 """A job's id."""
@@ -72,6 +75,12 @@ def companion(name: str, suffix: str) -> str:
     """The path of the file with that suffix that belongs to the song `name`, a path below the inbox; both are relative."""
     folder, _, leaf = name.rpartition("/")
     return f"{folder}/{short(leaf)}{suffix}" if folder else short(leaf) + suffix
+
+
+def is_too_deep(folder: str) -> bool:
+    """Whether a folder of the inbox, by its path below it, is not walked for its depth or its length."""
+    shown = os.fsencode(folder).decode("utf-8", "replace").encode()  # where a byte that is not UTF-8 has become three
+    return folder.count("/") >= DEEPEST or len(shown) > LONGEST_PATH
 
 
 class Spool:
@@ -175,8 +184,11 @@ class Spool:
 
 
 def real(folder: Path) -> Path:
-    """The folder, or the one that it links to now: a link in the configuration counts as it is at the start."""
-    return folder.resolve() if folder.is_symlink() else folder
+    """The folder, or the one that it links to now: a link in the configuration counts as it is at the start.
+
+    Where this user may not look, it is the folder, and whoever uses it gets the error.
+    """
+    return folder.resolve() if os.path.islink(folder) else folder  # noqa: PTH114 - false where nobody may look
 
 
 def pin(work: str) -> nofollow.Pin:

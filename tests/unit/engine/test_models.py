@@ -233,6 +233,7 @@ def test_known_models_are_published_or_there(local: Path) -> None:
         ("models: ['a']\nsegment: !!timestamp x", "not a bag"),
         ("models: ['a']\nsegment: !!bool x", "not a bag"),
         ("models: &a [*a]", "signature"),
+        ("a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 8}]}}\n" for n in range(1, 6)), "merge"),
         ("[" * 20_000, "not a bag"),
         ("#" * 70_000, "longer"),
         ("\x00", "not a bag"),
@@ -244,6 +245,92 @@ def test_a_hostile_bag_is_refused(models: Path, text: str, word: str, monkeypatc
     (models / "htdemucs.yaml").write_text(text)
     refused(Code.BAD_MODEL, lambda: locate(models), "htdemucs.yaml", word)
     assert not (models / "marker").exists()
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+NO_FILES = pytest.mark.parametrize("make", [pipe, folder, loop, device], ids=lambda make: make.__name__)
+
+
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """Whatever waits is interrupted, and the test fails."""
+
+    def ring(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@NO_FILES
+@pytest.mark.parametrize("leaf", ["htdemucs.yaml", f"{SIG}.safetensors"])
+@pytest.mark.usefixtures("patience")
+def test_what_is_no_file_holds_nobody_up(local: Path, make: Callable[[Path], None], leaf: str) -> None:
+    """A pipe, a folder, a link to itself or a device in the place of a model's file is a missing model that is named.
+
+    The configuration is looked at without a wait too: the daemon does that in its main loop.
+    """
+    given = configuration(local.parent, model={"name": "htdemucs", "repo": str(local)})
+    (local / leaf).unlink()
+    make(local / leaf)
+    refused(Code.MODEL_MISSING, lambda: store.verify(locate(local)), leaf)
+    assert configured.checked(given) is given
+    rows = {row.name: row for row in listing.rows(repo=None, models=local, allow_pickle=False)}
+    assert rows["htdemucs"].state is listing.State.MISSING
+
+
+@NO_FILES
+@pytest.mark.usefixtures("patience")
+def test_a_record_that_is_no_file(local: Path, make: Callable[[Path], None]) -> None:
+    """Nor does a record or the name of a commit hold anybody up; the record does not count as none."""
+    make(local / f"{SIG}.safetensors.sha256")
+    make(local / "htdemucs.yaml.commit")
+    refused(Code.IO_ERROR, lambda: store.verify(locate(local)), f"{SIG}.safetensors.sha256 cannot be read", "delete it")
+    (local / f"{SIG}.safetensors.sha256").rename(local / "aside")
+    assert store.pins(locate(local))[0] == ""
+
+
+@pytest.mark.usefixtures("patience")
+def test_a_pipe_in_the_place_of_a_lock(hub: Hub, models: Path) -> None:
+    """A fetch does not wait for its other end."""
+    (models / ".fetch").mkdir()
+    os.mkfifo(models / ".fetch" / "lock")
+    assert fetch_from(hub, models).name == "htdemucs"
+
+
+def test_no_bytes_are_fetched_into_another_file(hub: Hub, models: Path, member: bytes, tmp_path: Path) -> None:
+    """A link in the place of a part leads the fetch to no file of somebody else's."""
+    (models / ".fetch").mkdir()
+    (tmp_path / "other").touch()
+    part = models / ".fetch" / f"{SIG}.safetensors.{hashlib.sha256(member).hexdigest()[:16]}.part"
+    part.symlink_to(tmp_path / "other")
+    refused(Code.IO_ERROR, lambda: fetch_from(hub, models), "cannot be written")
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_a_file_without_end_is_not_hashed(local: Path) -> None:
+    """A file that is larger than any model is refused for its size, also where it is only verified."""
+    os.truncate(local / f"{SIG}.safetensors", (2 << 30) + 1)
+    refused(Code.BAD_MODEL, lambda: store.verify(locate(local)), "larger than any model")
+    refused(Code.BAD_MODEL, lambda: load(local), "larger than any model")
 
 
 def test_the_list_shows_every_model_and_its_state(local: Path) -> None:

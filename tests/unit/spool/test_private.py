@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demixd.spool import private
+from demixd.spool import nofollow, private
 from demixd.spool.files import open_own, open_song
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
@@ -87,6 +87,14 @@ def test_a_second_name_of_another_file(tmp_path: Path) -> None:
         open_own(name, "r+b")
     with open_song(name) as file:
         assert file.read() == b"mine"
+
+
+def test_an_error_names_the_whole_path(tmp_path: Path) -> None:
+    """What is done to a name in an open folder fails with the path, of which the kernel got only the name."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError) as caught, nofollow.reach(tmp_path, tmp_path / "a" / "b") as folder:
+        os.rename("x", "y", src_dir_fd=folder, dst_dir_fd=folder)
+    assert (caught.value.filename, caught.value.filename2) == (f"{tmp_path}/a/b/x", f"{tmp_path}/a/b/y")
 
 
 def test_a_pipe_holds_nobody_up(tmp_path: Path) -> None:

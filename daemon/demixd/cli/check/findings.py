@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from demixd.cli import text
 from demixd.cli.check import folders, machine
 from demixd.cli.check.finding import Finding, Level
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.reader import CachedDocument
 from demixd.config import Config, chosen
-from demixd.engine.models import listing, store
+from demixd.engine.models import listing, records, store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED
 from demixd.engine.models.configured import faults, lacks
 from demixd.errors import AudioProcessingError
@@ -20,6 +21,9 @@ from demixd.spool.tree import DAEMON, Spool
 
 PATIENCE_S = 6.0
 """The longest wait for the next heartbeat."""
+
+HERE = (listing.State.RECORDED, listing.State.UNRECORDED, listing.State.HIDDEN)
+"""The states of the models that the folder of models has."""
 
 
 def findings(config: Config, file: Path | None) -> Iterator[Finding]:
@@ -55,7 +59,7 @@ def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except OSError as error:
-        return Finding(Level.FAIL, subject, f"{error.filename} cannot be looked at: {error.strerror}")
+        return Finding(Level.FAIL, subject, text.refusal(error))
 
 
 def _configuration(file: Path | None) -> Finding:
@@ -81,7 +85,7 @@ def _models(config: Config) -> Finding:
     rows = listing.rows(
         repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
     )
-    here = [row.name for row in rows if row.state in (listing.State.RECORDED, listing.State.UNRECORDED)]
+    here = [row.name for row in rows if row.state in HERE]
     limit = "" if config.repo or os.access(folder, os.W_OK) else "; this user cannot fetch into it"
     return Finding(Level.OK, "models", f"{folder} has {', '.join(here) or 'none'}{limit}")
 
@@ -89,13 +93,16 @@ def _models(config: Config) -> Finding:
 def _model(config: Config, name: str) -> Finding:
     if name == AUTO:
         return _auto(config)
-    if folders.is_hidden(config.repo or config.models):
+    if folders.is_hidden(store.folder_of(name, repo=config.repo, models=config.models)):
         return Finding(Level.NOTE, "model", f"{name}: whether it is there is not visible to you")
     try:
         files = store.Where.of(config, name).locate()
+        is_recorded = store.is_recorded(files)
+    except records.HiddenError as error:
+        return Finding(Level.NOTE, "model", f"{name} in {files.folder}: {error.message}")
     except AudioProcessingError as error:
         return Finding(Level.FAIL, "model", error.message)
-    if not store.is_recorded(files):
+    if not is_recorded:
         remedy = f"run `{store.command('verify', name, config.models)}`"
         return Finding(Level.NOTE, "model", f"{name} has no record of its hash yet: {remedy}")
     return Finding(Level.OK, "model", f"{name} in {files.folder}")
@@ -112,6 +119,10 @@ def _auto(config: Config) -> Finding:
 
 def _daemon(spool: Spool) -> Finding:
     """Whether a daemon runs on this spool: wait a little longer than its interval for the next heartbeat."""
+    if folders.is_hidden(spool.status / DAEMON):
+        return Finding(
+            Level.NOTE, "daemon", f"whether one runs is not visible to you: it would say so in {spool.status}"
+        )
     heartbeat, liveness = CachedDocument(spool.status / DAEMON, DaemonStatus), Liveness(time.monotonic())
     began = time.monotonic()
     while True:

@@ -26,7 +26,7 @@ LEDGER_BYTES = 100 << 20
 def checks(spool: Path, parts: Mapping[str, Path], config: Config) -> list[tuple[str, Callable[[], Finding]]]:
     """The check of each part; of those below a spool that is not there, one for all of them."""
     below = [part for part, path in parts.items() if path.is_relative_to(spool)]
-    if len(below) < 2 or spool.is_dir():
+    if len(below) < 2 or is_hidden(spool) or spool.is_dir():
         below = []
     missing = [("spool", partial(_no_spool, spool, below))] if below else []
     return [*missing, *((part, partial(folder, part, parts[part], config)) for part in parts if part not in below)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from demixd.cli.check.finding import Finding, Level
 from demixd.config import Config, Watch
+from demixd.spool import documents
 from demixd.spool.mounts import is_remote, mount_of
 
 LIMITS = Path("/proc/sys/fs/inotify")
@@ -30,7 +31,7 @@ def watch(config: Config, inbox: Path) -> Finding:
     if not LIMITS.is_dir():
         return Finding(Level.NOTE, "watch", f"this system has no inotify: {every}")
     watches, instances = (int((LIMITS / name).read_text()) for name in ("max_user_watches", "max_user_instances"))
-    folders = 1 + sum(len(below) for _, below, _ in os.walk(inbox))
+    folders = 1 + (sum(1 for _ in documents.below(str(inbox), folders=True)) if kind else 0)
     told = (
         f"{folders} folder{'' if folders == 1 else 's'} to watch; allowed are {watches} watches, {instances} instances"
     )

@@ -38,6 +38,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[InboxEntry, ...]
     """Every entry of the inbox that is no job."""
     trouble: str | None
+    is_hidden: bool = False
+    """Whether this user may not look into status/."""
     told: str = ""
     """A mistake in the configuration of which the command has warned itself."""
 
@@ -80,6 +82,7 @@ def overview(reader: StatusReader, health: Health, silence_s: float, age_s: floa
         etas=_etas(reader.daemon, {song.job_id for song in queue}, age_s or 0.0),
         entries=reader.inbox.entries if reader.inbox else (),
         trouble=reader.trouble,
+        is_hidden=reader.is_hidden,
     )
 
 

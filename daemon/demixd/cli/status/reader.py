@@ -1,10 +1,12 @@
 """Reading status/ again and again: a document is read anew only when its file has changed."""
 
+import errno
 import os
 import time
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from demixd.cli import text
 from demixd.protocol.status import DaemonStatus, InboxStatus, Sidecar
 from demixd.spool import documents
 from demixd.spool.tree import DAEMON, INBOX, Spool
@@ -51,11 +53,13 @@ class StatusReader:
         self.inbox: InboxStatus | None = None
         self.trouble: str | None = None
         """A sentence that says why status/ cannot be read."""
+        self.is_hidden = False
+        """Whether that is since this user may not look into it."""
 
     def refresh(self) -> None:
         """Read what has changed."""
         files = {}
-        self.trouble = None
+        self.trouble, self.is_hidden = None, False
         try:
             for path, status in documents.sidecars(self._spool.status):
                 version = version_of(status)
@@ -66,7 +70,7 @@ class StatusReader:
             if not (spool := self._spool.status.parent).exists():
                 self.trouble = f"{spool} is not there: mount it, or make it"
         except OSError as error:
-            self.trouble = f"{self._spool.status} cannot be read: {error.strerror}"
+            self.trouble, self.is_hidden = text.refusal(error), error.errno == errno.EACCES
         self._files = files
         self.daemon = self._heartbeat.refresh()
         self.inbox = self._inbox.refresh()

@@ -43,6 +43,8 @@ WARMING = {
 def sentence(shown: Overview) -> str:
     """The daemon's health, without a full stop: facts may follow."""
     daemon = shown.daemon
+    if daemon is None and shown.is_hidden:
+        return "whether demixd runs on this spool is not visible to you"
     if daemon is None or shown.health is Health.NEVER_RUN:
         return "demixd has not run on this spool yet: start it with `demixd run`"
     who = f"demixd {daemon.version}"

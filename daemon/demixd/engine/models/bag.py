@@ -16,12 +16,20 @@ import msgspec
 import yaml
 
 from demixd.errors import AudioProcessingError, Code
+from demixd.spool.files import open_model
 
 SUFFIX = ".yaml"
 MAX_BYTES = 1 << 16
 MAX_MEMBERS = 32
 
 _SIGNATURE = re.compile(r"[0-9a-zA-Z_]{1,64}")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without merge keys (`<<`), by which a few lines unfold to gigabytes."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge nothing: the key is then one that cannot be built."""
 
 
 class Bag(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,12 +41,12 @@ class Bag(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(path: Path) -> Bag:
     """The bag at `path`, checked. Raises `AudioProcessingError` (BAD_MODEL) and OSError."""
-    with path.open("rb") as file:
+    with open_model(path) as file:
         data = file.read(MAX_BYTES + 1)
     try:
         if len(data) > MAX_BYTES:
             raise ValueError(f"it is longer than {MAX_BYTES} bytes")
-        value = yaml.safe_load(data)
+        value = _Loader(data).get_single_data()
         if not isinstance(value, dict) or not set(value) <= {"models", "weights", "segment"}:
             raise ValueError("it must have the key `models`, may have `weights` and `segment`, and nothing else")
         sigs = _sigs(value.get("models"))

@@ -15,6 +15,7 @@ from demixd.engine.models.catalog import AUTO, PUBLISHED, offered
 from demixd.errors import AudioProcessingError, ConfigError
 from demixd.protocol.result_names import ONE_FILE
 from demixd.protocol.typed import shown
+from demixd.spool.files import open_model
 
 MAX_HEADER = 1 << 20
 
@@ -85,7 +86,7 @@ def _stems_of(model: str, config: Config) -> Sequence[str] | None:
 
 def _told(path: Path) -> Sequence[str] | None:
     """The sources in the header of a safetensors file (see `families/demucs.py`)."""
-    with path.open("rb") as file:
+    with open_model(path) as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(size, MAX_HEADER)))
     sources = json.loads(header["__metadata__"]["kwargs"])["sources"]

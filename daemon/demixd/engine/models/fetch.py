@@ -23,8 +23,9 @@ import msgspec
 from demixd.engine.models import bag as bags
 from demixd.engine.models import hub, records
 from demixd.engine.models.catalog import PUBLISHED, QUANTIZED, hub_repo
-from demixd.engine.models.store import MAX_MEMBER_BYTES, ModelFiles, command, locate
+from demixd.engine.models.store import ModelFiles, command, locate
 from demixd.errors import AudioProcessingError, Code, disk_code
+from demixd.spool.files import open_own
 
 FETCH = ".fetch"
 LOCK = "lock"
@@ -101,7 +102,8 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
 @contextmanager
 def _lock(session: _Session) -> Iterator[None]:
     """Let one process at a time fetch into a folder, whichever models: they share members."""
-    with (session.models / FETCH / LOCK).open("w") as file:
+    # Neither does "a+" wait where it is a FIFO, nor does it change what it opens.
+    with (session.models / FETCH / LOCK).open("ab+", buffering=0) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +122,7 @@ def _fetch_model(session: _Session) -> None:
     _check_pin(session, name, records.hash_file(part))
     for sig in dict.fromkeys(bags.read(part).sigs):
         member = f"{sig}.safetensors"
-        remote = hub.ask(session.endpoint, repo, member, bag.commit, max_bytes=MAX_MEMBER_BYTES)
+        remote = hub.ask(session.endpoint, repo, member, bag.commit, max_bytes=records.MAX_BYTES)
         _check_pin(session, member, remote.sha256)
         _fetch_member(session, remote, session.models / member)
     records.write_commit(session.models / name, bag.commit)
@@ -177,7 +179,7 @@ def _download(session: _Session, remote: hub.RemoteFile) -> Path:
 
 def _receive(session: _Session, remote: hub.RemoteFile, part: Path, have: int) -> hub.HubError:
     """Add bytes to `part` until the connection ends; the error to raise if they are not enough."""
-    with part.open("r+b") as file:
+    with open_own(part, "r+b") as file:
         try:
             for position, chunk in hub.stream(remote, have):
                 if position > remote.size:  # more than the hub stated

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from demixd.engine.models import bag as bags
-from demixd.engine.models import store
+from demixd.engine.models import records, store
 from demixd.engine.models.catalog import PUBLISHED
 from demixd.errors import AudioProcessingError, Code
 
@@ -19,6 +19,8 @@ class State(StrEnum):
     EMBEDDED = "embedded"
     MISSING = "missing"
     BAD = "bad"
+    HIDDEN = "not visible"
+    """It is there, and this user may not see the records."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rows(*, repo: Path | None, models: Path, allow_pickle: bool, recorded: Path | None = None) -> list[Row]:
-    """Every model that is there or that Demucs publishes, by name. Bags and sizes are read, nothing is hashed."""
+    """Every model that is there or that Demucs publishes, by name. Bags and sizes are read, nothing is hashed.
+
+    Raises OSError where this user may not look into the folder.
+    """
     folder = store.folder_of("", repo=repo, models=models)
     local = {path.stem for path in folder.glob(f"*{bags.SUFFIX}") if store.NAME.fullmatch(path.stem)}
     return [_row(name, repo, models, allow_pickle, recorded) for name in sorted({store.DEMO, *PUBLISHED, *local})]
@@ -53,17 +58,19 @@ def _row(name: str, repo: Path | None, models: Path, allow_pickle: bool, recorde
         return Row(name=name, state=State.MISSING, folder=folder, about=about)
     try:
         files = store.locate(name, repo=repo, models=models, allow_pickle=allow_pickle, recorded=recorded)
+        state = State.RECORDED if store.is_recorded(files) else State.UNRECORDED
+    except records.HiddenError as error:
+        return Row(name=name, state=State.HIDDEN, folder=folder, about=error.message)
     except AudioProcessingError as error:
         state = State.MISSING if error.code is Code.MODEL_MISSING else State.BAD
         return Row(name=name, state=state, folder=folder, about=error.message)
     paths = {member.path for member in files.members}
-    state = State.EMBEDDED if name == store.DEMO else State.RECORDED if store.is_recorded(files) else State.UNRECORDED
     size = sum(path.stat().st_size for path in paths)
     pins = PUBLISHED[name].sha256 if name in PUBLISHED and folder == models else {}
     is_pinned = {path.name for path in paths} | {f"{name}{bags.SUFFIX}"} <= pins.keys()
     return Row(
         name=name,
-        state=state,
+        state=State.EMBEDDED if name == store.DEMO else state,
         folder=folder,
         members=len(files.members),
         bytes=size,

@@ -4,35 +4,61 @@
 htdemucs.yaml.commit        -> the hub's commit that the model was fetched from
 """
 
-import hashlib
+import errno
 import os
 import secrets
+import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from demixd.errors import AudioProcessingError, Code
-from demixd.spool.files import open_file
+from demixd.spool.files import open_model, open_own, sha256_of
 
 SUFFIX = ".sha256"
 COMMIT = ".commit"
 
+MAX_BYTES = 1 << 31
+"""Of a file of weights: Demucs' largest has 0.3 GB, and a member is held in memory while it loads."""
+
+
+class HiddenError(AudioProcessingError):
+    """This user may not see whether there is a record."""
+
+
+def open_weights(path: Path) -> BinaryIO:
+    """A file of weights to read. Raises OSError, EFBIG where it is larger than any."""
+    file = open_model(path)
+    if os.fstat(file.fileno()).st_size > MAX_BYTES:
+        file.close()
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return file
+
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a file of weights, in hexadecimal digits. Raises OSError."""
+    with open_weights(path) as file:
+        return sha256_of(file)
 
 
 def read(record: Path) -> str | None:
-    """The recorded sha256; None where there is no record. A damaged record gives a text that equals no hash."""
+    """The recorded sha256; None where there is no record. A damaged record gives a text that equals no hash.
+
+    Raises HiddenError, and IO_ERROR where it cannot be read.
+    """
     try:
-        with open(open_file(record), "rb") as file:  # noqa: PTH123 - a descriptor
+        with open_own(record, "rb", names=sys.maxsize) as file:
             return file.read(64).decode("utf-8", "replace")
     except FileNotFoundError:
         return None
     except OSError as error:
-        if not os.access(record.parent, os.X_OK):
-            return None  # the state folder of another user
-        raise AudioProcessingError(Code.IO_ERROR, f"{record} cannot be read ({error.strerror}).") from error
+        if error.errno == errno.EACCES:
+            sentence = (
+                f"{record.parent} is not visible to you, and with it whether {record.stem} is unchanged: run this as the "
+                "daemon's user, or by sudo."
+            )
+            raise HiddenError(Code.IO_ERROR, sentence) from error
+        sentence = f"{record} cannot be read ({error.strerror}): delete it, or let this user read it."
+        raise AudioProcessingError(Code.IO_ERROR, sentence) from error
 
 
 def write(record: Path, file: Path, sha256: str) -> None:
@@ -50,7 +76,8 @@ def is_own(folder: Path) -> bool:
 def commit(bag: Path) -> str:
     """The hub's commit from which the model with this bag was fetched; empty where that is not known."""
     try:
-        return bag.with_name(f"{bag.name}{COMMIT}").read_text(encoding="ascii", errors="replace").strip()[:64]
+        with open_own(bag.with_name(f"{bag.name}{COMMIT}"), "rb", names=sys.maxsize) as file:
+            return file.read(64).decode("ascii", "replace").strip()
     except OSError:
         return ""
 

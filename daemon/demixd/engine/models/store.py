@@ -17,6 +17,7 @@ No torch here: `demixd check` and the supervisor start fast.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -33,9 +34,6 @@ from demixd.errors import AudioProcessingError, Code
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / DEMO
-
-MAX_MEMBER_BYTES = 1 << 31
-"""Demucs' largest member is 0.3 GB; a member is held in memory while it loads."""
 
 NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,99}")
 
@@ -141,8 +139,11 @@ def _pinned(name: str, path: Path, models: Path, otherwise: str) -> str:
 
 def _member(name: str, sig: str, folder: Path, models: Path, allow_pickle: bool) -> Member:
     path = folder / f"{sig}.safetensors"
-    if path.is_file():
-        return Member(sig=sig, path=path)
+    try:
+        if path.is_file():
+            return Member(sig=sig, path=path)
+    except OSError as error:  # it is a link to where this user may not look
+        raise _unreadable(name, path, models, error) from error
     pickles = sorted([*folder.glob(f"{sig}.th"), *folder.glob(f"{sig}-*.th")])
     if not pickles:
         raise _unreadable(name, path, models, FileNotFoundError())
@@ -166,8 +167,11 @@ def _records(name: str, folder: Path, models: Path, recorded: Path | None) -> tu
 
 
 def _unreadable(name: str, path: Path, models: Path, error: OSError) -> AudioProcessingError:
+    if error.errno == errno.EFBIG:
+        return AudioProcessingError(Code.BAD_MODEL, f"{path} is larger than any model: remove it.", repr(error))
     if not isinstance(error, FileNotFoundError):
-        message = f"{path} of the model {name} cannot be read ({error.strerror}): let the daemon's user read it."
+        remedy = "let the daemon's user read it" if error.errno == errno.EACCES else "put the model's own in its place"
+        message = f"{path} of the model {name} cannot be read ({error.strerror}): {remedy}."
         return AudioProcessingError(Code.MODEL_MISSING, message, repr(error))
     if path.suffix == bags.SUFFIX and name not in PUBLISHED and (close := get_close_matches(name, PUBLISHED, 1)):
         meant = f"There is no model {name} in {path.parent}: did you mean {close[0]}? `demixd models list` shows all."
@@ -184,12 +188,10 @@ def _unreadable(name: str, path: Path, models: Path, error: OSError) -> AudioPro
 def read_member(files: ModelFiles, member: Member) -> tuple[bytes, str]:
     """The bytes of a member and their sha256, which is the one on record, if any. Raises BAD_MODEL where it is not."""
     try:
-        with member.path.open("rb") as file:
-            data = file.read(MAX_MEMBER_BYTES + 1)
+        with records.open_weights(member.path) as file:
+            data = file.read(records.MAX_BYTES)
     except OSError as error:
         raise _unreadable(files.name, member.path, files.models, error) from error
-    if len(data) > MAX_MEMBER_BYTES:
-        raise AudioProcessingError(Code.BAD_MODEL, f"{member.path} is larger than any model: remove it.")
     sha256 = hashlib.sha256(data).hexdigest()
     _check(files, member, sha256)
     return data, sha256
@@ -260,7 +262,7 @@ def _on_record(files: ModelFiles, member: Member) -> tuple[Path, str] | None:
 
 
 def is_recorded(files: ModelFiles) -> bool:
-    """Whether the hash of each member is on record, or the package vouches for it."""
+    """Whether the hash of each member is on record, or the package vouches for it. Raises as `records.read` does."""
     return all(_on_record(files, member) is not None for member in files.members) or not files.records
 
 

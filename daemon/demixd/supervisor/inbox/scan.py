@@ -12,12 +12,7 @@ import msgspec
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import Kind, being_written, kind_of_file, kind_of_folder
 from demixd.spool import nofollow
-from demixd.spool.tree import DEEPEST, OPTIONS, companion
-
-LONGEST = 2000
-"""Bytes of a folder's path below the inbox that is walked, as the outbox spells it: with room for those of the other parts of
-the spool, where it is mirrored, and for what follows, in the 4,096 that the kernel takes."""
-
+from demixd.spool.tree import OPTIONS, companion, is_too_deep
 
 NAMES_ONLY = frozenset({Kind.NOT_AUDIO, Kind.UNSUPPORTED, Kind.IGNORED})
 """Kinds of files about which nothing but the name matters: the kernel need not be asked for their status."""
@@ -190,7 +185,7 @@ class _Walk:
         reason = kind_of_folder(leaf)
         if reason is None and not self._recursive:
             reason = Kind.NOT_WALKED
-        elif reason is None and (name.count("/") >= DEEPEST or len(_shown(name)) > LONGEST):
+        elif reason is None and is_too_deep(name):
             reason = Kind.UNREADABLE_FOLDER
         if reason is None:
             try:
@@ -201,11 +196,6 @@ class _Walk:
                 reason = Kind.UNREADABLE_FOLDER
         if reason is not None:
             self.unwalked.append(Seen(name=name, kind=reason, identity=identity))
-
-
-def _shown(name: str) -> bytes:
-    """A path as the outbox spells it, where a byte that is not UTF-8 has become three."""
-    return os.fsencode(name).decode("utf-8", "replace").encode()
 
 
 def _file(name: str, leaf: str, status: os.stat_result) -> Seen:
