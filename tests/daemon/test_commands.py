@@ -893,6 +893,18 @@ PINS = {
 }
 
 
+def test_garbage_is_not_put_on_record(tmp_path: Path) -> None:
+    """`models verify` of files without a record: what is no model is not good, and can be replaced by what is."""
+    models = tmp_path / "state" / "models"
+    models.mkdir(parents=True)
+    (models / "htdemucs.yaml").write_text("models: ['955717e8']\n")
+    (models / "955717e8.safetensors").write_bytes(bytes(1000))
+    done = Daemon(tmp_path, model={"name": "htdemucs"}).command("models", "verify")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "955717e8.safetensors" in done.stderr
+    assert not list(models.glob("*.sha256"))
+
+
 @pytest.mark.parametrize("name", PINS)
 def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
     """`models pin` prints nothing for a model that the catalogue cannot have, or that is not there: a sentence says why."""

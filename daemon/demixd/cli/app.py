@@ -275,11 +275,12 @@ def fetch(config: Config, name: str) -> None:
 @click.argument("name", required=False)
 @configured
 def verify(config: Config, name: str | None) -> None:
-    """Compare the hashes of the model NAME (default: the configured one) with those on record."""
+    """Compare the hashes of the model NAME (default: the configured one) with those on record; without one, load it."""
+    from demixd.engine.families import demucs
     from demixd.engine.models import store
 
     files = store.Where.of(config, name or config.model.name).locate()
-    say(f"{files.name}: good, {store.verify(files)}")
+    say(f"{files.name}: good, {demucs.verify(files, allow_pickle=config.model.allow_pickle)}")
 
 
 @models.command(short_help="Print what pins a model in the catalogue.")
@@ -297,11 +298,8 @@ def pin(config: Config, name: str) -> None:
     if not commit:
         finds = f"`{store.command('fetch', name, config.models)}` finds it out"
         raise RefusedError(f"{files.folder} does not say which commit {name} is from: {finds}")
-    say(f'commit="{commit}",')
-    say("sha256={")
-    for file, sha256 in hashes.items():
-        say(f'    "{file}": "{sha256}",')
-    say("},")
+    pinned = (f'    "{file}": "{sha256}",' for file, sha256 in hashes.items())
+    say("\n".join([f'commit="{commit}",', "sha256={", *pinned, "},"]))
 
 
 def main() -> None:

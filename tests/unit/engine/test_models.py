@@ -345,7 +345,7 @@ def test_the_list_shows_every_model_and_its_state(local: Path) -> None:
     assert rows()["htdemucs"].bytes == (local / f"{SIG}.safetensors").stat().st_size
     assert (rows()["mdx"].state, rows()["mdx"].about) == (listing.State.MISSING, catalog.PUBLISHED["mdx"].about)
     assert rows()["broken"].state is listing.State.BAD
-    store.verify(locate(local))
+    load(local)
     assert rows()["htdemucs"].state is listing.State.RECORDED
     (local / f"{SIG}.safetensors").unlink()
     assert rows()["htdemucs"].state is listing.State.MISSING
@@ -370,8 +370,9 @@ def test_a_first_load_records_the_hash(local: Path, member: bytes) -> None:
 
 
 def test_verify_and_load_agree(local: Path) -> None:
-    """`demixd models verify` records what a load would, and finds the same hash of the model."""
+    """Both find the same hash of the model, and a load alone puts it on record: what is there may not be a model."""
     assert store.verify(locate(local)) == load(local).sha256
+    assert store.is_recorded(locate(local))
 
 
 def test_a_repo_is_never_written_into(local: Path, tmp_path: Path) -> None:

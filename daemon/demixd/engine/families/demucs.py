@@ -26,6 +26,7 @@ from demucs.htdemucs import HTDemucs
 from safetensors import SafetensorError
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from demixd.engine.models import store
 from demixd.engine.models.store import Member, ModelFiles, model_hash, read_member, record
 from demixd.errors import AudioProcessingError, Code
 
@@ -77,6 +78,14 @@ def load(files: ModelFiles, *, allow_pickle: bool) -> LoadedModel:
         raise AudioProcessingError(Code.BAD_MODEL, f"The model {files.name} in {files.folder}: {error}.") from error
     record(files, hashes)
     return LoadedModel(model=bag, sha256=model_hash(files, hashes))
+
+
+def verify(files: ModelFiles, *, allow_pickle: bool) -> str:
+    """The model's hash, when its files are those on record. Where they are not on record, they have to load: then they are.
+
+    Raises `AudioProcessingError`.
+    """
+    return store.verify(files) if store.is_recorded(files) else load(files, allow_pickle=allow_pickle).sha256
 
 
 def _member(files: ModelFiles, member: Member, data: bytes, allow_pickle: bool) -> Any:

@@ -198,10 +198,8 @@ def read_member(files: ModelFiles, member: Member) -> tuple[bytes, str]:
 
 
 def verify(files: ModelFiles) -> str:
-    """The model's hash, after each member was hashed and compared with its record; hashes without a record are recorded."""
-    hashes = _hashes(files)
-    record(files, hashes)
-    return model_hash(files, hashes)
+    """The model's hash, after each member was hashed and compared with its record, if there is one."""
+    return model_hash(files, _hashes(files))
 
 
 def _hashes(files: ModelFiles) -> dict[str, str]:
