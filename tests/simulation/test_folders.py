@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -336,6 +337,29 @@ def test_a_private_folder_of_a_former_version(tmp_path: Path) -> None:
     private.chmod(0o2775)
     with simulated(tmp_path):
         assert private.stat().st_mode & 0o7777 == 0o2700
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_private_folder_of_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool) -> None:
+    """RestrictSUIDSGID= lets nobody set S_ISGID, not even where it is set: a new folder is private all the same."""
+    outbox = tmp_path / "spool" / "outbox"
+    outbox.mkdir(parents=True)
+    outbox.chmod(0o2775)
+    if not is_new:
+        (outbox / ".demixd").mkdir()
+        (outbox / ".demixd").chmod(0o2775)
+    real = os.chmod
+
+    def chmod(path: Any, mode: int, **more: Any) -> None:
+        if mode & stat.S_ISGID:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        real(path, mode, **more)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    with simulated(tmp_path) as daemon:
+        drop(daemon, "song.wav")
+        all_done_once(daemon, "song.wav")
+        assert (outbox / ".demixd").stat().st_mode & 0o7777 == (0o2700 if is_new else 0o2775)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")

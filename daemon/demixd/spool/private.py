@@ -30,17 +30,21 @@ def keep(folder: Path) -> None:
 
 
 def close_to_others(handle: int, folder: Path) -> None:
-    """Take from others what they may do in the open folder. Raises OSError, EPERM where it is another user's."""
+    """Take from others what they may do in the open folder. Raises OSError, EPERM where it is another user's.
+
+    With S_ISGID, by which results get the share's group, a service that RestrictSUIDSGID= holds (systemd.exec(5)) may change
+    no mode: such a folder of a former version stays as it is. A new one has its mode from the start.
+    """
     status = os.fstat(handle)
     if not _is_ours(status, folder):
         reason = (
             "it belongs to another user, and holds what nobody else may change: give it to demixd's, or move it away"
         )
         raise OSError(errno.EPERM, reason, str(folder))
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        _by_handle(handle).chmod(
-            stat.S_IMODE(status.st_mode) & ~0o077
-        )  # with S_ISGID: results get the share's group by that
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        with contextlib.suppress(PermissionError) if mode & stat.S_ISGID else contextlib.nullcontext():
+            _by_handle(handle).chmod(mode & ~0o077)
 
 
 def make(root: Path, folder: Path, inside: Iterable[str]) -> None:

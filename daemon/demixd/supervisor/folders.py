@@ -172,8 +172,8 @@ class Folders:
         if part != _PRIVATE:
             folder.mkdir()
             return
-        with nofollow.reach(folder.parent, folder, make=folder.parent):
-            pass
+        with nofollow.reach(folder.parent, folder.parent) as outbox:
+            os.mkdir(folder.name, private.MODE, dir_fd=outbox)
 
     def _close_private(self, folder: Path) -> None:
         """Keep others out of the private folder, and remember the outbox in which it is."""
