@@ -217,7 +217,7 @@ def test_a_lock_that_cannot_be_given_back(
         locks = there.daemon.folder / "state" / "ledger.sqlite3-shm"
         log, wrong = there.suffer(RUN, "supervisor", at=locks)
         assert wrong == []
-        number = random.Random(day).choice(marks(log))
+        number = random.Random(day).choice(marks(log)[:-1])  # after the last one nothing is written that would show it
         log, wrong = there.suffer(RUN, "supervisor", Injection(Point("fcntl", number), "ENOLCK"), at=locks)
         assert wrong == [], f"fcntl {number}"
         assert re.search(r"F_UNLCK.*l_start=124.*INJECTED", log.read_text()), "it was another call"

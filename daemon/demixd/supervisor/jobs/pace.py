@@ -28,9 +28,6 @@ FINISHING = frozenset({Step.MIX, Step.ENCODE, Step.PUBLISH})
 FADE = 0.7
 """What a former song's share in a measure comes to with each new one."""
 
-MOST_GROWTH = 2.0
-"""What a measure counts for at most, by those before it: a step was paused, or had the machine with others, that took longer."""
-
 NOTABLE = 0.1
 """The change of a measure from which on it is written down."""
 
@@ -74,8 +71,6 @@ class Pace:
 
     def _add(self, key: str, amount: float, song_s: float) -> bool:
         known = self.measures.pop(key, None)
-        if known:
-            amount = min(amount, MOST_GROWTH * known.rate * song_s)
         fresh = self.measures[key] = known.with_song(amount, song_s) if known else Measure(amount, song_s)
         if len(self.measures) > MOST:
             del self.measures[next(iter(self.measures))]

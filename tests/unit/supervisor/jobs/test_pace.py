@@ -85,12 +85,6 @@ def test_only_songs_that_were_computed_are_measured() -> None:
         assert found.measures == {}
 
 
-def test_a_pause_counts_for_little() -> None:
-    """A song that was separated while everything was paused makes no estimate many times too long."""
-    known = taught(done(), done(), done(timing={**SPENT, "separate_s": 5000.0}))
-    assert 50.0 <= (known.step_s(Step.SEPARATE, queued(), "cpu") or 0) < 75.0
-
-
 def test_the_queue_in_a_row() -> None:
     """Each is decoded beside the one before, and separated while that is written; two are in flight at most."""
     jobs = [queued(f"{number}.mp3") for number in range(3)]
