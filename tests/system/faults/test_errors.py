@@ -215,8 +215,9 @@ def test_a_lock_that_cannot_be_given_back(
     """SQLite's connection is in its own way from then on, and for ever: the ledger is opened anew."""
     with patient(tmp_path) as there:
         locks = there.daemon.folder / "state" / "ledger.sqlite3-shm"
-        log, wrong = there.suffer(RUN, "supervisor", at=locks)
-        assert wrong == []
+        for _ in range(2):  # the first song is also the first of its kind, of which more is written
+            log, wrong = there.suffer(RUN, "supervisor", at=locks)
+            assert wrong == []
         number = random.Random(day).choice(marks(log)[:-1])  # after the last one nothing is written that would show it
         log, wrong = there.suffer(RUN, "supervisor", Injection(Point("fcntl", number), "ENOLCK"), at=locks)
         assert wrong == [], f"fcntl {number}"
