@@ -1,5 +1,6 @@
 """The disk fills up in the middle of a song, after it was found to have room: the song waits, it does not fail."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,9 @@ def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
 
     def progressed(at: Tick) -> None:
         if at.step is step and at.progress.step_fraction == 0:
-            with (disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
+            with (disk / "ballast").open("ab", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
+                room = os.statvfs(disk)  # taken at one go: stems may be on their way already
+                os.posix_fallocate(ballast.fileno(), 0, room.f_bavail * room.f_frsize)
                 while True:
                     ballast.write(bytes(4096))
 
