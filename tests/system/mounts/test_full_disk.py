@@ -40,7 +40,7 @@ def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
         if at.step is step and at.progress.step_fraction == 0:
             with (disk / "ballast").open("ab", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
                 room = os.statvfs(disk)  # taken at one go: stems may be on their way already
-                os.posix_fallocate(ballast.fileno(), 0, room.f_bavail * room.f_frsize)
+                os.posix_fallocate(ballast.fileno(), ballast.tell(), room.f_bavail * room.f_frsize or 1)
                 while True:
                     ballast.write(bytes(4096))
 
