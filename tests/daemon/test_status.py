@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def test_the_daemon_of_another_machine(tmp_path: Path) -> None:
 
     assert told("20 seconds ago").startswith("0 demixd 1 was ready 2")
     assert "its next sign of life is due in 7" in told("20 seconds ago")
-    assert re.search(r"its next sign of life was due 5\d s ago;", told("150 seconds ago"))
+    began = time.monotonic()
+    due = re.search(r"its next sign of life was due (\d+) s ago;", told("150 seconds ago"))
+    assert due and 50 <= int(due[1]) <= 51 + time.monotonic() - began
     assert told("400 seconds ago").startswith("1 ")
     assert "and it probably does not run any more" in told("400 seconds ago")
 

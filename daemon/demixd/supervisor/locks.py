@@ -187,8 +187,7 @@ def _owner(data: bytes) -> Owner | None:
 def _opened(folder: int, path: Path) -> int:
     """The lock file, which is made where there is none. Raises OSError, EPERM where it is another user's."""
     try:
-        with _named(path):
-            return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE, dir_fd=folder)
+        return os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE, dir_fd=folder)
     except PermissionError:
         with suppress(FileNotFoundError):
             user = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_uid
