@@ -239,10 +239,12 @@ def end_daemon(walk: "Walk") -> str:
 
 def reload(walk: "Walk") -> str:
     """Another configuration."""
+    if walk.is_up and not walk.is_listening():
+        return ""  # which one it has read nobody knows, and a signal might end it
     walk.model.go_by(walk.random.choice(("move", "keep", "delete")))
     walk.stems = walk.random.choice((["vocals"], ["vocals", "instrumental"], ["drums", "no_drums"]))
     walk.configured()
-    if walk.is_up and walk.is_listening():
+    if walk.is_up:
         walk.reload()
     return f"after = {walk.model.after}, stems = {walk.stems}"
 
