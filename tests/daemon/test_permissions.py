@@ -92,7 +92,10 @@ def test_check_as_one_who_may_only_read(daemon: Daemon) -> None:
     assert sorted(daemon.folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", ["status --json", "cancel x.wav", "cancel --all", "submit SONG"])
+REFUSED = ("cancel x.wav", "cancel --all", "submit SONG")
+
+
+@pytest.mark.parametrize("words", ["status --json", *(pytest.param(each, marks=pytest.mark.daily) for each in REFUSED)])
 def test_a_closed_spool_refuses_a_command(closed: Daemon, words: str) -> None:
     """One sentence, with the folder and the remedy, and status 1."""
     song = make_song(closed.folder / "song.wav", 0.1)

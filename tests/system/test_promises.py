@@ -42,7 +42,7 @@ def test_ten_songs_dropped_before_the_start_are_done_in_order(tmp_path: Path) ->
         assert [name for name, each in told if each == state] == names
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
+@pytest.mark.parametrize("kind", ["wav", *(pytest.param(kind, marks=pytest.mark.daily) for kind in ("flac", "mp3"))])
 def test_the_same_song_twice_gives_the_same_bytes(tmp_path: Path, kind: str) -> None:
     """Two drops of one content under two names have stems of the same sha256."""
     song = make_song(tmp_path / f"song.{kind}", 1.0)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from daemons import PATIENCE_S, ROOT, make_song
 
 
@@ -42,14 +44,19 @@ def test_every_stem_is_listed(tmp_path: Path) -> None:
     assert lines[-1].startswith(f"Everything is in {folder}")
 
 
-def test_a_song_that_cannot_be(tmp_path: Path) -> None:
-    """A file that is no song is refused in a sentence before the daemon starts; a broken one makes the tour end with 1."""
+def test_what_is_no_song(tmp_path: Path) -> None:
+    """It is refused in a sentence before the daemon starts."""
     done = tour(tmp_path, ROOT / "README.md")
     assert done.returncode == 1
     assert done.stderr.startswith(
         f"daemon/try: {ROOT / 'README.md'}: the daemon would leave it in the inbox (not-audio)"
     )
     assert "Starting the daemon" not in done.stdout
+
+
+@pytest.mark.daily
+def test_a_song_that_cannot_be(tmp_path: Path) -> None:
+    """A broken one makes the tour end with 1; the one after it is done."""
     broken = tmp_path / "broken.mp3"
     broken.write_bytes(b"no" * 5000)
     done = tour(tmp_path, broken, make_song(tmp_path / "good.wav", 0.5))

@@ -54,8 +54,9 @@ def waits(daemon: Daemon, name: str, *reasons: str) -> str:
     daemon.until(lambda: daemon.song(name).get("reason") in reasons, f"{name} {reasons}")
     time.sleep(PAUSE_S)
     # A daemon that was held up sees the last bytes only now: what it says of them then is why the song waits.
+    passing = ("changing", "queued")
     daemon.until(
-        lambda: daemon.song(name)["reason"] != "changing" or daemon.song(name)["state"] != "waiting", "a reason"
+        lambda: daemon.song(name)["reason"] not in passing or daemon.song(name)["state"] != "waiting", "a reason"
     )
     sidecar = daemon.song(name)
     assert (sidecar["state"], sidecar["attempt"]) == ("waiting", 0), sidecar

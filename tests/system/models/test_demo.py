@@ -38,7 +38,7 @@ def test_the_card_reaches_its_targets() -> None:
     assert {name for name, target in TARGETS.items() if figures[name] < target} == set()
 
 
-@pytest.mark.parametrize("songs", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("songs", [pytest.param(4, marks=pytest.mark.daily), pytest.param(20, marks=pytest.mark.slow)])
 def test_the_card_is_true(songs: int) -> None:
     """Judged again on unseen songs, the model has the card's figures: to a tenth on all of them, nearly on a few."""
     with torch.inference_mode():

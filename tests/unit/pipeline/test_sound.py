@@ -156,6 +156,7 @@ OWN = {"vorbis": "ogg", "aac": "m4a"}
 """What stems are with `format = "source"`, where the codec's own name does not say it."""
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("format", ["source", *FORMATS])
 @pytest.mark.parametrize("name", CODECS)
 def test_every_codec_into_every_format(songs: Mapping[str, Path], tmp_path: Path, name: str, format: str) -> None:
