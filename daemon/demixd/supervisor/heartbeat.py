@@ -124,7 +124,8 @@ class Heartbeat:
         if self.obstacles:
             return self.obstacles[0]
         if self._locks.rival is not None:
-            return f"waiting to see whether {self._locks.rival} still uses {self._context.spool.status}"
+            who, folder = self._locks.rival, self._context.spool.status
+            return f"waiting {self._locks.wait_s:g} s to see whether {who} still uses {folder}; the log says what to do"
         if missing := self._context.folders.missing:
             return next(iter(missing.values()))
         if running := self._context.jobs.running:
