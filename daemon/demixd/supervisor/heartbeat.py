@@ -68,7 +68,8 @@ class Heartbeat:
     def tell(self, now: float, *, is_open: bool) -> None:
         """Tell systemd READY once everything that can be done is done. `is_open`: whether songs can be taken."""
         workers, folders = self._context.workers, self._context.folders
-        if not self.is_announced and workers.is_settled and (is_open or folders.missing):
+        is_held = folders.missing or self.obstacles or self._locks.rival  # longer than systemd waits for a start, maybe
+        if not self.is_announced and workers.is_settled and (is_open or is_held):
             self.is_announced = True
             notify.send("READY=1")
             self.soon()
