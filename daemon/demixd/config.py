@@ -32,6 +32,9 @@ YEAR_S = 31_536_000
 
 _PROFILE = re.compile(r"[^\W_]([\w -]{0,58}[\w-])?")
 
+HEARTBEAT_MOST_S = 600.0
+"""Seconds between two heartbeats at most: whoever waits for three of them has to know within half an hour."""
+
 Seconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=YEAR_S)]
 
@@ -78,7 +81,7 @@ class Inbox(Section, frozen=True):
 
 class Status(Section, frozen=True):
     progress_s: Seconds = 0.5
-    heartbeat_s: Seconds = 5.0
+    heartbeat_s: Annotated[float, Meta(gt=0, le=HEARTBEAT_MOST_S)] = 5.0
     keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30
 
 

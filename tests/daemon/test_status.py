@@ -166,12 +166,26 @@ def test_the_files_of_named_songs(tmp_path: Path) -> None:
     assert "four.wav: no song of that name is known" in done.stderr
 
 
+@pytest.mark.parametrize("health", Health)
+def test_a_daemon_that_nobody_hears_of_may_be_held(tmp_path: Path, health: Health) -> None:
+    """Until it has its folders a daemon writes no heartbeat: where none is heard, `status` says where the reason is told."""
+    status = tmp_path / "spool" / "status"
+    status.mkdir(parents=True)
+    (status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(5)))
+    reader = StatusReader(Spool(configuration.parse(f'[paths]\nspool = "{status.parent}"\n', "demixd.toml")))
+    reader.refresh()
+    unheard = {Health.NEVER_RUN, Health.GONE, Health.SILENT}
+    assert (words.HELD in words.sentence(overview(reader, health, 9.0, 1.0))) is (health in unheard)
+    doubtful = words.sentence(overview(reader, health, 9.0, 400.0))
+    assert (words.HELD in doubtful) is (health in {*unheard, Health.LISTENING})
+
+
 def test_before_the_first_start(tmp_path: Path) -> None:
     """Nothing is wrong with a spool that is new: `status` says what to do; of one that is not there it says that."""
     daemon = Daemon(tmp_path)
     for folder in daemon.spool.iterdir():
         folder.rmdir()
-    said = "demixd has not run on this spool yet: start it with `demixd run`; "
+    said = f"demixd has not run on this spool yet: start it with `demixd run`; {words.HELD}; "
     assert daemon.command("status").stdout == f"{said}0 queued, 0 not ready\n"
     daemon.spool.rmdir()
     assert daemon.command("status").stdout.startswith(f"{said}{daemon.spool} is not there: mount it, or make it; ")

@@ -640,7 +640,10 @@ def test_a_share_of_a_group(box: Box) -> None:
     machine.run("useradd", "--groups", "choir", "bass")
     for path in (spool, *(f"{spool}/{part}" for part in parts)):
         machine.run("install", "-d", "-m", "755", "-o", "demixd", "-g", "demixd", path)
-    box.install("--instance", "choir", "--spool", spool, "--group", "choir")
+    private = f"{spool}/outbox/.demixd"
+    machine.run("install", "-d", "-m", "2775", "-o", "demixd", "-g", "choir", private)
+    assert f"{private}, for demixd alone" in box.install("--instance", "choir", "--spool", spool, "--group", "choir")
+    assert machine.run("stat", "-c", "%U %a", private).stdout == "demixd 2700\n", "a former version had left it open"
     for path in (spool, *(f"{spool}/{part}" for part in parts)):
         assert machine.run("stat", "-c", "%G %a", path).stdout == "choir 2775\n"
     assert machine.run("systemctl", "show", "-P", "Group", "demixd@choir").stdout == "choir\n"
@@ -675,8 +678,10 @@ def test_for_one_user(box: Box) -> None:
         environment = {"HOME": "/home/bob", "XDG_RUNTIME_DIR": f"/run/user/{number}"}
         return machine.run("runuser", "-u", "bob", "--", *words, **environment).stdout
 
+    bob("install", "-d", "-m", "2775", "/home/bob/songs/outbox/.demixd")
     said = bob("/home/bob/project/systemd/install", "--user")
     assert "Active: active (running)" in said
+    assert "/home/bob/songs/outbox/.demixd, for bob alone" in said, "a former version had left it open"
     make_song(machine.path("/home/bob/songs/inbox/song.flac"))
     box.done("song.flac", "/home/bob/songs")
     bob("/home/bob/project/systemd/install", "--user", "--uninstall")

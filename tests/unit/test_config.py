@@ -54,6 +54,7 @@ BAD = [
     ("[[inbox]]", ("[inbox] must be a table", "[...]")),
     ('[inbox]\nafter = "burn"', ('[inbox] after = "burn"', '"move", "keep" or "delete"')),
     ('[inbox]\nrecursive = "yes"', ('[inbox] recursive = "yes"', "true or false")),
+    ("[status]\nheartbeat_s = 601", ("[status] heartbeat_s = 601", "600")),
     ("[status]\nkeep_days = 0", ("[status] keep_days = 0", "36500")),
     ('[model]\ndevice = "cuda:x"', ('[model] device = "cuda:x"', "auto, cpu, cuda, cuda:N or openvino:GPU")),
     ('[model]\ndevice = "cpu\\n"', ('[model] device = "cpu\\n"', "auto, cpu, cuda, cuda:N or openvino:GPU")),

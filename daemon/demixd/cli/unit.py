@@ -9,14 +9,17 @@
     python -m demixd.cli.unit models CONFIG               the folder of the models
     python -m demixd.cli.unit share GROUP CONFIG          gives the spool and its folders that are there to a group, which may
                                                           write to them; those that it did not have, one a line
+    python -m demixd.cli.unit close USER CONFIG           closes the private folder in the outbox to all but USER, whose it is,
+                                                          where a former version has left it open; its path then
 
-A configuration that cannot be used is one sentence on standard error, with status 1.
+A configuration or a folder that cannot be used is one sentence on standard error, with status 1.
 """
 
 import contextlib
 import grp
 import json
 import os
+import pwd
 import re
 import stat
 import sys
@@ -28,7 +31,7 @@ from demixd.cli.console import standard_streams
 from demixd.config import Config
 from demixd.errors import ConfigError
 from demixd.spool import nofollow
-from demixd.spool.tree import Spool
+from demixd.spool.tree import PRIVATE, Spool
 
 PARTS = ("inbox", "outbox", "status", "done", "failed")
 
@@ -123,6 +126,24 @@ def share(group: int, config: Config) -> Iterator[Path]:
                 yield folder
 
 
+def close(user: int, config: Config) -> Iterator[Path]:
+    """Close the private folder in the outbox to all but `user`; that folder, where it was open and is that user's.
+
+    The service may not, where it has S_ISGID (see `private.close_to_others`). It is changed as an open folder, as in `share`.
+    """
+    spool, outbox = Path(config.paths.spool), config.folder("outbox")
+    root = spool if outbox.is_relative_to(spool) else outbox
+    folder = outbox / PRIVATE
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        nofollow.reach(root, folder, follow=root == spool) as handle,
+    ):
+        status = os.fstat(handle)
+        if status.st_uid == user and status.st_mode & 0o077:
+            Path(f"/proc/self/fd/{handle}").chmod(stat.S_IMODE(status.st_mode) & ~0o077)
+            yield folder
+
+
 def paths(name: str, config: Config, where: str) -> str:
     """The drop-in of a unit: mounts to wait for, folders to write to, and the group that they are shared by."""
     written = folders(config)
@@ -180,6 +201,9 @@ def main(words: list[str]) -> None:
             text = "".join(
                 f"{folder}\n" for folder in share(grp.getgrnam(group).gr_gid, configuration.load(Path(file)))
             )
+        case ["close", user, file]:
+            closed = close(pwd.getpwnam(user).pw_uid, configuration.load(Path(file)))
+            text = "".join(f"{folder}\n" for folder in closed)
         case _:
             sys.exit(__doc__)
     sys.stdout.write(text)
@@ -189,5 +213,5 @@ if __name__ == "__main__":
     with standard_streams():
         try:
             main(sys.argv[1:])
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             sys.exit(f"demixd: {error}")

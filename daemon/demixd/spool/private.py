@@ -33,7 +33,8 @@ def close_to_others(handle: int, folder: Path) -> None:
     """Take from others what they may do in the open folder. Raises OSError, EPERM where it is another user's.
 
     With S_ISGID, by which results get the share's group, a service that RestrictSUIDSGID= holds (systemd.exec(5)) may change
-    no mode: such a folder of a former version stays as it is. A new one has its mode from the start.
+    no mode: such a folder of a former version stays as it is until systemd/install closes it. A new one has its mode from the
+    start.
     """
     status = os.fstat(handle)
     if not _is_ours(status, folder):

@@ -68,7 +68,8 @@ class Heartbeat:
     def tell(self, now: float, *, is_open: bool) -> None:
         """Tell systemd READY once everything that can be done is done. `is_open`: whether songs can be taken."""
         workers, folders = self._context.workers, self._context.folders
-        if not self.is_announced and workers.is_settled and (is_open or folders.missing):
+        is_held = folders.missing or self.obstacles or self._locks.rival  # longer than systemd waits for a start, maybe
+        if not self.is_announced and workers.is_settled and (is_open or is_held):
             self.is_announced = True
             notify.send("READY=1")
             self.soon()
@@ -124,7 +125,8 @@ class Heartbeat:
         if self.obstacles:
             return self.obstacles[0]
         if self._locks.rival is not None:
-            return f"waiting to see whether {self._locks.rival} still uses {self._context.spool.status}"
+            who, folder = self._locks.rival, self._context.spool.status
+            return f"waiting {self._locks.wait_s:g} s to see whether {who} still uses {folder}; the log says what to do"
         if missing := self._context.folders.missing:
             return next(iter(missing.values()))
         if running := self._context.jobs.running:

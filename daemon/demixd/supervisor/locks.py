@@ -1,8 +1,9 @@
 """One daemon on a folder: each of state/, status/ and outbox/ holds a lock file that says who has it.
 
 On one machine flock(2) decides, and a dead process holds nothing. On a share the other machine's lock may not be seen:
-there its name in the file, and a heartbeat that goes on, tell that it is alive. Whoever may read a file may lock it: so the
-files are their owner's alone.
+there its name in the file, and a heartbeat that goes on, tell that it is alive; also on a disk of our own, which may be a
+share for others. Whoever may read a file may lock it: so the files are their owner's alone. The heartbeat is not: its interval
+is believed between our own and the longest that can be configured.
 """
 
 import errno
@@ -18,6 +19,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from demixd.config import HEARTBEAT_MOST_S
 from demixd.errors import ConfigError
 from demixd.protocol.status import ProcessFacts
 from demixd.spool import documents, nofollow
@@ -46,13 +48,14 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Heartbeat(msgspec.Struct, frozen=True):
     seq: int
-    interval_s: Annotated[float, Meta(gt=0, le=86400)]
+    interval_s: Annotated[float, Meta(gt=0)]
 
 
 class Locks:
     """The locks of one daemon. A folder that is away is locked when it comes back."""
 
-    def __init__(self, state: Path, spool: Spool, instance: str) -> None:
+    def __init__(self, state: Path, spool: Spool, instance: str, heartbeat_s: float) -> None:
+        """`heartbeat_s` is our own configured interval."""
         self._files = {
             "state": state / PRIVATE_LOCK,
             "status": spool.status / LOCK,
@@ -60,6 +63,7 @@ class Locks:
         }
         self._roots = {"state": state, "status": spool.status, "outbox": spool.outbox}
         self._heartbeat = spool.status / DAEMON
+        self._heartbeat_s = heartbeat_s
         self._held: dict[str, int] = {}
         self._me = Owner(pid=os.getpid(), instance=instance, **msgspec.structs.asdict(this_process()))
         self._seen: tuple[_Heartbeat, float] | None = None
@@ -115,7 +119,13 @@ class Locks:
             # A filesystem without locks: the name in the file has to do.
         if owner is not None and self._may_live_elsewhere(owner, path):
             self.rival = owner
-            log.warning("%s is signed by %s: waiting to see whether its heartbeat goes on", path, owner)
+            log.warning(
+                "%s is signed by %s: waiting %g s to see whether its heartbeat goes on; if it does not, demixd goes on by "
+                "itself. Where that daemon is gone for good, delete the file and start demixd again, to wait no longer.",
+                path,
+                owner,
+                self.wait_s,
+            )
         else:
             self._sign(handle)
 
@@ -137,25 +147,31 @@ class Locks:
     def judge_rival(self, now: float) -> bool:
         """Whether the folders are ours: True once there is no rival. Raises ConfigError where a rival proves to be alive.
 
-        It is if its heartbeat goes on; it is not if that stands still for three of its intervals. `now` is monotonic.
+        It is if its heartbeat goes on; it is not if that stands still for `wait_s`. `now` is monotonic.
         Raises OSError where our name cannot be written yet.
         """
         if self.rival is None:
             return True
         beat = self._beat()
         first, since = self._seen = self._seen or (beat, now)
-        if beat.seq != first.seq:
+        if beat.seq not in (first.seq, 0):  # that the file is taken away is no sign of life
             self._seen = beat, now
             raise ConfigError(
                 f"{self._heartbeat.parent} is used by another demixd ({self.rival}); stop it, or use another spool."
             )
-        if now < since + 3 * first.interval_s:
+        if now < since + self.wait_s:
             return False
         for part, handle in self._held.items():
             with _named(self._files[part]):
                 self._sign(handle)
-        self.rival = None
+        self.rival = self._seen = None
         return True
+
+    @property
+    def wait_s(self) -> float:
+        """How long a dead rival's heartbeat stands still, in all: three of its intervals, which others may forge."""
+        beat = self._seen[0] if self._seen else self._beat()
+        return 3 * max(self._heartbeat_s, min(beat.interval_s, HEARTBEAT_MOST_S))
 
     def _beat(self) -> _Heartbeat:
         return documents.read(self._heartbeat, _Heartbeat) or _Heartbeat(0, 5.0)

@@ -90,7 +90,7 @@ class Service:
         self.spool = Spool(config)
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
-        self._locks = Locks(config.state, self.spool, self._facts.instance)
+        self._locks = Locks(config.state, self.spool, self._facts.instance, config.status.heartbeat_s)
         self._heartbeat: Heartbeat | None = None
         self._is_open = False
         self._is_asked_to_stop = self._is_stopping = False

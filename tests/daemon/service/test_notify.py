@@ -1,5 +1,6 @@
 """What systemd is told, heard on a socket of the test's own."""
 
+import json
 from pathlib import Path
 
 from daemons import ROOT, Daemon, heard, make_song
@@ -22,6 +23,27 @@ def test_systemd_hears_the_life_of_the_daemon(tmp_path: Path) -> None:
     assert any(text.startswith("STATUS=song.flac: ") for text in lines)
     said_of_life = [text for text in lines if text in ("READY=1", "STOPPING=1")]
     assert said_of_life == ["READY=1", "STOPPING=1"]
+
+
+def test_systemd_hears_what_a_start_waits_for(tmp_path: Path) -> None:
+    """Another machine's sign may be waited for longer than systemd waits for READY (TimeoutStartSec=): STATUS tells of it."""
+    daemon = Daemon(tmp_path, fake=True)
+    status = daemon.spool / "status"
+    status.mkdir(exist_ok=True)
+    other = {"host": "elsewhere", "boot": "another", "pid": 4711, "instance": "other"}
+    (status / ".demixd-lock").write_text(json.dumps(other))
+    (status / "_daemon.json").write_text('{"seq": 1, "interval_s": 600.0}')
+    waits = (
+        f"STATUS=waiting 1800 s to see whether process 4711 on elsewhere still uses {status}; the log says what to do"
+    )
+    try:
+        with heard(tmp_path) as (address, lines):
+            daemon.start(NOTIFY_SOCKET=address)
+            daemon.until(lambda: "READY=1" in lines, "READY")
+            daemon.until(lambda: any(text.startswith(waits) for text in lines), "what it waits for")
+            assert daemon.stop() == 0
+    finally:
+        daemon.end()
 
 
 def test_without_systemd_python(tmp_path: Path) -> None:

@@ -126,6 +126,48 @@ def test_songs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
+def with_private(spool: Path, outbox: Path, user: int) -> Config:
+    """A spool whose outbox has a private folder of that user, as former versions made it."""
+    private = outbox / ".demixd"
+    private.mkdir(parents=True)
+    os.chown(private, user, -1)
+    private.chmod(0o2775)
+    spool.mkdir(exist_ok=True)
+    return Config(paths=Paths(spool=str(spool)))
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_open_private_folder_is_closed(tmp_path: Path, is_link: bool) -> None:
+    """What is made in it has the group of the share still. The spool of the configuration may be a link."""
+    there = tmp_path / "there"
+    config, private = with_private(there, there / "outbox", os.geteuid()), there / "outbox" / ".demixd"
+    if is_link:
+        (tmp_path / "link").symlink_to(there)
+        config = Config(paths=Paths(spool=str(tmp_path / "link")))
+    assert [folder.resolve() for folder in unit.close(os.geteuid(), config)] == [private]
+    assert private.stat().st_mode & 0o7777 == 0o2700
+    assert list(unit.close(os.geteuid(), config)) == []
+
+
+def test_no_link_leads_to_a_folder_that_is_closed(tmp_path: Path) -> None:
+    """What others have put in the place of the outbox, or of the private folder, is left alone, and all that it leads to."""
+    elsewhere = with_private(tmp_path / "spool", tmp_path / "elsewhere", os.geteuid())
+    private = tmp_path / "elsewhere" / ".demixd"
+    (tmp_path / "spool" / "outbox").symlink_to(tmp_path / "elsewhere")
+    assert list(unit.close(os.geteuid(), elsewhere)) == []
+    (tmp_path / "spool" / "outbox").unlink()
+    (tmp_path / "spool" / "outbox").mkdir()
+    (tmp_path / "spool" / "outbox" / ".demixd").symlink_to(private)
+    assert list(unit.close(os.geteuid(), elsewhere)) == []
+    assert private.stat().st_mode & 0o7777 == 0o2775
+
+
+def test_another_user_s_private_folder_is_not_closed(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    assert list(unit.close(os.geteuid() + 1, with_private(spool, spool / "outbox", os.geteuid()))) == []
+    assert (spool / "outbox" / ".demixd").stat().st_mode & 0o7777 == 0o2775
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give folders away: sudo tests/run")
 def test_a_share_is_given_to_its_group_and_no_link_is_followed(tmp_path: Path) -> None:
     """What the service's user has put in the place of a folder leads root nowhere."""

@@ -299,6 +299,16 @@ def test_what_is_no_file_holds_nobody_up(local: Path, make: Callable[[Path], Non
 
 @NO_FILES
 @pytest.mark.usefixtures("patience")
+def test_what_is_no_file_in_the_place_of_an_own_model(models: Path, make: Callable[[Path], None]) -> None:
+    """A model that Demucs does not publish is not there then, and the configuration is told of what is."""
+    make(models / "mine.yaml")
+    (told,) = configured.faults(configuration(models.parent, model={"name": "mine"}))
+    assert "there is no such model" in told
+    assert "mine.yaml there is not a regular file: put the model's own in its place" in told
+
+
+@NO_FILES
+@pytest.mark.usefixtures("patience")
 def test_a_record_that_is_no_file(local: Path, make: Callable[[Path], None]) -> None:
     """Nor does a record or the name of a commit hold anybody up; the record does not count as none."""
     make(local / f"{SIG}.safetensors.sha256")

@@ -18,11 +18,11 @@ from demixd.spool.tree import Spool
 from demixd.supervisor.locks import Locks, Owner
 
 
-def locks_of(folder: Path) -> Locks:
+def locks_of(folder: Path, heartbeat_s: float = 5.0) -> Locks:
     spool = Spool(config.parse(f'[paths]\nspool = "{folder}"\n', "demixd.toml"))
     for place in (spool.status, spool.private):
         place.mkdir(parents=True, exist_ok=True)
-    return Locks(folder / "state", spool, "instance")
+    return Locks(folder / "state", spool, "instance", heartbeat_s)
 
 
 @contextmanager
@@ -123,12 +123,49 @@ def test_what_cannot_be_a_lock_is_named_by_its_path(tmp_path: Path) -> None:
     assert error.value.filename == str(lock)
 
 
-def test_another_machine_that_is_waited_for_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The start takes longer, and says why."""
-    lock = tmp_path / "status" / ".demixd-lock"
+def signed_elsewhere(folder: Path) -> Path:
+    """The lock of a daemon on another machine."""
+    lock = folder / "status" / ".demixd-lock"
     lock.parent.mkdir()
     lock.write_bytes(msgspec.json.encode(msgspec.structs.replace(owner(1), host="elsewhere")))
+    return lock
+
+
+def test_another_machine_that_is_waited_for_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The start takes longer, and says why, how long, and what to do."""
+    lock = signed_elsewhere(tmp_path)
     locks = locks_of(tmp_path)
     locks.take("status")
-    assert f"{lock} is signed by process 1 on elsewhere: waiting" in caplog.text
+    assert f"{lock} is signed by process 1 on elsewhere: waiting 15 s" in caplog.text
+    assert "gone for good, delete the file" in caplog.text
+    locks.release()
+
+
+@pytest.mark.parametrize(("claimed_s", "waited_s"), [(1e300, 1800.0), (600.0, 1800.0), (20.0, 60.0), (1e-9, 15.0)])
+def test_an_interval_is_believed_within_bounds(tmp_path: Path, claimed_s: float, waited_s: float) -> None:
+    """Others may write the heartbeat: neither does a forged one hold a start for days, nor does it end the wait at once."""
+    signed_elsewhere(tmp_path)
+    heartbeat = tmp_path / "status" / "_daemon.json"
+    heartbeat.write_bytes(msgspec.json.encode({"seq": 7, "interval_s": claimed_s}))
+    locks = locks_of(tmp_path)
+    locks.take("status")
+    assert not locks.judge_rival(100.0)
+    assert not locks.judge_rival(100.0 + waited_s - 1.0)
+    assert locks.judge_rival(100.0 + waited_s)
+    locks.release()
+
+
+def test_a_heartbeat_that_is_taken_away_is_no_sign_of_life(tmp_path: Path) -> None:
+    """Anybody who may write to the folder can delete it: the start is not refused for that, and waits no less."""
+    signed_elsewhere(tmp_path)
+    heartbeat = tmp_path / "status" / "_daemon.json"
+    heartbeat.write_bytes(msgspec.json.encode({"seq": 7, "interval_s": 20.0}))
+    locks = locks_of(tmp_path)
+    locks.take("status")
+    assert not locks.judge_rival(100.0)
+    heartbeat.unlink()
+    assert not locks.judge_rival(159.0)
+    heartbeat.write_bytes(msgspec.json.encode({"seq": 8, "interval_s": 20.0}))
+    with pytest.raises(ConfigError, match="is used by another demixd"):
+        locks.judge_rival(159.5)
     locks.release()

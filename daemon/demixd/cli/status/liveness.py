@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from demixd.cli import text
 from demixd.cli.status.reader import CachedDocument
+from demixd.config import HEARTBEAT_MOST_S
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.processes import is_alive
 from demixd.spool.tree import DAEMON, Spool
@@ -94,7 +95,7 @@ class Liveness:
     @property
     def interval_s(self) -> float:
         """The daemon's own interval, within bounds: the file may hold anything."""
-        return min(max(self._daemon.interval_s, 0.1), 3600.0) if self._daemon else 0.0
+        return min(max(self._daemon.interval_s, 0.1), HEARTBEAT_MOST_S) if self._daemon else 0.0
 
     def silence_s(self, now: float) -> float:
         """Time since `seq` last changed, or since we began to look."""

@@ -32,6 +32,9 @@ NO_SONG: dict[str, str] = {
 }
 """Why an entry of the inbox is no song, by its reason."""
 
+HELD = "where one has been started, it waits, and its log says what for"
+"""Of a daemon that nobody hears of: it writes no heartbeat as long as its folders are missing or may be another daemon's."""
+
 WARMING = {
     "starting": "loading its model",
     "fetching": "fetching its model",
@@ -46,7 +49,7 @@ def sentence(shown: Overview) -> str:
     if daemon is None and shown.is_hidden:
         return "whether demixd runs on this spool is not visible to you"
     if daemon is None or shown.health is Health.NEVER_RUN:
-        return "demixd has not run on this spool yet: start it with `demixd run`"
+        return f"demixd has not run on this spool yet: start it with `demixd run`; {HELD}"
     who = f"demixd {daemon.version}"
     match shown.health:
         case Health.ALIVE:
@@ -54,11 +57,11 @@ def sentence(shown: Overview) -> str:
         case Health.STOPPED:
             return f"{who} has stopped: songs wait until it is started"
         case Health.GONE:
-            return (
-                f"{who} is not running: process {daemon.pid} has ended, and was {daemon.state}{_age(shown)}; start it"
-            )
+            return f"{who} is not running: process {daemon.pid} has ended, and was {daemon.state}{_age(shown)}; start it; {HELD}"
         case Health.SILENT:
-            return f"{who} is not running: silent for {text.ago(shown.silence_s)}, and was {daemon.state} before"
+            return (
+                f"{who} is not running: silent for {text.ago(shown.silence_s)}, and was {daemon.state} before; {HELD}"
+            )
     return f"{who} was {daemon.state}{_age(shown)}{_next_sign(shown)}"
 
 
@@ -88,7 +91,7 @@ def _next_sign(shown: Overview) -> str:
     due_s = shown.daemon.interval_s - shown.age_s
     if due_s >= 0:
         return f", its next sign of life is due in {text.ago(due_s)}"
-    doubt = ", and it probably does not run any more" if shown.is_overdue else ""
+    doubt = f", and it probably does not run any more; {HELD}" if shown.is_overdue else ""
     return f", its next sign of life was due {text.ago(-due_s)} ago{doubt}"
 
 

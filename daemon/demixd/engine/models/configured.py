@@ -1,6 +1,7 @@
 """What a configuration asks of its models, as far as that is known before any is loaded: their names, and their stems."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,8 +39,10 @@ def faults(config: Config) -> Iterator[str]:
 
 def _faults(key: str, where: str, model: str, options: dict[str, Any], config: Config) -> Iterator[str]:
     if lacks(model, config):
-        close = get_close_matches(model, PUBLISHED, 1)
+        close, bag = get_close_matches(model, PUBLISHED, 1), f"{model}{SUFFIX}"
         remedy = f"did you mean {close[0]}?" if close else "`demixd models list` shows those that there are"
+        if os.path.lexists(store.folder_of(model, repo=config.repo, models=config.models) / bag):
+            remedy = f"{bag} there is not a regular file: put the model's own in its place"
         yield f"{key} = {shown(model)}: there is no such model in {config.repo or config.models}; {remedy}"
     elif options["naming"] != ONE_FILE:
         yield from (f"{where} {each}" for each in missing_stems(model, options["stems"], config))
