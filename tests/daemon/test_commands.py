@@ -35,6 +35,7 @@ from demixd.cli.status import view
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
+from demixd.engine.models import store
 from demixd.errors import ConfigError
 from demixd.spool.tree import Spool
 from demixd.terminal import safe
@@ -888,7 +889,6 @@ def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
 
 PINS = {
     "demo": (2, "demo is no model that Demucs publishes"),
-    "mine": (2, "mine is no model that Demucs publishes"),
     "mdx": (1, "`demixd models fetch mdx`"),
 }
 
@@ -911,6 +911,33 @@ def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
     done = Daemon(tmp_path).command("models", "pin", name)
     assert (done.returncode, done.stdout) == (PINS[name][0], "")
     assert PINS[name][1] in done.stderr
+
+
+@pytest.mark.parametrize("words", ["models fetch", "models verify", "models pin", "bench --seconds 1 --model"])
+def test_a_model_that_nobody_has(tmp_path: Path, words: str) -> None:
+    """Wherever a word names a model that there is not, the sentence and the status, that of a wrong word, are the same."""
+    done = Daemon(tmp_path, model={"name": "demo"}).command(*words.split(), "htdemuc")
+    said = f"demixd: htdemuc: there is no such model in {tmp_path}/state/models; did you mean htdemucs?\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("verb", ["fetch", "verify", "pin"])
+def test_models_by_other_names(tmp_path: Path, verb: str) -> None:
+    """`auto` and a model that needs diffq are none that can be had: the sentence says which to name instead."""
+    daemon = Daemon(tmp_path)
+    for name, said in (
+        ("auto", "htdemucs, htdemucs_ft, htdemucs_6s"),
+        ("mdx_extra_q", "diffq, which is not supported; use mdx_extra"),
+    ):
+        done = daemon.command("models", verb, name)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_fetching_the_demo_model(tmp_path: Path) -> None:
+    """It is in the package: `models fetch` says where, asks nobody, and prints no other line where this is no terminal."""
+    done = Daemon(tmp_path, model={"name": "demo", "device": "cpu"}).command("models", "fetch", "demo")
+    assert (done.returncode, done.stdout) == (0, f"demo: in {store.DEMO_FOLDER}\n"), done.stderr
+    assert not (tmp_path / "state" / "models").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be led by a link: sudo tests/run")

@@ -28,7 +28,7 @@ from demixd.cli.console import (
     standard_streams,
 )
 from demixd.config import Config
-from demixd.errors import AudioProcessingError, ConfigError, StateError
+from demixd.errors import AudioProcessingError, Code, ConfigError, StateError
 from demixd.spool.tree import Spool
 from demixd.version import __version__
 
@@ -247,26 +247,24 @@ def list_models(config: Config) -> None:
 @configured
 def fetch(config: Config, name: str) -> None:
     """Fetch the model NAME from the Hugging Face hub; where OpenVINO runs it, convert it too."""
-    from rich.progress import Progress
-
+    from demixd.cli.status import view
+    from demixd.engine.models.configured import known
     from demixd.engine.models.fetch import fetch as fetch_model
     from demixd.engine.openvino import converter
 
-    refuse_to_be_led(config.models, name)
+    refuse_to_be_led(config.models, known(name, config))
     os.umask(0o022)  # the daemon, another user, reads what root fetches
-    with Progress(transient=True) as bars:
-        bar = bars.add_task(name, total=None)
+    with view.bar(name) as change:
         files = fetch_model(
             name,
             config.models,
-            progress=lambda at: bars.update(
-                bar, description=at.file or "waiting", completed=at.bytes, total=at.total_bytes or None
+            progress=lambda at: change(
+                description=at.file or "waiting", completed=at.bytes, total=at.total_bytes or None
             ),
         )
     say(f"{files.name}: in {files.folder}")
     if converter.serves(config):
-        with Progress(transient=True) as bars:
-            bars.add_task("converting for OpenVINO", total=None)
+        with view.bar("converting for OpenVINO"):
             told = converter.in_advance(config, files)
         say(f"{files.name}: {told}")
 
@@ -278,8 +276,9 @@ def verify(config: Config, name: str | None) -> None:
     """Compare the hashes of the model NAME (default: the configured one) with those on record; without one, load it."""
     from demixd.engine.families import demucs
     from demixd.engine.models import store
+    from demixd.engine.models.configured import known
 
-    files = store.Where.of(config, name or config.model.name).locate()
+    files = store.Where.of(config, known(name or config.model.name, config)).locate()
     say(f"{files.name}: good, {demucs.verify(files, allow_pickle=config.model.allow_pickle)}")
 
 
@@ -290,8 +289,9 @@ def pin(config: Config, name: str) -> None:
     """Print what pins the model NAME in demixd's catalogue: the commit that it was fetched from, and its files' hashes."""
     from demixd.engine.models import store
     from demixd.engine.models.catalog import PUBLISHED
+    from demixd.engine.models.configured import known
 
-    if name not in PUBLISHED:
+    if known(name, config) not in PUBLISHED:
         raise BadWordError(f"{name} is no model that Demucs publishes: the catalogue, which pins, has no others")
     files = store.locate(name, repo=None, models=config.models, allow_pickle=False)
     commit, hashes = store.pins(files)
@@ -312,7 +312,7 @@ def main() -> None:
             sys.exit(BAD_CONFIG)
         except AudioProcessingError as error:
             complain(f"demixd: {error.message}")
-            sys.exit(1)
+            sys.exit(BAD_WORD if error.code is Code.BAD_OPTIONS else 1)
         except (RefusedError, StateError) as error:
             complain(f"demixd: {error}")
             sys.exit(BAD_WORD if isinstance(error, BadWordError) else 1)

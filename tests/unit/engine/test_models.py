@@ -888,16 +888,10 @@ def test_a_machine_without_a_network_is_served_by_hand(models: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["htdemcs", "demo", "../x", "someone/htdemucs"])
+@pytest.mark.parametrize("name", ["htdemcs", "mdx_extra_q", "../x", "someone/htdemucs"])
 def test_unknown_models_are_not_asked_for(hub: Hub, models: Path, name: str) -> None:
     """Only Demucs' own names are fetched, and the sentence has them."""
-    refused(Code.MODEL_MISSING, lambda: fetch_from(hub, models, name), name, "htdemucs_ft")
-    assert hub.requests == []
-
-
-def test_quantized_models_are_not_asked_for(hub: Hub, models: Path) -> None:
-    """A model that needs diffq is refused with the one to use instead."""
-    refused(Code.MODEL_MISSING, lambda: fetch_from(hub, models, "mdx_extra_q"), "diffq", "use mdx_extra.")
+    refused(Code.BAD_OPTIONS, lambda: fetch_from(hub, models, name), name, "htdemucs_ft")
     assert hub.requests == []
 
 
@@ -1017,6 +1011,7 @@ def configuration(folder: Path, **sections: Any) -> config.Config:
         ({"defaults": {"stems": ["guitar"]}, "model": {"name": "auto"}}, []),
         ({"defaults": {"naming": "ni-stems", "format": "m4a"}}, []),
         ({"model": {"name": "htdemuc"}}, ["[model] name", '"htdemuc"', "did you mean htdemucs?"]),
+        ({"model": {"name": "mdx_q"}}, ["[model] name", "packed by diffq", "use mdx"]),
         ({"profiles.x": {"model": "mdx_extr"}}, ["[profiles.x] model", "did you mean mdx_extra?"]),
         ({"model": {"name": "nothing_like_it"}}, ["[model] name", '"nothing_like_it"', "there is no such model"]),
         ({"profiles.x": {"model": "nothing_like_it"}}, ["[profiles.x] model", "there is no such model"]),

@@ -106,6 +106,15 @@ def bars() -> Iterator[Bars]:
         yield Bars(live)
 
 
+@contextmanager
+def bar(title: str) -> Iterator[Callable[..., None]]:
+    """One bar, which is removed at the end, and the function that changes it; nothing where this is no terminal."""
+    from rich.progress import Progress
+
+    with Progress(transient=True, disable=not is_terminal()) as shown:
+        yield partial(shown.update, shown.add_task(title, total=None))
+
+
 def render_bars(rows: Sequence[Row], height: int) -> RenderableType:
     """Running songs first, then the order of work, in at most `height` lines."""
     ordered = sorted(rows, key=_order)

@@ -11,8 +11,8 @@ import msgspec
 from demixd.config import Config
 from demixd.engine.models import store
 from demixd.engine.models.bag import SUFFIX
-from demixd.engine.models.catalog import AUTO, PUBLISHED, offered
-from demixd.errors import AudioProcessingError, ConfigError
+from demixd.engine.models.catalog import AUTO, NEEDS_MIB, PUBLISHED, QUANTIZED, offered
+from demixd.errors import AudioProcessingError, Code, ConfigError
 from demixd.protocol.result_names import ONE_FILE
 from demixd.protocol.typed import shown
 from demixd.spool.files import open_model
@@ -38,11 +38,28 @@ def faults(config: Config) -> Iterator[str]:
 
 def _faults(key: str, where: str, model: str, options: dict[str, Any], config: Config) -> Iterator[str]:
     if lacks(model, config):
-        close = get_close_matches(model, PUBLISHED, 1)
-        remedy = f"did you mean {close[0]}?" if close else "`demixd models list` shows those that there are"
-        yield f"{key} = {shown(model)}: there is no such model in {config.repo or config.models}; {remedy}"
+        yield f"{key} = {shown(model)}: {_no_such(model, config)}"
     elif options["naming"] != ONE_FILE:
         yield from (f"{where} {each}" for each in missing_stems(model, options["stems"], config))
+
+
+def known(model: str, config: Config) -> str:
+    """`model` itself. Raises BAD_OPTIONS where there certainly is none of that name, and for `auto`, which stands for several."""
+    if model == AUTO:
+        best = ", ".join(NEEDS_MIB)
+        raise AudioProcessingError(Code.BAD_OPTIONS, f"{AUTO} is the best of {best} that fits: name one of them.")
+    if lacks(model, config):
+        raise AudioProcessingError(Code.BAD_OPTIONS, f"{model}: {_no_such(model, config)}")
+    return model
+
+
+def _no_such(model: str, config: Config) -> str:
+    """The sentence about a model that there is not, after the word that names it."""
+    if model in QUANTIZED:
+        return f"it is packed by diffq, which is not supported; use {model.removesuffix('_q')}"
+    close = get_close_matches(model, PUBLISHED, 1)
+    remedy = f"did you mean {close[0]}?" if close else "`demixd models list` shows those that there are"
+    return f"there is no such model in {config.repo or config.models}; {remedy}"
 
 
 def lacks(model: str, config: Config) -> bool:

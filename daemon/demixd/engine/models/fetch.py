@@ -22,8 +22,8 @@ import msgspec
 
 from demixd.engine.models import bag as bags
 from demixd.engine.models import hub, records
-from demixd.engine.models.catalog import PUBLISHED, QUANTIZED, hub_repo
-from demixd.engine.models.store import ModelFiles, command, locate
+from demixd.engine.models.catalog import PUBLISHED, hub_repo
+from demixd.engine.models.store import DEMO, ModelFiles, command, locate
 from demixd.errors import AudioProcessingError, Code, disk_code
 from demixd.spool.files import open_own
 
@@ -66,15 +66,14 @@ class _Session(msgspec.Struct, frozen=True, kw_only=True):
 def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = None) -> ModelFiles:
     """Fetch the files of the model `name` into the folder `models`, and replace those that differ from the hub's.
 
-    Raises `AudioProcessingError`: MODEL_MISSING (unknown, offline, no network, refused), BAD_MODEL (a wrong hash),
+    Raises `AudioProcessingError`: BAD_OPTIONS (unknown), MODEL_MISSING (offline, no network, refused), BAD_MODEL (a wrong hash),
     NO_SPACE or IO_ERROR.
     """
-    if name in QUANTIZED:
-        sentence = f"{name} is packed by diffq, which is not supported: use {name.removesuffix('_q')}."
-        raise AudioProcessingError(Code.MODEL_MISSING, sentence)
+    if name == DEMO:
+        return locate(name, repo=None, models=models, allow_pickle=False)  # it is in the package
     if name not in PUBLISHED:
         sentence = f"Demucs publishes no model {name!r}: fetch one of {', '.join(PUBLISHED)}."
-        raise AudioProcessingError(Code.MODEL_MISSING, sentence)
+        raise AudioProcessingError(Code.BAD_OPTIONS, sentence)
     if hub.is_offline():
         sentence = (
             f"The model {name} is not fetched, since HF_HUB_OFFLINE keeps this process from the hub: run "
