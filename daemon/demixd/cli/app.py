@@ -95,8 +95,9 @@ def check(config: Config, only_configuration: bool) -> None:
 def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bool, live: bool) -> None:
     """Show the daemon and the songs: those that run, the queue in its order, those not ready, the last results (newest first).
 
-    With NAME, as `cancel` takes it, show these songs alone, with --json too; without that, NAME can also be a file of the
-    inbox that is no song. Status 1 if no song can be separated now, or none is called NAME.
+    While no daemon runs, also the songs in the inbox that none has seen yet. With NAME, as `cancel` takes it, or what several
+    names begin with, show these songs alone, with --json too; without that, NAME can also be a file of the inbox that is no
+    song. Status 1 if no song can be separated now, or none is called NAME.
     """
     from demixd.cli.status import watch
 
@@ -104,16 +105,15 @@ def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bo
         raise click.UsageError(
             "NAME (but with --json), --all, --json and --watch exclude each other: give one of them."
         )
-    spool = Spool(config)
     with refusing_os_errors():
         if live:
             with suppress(KeyboardInterrupt):
-                watch.keep_showing(spool)
+                watch.keep_showing(config)
             return
         is_well = (
-            watch.show_json(spool, names)
+            watch.show_json(config, names)
             if as_json
-            else watch.show_once(spool, names, everything=everything, told=mistake())
+            else watch.show_once(config, names, everything=everything, told=mistake())
         )
     sys.exit(0 if is_well else 1)
 
@@ -188,7 +188,7 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
     spool = Spool(config)
     notice = _silence_notice(config, spool) if wait else None
     with refusing_os_errors(), interruptible("The songs that were asked to stop still will."):
-        is_good = cancelling.cancel_all(spool, notice) if everything else cancelling.cancel(spool, names, notice)
+        is_good = cancelling.cancel_all(spool, notice) if everything else cancelling.cancel(config, names, notice)
     sys.exit(0 if is_good else 1)
 
 
