@@ -240,6 +240,19 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     assert tree(daemon.inbox) == []
 
 
+def test_a_song_that_is_too_large_is_not_dropped(tmp_path: Path) -> None:
+    """`submit` knows the limit that the daemon would refuse the song by, says so in its words, and drops nothing."""
+    song = make_song(tmp_path / "large.wav", 0.1)
+    size = song.stat().st_size
+    daemon = Daemon(tmp_path / "d", limits={"max_bytes": size - 1})
+    done = daemon.command("submit", make_song(tmp_path / "a.wav", 0.01), song)
+    said = (
+        f"demixd: {song}: The song has {size} bytes; [limits] max_bytes allows {size - 1}: raise it, or cut the song\n"
+    )
+    assert (done.returncode, done.stderr, tree(daemon.inbox)) == (1, said, [])
+    assert Daemon(tmp_path / "e", limits={"max_bytes": size}).command("submit", song).returncode == 0
+
+
 def test_a_folder_is_no_song(tmp_path: Path) -> None:
     """`submit` says what to do with one: its songs can be named, and the inbox takes it as it is."""
     (tmp_path / "Album").mkdir()

@@ -73,6 +73,8 @@ def plan(
     seen: dict[str, Path] = {}
     for song in songs:
         _check_song(song)
+        if config is not None and (told := config.limits.too_large(song.stat().st_size)):
+            raise RefusedError(f"{song}: {told.rstrip('.')}: raise it, or cut the song")
         name = f"{below}{song.name}"
         if name in seen:
             raise RefusedError(
