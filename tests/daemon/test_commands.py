@@ -906,6 +906,15 @@ PINS = {
 }
 
 
+def test_check_doubts_what_suits_only_some_songs(tmp_path: Path) -> None:
+    """Options by which some songs fail, and not others, are a note: the status stays 0."""
+    daemon = Daemon(tmp_path, defaults={"clip": "none"})
+    (tmp_path / "state" / "models").mkdir(parents=True)
+    done = daemon.command("check")
+    assert found(done)["options"].startswith('note  options  [defaults] clip = "none" needs float samples')
+    assert done.returncode == 0, done.stdout
+
+
 def test_garbage_is_not_put_on_record(tmp_path: Path) -> None:
     """`models verify` of files without a record: what is no model is not good, and can be replaced by what is."""
     models = tmp_path / "state" / "models"

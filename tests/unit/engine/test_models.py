@@ -1010,6 +1010,15 @@ def configuration(folder: Path, **sections: Any) -> config.Config:
         ({"defaults": {"stems": ["no_bas"]}}, ["[defaults]", "did you mean no_bass?"]),
         ({"defaults": {"stems": ["guitar"]}, "model": {"name": "auto"}}, []),
         ({"defaults": {"naming": "ni-stems", "format": "m4a"}}, []),
+        ({"defaults": {"naming": "ni-stems"}, "model": {"name": "auto"}}, []),
+        (
+            {"defaults": {"naming": "ni-stems"}, "profiles.x": {"model": "htdemucs_6s"}},
+            [
+                "[profiles.x] naming",
+                "such a file holds drums, bass, other, vocals, and htdemucs_6s has ",
+                "take htdemucs",
+            ],
+        ),
         ({"model": {"name": "htdemuc"}}, ["[model] name", '"htdemuc"', "did you mean htdemucs?"]),
         ({"model": {"name": "mdx_q"}}, ["[model] name", "packed by diffq", "use mdx"]),
         ({"profiles.x": {"model": "mdx_extr"}}, ["[profiles.x] model", "did you mean mdx_extra?"]),
@@ -1035,6 +1044,27 @@ def test_names_and_stems_of_a_configuration(
             configured.checked(given)
     else:
         assert configured.checked(given) is given
+
+
+@pytest.mark.parametrize(
+    ("sections", "places"),
+    [
+        ({"defaults": {"clip": "none"}, "profiles.x": {"format": "wav", "bit_depth": "float"}}, ["[defaults]"]),
+        ({"defaults": {"bit_depth": "float"}, "profiles.x": {"clip": "none"}}, ["[profiles.x]"]),
+        ({"profiles.x": {"clip": "none", "format": "wav"}}, ["[profiles.x]"]),
+        ({"profiles.x": {"clip": "none", "format": "wav", "bit_depth": "float"}}, []),
+    ],
+)
+def test_options_that_suit_only_some_songs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sections: dict[str, dict[str, Any]], places: list[str]
+) -> None:
+    """Those are no mistake, for the songs' own formats decide; whoever starts with them is warned, with the remedy."""
+    given = configuration(tmp_path, **sections)
+    assert configured.checked(given) is given
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * len(places)
+    for place, said in zip(places, caplog.messages, strict=True):
+        assert said.startswith(f'{place} clip = "none" needs float samples')
+        assert 'fails as bad-options; set format = "wav" and bit_depth = "float", or clip = "joint"' in said
 
 
 def test_where_a_model_may_still_come_from(tmp_path: Path) -> None:
