@@ -110,6 +110,11 @@ class Limits(Section, frozen=True):
     cancel_grace_s: Seconds = 5.0
     truncated_grace_s: SecondsOrNone = 600.0
 
+    def too_large(self, size: int) -> str:
+        """The sentence about a song of so many bytes that is not taken; empty for any other."""
+        allowed = self.max_bytes
+        return f"The song has {size} bytes; [limits] max_bytes allows {allowed}." if size > allowed else ""
+
 
 class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"

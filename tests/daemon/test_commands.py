@@ -35,6 +35,7 @@ from demixd.cli.status import view
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
+from demixd.engine.models import store
 from demixd.errors import ConfigError
 from demixd.spool.tree import Spool
 from demixd.terminal import safe
@@ -237,6 +238,19 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     assert done.stderr.startswith("demixd: ")
     assert done.stderr.count("\n") == 1
     assert tree(daemon.inbox) == []
+
+
+def test_a_song_that_is_too_large_is_not_dropped(tmp_path: Path) -> None:
+    """`submit` knows the limit that the daemon would refuse the song by, says so in its words, and drops nothing."""
+    song = make_song(tmp_path / "large.wav", 0.1)
+    size = song.stat().st_size
+    daemon = Daemon(tmp_path / "d", limits={"max_bytes": size - 1})
+    done = daemon.command("submit", make_song(tmp_path / "a.wav", 0.01), song)
+    said = (
+        f"demixd: {song}: The song has {size} bytes; [limits] max_bytes allows {size - 1}: raise it, or cut the song\n"
+    )
+    assert (done.returncode, done.stderr, tree(daemon.inbox)) == (1, said, [])
+    assert Daemon(tmp_path / "e", limits={"max_bytes": size}).command("submit", song).returncode == 0
 
 
 def test_a_folder_is_no_song(tmp_path: Path) -> None:
@@ -888,9 +902,17 @@ def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
 
 PINS = {
     "demo": (2, "demo is no model that Demucs publishes"),
-    "mine": (2, "mine is no model that Demucs publishes"),
     "mdx": (1, "`demixd models fetch mdx`"),
 }
+
+
+def test_check_doubts_what_suits_only_some_songs(tmp_path: Path) -> None:
+    """Options by which some songs fail, and not others, are a note: the status stays 0."""
+    daemon = Daemon(tmp_path, defaults={"clip": "none"})
+    (tmp_path / "state" / "models").mkdir(parents=True)
+    done = daemon.command("check")
+    assert found(done)["options"].startswith('note  options  [defaults] clip = "none" needs float samples')
+    assert done.returncode == 0, done.stdout
 
 
 def test_garbage_is_not_put_on_record(tmp_path: Path) -> None:
@@ -911,6 +933,33 @@ def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
     done = Daemon(tmp_path).command("models", "pin", name)
     assert (done.returncode, done.stdout) == (PINS[name][0], "")
     assert PINS[name][1] in done.stderr
+
+
+@pytest.mark.parametrize("words", ["models fetch", "models verify", "models pin", "bench --seconds 1 --model"])
+def test_a_model_that_nobody_has(tmp_path: Path, words: str) -> None:
+    """Wherever a word names a model that there is not, the sentence and the status, that of a wrong word, are the same."""
+    done = Daemon(tmp_path, model={"name": "demo"}).command(*words.split(), "htdemuc")
+    said = f"demixd: htdemuc: there is no such model in {tmp_path}/state/models; did you mean htdemucs?\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("verb", ["fetch", "verify", "pin"])
+def test_models_by_other_names(tmp_path: Path, verb: str) -> None:
+    """`auto` and a model that needs diffq are none that can be had: the sentence says which to name instead."""
+    daemon = Daemon(tmp_path)
+    for name, said in (
+        ("auto", "htdemucs, htdemucs_ft, htdemucs_6s"),
+        ("mdx_extra_q", "diffq, which is not supported; use mdx_extra"),
+    ):
+        done = daemon.command("models", verb, name)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_fetching_the_demo_model(tmp_path: Path) -> None:
+    """It is in the package: `models fetch` says where, asks nobody, and prints no other line where this is no terminal."""
+    done = Daemon(tmp_path, model={"name": "demo", "device": "cpu"}).command("models", "fetch", "demo")
+    assert (done.returncode, done.stdout) == (0, f"demo: in {store.DEMO_FOLDER}\n"), done.stderr
+    assert not (tmp_path / "state" / "models").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be led by a link: sudo tests/run")

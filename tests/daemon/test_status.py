@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from rich.console import Console
 from commands import ENVIRONMENT, Piped, heartbeat, program, write
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd import config as configuration
+from demixd.cli import names
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import Health
 from demixd.cli.status.overview import overview
@@ -178,6 +180,96 @@ def test_a_daemon_that_nobody_hears_of_may_be_held(tmp_path: Path, health: Healt
     assert (words.HELD in words.sentence(overview(reader, health, 9.0, 1.0))) is (health in unheard)
     doubtful = words.sentence(overview(reader, health, 9.0, 400.0))
     assert (words.HELD in doubtful) is (health in {*unheard, Health.LISTENING})
+
+
+def test_status_of_several_songs_that_begin_so(tmp_path: Path) -> None:
+    """`status 07` shows all that fit, in lines and as JSON, and ends as it does for one name."""
+    daemon = Daemon(tmp_path)
+    for name in ("07 a.wav", "box/07 b.wav", "08 c.wav"):
+        write(daemon.spool / "status", name, "done")
+    (daemon.spool / "status" / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(1)))
+    done = daemon.command("status", "07")
+    assert (done.returncode, done.stdout) == (
+        daemon.command("status", "08").returncode,
+        "07 a.wav: done\nbox/07 b.wav: done\n",
+    )
+    told = json.loads(daemon.command("status", "07", "--json").stdout)
+    assert [song["input"]["name"] for song in told["songs"]] == ["07 a.wav", "box/07 b.wav"]
+
+
+def test_songs_that_no_daemon_has_seen(tmp_path: Path) -> None:
+    """While none runs `status` has the songs that were dropped since, between those that wait and the results, by name too."""
+    daemon = Daemon(tmp_path)
+    for name in ("new.wav", "waits.wav"):
+        make_song(daemon.inbox / name, 0.1)
+    write(daemon.spool / "status", "waits.wav", "waiting")
+    write(daemon.spool / "status", "over.wav", "done")
+    lines = daemon.command("status").stdout.splitlines()
+    unseen = "new.wav: waiting in the inbox, not seen yet"
+    assert "1 queued, 0 not ready, 1 not seen yet; " in lines[0]
+    assert lines[1:] == ["waits.wav: waiting (queued)", unseen, "over.wav: done"]
+    done = daemon.command("status", "new")
+    assert (done.returncode, done.stdout) == (1, f"{unseen}\n")
+
+
+def test_what_a_daemon_leaves_alone_is_not_unseen(tmp_path: Path) -> None:
+    """Of a link, a pipe, a name or folder that the daemon does not take nothing is said; nor of sub-folders if it walks none."""
+    daemon = Daemon(tmp_path)
+    for name in (
+        "new.wav",
+        "notes.txt",
+        "song.wav.part",
+        "box/new.wav",
+        "@eaDir/one.wav",
+        "x.json/one.wav",
+        ".x/one.wav",
+    ):
+        (daemon.inbox / name).parent.mkdir(exist_ok=True)
+        (daemon.inbox / name).touch()
+    (daemon.inbox / "link.wav").symlink_to("new.wav")
+    os.mkfifo(daemon.inbox / "pipe.wav")
+    spool = Spool(configuration.load(daemon.config))
+    assert names.unseen(spool, (), recursive=True) == {"new.wav", "box/new.wav"}
+    assert names.unseen(spool, (), recursive=False) == {"new.wav"}
+
+
+def test_a_song_that_was_dropped_again_is_unseen(tmp_path: Path) -> None:
+    """A song that is over tells of its own file, which may have been left in the inbox, and of no other of its name."""
+    daemon = Daemon(tmp_path)
+    reader = StatusReader(spool := Spool(configuration.load(daemon.config)))
+    for name in ("kept.wav", "again.wav"):
+        there = make_song(daemon.inbox / name, 0.1).stat()
+        given = {"name": name, "name_b64": "", "size": there.st_size, "mtime_ns": there.st_mtime_ns, "inode": 1}
+        given |= dict.fromkeys(("sha256", "duration_s", "frames", "rate", "channels", "format"))
+        write(daemon.spool / "status", name, "done", input=given)
+    make_song(daemon.inbox / "again.wav", 0.2)
+    reader.refresh()
+    assert names.unseen(spool, reader.songs, recursive=True) == {"again.wav"}
+
+
+def test_songs_that_a_daemon_will_see(tmp_path: Path) -> None:
+    """While one may run `status` does not look into the inbox: the daemon explains each entry within a scan."""
+    daemon = Daemon(tmp_path)
+    make_song(daemon.inbox / "new.wav", 0.1)
+    (daemon.spool / "status").mkdir(exist_ok=True)
+    for updated_at, count in ((f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}.000Z", 0), ("2026-01-01T00:00:00.000Z", 1)):
+        beat = msgspec.to_builtins(heartbeat(5, interval_s=600.0)) | {"updated_at": updated_at}
+        beat["process"] = {"host": "nas", "boot": "elsewhere", "namespace": 1, "started": 1}
+        (daemon.spool / "status" / "_daemon.json").write_text(json.dumps(beat))
+        assert daemon.command("status").stdout.count("new.wav: waiting in the inbox") == count
+
+
+def test_unseen_songs_in_the_table(tmp_path: Path) -> None:
+    """They are a list of their own, cut like the others to what fits."""
+    daemon = Daemon(tmp_path)
+    reader = StatusReader(Spool(configuration.load(daemon.config)))
+    shown = overview(reader, Health.NEVER_RUN, 0.0, unseen={f"{number:02}.wav" for number in range(50)})
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    console.print(view.render(shown, 10))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "In the inbox, not seen yet: 50" in said and "00.wav" in said and "more" in said
+    assert len(said.splitlines()) <= 10
 
 
 def test_before_the_first_start(tmp_path: Path) -> None:

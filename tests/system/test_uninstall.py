@@ -1,4 +1,4 @@
-"""What `systemd/install --uninstall` takes away and what it leaves, for one user, with a systemctl that does nothing."""
+"""What `systemd/install` says beforehand, and what `--uninstall` takes away and leaves, for one user; systemctl does nothing."""
 
 import os
 import subprocess
@@ -98,3 +98,19 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     home.uninstall()
     assert not home.home.exists() and not home.state.exists()
     assert home.song.exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--uninstall"]], ids=" ".join)
+def test_a_dry_run_works_anywhere(tmp_path: Path, words: list[str]) -> None:
+    """Without a systemd that runs `--dry-run` tells that, and all the same what would be done; without it that is refused."""
+    (tmp_path / "bin").mkdir()
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text("#!/bin/sh\nexit 1\n")
+    systemctl.chmod(0o755)
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    for dry, status in (["--dry-run"], 0), ([], 1):
+        command = [str(ROOT / "systemd" / "install"), "--user", *words, *dry]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, "systemd does not run here" in done.stderr) == (status, True)
+        assert ("the units" in done.stdout or f"{tmp_path}/stems, for songs" in done.stdout) is bool(dry)
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]

@@ -70,6 +70,11 @@ BAD = [
     ('[defaults]\nformat = "aiff"', ('[defaults] format = "aiff"', '"flac", "m4a", "mp3"')),
     ('[defaults]\nnaming = "{stem}"', ("[defaults] naming", ".{ext}")),
     ('[defaults]\nclip = "none"\nbit_depth = 16', ("[defaults] clip", "bit_depth = 16")),
+    ('[defaults]\nclip = "none"\nnaming = "yarg"', ("[defaults] clip", 'naming = "yarg" has none')),
+    (
+        '[defaults]\nnaming = "ni-stems"\n[profiles.x]\nclip = "none"',
+        ("[profiles.x] clip", 'naming = "ni-stems" has none'),
+    ),
     ('[defaults]\nstems = ["bass", "bass"]', ("[defaults] stems", "twice")),
     ("[defaults]\npriority = 1", ("[defaults] priority", "no such key")),
     ("[profiles]\nkaraoke = 1", ("[profiles]", "[profiles.NAME]")),

@@ -28,7 +28,7 @@ from demixd.cli.console import (
     standard_streams,
 )
 from demixd.config import Config
-from demixd.errors import AudioProcessingError, ConfigError, StateError
+from demixd.errors import AudioProcessingError, Code, ConfigError, StateError
 from demixd.spool.tree import Spool
 from demixd.version import __version__
 
@@ -95,8 +95,9 @@ def check(config: Config, only_configuration: bool) -> None:
 def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bool, live: bool) -> None:
     """Show the daemon and the songs: those that run, the queue in its order, those not ready, the last results (newest first).
 
-    With NAME, as `cancel` takes it, show these songs alone, with --json too; without that, NAME can also be a file of the
-    inbox that is no song. Status 1 if no song can be separated now, or none is called NAME.
+    While no daemon runs, also the songs in the inbox that none has seen yet. With NAME, as `cancel` takes it, or what several
+    names begin with, show these songs alone, with --json too; without that, NAME can also be a file of the inbox that is no
+    song. Status 1 if no song can be separated now, or none is called NAME.
     """
     from demixd.cli.status import watch
 
@@ -104,16 +105,15 @@ def status(config: Config, names: tuple[str, ...], everything: bool, as_json: bo
         raise click.UsageError(
             "NAME (but with --json), --all, --json and --watch exclude each other: give one of them."
         )
-    spool = Spool(config)
     with refusing_os_errors():
         if live:
             with suppress(KeyboardInterrupt):
-                watch.keep_showing(spool)
+                watch.keep_showing(config)
             return
         is_well = (
-            watch.show_json(spool, names)
+            watch.show_json(config, names)
             if as_json
-            else watch.show_once(spool, names, everything=everything, told=mistake())
+            else watch.show_once(config, names, everything=everything, told=mistake())
         )
     sys.exit(0 if is_well else 1)
 
@@ -188,7 +188,7 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
     spool = Spool(config)
     notice = _silence_notice(config, spool) if wait else None
     with refusing_os_errors(), interruptible("The songs that were asked to stop still will."):
-        is_good = cancelling.cancel_all(spool, notice) if everything else cancelling.cancel(spool, names, notice)
+        is_good = cancelling.cancel_all(spool, notice) if everything else cancelling.cancel(config, names, notice)
     sys.exit(0 if is_good else 1)
 
 
@@ -247,26 +247,24 @@ def list_models(config: Config) -> None:
 @configured
 def fetch(config: Config, name: str) -> None:
     """Fetch the model NAME from the Hugging Face hub; where OpenVINO runs it, convert it too."""
-    from rich.progress import Progress
-
+    from demixd.cli.status import view
+    from demixd.engine.models.configured import known
     from demixd.engine.models.fetch import fetch as fetch_model
     from demixd.engine.openvino import converter
 
-    refuse_to_be_led(config.models, name)
+    refuse_to_be_led(config.models, known(name, config))
     os.umask(0o022)  # the daemon, another user, reads what root fetches
-    with Progress(transient=True) as bars:
-        bar = bars.add_task(name, total=None)
+    with view.bar(name) as change:
         files = fetch_model(
             name,
             config.models,
-            progress=lambda at: bars.update(
-                bar, description=at.file or "waiting", completed=at.bytes, total=at.total_bytes or None
+            progress=lambda at: change(
+                description=at.file or "waiting", completed=at.bytes, total=at.total_bytes or None
             ),
         )
     say(f"{files.name}: in {files.folder}")
     if converter.serves(config):
-        with Progress(transient=True) as bars:
-            bars.add_task("converting for OpenVINO", total=None)
+        with view.bar("converting for OpenVINO"):
             told = converter.in_advance(config, files)
         say(f"{files.name}: {told}")
 
@@ -278,8 +276,9 @@ def verify(config: Config, name: str | None) -> None:
     """Compare the hashes of the model NAME (default: the configured one) with those on record; without one, load it."""
     from demixd.engine.families import demucs
     from demixd.engine.models import store
+    from demixd.engine.models.configured import known
 
-    files = store.Where.of(config, name or config.model.name).locate()
+    files = store.Where.of(config, known(name or config.model.name, config)).locate()
     say(f"{files.name}: good, {demucs.verify(files, allow_pickle=config.model.allow_pickle)}")
 
 
@@ -290,8 +289,9 @@ def pin(config: Config, name: str) -> None:
     """Print what pins the model NAME in demixd's catalogue: the commit that it was fetched from, and its files' hashes."""
     from demixd.engine.models import store
     from demixd.engine.models.catalog import PUBLISHED
+    from demixd.engine.models.configured import known
 
-    if name not in PUBLISHED:
+    if known(name, config) not in PUBLISHED:
         raise BadWordError(f"{name} is no model that Demucs publishes: the catalogue, which pins, has no others")
     files = store.locate(name, repo=None, models=config.models, allow_pickle=False)
     commit, hashes = store.pins(files)
@@ -312,7 +312,7 @@ def main() -> None:
             sys.exit(BAD_CONFIG)
         except AudioProcessingError as error:
             complain(f"demixd: {error.message}")
-            sys.exit(1)
+            sys.exit(BAD_WORD if error.code is Code.BAD_OPTIONS else 1)
         except (RefusedError, StateError) as error:
             complain(f"demixd: {error}")
             sys.exit(BAD_WORD if isinstance(error, BadWordError) else 1)

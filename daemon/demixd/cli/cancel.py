@@ -10,6 +10,7 @@ from demixd.cli import client, names, text
 from demixd.cli.console import RefusedError, complain, say
 from demixd.cli.status.liveness import SilenceNotice
 from demixd.cli.status.reader import CachedDocument, read_songs
+from demixd.config import Config
 from demixd.protocol.job import State
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents
@@ -25,18 +26,20 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     before: Sidecar | None
 
 
-def cancel(spool: Spool, given: Sequence[str], notice: SilenceNotice | None) -> bool:
+def cancel(config: Config, given: Sequence[str], notice: SilenceNotice | None) -> bool:
     """Ask for songs to stop (`names` says which), and with `notice` wait for the answers.
 
     Whether all went as asked: there are such songs, and with `notice` all are cancelled. A name that no song has is
     complained of, and the others are asked for all the same. Raises BadWordError, OSError.
     """
+    spool = Spool(config)
     wanted: list[str] = []
     is_good = True
     for name in [names.below_inbox(spool, word) for word in given]:
         try:
             known = _is_known(spool, name)
-            wanted += [name] if known else names.meant(name, names.unfinished(spool), "waiting or running")
+            going = () if known else names.unfinished(spool, recursive=config.inbox.recursive)
+            wanted += [name] if known else names.meant(name, going, "waiting or running")
         except RefusedError as error:
             is_good = False
             complain(f"demixd: {error}")

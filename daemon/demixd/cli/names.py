@@ -2,7 +2,7 @@
 
 box/Song.flac    that song, whatever signs are in its name
 04*   *.mp3      every song whose path, or file name, fits the pattern (`fnmatch`), in the order of paths
-03   box/So      the one song whose file name begins so, in any folder or in that one
+03   box/So      the one song whose file name begins so, in any folder or in that one; to a command that only shows, each
 box              where none begins so, every song in the folder of that name
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from demixd.cli import text
 from demixd.cli.console import BadWordError, RefusedError
 from demixd.cli.status.reader import read_songs
-from demixd.protocol.inbox_names import Kind, kind_of_file
+from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents
 from demixd.spool.tree import Spool
@@ -35,10 +35,11 @@ def below_inbox(spool: Spool, given: str) -> str:
     return path.as_posix()
 
 
-def meant(name: str, songs: Iterable[str], are: str) -> list[str]:
-    """Those of `songs` that `name` means, in order. Raises RefusedError where it is none of them, or the beginning of several.
+def meant(name: str, songs: Iterable[str], are: str, *, several: bool = False) -> list[str]:
+    """Those of `songs` that `name` means, in order. Raises RefusedError where it is none of them.
 
-    `are` says in the refusal what all of the songs are: known, or waiting or running.
+    Also where it is the beginning of more than one, unless `several` may be meant. `are` says in the refusal what all of the
+    songs are: known, or waiting or running.
     """
     there = sorted(songs)
     if name in there:
@@ -47,7 +48,7 @@ def meant(name: str, songs: Iterable[str], are: str) -> list[str]:
         found = [each for each in there if fnmatchcase(each, name) or fnmatchcase(_leaf(each), name)]
     else:
         found = [each for each in there if _begins(each, name) or _begins(_leaf(each), name)]
-        if len(found) > 1:
+        if len(found) > 1 and not several:
             raise RefusedError(
                 f"{name}: {len(found)} songs begin so, {_some(found)}: give more, or a pattern ({name}*)"
             )
@@ -56,12 +57,30 @@ def meant(name: str, songs: Iterable[str], are: str) -> list[str]:
     return found
 
 
-def unfinished(spool: Spool) -> set[str]:
+def unfinished(spool: Spool, *, recursive: bool) -> set[str]:
     """The songs that wait or run, and those in the inbox that the daemon has not seen yet. Raises OSError."""
     songs = read_songs(spool)
-    over = {name_of(song) for song in songs if song.ended}
-    going = {name_of(song) for song in songs if not song.ended}
-    return going | (set(_dropped(spool.inbox)) - over)
+    return {name_of(song) for song in songs if not song.ended} | unseen(spool, songs, recursive=recursive)
+
+
+def unseen(spool: Spool, songs: Iterable[Sidecar], *, recursive: bool) -> set[str]:
+    """The songs in the inbox, with `recursive` below it too, of which none of the sidecars `songs` tells. Raises OSError."""
+    told = {name_of(song): song for song in songs}
+    return {name for name, entry in _dropped(spool.inbox, recursive=recursive) if not _tells_of(told.get(name), entry)}
+
+
+def _tells_of(song: Sidecar | None, entry: os.DirEntry[str]) -> bool:
+    """Whether a sidecar is that of this file, and not of one that had its name before.
+
+    Size and time tell: on a share each machine may have inodes of its own, and finer times than another.
+    """
+    if song is None or not song.ended:
+        return song is not None
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return True  # gone since it was listed
+    return (song.input.size, song.input.mtime_ns // 1000) == (status.st_size, status.st_mtime_ns // 1000)
 
 
 def name_of(song: Sidecar) -> str:
@@ -78,12 +97,15 @@ def _begins(name: str, beginning: str) -> bool:
     return name.startswith(beginning) and "/" not in name[len(beginning) :]
 
 
-def _dropped(inbox: Path) -> Iterator[str]:
-    """Every song in the inbox. Raises OSError."""
+def _dropped(inbox: Path, *, recursive: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every song in the inbox by its path below it: a file where the daemon looks. Raises OSError."""
     root = os.fspath(inbox)
     for entry in documents.below(root):
-        if is_dropped(Path(entry.path)):
-            yield entry.path[len(root) + 1 :]
+        name = entry.path[len(root) + 1 :]
+        *folders, leaf = name.split("/")
+        is_walked = not folders or (recursive and not any(kind_of_folder(folder) for folder in folders))
+        if is_walked and kind_of_file(leaf) is Kind.SONG and entry.is_file(follow_symlinks=False):
+            yield name, entry
 
 
 def is_dropped(path: Path) -> bool:

@@ -73,6 +73,8 @@ def plan(
     seen: dict[str, Path] = {}
     for song in songs:
         _check_song(song)
+        if config is not None and (told := config.limits.too_large(song.stat().st_size)):
+            raise RefusedError(f"{song}: {told.rstrip('.')}: raise it, or cut the song")
         name = f"{below}{song.name}"
         if name in seen:
             raise RefusedError(
@@ -104,7 +106,7 @@ def _check_options(config: Config | None, name: str, song: Path, data: bytes) ->
         chosen = options.parse(data)
         if config is not None:
             found = config.options_of(name, chosen, lambda model: not _is_lacking(config, model))
-            if wrong := next(configured.missing_stems(found.model, found.stems, config), None):
+            if wrong := next(configured.misfits(found.model, found.naming, found.stems, config), None):
                 raise options.bad(wrong)
         if (wanted := chosen.own.wait_for_sha256) is not None:
             with song.open("rb") as file:

@@ -78,6 +78,10 @@ class Defaults(Section, frozen=True):
             )
         if self.format not in (allowed := FORMATS_OF.get(self.naming, (self.format,))):
             raise ValueError(f'naming = "{self.naming}" goes with format = {" or ".join(map(shown, allowed))}')
+        if self.clip == "none" and self.naming in FORMATS_OF:
+            raise ValueError(
+                f'clip = "none" needs float samples, and naming = "{self.naming}" has none: set clip = "joint"'
+            )
         if self.clip == "none" and (self.format not in ("source", "wav") or self.bit_depth not in ("source", "float")):
             raise ValueError(
                 f'clip = "none" needs float samples, and format = "{self.format}" with bit_depth = '

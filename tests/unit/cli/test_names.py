@@ -19,6 +19,11 @@ def test_songs_are_in_the_order_of_paths() -> None:
         names.meant("zzz", SONGS, "known")
 
 
+def test_a_beginning_may_mean_several_songs() -> None:
+    """To a command that only shows them, in the order of paths."""
+    assert names.meant("03", SONGS, "known", several=True) == ["03 a.wav", "03 c.wav", "box/03 b.wav"]
+
+
 def test_a_folder_means_its_songs() -> None:
     """Those below it too, but only where no song's name begins so; nothing of a folder whose name begins so."""
     assert names.meant("box", (*SONGS, "box/deep/d.wav", "box2/e.wav"), "known") == ["box/03 b.wav", "box/deep/d.wav"]

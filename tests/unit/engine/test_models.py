@@ -30,6 +30,7 @@ from demixd import config
 from demixd.engine import host
 from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.families.demucs import load as load_files
+from demixd.engine.models import bag as bags
 from demixd.engine.models import catalog, configured, listing, store
 from demixd.engine.models import fetch as fetching
 from demixd.engine.models.fetch import FetchProgress, fetch
@@ -146,6 +147,13 @@ def test_published_names_are_demucs_own() -> None:
     """The table holds exactly the bags that Demucs ships, but for the quantized ones."""
     shipped = {path.stem for path in demucs.pretrained.REMOTE_ROOT.glob("*.yaml")}
     assert set(catalog.PUBLISHED) | catalog.QUANTIZED == shipped
+
+
+def test_published_members_are_demucs_own() -> None:
+    """The table has the members of each bag that Demucs ships, each once: a machine without a network cannot ask for them."""
+    for name, published in catalog.PUBLISHED.items():
+        shipped = bags.read(demucs.pretrained.REMOTE_ROOT / f"{name}.yaml")
+        assert published.members == tuple(dict.fromkeys(shipped.sigs))
 
 
 def test_the_store_is_light() -> None:
@@ -878,16 +886,22 @@ def test_no_hub_is_a_missing_model(models: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["htdemcs", "demo", "../x", "someone/htdemucs"])
+@pytest.mark.usefixtures("hub")
+def test_a_machine_without_a_network_is_served_by_hand(models: Path) -> None:
+    """The sentence has each file, the address that it is at, and the folder that it goes into."""
+    refused(
+        Code.MODEL_MISSING,
+        lambda: fetch("htdemucs_ft", models, progress=print, endpoint="http://127.0.0.1:9"),
+        "get htdemucs_ft.yaml, f7e0c4bc.safetensors, d12395a8.safetensors, 92cfc3b6.safetensors and 04573f0d.safetensors on",
+        "each at http://127.0.0.1:9/adefossez/HTDemucs-ft/resolve/main/FILE, ",
+        f"and put them into {models}.",
+    )
+
+
+@pytest.mark.parametrize("name", ["htdemcs", "mdx_extra_q", "../x", "someone/htdemucs"])
 def test_unknown_models_are_not_asked_for(hub: Hub, models: Path, name: str) -> None:
     """Only Demucs' own names are fetched, and the sentence has them."""
-    refused(Code.MODEL_MISSING, lambda: fetch_from(hub, models, name), name, "htdemucs_ft")
-    assert hub.requests == []
-
-
-def test_quantized_models_are_not_asked_for(hub: Hub, models: Path) -> None:
-    """A model that needs diffq is refused with the one to use instead."""
-    refused(Code.MODEL_MISSING, lambda: fetch_from(hub, models, "mdx_extra_q"), "diffq", "use mdx_extra.")
+    refused(Code.BAD_OPTIONS, lambda: fetch_from(hub, models, name), name, "htdemucs_ft")
     assert hub.requests == []
 
 
@@ -895,6 +909,7 @@ def test_offline_makes_no_call(hub: Hub, models: Path) -> None:
     """Under HF_HUB_OFFLINE=1 the reason is that, and the hub of HF_ENDPOINT hears nothing."""
     said, _ = python(FETCH, str(models), HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="1").communicate()
     assert said.startswith("model-missing ") and "HF_HUB_OFFLINE" in said
+    assert f"at {hub.endpoint}/adefossez/HTDemucs/resolve/main/FILE, and put them into {models}." in said
     assert hub.requests == []
 
 
@@ -946,7 +961,7 @@ def pinned(hub: Hub, member: bytes, monkeypatch: pytest.MonkeyPatch) -> dict[str
     """The catalogue pins htdemucs as the hub has it; its pins, which a test may change."""
     data = {name: content for (_, name), content in hub.files.items()}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
-    pinned = catalog.Published(about="pinned", commit=COMMIT, sha256=hashes)
+    pinned = catalog.Published(about="pinned", members=(SIG,), commit=COMMIT, sha256=hashes)
     for module in (store, listing, fetching):
         monkeypatch.setattr(module, "PUBLISHED", {**catalog.PUBLISHED, "htdemucs": pinned})
     return pinned.sha256
@@ -1005,7 +1020,17 @@ def configuration(folder: Path, **sections: Any) -> config.Config:
         ({"defaults": {"stems": ["no_bas"]}}, ["[defaults]", "did you mean no_bass?"]),
         ({"defaults": {"stems": ["guitar"]}, "model": {"name": "auto"}}, []),
         ({"defaults": {"naming": "ni-stems", "format": "m4a"}}, []),
+        ({"defaults": {"naming": "ni-stems"}, "model": {"name": "auto"}}, []),
+        (
+            {"defaults": {"naming": "ni-stems"}, "profiles.x": {"model": "htdemucs_6s"}},
+            [
+                "[profiles.x] naming",
+                "such a file holds drums, bass, other, vocals, and htdemucs_6s has ",
+                "take htdemucs",
+            ],
+        ),
         ({"model": {"name": "htdemuc"}}, ["[model] name", '"htdemuc"', "did you mean htdemucs?"]),
+        ({"model": {"name": "mdx_q"}}, ["[model] name", "packed by diffq", "use mdx"]),
         ({"profiles.x": {"model": "mdx_extr"}}, ["[profiles.x] model", "did you mean mdx_extra?"]),
         ({"model": {"name": "nothing_like_it"}}, ["[model] name", '"nothing_like_it"', "there is no such model"]),
         ({"profiles.x": {"model": "nothing_like_it"}}, ["[profiles.x] model", "there is no such model"]),
@@ -1029,6 +1054,27 @@ def test_names_and_stems_of_a_configuration(
             configured.checked(given)
     else:
         assert configured.checked(given) is given
+
+
+@pytest.mark.parametrize(
+    ("sections", "places"),
+    [
+        ({"defaults": {"clip": "none"}, "profiles.x": {"format": "wav", "bit_depth": "float"}}, ["[defaults]"]),
+        ({"defaults": {"bit_depth": "float"}, "profiles.x": {"clip": "none"}}, ["[profiles.x]"]),
+        ({"profiles.x": {"clip": "none", "format": "wav"}}, ["[profiles.x]"]),
+        ({"profiles.x": {"clip": "none", "format": "wav", "bit_depth": "float"}}, []),
+    ],
+)
+def test_options_that_suit_only_some_songs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sections: dict[str, dict[str, Any]], places: list[str]
+) -> None:
+    """Those are no mistake, for the songs' own formats decide; whoever starts with them is warned, with the remedy."""
+    given = configuration(tmp_path, **sections)
+    assert configured.checked(given) is given
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * len(places)
+    for place, said in zip(places, caplog.messages, strict=True):
+        assert said.startswith(f'{place} clip = "none" needs float samples')
+        assert 'fails as bad-options; set format = "wav" and bit_depth = "float", or clip = "joint"' in said
 
 
 def test_where_a_model_may_still_come_from(tmp_path: Path) -> None:

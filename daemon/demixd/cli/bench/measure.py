@@ -20,6 +20,7 @@ from demixd.config import Config, Model
 from demixd.engine import host
 from demixd.engine.models import store
 from demixd.engine.models.catalog import AUTO
+from demixd.engine.models.configured import known
 from demixd.engine.models.demo.recording import record
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.typed import typed
@@ -89,7 +90,7 @@ def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Repor
 def _model(config: Config, options: BenchOptions) -> Model:
     """The model of the configuration, with what the command line asks for. It must be there: nothing is fetched.
 
-    Raises RefusedError, `model-missing` and `bad-model`.
+    Raises RefusedError, `bad-options`, `model-missing` and `bad-model`.
     """
     asked = {"name": options.model, "device": options.device, "precision": options.precision, "keep_alive_s": -1}
     keys = msgspec.to_builtins(config.model) | {key: value for key, value in asked.items() if value is not None}
@@ -98,7 +99,7 @@ def _model(config: Config, options: BenchOptions) -> Model:
     except ValueError as error:
         raise RefusedError(f"[model] {error}") from error
     if model.name != AUTO:
-        store.Where.of(config, model.name).locate()
+        store.Where.of(config, known(model.name, config)).locate()
     return model
 
 

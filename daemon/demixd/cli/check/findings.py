@@ -14,7 +14,7 @@ from demixd.cli.status.reader import CachedDocument
 from demixd.config import Config, chosen
 from demixd.engine.models import listing, records, store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED
-from demixd.engine.models.configured import faults, lacks
+from demixd.engine.models.configured import doubts, faults, lacks
 from demixd.errors import AudioProcessingError
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.tree import DAEMON, Spool
@@ -47,6 +47,7 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
         ("models", partial(_models, config)),
         *(("model", partial(_model, config, name)) for name in sorted(config.named_models) if not lacks(name, config)),
         *(("model", partial(Finding, Level.FAIL, "model", wrong)) for wrong in faults(config)),
+        *(("options", partial(Finding, Level.NOTE, "options", doubt)) for doubt in doubts(config)),
         ("systemd", machine.systemd),
         ("daemon", partial(_daemon, spool)),
     ]

@@ -29,6 +29,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of work."""
     waiting: tuple[Sidecar, ...]
     """Songs that are not in the queue; the one that has waited longest comes first."""
+    unseen: tuple[str, ...]
+    """Songs in the inbox that no daemon has seen yet, looked for where none runs."""
     results: tuple[Sidecar, ...]
     """The last ones, the newest first."""
     counts: dict[State, int]
@@ -60,8 +62,14 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
         return runs and self.daemon is not None and self.daemon.worker.state not in CANNOT_SEPARATE
 
 
-def overview(reader: StatusReader, health: Health, silence_s: float, age_s: float | None = None) -> Overview:
-    """What `reader` has read."""
+def overview(
+    reader: StatusReader,
+    health: Health,
+    silence_s: float,
+    age_s: float | None = None,
+    unseen: Iterable[str] = (),
+) -> Overview:
+    """What `reader` has read, and the songs that are `unseen`."""
     by_state: dict[State, list[Sidecar]] = {state: [] for state in State}
     for song in reader.songs:
         by_state[song.state].append(song)
@@ -77,6 +85,7 @@ def overview(reader: StatusReader, health: Health, silence_s: float, age_s: floa
         # Songs that the last heartbeat does not list yet come last.
         queue=tuple(sorted(queue, key=lambda song: places.get(song.job_id, len(places)))),
         waiting=tuple(song for song in waiting if song.job_id not in places and song.reason != "queued"),
+        unseen=tuple(sorted(unseen)),
         results=tuple(newest_first(reader.songs, RESULTS)),
         counts={state: len(songs) for state, songs in by_state.items() if songs},
         etas=_etas(reader.daemon, {song.job_id for song in queue}, age_s or 0.0),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -106,6 +107,15 @@ def bars() -> Iterator[Bars]:
         yield Bars(live)
 
 
+@contextmanager
+def bar(title: str) -> Iterator[Callable[..., None]]:
+    """One bar, which is removed at the end, and the function that changes it; nothing where this is no terminal."""
+    from rich.progress import Progress
+
+    with Progress(transient=True, disable=not is_terminal()) as shown:
+        yield partial(shown.update, shown.add_task(title, total=None))
+
+
 def render_bars(rows: Sequence[Row], height: int) -> RenderableType:
     """Running songs first, then the order of work, in at most `height` lines."""
     ordered = sorted(rows, key=_order)
@@ -134,7 +144,7 @@ def render(shown: Overview, height: int | None = None) -> RenderableType:
     for (title, songs, cells), lines in zip(lists, shares, strict=True):
         if lines:
             parts += [_title(title), _table(songs, cells, lines)]
-    if not shown.counts and shown.daemon is not None:
+    if not shown.counts and not shown.unseen and shown.daemon is not None:
         parts.append(Text("  No songs yet: drop one into the inbox.", style="dim"))
     return Group(*parts)
 
@@ -150,19 +160,21 @@ def share(room: int, wants: Sequence[int]) -> list[int]:
     return given
 
 
-Cells = Callable[[int, Sidecar], tuple[Text, ...]]
+Cells = Callable[[int, Any], tuple[Text, ...]]
+"""The cells of a song, which is a sidecar or a name, and of its place in the list."""
 
 
-def _lists(shown: Overview) -> list[tuple[str, tuple[Sidecar, ...], Cells]]:
+def _lists(shown: Overview) -> list[tuple[str, tuple[Any, ...], Cells]]:
     ended = ", ".join(f"{shown.counts[state]} {state}" for state in COLOURS if shown.counts.get(state))
     return [
         (f"Queue: {len(shown.queue)}", shown.queue, partial(_queued, shown.etas)),
         (f"Not ready: {len(shown.waiting)}", shown.waiting, _waiting),
+        (f"In the inbox, not seen yet: {len(shown.unseen)}", shown.unseen, _unseen),
         (f"Last results ({ended})", shown.results, _result),
     ]
 
 
-def _table(songs: tuple[Sidecar, ...], cells: Cells, lines: int) -> RenderableType:
+def _table(songs: tuple[Any, ...], cells: Cells, lines: int) -> RenderableType:
     """The songs in at most `lines` lines, of which the last one counts the songs that did not fit."""
     count = len(songs) if len(songs) <= lines else lines - 1
     table = Table.grid(expand=True, padding=(0, 1))
@@ -186,6 +198,10 @@ def _queued(etas: Mapping[str, float], place: int, song: Sidecar) -> tuple[Text,
 
 def _waiting(_place: int, song: Sidecar) -> tuple[Text, ...]:
     return Text(), _name(song), Text(safe(f"{song.reason}  {song.message}".strip()), style="yellow")
+
+
+def _unseen(_place: int, name: str) -> tuple[Text, ...]:
+    return Text(), Text(safe(name)), Text()
 
 
 def _result(_place: int, song: Sidecar) -> tuple[Text, ...]:

@@ -2,65 +2,82 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from demixd.cli import client, names, text
 from demixd.cli.console import say
 from demixd.cli.status import view, words
-from demixd.cli.status.liveness import Liveness, age_s
+from demixd.cli.status.liveness import RUNNING, Liveness, age_s, is_overdue
 from demixd.cli.status.overview import Overview, newest_first, overview
 from demixd.cli.status.reader import StatusReader, pause
+from demixd.config import Config
 from demixd.protocol.status import InboxEntry, Sidecar
 from demixd.spool.tree import Spool
 
 REFRESH_S = 0.5
 
 
-def show_once(spool: Spool, given: Sequence[str], *, everything: bool, told: str = "") -> bool:
+def show_once(config: Config, given: Sequence[str], *, everything: bool, told: str = "") -> bool:
     """The overview; whether all is well. Without a terminal, or with `everything`, a line for the daemon and one a song.
 
-    The lines are in the overview's order: songs that run, that wait in the queue, that are not ready, then the last results
-    (with `everything` all of them), the newest first, and with `everything` what is no song. Of the songs, and other entries
-    of the inbox, that are `given` there is a line each and nothing else. `told`: see `Overview`. Raises RefusedError where
-    there is no such song.
+    The lines are in the overview's order: songs that run, that wait in the queue, that are not ready, that no daemon has seen,
+    then the last results (with `everything` all of them), the newest first, and with `everything` what is no song. Of the
+    songs, and other entries of the inbox, that are `given` there is a line each and nothing else. `told`: see `Overview`.
+    Raises RefusedError where there is no such song.
     """
-    shown, songs = next(_overviews(spool))
+    spool = Spool(config)
+    shown, songs = next(_overviews(spool, recursive=config.inbox.recursive))
     shown = msgspec.structs.replace(shown, told=told)
     others: Sequence[InboxEntry] = shown.not_songs if everything else ()
+    going: Sequence[Sidecar] = (*shown.running, *shown.queue, *shown.waiting)
+    unseen: Sequence[str] = shown.unseen
+    over: Sequence[Sidecar] = newest_first(songs) if everything else shown.results
     if given:
-        listed, others = _wanted(spool, given, songs, shown.entries)
+        (going, unseen, others), over = _wanted(spool, given, songs, shown), ()
     elif view.is_terminal() and not everything:
         view.show(shown)
         return shown.is_well
     else:
         say(words.line(shown))
-        listed = [*shown.running, *shown.queue, *shown.waiting, *(newest_first(songs) if everything else shown.results)]
-    for song in listed:
+    for song in going:
         say(words.song_line(song, spool.outbox, shown.etas.get(song.job_id)))
+    for name in unseen:
+        say(words.unseen_line(name))
+    for song in over:
+        say(words.song_line(song, spool.outbox))
     for entry in others:
         say(words.entry_line(entry))
-    if not given and len(listed) < len(songs):
-        say(f"and {len(songs) - len(listed)} more that are over: `demixd status --all` shows them")
+    if not given and len(going) + len(over) < len(songs):
+        say(f"and {len(songs) - len(going) - len(over)} more that are over: `demixd status --all` shows them")
     return shown.is_well
 
 
 def _wanted(
-    spool: Spool, given: Sequence[str], songs: Sequence[Sidecar], entries: Sequence[InboxEntry] = ()
-) -> tuple[list[Sidecar], list[InboxEntry]]:
-    """The songs that are `given`, and of what is no song those entries that have exactly such a name."""
+    spool: Spool, given: Sequence[str], songs: Sequence[Sidecar], shown: Overview | None = None
+) -> tuple[list[Sidecar], list[str], list[InboxEntry]]:
+    """The songs that are `given`, with `shown` also those that are unseen, and of what is no song the entries of such names."""
     by_name = {names.name_of(song): song for song in songs}
-    others = {each.name: each for each in entries if each.name not in by_name}
+    unseen = set(shown.unseen) if shown else set()
+    there = {*by_name, *unseen}
+    others = {each.name: each for each in (shown.entries if shown else ()) if each.name not in there}
     wanted = [names.below_inbox(spool, word) for word in given]
-    found = [name for word in wanted if word not in others for name in names.meant(word, by_name, "known")]
-    return [by_name[name] for name in dict.fromkeys(found)], [others[word] for word in wanted if word in others]
+    meant = (names.meant(word, there, "known", several=True) for word in wanted if word not in others)
+    found = dict.fromkeys(name for each in meant for name in each)
+    return (
+        [by_name[name] for name in found if name in by_name],
+        [name for name in found if name in unseen],
+        [others[word] for word in wanted if word in others],
+    )
 
 
-def show_json(spool: Spool, given: Sequence[str]) -> bool:
+def show_json(config: Config, given: Sequence[str]) -> bool:
     """The daemon's and the songs' status files in one JSON object, those of all songs where none are `given`.
 
     Whether all is well. Raises OSError, and RefusedError where there is no such song.
     """
+    spool = Spool(config)
     shown, songs = next(_overviews(spool))
     wanted = {song.job_id for song in _wanted(spool, given, songs)[0]}
     files = [each for each in client.sidecars(spool) if not given or each["job_id"] in wanted]
@@ -68,27 +85,33 @@ def show_json(spool: Spool, given: Sequence[str]) -> bool:
     return shown.is_well
 
 
-def keep_showing(spool: Spool) -> None:
+def keep_showing(config: Config) -> None:
     """The overview until Ctrl-C; without a terminal a line for each change."""
+    overviews = _overviews(Spool(config), recursive=config.inbox.recursive)
     if view.is_terminal():
         with view.screen() as show:
-            for shown, _ in _overviews(spool):
+            for shown, _ in overviews:
                 show(shown)
     before = None
-    for shown, _ in _overviews(spool):
+    for shown, _ in overviews:
         key = words.change_key(shown)
         if key != before:
             say(f"{time.strftime('%H:%M:%S')} {words.line(shown)}")
         before = key
 
 
-def _overviews(spool: Spool) -> Iterator[tuple[Overview, list[Sidecar]]]:
-    """What is there now, again and again."""
+def _overviews(spool: Spool, *, recursive: bool | None = None) -> Iterator[tuple[Overview, list[Sidecar]]]:
+    """What is there now, again and again; `recursive`: see `names.unseen`, None to leave these songs out."""
     reader, liveness = StatusReader(spool), Liveness(time.monotonic())
     while True:
         began = time.monotonic()
         reader.refresh()
         health = liveness.update(reader.daemon, began)
         age = age_s(reader.daemon, time.time())
-        yield overview(reader, health, liveness.silence_s(began), age), reader.songs
+        unseen: set[str] = set()
+        is_down = health not in RUNNING or is_overdue(reader.daemon, age)
+        if recursive is not None and is_down and reader.trouble is None:
+            with suppress(OSError):  # there is no inbox yet, or none that this user may look into: `check` says which
+                unseen = names.unseen(spool, reader.songs, recursive=recursive)
+        yield overview(reader, health, liveness.silence_s(began), age, unseen), reader.songs
         pause(began, REFRESH_S)

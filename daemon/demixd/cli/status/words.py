@@ -140,7 +140,8 @@ def line(shown: Overview) -> str:
         left = "" if at.eta_s is None else f"done in {text.clock(at.eta_s)}"
         told = (f"{text.percent(at.fraction)} {song.doing}", text.speed(at.speed_x), left, _tag(song))
         parts.append(f"{running(shown).lower()} {song.input.name} {', '.join(fact for fact in told if fact)}")
-    parts.append(f"{len(shown.queue)} queued, {len(shown.waiting)} not ready")
+    unseen = f", {len(shown.unseen)} not seen yet" if shown.unseen else ""
+    parts.append(f"{len(shown.queue)} queued, {len(shown.waiting)} not ready{unseen}")
     if shown.not_songs:
         parts.append(f"{_no_songs(len(shown.not_songs))} ({LISTED})")
     if shown.results:
@@ -154,7 +155,7 @@ def change_key(shown: Overview) -> tuple[object, ...]:
     running = [(song.job_id, song.step, int(100 * song.progress.fraction)) for song in shown.running]
     state = (shown.daemon.state, shown.daemon.worker.state) if shown.daemon else None
     last = shown.results[0].job_id if shown.results else None
-    lists = (len(shown.queue), len(shown.waiting), len(shown.not_songs))
+    lists = (len(shown.queue), len(shown.waiting), len(shown.unseen), len(shown.not_songs))
     return shown.health, state, running, lists, last, trouble(shown)
 
 
@@ -169,6 +170,11 @@ def song_line(song: Sidecar, outbox: PurePath, eta_s: float | None = None) -> st
     if told := result(song, outbox) or message(song):
         what.append(told)
     return safe(f"{song.input.name}: {', '.join(what)}{facts(song)}")
+
+
+def unseen_line(name: str) -> str:
+    """A song of which there is nothing but its file, on one plain line."""
+    return safe(f"{name}: waiting in the inbox, not seen yet")
 
 
 def result(song: Sidecar, outbox: PurePath) -> str:

@@ -12,13 +12,14 @@ FOUR = ("drums", "bass", "other", "vocals")
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that Demucs publishes; `stems` are its parts.
+    """A model that Demucs publishes; `members` are the signatures in its bag, each once, and `stems` its parts.
 
     `commit` and `sha256` (by name of file) pin it: nothing else is fetched or loaded then. `demixd models pin NAME` prints
     both. Where they are empty, the files that come first are trusted, and no others later.
     """
 
     about: str
+    members: tuple[str, ...]
     stems: tuple[str, ...] = FOUR
     commit: str = ""
     sha256: dict[str, str] = {}
@@ -26,15 +27,33 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 PUBLISHED = MappingProxyType(
     {
-        "htdemucs": Published(about="Hybrid Transformer Demucs: good and fast, the default"),
-        "htdemucs_ft": Published(about="htdemucs fine-tuned for each stem: a little better, four times the work"),
-        "htdemucs_6s": Published(about="htdemucs with guitar and piano (weak)", stems=(*FOUR, "guitar", "piano")),
-        "hdemucs_mmi": Published(about="Hybrid Demucs v3, retrained on more songs"),
-        "mdx": Published(about="v3, trained on MusDB HQ only: winner of track A of the MDX challenge 2021"),
-        "mdx_extra": Published(about="v3, trained on more songs: second in track B of the MDX challenge 2021"),
-        "repro_mdx_a": Published(about="v3, track A retrained: time and hybrid members"),
-        "repro_mdx_a_time_only": Published(about="v3, track A retrained: only its time members"),
-        "repro_mdx_a_hybrid_only": Published(about="v3, track A retrained: only its hybrid members"),
+        "htdemucs": Published(about="Hybrid Transformer Demucs: good and fast, the default", members=("955717e8",)),
+        "htdemucs_ft": Published(
+            about="htdemucs fine-tuned for each stem: a little better, four times the work",
+            members=("f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"),
+        ),
+        "htdemucs_6s": Published(
+            about="htdemucs with guitar and piano (weak)", members=("5c90dfd2",), stems=(*FOUR, "guitar", "piano")
+        ),
+        "hdemucs_mmi": Published(about="Hybrid Demucs v3, retrained on more songs", members=("75fc33f5",)),
+        "mdx": Published(
+            about="v3, trained on MusDB HQ only: winner of track A of the MDX challenge 2021",
+            members=("0d19c1c6", "7ecf8ec1", "c511e2ab", "7d865c68"),
+        ),
+        "mdx_extra": Published(
+            about="v3, trained on more songs: second in track B of the MDX challenge 2021",
+            members=("e51eebcc", "a1d90b5c", "5d2d6c55", "cfa93e08"),
+        ),
+        "repro_mdx_a": Published(
+            about="v3, track A retrained: time and hybrid members",
+            members=("9a6b4851", "1ef250f1", "fa0cb7f9", "902315c2"),
+        ),
+        "repro_mdx_a_time_only": Published(
+            about="v3, track A retrained: only its time members", members=("9a6b4851", "1ef250f1")
+        ),
+        "repro_mdx_a_hybrid_only": Published(
+            about="v3, track A retrained: only its hybrid members", members=("fa0cb7f9", "902315c2")
+        ),
     }
 )
 

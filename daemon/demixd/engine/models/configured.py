@@ -1,6 +1,7 @@
 """What a configuration asks of its models, as far as that is known before any is loaded: their names, and their stems."""
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -12,20 +13,37 @@ import msgspec
 from demixd.config import Config
 from demixd.engine.models import store
 from demixd.engine.models.bag import SUFFIX
-from demixd.engine.models.catalog import AUTO, PUBLISHED, offered
-from demixd.errors import AudioProcessingError, ConfigError
-from demixd.protocol.result_names import ONE_FILE
+from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED, QUANTIZED, offered
+from demixd.errors import AudioProcessingError, Code, ConfigError
+from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
 from demixd.protocol.typed import shown
 from demixd.spool.files import open_model
+
+log = logging.getLogger(__name__)
 
 MAX_HEADER = 1 << 20
 
 
 def checked(config: Config) -> Config:
-    """`config` itself. Raises ConfigError where every song of [defaults] or of a profile would fail for its model."""
+    """`config` itself. Raises ConfigError where every song of [defaults] or of a profile would fail; warns where some would."""
     if wrong := next(faults(config), None):
         raise ConfigError(wrong)
+    for doubt in doubts(config):
+        log.warning("%s", doubt)
     return config
+
+
+def doubts(config: Config) -> Iterator[str]:
+    """Sentences about options with which some songs fail, which only their own formats decide."""
+    usual = msgspec.structs.asdict(config.defaults)
+    for where, keys in (("[defaults]", {}), *((f"[profiles.{name}]", keys) for name, keys in config.profiles.items())):
+        options = usual | keys
+        if options["clip"] == "none" and (options["format"], options["bit_depth"]) != ("wav", "float"):
+            yield (
+                f'{where} clip = "none" needs float samples, and with format = {shown(options["format"])} and bit_depth = '
+                f"{shown(options['bit_depth'])} not every song has such stems: one that has not fails as {Code.BAD_OPTIONS}; "
+                'set format = "wav" and bit_depth = "float", or clip = "joint"'
+            )
 
 
 def faults(config: Config) -> Iterator[str]:
@@ -39,13 +57,31 @@ def faults(config: Config) -> Iterator[str]:
 
 def _faults(key: str, where: str, model: str, options: dict[str, Any], config: Config) -> Iterator[str]:
     if lacks(model, config):
-        close, bag = get_close_matches(model, PUBLISHED, 1), f"{model}{SUFFIX}"
-        remedy = f"did you mean {close[0]}?" if close else "`demixd models list` shows those that there are"
-        if os.path.lexists(store.folder_of(model, repo=config.repo, models=config.models) / bag):
-            remedy = f"{bag} there is not a regular file: put the model's own in its place"
-        yield f"{key} = {shown(model)}: there is no such model in {config.repo or config.models}; {remedy}"
-    elif options["naming"] != ONE_FILE:
-        yield from (f"{where} {each}" for each in missing_stems(model, options["stems"], config))
+        yield f"{key} = {shown(model)}: {_no_such(model, config)}"
+    else:
+        yield from (f"{where} {each}" for each in misfits(model, options["naming"], options["stems"], config))
+
+
+def known(model: str, config: Config) -> str:
+    """`model` itself. Raises BAD_OPTIONS where there certainly is none of that name, and for `auto`, which stands for several."""
+    if model == AUTO:
+        best = ", ".join(NEEDS_MIB)
+        raise AudioProcessingError(Code.BAD_OPTIONS, f"{AUTO} is the best of {best} that fits: name one of them.")
+    if lacks(model, config):
+        raise AudioProcessingError(Code.BAD_OPTIONS, f"{model}: {_no_such(model, config)}")
+    return model
+
+
+def _no_such(model: str, config: Config) -> str:
+    """The sentence about a model that there is not, after the word that names it."""
+    if model in QUANTIZED:
+        return f"it is packed by diffq, which is not supported; use {model.removesuffix('_q')}"
+    close = get_close_matches(model, PUBLISHED, 1)
+    remedy = f"did you mean {close[0]}?" if close else "`demixd models list` shows those that there are"
+    bag = f"{model}{SUFFIX}"
+    if os.path.lexists(store.folder_of(model, repo=config.repo, models=config.models) / bag):
+        remedy = f"{bag} there is not a regular file: put the model's own in its place"
+    return f"there is no such model in {config.repo or config.models}; {remedy}"
 
 
 def lacks(model: str, config: Config) -> bool:
@@ -64,9 +100,14 @@ def lacks(model: str, config: Config) -> bool:
     return not (config.model.repo or config.paths.models) or any(each.endswith(SUFFIX) for each in there)
 
 
-def missing_stems(model: str, stems: Iterable[str], config: Config) -> Iterator[str]:
-    """A sentence, which begins with the key, for each stem that the model certainly does not have."""
+def misfits(model: str, naming: str, stems: Iterable[str], config: Config) -> Iterator[str]:
+    """A sentence, which begins with the key, for each stem, or the file of several, that the model certainly does not have."""
     parts = _stems_of(model, config)
+    if naming == ONE_FILE:
+        if parts is not None and model != AUTO and sorted(parts) != sorted(ONE_FILE_STEMS):
+            holds = f"such a file holds {', '.join(ONE_FILE_STEMS)}"
+            yield f"naming = {shown(naming)}: {holds}, and {model} has {', '.join(parts)}; take {DEFAULT}"
+        return
     there = offered(parts or ())
     for stem in stems if parts is not None else ():
         if stem not in there:

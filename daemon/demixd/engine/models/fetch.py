@@ -22,14 +22,16 @@ import msgspec
 
 from demixd.engine.models import bag as bags
 from demixd.engine.models import hub, records
-from demixd.engine.models.catalog import PUBLISHED, QUANTIZED, hub_repo
-from demixd.engine.models.store import ModelFiles, command, locate
+from demixd.engine.models.catalog import PUBLISHED, hub_repo
+from demixd.engine.models.store import DEMO, ModelFiles, command, locate
 from demixd.errors import AudioProcessingError, Code, disk_code
 from demixd.spool.files import open_own
 
 FETCH = ".fetch"
 LOCK = "lock"
 LOCK_POLL_S = 0.2
+MAIN = "main"
+"""The hub's newest commit."""
 RETRIES = 3
 """How often in a row a download may bring no new byte before the fetch fails."""
 RETRY_PAUSE_S = 1.0
@@ -64,19 +66,18 @@ class _Session(msgspec.Struct, frozen=True, kw_only=True):
 def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = None) -> ModelFiles:
     """Fetch the files of the model `name` into the folder `models`, and replace those that differ from the hub's.
 
-    Raises `AudioProcessingError`: MODEL_MISSING (unknown, offline, no network, refused), BAD_MODEL (a wrong hash),
+    Raises `AudioProcessingError`: BAD_OPTIONS (unknown), MODEL_MISSING (offline, no network, refused), BAD_MODEL (a wrong hash),
     NO_SPACE or IO_ERROR.
     """
-    if name in QUANTIZED:
-        sentence = f"{name} is packed by diffq, which is not supported: use {name.removesuffix('_q')}."
-        raise AudioProcessingError(Code.MODEL_MISSING, sentence)
+    if name == DEMO:
+        return locate(name, repo=None, models=models, allow_pickle=False)  # it is in the package
     if name not in PUBLISHED:
         sentence = f"Demucs publishes no model {name!r}: fetch one of {', '.join(PUBLISHED)}."
-        raise AudioProcessingError(Code.MODEL_MISSING, sentence)
+        raise AudioProcessingError(Code.BAD_OPTIONS, sentence)
     if hub.is_offline():
         sentence = (
             f"The model {name} is not fetched, since HF_HUB_OFFLINE keeps this process from the hub: run "
-            f"`{command('fetch', name, models)}` where that is not set, or copy its files into {models}."
+            f"`{command('fetch', name, models)}` where that is not set, or {_by_hand(name, models, hub.default_endpoint())}."
         )
         raise AudioProcessingError(Code.MODEL_MISSING, sentence)
     endpoint = (endpoint or hub.default_endpoint()).rstrip("/")
@@ -88,7 +89,7 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
     except hub.HubError as error:
         sentence = (
             f"The model {name} could not be fetched from {endpoint}: {error.reason}; {error.remedy} and run "
-            f"`{command('fetch', name, models)}`, or copy its files into {models}."
+            f"`{command('fetch', name, models)}`, or {_by_hand(name, models, endpoint)}."
         )
         raise AudioProcessingError(Code.MODEL_MISSING, sentence, repr(error.__cause__)) from error
     except OSError as error:
@@ -97,6 +98,13 @@ def fetch(name: str, models: Path, *, progress: Tell, endpoint: str | None = Non
         sentence = f"The model {name} cannot be written to {models} ({error.strerror}): {remedy}."
         raise AudioProcessingError(code, sentence, repr(error)) from error
     return locate(name, repo=None, models=models, allow_pickle=False)
+
+
+def _by_hand(name: str, models: Path, endpoint: str) -> str:
+    """What to do where this machine has no network, as a part of a sentence: which files, where they come from, where they go."""
+    *others, last = (f"{name}{bags.SUFFIX}", *(f"{sig}.safetensors" for sig in PUBLISHED[name].members))
+    address = f"{endpoint.rstrip('/')}/{hub_repo(name)}/resolve/{PUBLISHED[name].commit or MAIN}"
+    return f"get {', '.join(others)} and {last} on another machine, each at {address}/FILE, and put them into {models}"
 
 
 @contextmanager
@@ -117,7 +125,7 @@ def _lock(session: _Session) -> Iterator[None]:
 def _fetch_model(session: _Session) -> None:
     repo, pinned = hub_repo(session.model), PUBLISHED[session.model]
     name = f"{session.model}{bags.SUFFIX}"
-    bag = hub.ask(session.endpoint, repo, name, pinned.commit or "main", max_bytes=bags.MAX_BYTES)
+    bag = hub.ask(session.endpoint, repo, name, pinned.commit or MAIN, max_bytes=bags.MAX_BYTES)
     part = _download(session, bag)
     _check_pin(session, name, records.hash_file(part))
     for sig in dict.fromkeys(bags.read(part).sigs):

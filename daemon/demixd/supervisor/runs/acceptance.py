@@ -30,9 +30,7 @@ def accept(job: Job, context: Context) -> Job | Ends | Waits:
     """Point 1: the ledger knows that the song is accepted. The running job, or what becomes of it instead."""
     if identity_of(context.spool.options(job.name)) != job.options_file:
         return Waits(reason=Reason.CHANGING, settles_anew=True)
-    allowed = context.config.limits.max_bytes
-    if job.identity.size > allowed:
-        message = f"The song has {job.identity.size} bytes; [limits] max_bytes allows {allowed}."
+    if message := context.config.limits.too_large(job.identity.size):
         return outcomes.fails(Code.TOO_LARGE, message)
     trace.point("1-accepted")
     job = context.jobs.commit(job, Stage.ACCEPTED)

@@ -90,7 +90,7 @@ class Runner:
             self._prefetch = None
         if job is None or self._prefetch is not None or not all(run.is_decoded for run in self._runs):
             return
-        if job.identity.size <= self._context.config.limits.max_bytes and has_room(job, self._context):
+        if not self._context.config.limits.too_large(job.identity.size) and has_room(job, self._context):
             self._prefetch = Prefetch(job, self._context)
             self._prefetch.begin()
 
