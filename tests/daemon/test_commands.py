@@ -623,6 +623,7 @@ def test_watch_without_a_terminal(tmp_path: Path) -> None:
         daemon.end()
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("words", ["status", "status --json", "check", "submit nothing.wav", "models list", "--help"])
 def test_streams_may_be_closed(daemon: Daemon, closed: str, words: str) -> None:

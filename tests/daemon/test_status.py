@@ -453,6 +453,7 @@ def test_a_full_output(tmp_path: Path, command: str) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("closed", ["<&- >&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("command", [*SAYING, "status --nonsense"])
 def test_closed_streams(tmp_path: Path, command: str, closed: str) -> None:

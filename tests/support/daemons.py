@@ -3,10 +3,13 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -88,6 +91,7 @@ class Daemon:
             for action in actions.split():
                 program += ["--at", point, action]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "FAKE_FOLDER": str(self.folder), **env}
+        self._bring_conversion()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*under, sys.executable, *program, "--", "--config", str(self.config), "run"],
@@ -102,6 +106,28 @@ class Daemon:
     def hold(self) -> Path:
         """While this file is there, the fake worker does not get on with its song."""
         return self.folder / "hold"
+
+    def _bring_conversion(self) -> None:
+        """Give a state folder that is still to be made what the real workers of this run have converted: it costs 10 s."""
+        shared, state = self._shared_conversion, self.folder / "state"
+        if shared is not None and shared.exists() and not state.exists():
+            state.mkdir(0o700)
+            shutil.copytree(shared, state / "compiled")
+
+    def _share_conversion(self) -> None:
+        """Leave what the worker has converted to the daemons of other tests."""
+        shared, made = self._shared_conversion, self.folder / "state" / "compiled"
+        if shared is not None and not shared.exists() and any(made.glob("*/runs.json")):
+            part = Path(tempfile.mkdtemp(dir=shared.parent, prefix="compiled-"))
+            shutil.copytree(made, part, dirs_exist_ok=True)
+            with contextlib.suppress(OSError):  # another one was faster
+                part.rename(shared)
+
+    @property
+    def _shared_conversion(self) -> Path | None:
+        """Where conversions of this run of the tests are; None for a fake worker, which has none."""
+        run = next((each for each in self.folder.parents if re.fullmatch(r"pytest-\d+", each.name)), None)
+        return None if self.fake or run is None else run / "compiled"
 
     def command(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """A command of demixd on this daemon's configuration, to its end."""
@@ -118,7 +144,9 @@ class Daemon:
         """SIGTERM, and its exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=PATIENCE_S)
+        status = self.process.wait(timeout=PATIENCE_S)
+        self._share_conversion()
+        return status
 
     def kill_worker(self) -> None:
         """SIGKILL for its worker, if it has one."""

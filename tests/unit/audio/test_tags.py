@@ -792,6 +792,7 @@ SILENT = ("wav of 4 GiB", "nothing", "noise", "giant frame", "mp4 cover lies")
 """What is read as far as it goes, or has no tags at all: nobody need be warned."""
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(tmp_path: Path, name: str) -> None:
     """Damaged and hostile tags end with a value, soon, and with a warning."""

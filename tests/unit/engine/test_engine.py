@@ -61,6 +61,7 @@ def test_equals_demucs(make: Callable[[], BagOfModels], song: Callable[[], torch
     assert worst(reference, ours(bag, wave, 44100, tmp_path)) > 80
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("frames", [1, 2, 1000, 171990, 171991, 128992, 128993, 257984])
 def test_equals_demucs_at_every_length(frames: int, tmp_path: Path) -> None:
     """A sample, a segment, a stride, and one more."""

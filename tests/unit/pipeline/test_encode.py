@@ -197,6 +197,7 @@ def test_round_trip(tmp_path: Path, name: str, depth: str, rate: int, channels: 
         assert np.abs(heard - audio).max() <= steps / 2 ** (DITHERED.get(to.subtype, 32) - 1) + 1e-7
 
 
+@pytest.mark.daily
 @pytest.mark.parametrize("frames", [1, 2, 46, 100, 575, 576, 1105, 1151, 1152, 1153, 1198, 2304, 100_000])
 @pytest.mark.parametrize("name", ["mp3", "ogg", "opus", "m4a"])
 def test_lossy_lengths(tmp_path: Path, name: str, frames: int) -> None:
