@@ -1,5 +1,5 @@
 """client.py SPOOL SONG FOLDER SECONDS OPTIONS, such as: client.py ~/demixd Song.flac stems 600 '{"format": "mp3"}'"""
-import hashlib, json, math, shutil, sys, time
+import hashlib, io, json, math, shutil, sys, time
 from pathlib import Path
 
 if len(sys.argv) != 6: sys.exit(__doc__)
@@ -22,10 +22,10 @@ def follow(until):
     raise TimeoutError
 
 older = read(sidecar).get("job_id")  # that of an earlier drop of this name
-(part := inbox / f".{song.name}.part").write_text(options)
-part.rename(inbox / f"{song.name}.job.json")
-shutil.copyfile(song, part)
-part.rename(inbox / song.name)
+for name, data in ((f"{song.name}.job.json", io.BytesIO(options.encode())), (song.name, song.open("rb"))):
+    (part := inbox / f".{name}.part").unlink(missing_ok=True)
+    with part.open("xb") as file: shutil.copyfileobj(data, file)  # made new: through no link of others
+    part.rename(inbox / name)
 try:
     job = follow(time.monotonic() + seconds)
 except (KeyboardInterrupt, TimeoutError):

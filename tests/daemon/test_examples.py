@@ -29,7 +29,7 @@ def test_every_example_is_run() -> None:
         assert f"(examples/{path.name})" in section("Clients")
 
 
-TOOLS = ("sh", "grep", "sed", "head", "cp", "mv", "touch", "sleep", "mkdir", "sha256sum")
+TOOLS = ("sh", "grep", "sed", "head", "cat", "cp", "mv", "rm", "touch", "sleep", "mkdir", "sha256sum")
 """The programs that the shell's client may use: coreutils, grep and sed."""
 
 
@@ -121,6 +121,17 @@ def test_a_client_drops_and_collects(daemon: Daemon, client: Client, tmp_path: P
     assert {path.name for path in stems.rglob("*") if path.is_file()} == {"drums.flac", "no_drums.flac", "stems.json"}
     assert soundfile.info(str(stems / "by stem" / "drums.flac")).frames == soundfile.info(str(one)).frames
     assert daemon.song(one.name)["tag"] == 'x"state":"done'
+
+
+def test_a_client_follows_no_link(daemon: Daemon, client: Client, tmp_path: Path) -> None:
+    """What others put under a client's temporary names leads it to no other file."""
+    one = song(tmp_path, "linked.wav", client)
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for name in (one.name, f"{one.name}.job.json"):
+        (daemon.inbox / f".{name}.part").symlink_to(victim)
+    assert client.run(daemon.spool, one, tmp_path / "stems", 600, "{}") == (0, "")
+    assert victim.read_bytes() == b"precious"
 
 
 def test_a_client_cancels_after_its_time(daemon: Daemon, client: Client, tmp_path: Path) -> None:
