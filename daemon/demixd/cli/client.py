@@ -25,7 +25,7 @@ def read(path: str | Path) -> dict[str, Any] | None:
 
 def daemon(spool: Spool) -> dict[str, Any] | None:
     """The daemon's last heartbeat. It may be old: a daemon that runs changes `seq` before the next reading."""
-    return read(spool.status / DAEMON)
+    return documents.read(spool.status / DAEMON, dict[str, Any], largest=documents.LARGEST_LIST)
 
 
 def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:

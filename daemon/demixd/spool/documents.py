@@ -1,6 +1,6 @@
 """Reading JSON documents in folders that others may write to: status/ and the outbox lie on the share.
 
-No link is followed, no FIFO waited for, and no more than LARGEST bytes read. A file that is no document of the expected
+No link is followed, no FIFO waited for, and no more than `largest` bytes read. A file that is no document of the expected
 type is skipped: it is somebody else's.
 """
 
@@ -18,18 +18,22 @@ from demixd.spool.tree import DAEMON, DEEPEST, INBOX, SIDECAR
 
 T = TypeVar("T")
 
-LARGEST = 64 << 20
-"""Bytes. A sidecar has two thousand, and the heartbeat a hundred for each song in the queue: a larger file is not ours."""
+LARGEST = 1 << 20
+"""Bytes of a sidecar or a manifest. Most have two thousand; those of 64 stems (no song has more), with names, paths and a tag
+of which each character is escaped, a quarter of this: a larger file is not ours."""
+
+LARGEST_LIST = 64 << 20
+"""Bytes of the heartbeat and of `_inbox.json`, which have a hundred for each song in the queue, or entry of the inbox."""
 
 
-def read(path: str | Path, kind: type[T]) -> T | None:
+def read(path: str | Path, kind: type[T], *, largest: int = LARGEST) -> T | None:
     """The document at `path`; None where there is none of the type `kind`. Fields that `kind` does not have are ignored."""
     try:
         with os.fdopen(open_file(path), "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+            if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
                 return None
-            return msgspec.json.decode(file.read(LARGEST), type=kind)
+            return msgspec.json.decode(file.read(largest), type=kind)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

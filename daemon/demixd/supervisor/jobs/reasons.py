@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from demixd.errors import Code
@@ -89,11 +89,12 @@ def remove_of(name: str, spool: Spool) -> None:
             nofollow.remove_file(spool.failed, path)
 
 
-def sweep(spool: Spool) -> None:
-    """Remove every reason whose song is gone."""
+def sweep(spool: Spool, go_on: Callable[[], None]) -> None:
+    """Remove every reason whose song is gone. `go_on` is called with each file."""
     for folder, leaves in _folders(spool.failed):
         songs = {companion(leaf, REASON) for leaf in leaves if not leaf.endswith(REASON)}
         for leaf in leaves:
+            go_on()
             path = Path(folder, leaf)
             with contextlib.suppress(OSError):
                 if leaf.endswith(REASON) and leaf not in songs and _is_ours(path, spool):
