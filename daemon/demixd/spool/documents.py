@@ -7,7 +7,7 @@ type is skipped: it is somebody else's.
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,13 +38,18 @@ def read(path: str | Path, kind: type[T], *, largest: int = LARGEST) -> T | None
         return None
 
 
-def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _ignore() -> None:
+    """What a short walk does between its entries."""
+
+
+def sidecars(status: Path, go_on: Callable[[], None] = _ignore) -> Iterator[tuple[str, os.stat_result]]:
     """The path and stat(2) of every file in `status` that is named as a sidecar. Raises OSError for `status` itself.
 
+    `go_on` is called with every entry that is walked over.
     Paths are text: there may be 10,000, and to make a Path of each takes longer than the listing.
     """
     root = os.fspath(status)
-    for entry in below(root):
+    for entry in below(root, go_on=go_on):
         with contextlib.suppress(OSError):  # removed since it was listed
             if _is_name(entry.name, at_root=entry.path.rpartition("/")[0] == root):
                 found = entry.stat(follow_symlinks=False)
@@ -52,10 +57,10 @@ def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.path, found
 
 
-def below(root: str, *, folders: bool = False) -> Iterator[os.DirEntry[str]]:
+def below(root: str, *, folders: bool = False, go_on: Callable[[], None] = _ignore) -> Iterator[os.DirEntry[str]]:
     """Every entry below `root` but folders, or the `folders` alone; no deeper than an inbox is walked.
 
-    Raises OSError for `root` itself.
+    `go_on` is called with each entry that is walked over. Raises OSError for `root` itself.
     Not by recursion: whoever may write there can put a thousand folders into each other.
     """
     left = [(root, 0)]
@@ -69,6 +74,7 @@ def below(root: str, *, folders: bool = False) -> Iterator[os.DirEntry[str]]:
                 raise
             continue  # removed since it was listed, or not readable by this user: the others are
         for entry in listed:
+            go_on()
             try:
                 is_folder = entry.is_dir(follow_symlinks=False)
             except OSError:

@@ -38,3 +38,13 @@ def test_the_largest_sidecar_is_read(tmp_path: Path) -> None:
     assert len(data) < documents.LARGEST / 2
     assert isinstance(documents.read(path, Sidecar), Sidecar)
     assert msgspec.json.decode(data)["tag"] == given.tag
+
+
+def test_a_walk_can_be_ended_at_any_entry(tmp_path: Path) -> None:
+    """What is walked over counts as well as what is found: strange names and empty folders."""
+    for number in range(3):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}.txt").touch()
+    asked: list[int] = []
+    assert list(documents.sidecars(tmp_path, lambda: asked.append(1))) == []
+    assert len(asked) == 6

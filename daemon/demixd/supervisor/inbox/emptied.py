@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 WAIT_S = 60.0
 
 AT_ONCE = 100
-"""How many files one look moves: the loop, and the heart, go on between."""
+"""How many files one look moves, also where they are small: the loop, and the heart, go on between."""
 
 MOVABLE = frozenset({Kind.NOT_AUDIO, Kind.UNSUPPORTED, Kind.IGNORED, Kind.OPTIONS})
 
@@ -97,7 +97,7 @@ class Emptied:
     def _clear(self, folder: str, inside: dict[str, Seen]) -> bool:
         """Move the first files, and remove the folders that are empty then; whether there are more to move."""
         inbox, done = self._spool.inbox, self._spool.done
-        names = list(itertools.islice(inside, AT_ONCE))
+        names = _portion(inside)
         try:
             for name in names:
                 originals.move(inbox / name, done / name, source_root=inbox, target_root=done)
@@ -119,6 +119,13 @@ class Emptied:
             except OSError:
                 return  # something is in it
             folder = folder.parent
+
+
+def _portion(inside: dict[str, Seen]) -> list[str]:
+    """The first files: at most AT_ONCE, and, but for one, no more bytes than one original may have to be compared."""
+    totals = itertools.accumulate(seen.identity.size for seen in inside.values())
+    first = zip(itertools.islice(inside, AT_ONCE), totals, strict=False)
+    return [name for name, total in first if total <= originals.LARGEST_TWIN] or list(inside)[:1]
 
 
 def _is_movable(seen: Seen) -> bool:

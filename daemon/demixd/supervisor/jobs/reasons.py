@@ -92,6 +92,7 @@ def remove_of(name: str, spool: Spool) -> None:
 def sweep(spool: Spool, go_on: Callable[[], None]) -> None:
     """Remove every reason whose song is gone. `go_on` is called with each file."""
     for folder, leaves in _folders(spool.failed):
+        go_on()
         songs = {companion(leaf, REASON) for leaf in leaves if not leaf.endswith(REASON)}
         for leaf in leaves:
             go_on()
@@ -106,8 +107,9 @@ def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     waiting = [os.fspath(root)]
     while waiting:
         folder = waiting.pop()
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            listed = list(entries)
+        with contextlib.suppress(OSError):
+            with os.scandir(folder) as entries:
+                listed = list(entries)
             waiting += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
             yield folder, [entry.name for entry in listed if not entry.is_dir(follow_symlinks=False)]
 

@@ -58,8 +58,7 @@ def count_starts(ledger: Ledger, status: Path, go_on: Callable[[], None]) -> Non
     lists = [documents.read(status / name, _Seq, largest=documents.LARGEST_LIST) for name in (DAEMON, INBOX)]
     ledger.count_on(_starts(lists))  # first: `go_on` may write the heartbeat again
     found = []
-    for path, _ in documents.sidecars(status) if status.is_dir() else ():
-        go_on()
+    for path, _ in documents.sidecars(status, go_on) if status.is_dir() else ():
         found.append(documents.read(path, _Seq))
     ledger.count_on(_starts(found))
 
@@ -74,8 +73,7 @@ def rebuild(ledger: Ledger, spool: Spool, go_on: Callable[[], None]) -> int:
     `go_on` is called with each file; where it raises, the ledger stays empty.
     """
     sidecars = {}
-    for path, _ in documents.sidecars(spool.status):
-        go_on()
+    for path, _ in documents.sidecars(spool.status, go_on):
         sidecar = documents.read(path, Sidecar)
         if sidecar is not None and _is_id(sidecar.job_id) and _place(sidecar, spool) == Path(path):
             sidecars[sidecar.job_id] = sidecar
@@ -96,8 +94,7 @@ def rebuild(ledger: Ledger, spool: Spool, go_on: Callable[[], None]) -> int:
 def _manifests(outbox: Path, go_on: Callable[[], None]) -> dict[str, tuple[str, Manifest]]:
     """The results in the outbox, by job: their folders below it, and their manifests."""
     found = {}
-    for entry in documents.below(os.fspath(outbox)):
-        go_on()
+    for entry in documents.below(os.fspath(outbox), go_on=go_on):
         place = Path(entry.path).relative_to(outbox)
         if place.name != MANIFEST or PRIVATE in place.parts:
             continue

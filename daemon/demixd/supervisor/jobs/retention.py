@@ -153,8 +153,7 @@ class Calendar:
 def sweep(spool: Spool, jobs: JobTable, older_than: float, go_on: Callable[[], None]) -> int:
     """Remove the sidecars that were last written before `older_than` (UNIX time); how many. Reads only those."""
     removed = 0
-    for path, status in list(documents.sidecars(spool.status)):
-        go_on()
+    for path, status in documents.sidecars(spool.status, go_on):
         if status.st_mtime < older_than and _is_over(documents.read(path, Sidecar), spool, jobs):
             try:
                 nofollow.remove_file(spool.status, Path(path))
