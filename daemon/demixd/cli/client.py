@@ -61,7 +61,7 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
                 _appear(folder, parts[0], target.name)
             except OSError:
                 if options is not None:
-                    os.unlink(option_file.name, dir_fd=folder)
+                    parts.append(option_file.name)
                 raise
         finally:
             for part in parts:
