@@ -1,6 +1,7 @@
 """The commands that work by files alone: real ones, in processes of their own, on a real daemon with a fake worker."""
 
 import io
+import itertools
 import json
 import os
 import pty
@@ -12,7 +13,6 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from daemons import CLIENT_BEAT_S, PATIENCE_S, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import text
 from demixd.cli.app import commands
-from demixd.cli.follow import Follower
+from demixd.cli.follow import Follower, Losses
 from demixd.cli.status import view
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview
@@ -434,6 +434,50 @@ def test_wait_notices_that_nobody_is_there(tmp_path: Path) -> None:
         daemon.end()
 
 
+def test_wait_ends_when_a_song_is_gone_before_it_is_seen(tmp_path: Path) -> None:
+    """`submit --wait` says so and ends with 1: of a file that is gone after some heartbeats, at once where a link is listed."""
+    daemon = Daemon(tmp_path / "d")
+    status = daemon.spool / "status"
+    status.mkdir(exist_ok=True)
+    entry = {"name": "link.wav", "name_b64": "", "reason": "not-a-regular-file"}
+    with Piped(
+        daemon, "submit", "--wait", *(make_song(tmp_path / f"{name}.wav", 0.1) for name in ("gone", "link"))
+    ) as command:
+        until(lambda: (daemon.inbox / "link.wav").exists(), "both are dropped")
+        (daemon.inbox / "gone.wav").unlink()
+        (daemon.inbox / "link.wav").unlink()
+        (daemon.inbox / "link.wav").symlink_to("/etc/passwd")
+        listing = {"schema": 1, "seq": 1, "entries": [entry], "updated_at": "2026-01-01T00:00:00Z"}
+        (status / "_inbox.json").write_text(json.dumps(listing))
+        command.says("link.wav: lost: what has its name in the inbox is no song (not-a-regular-file)")
+        seqs = itertools.count()
+
+        def beat() -> bool:
+            (status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(next(seqs))))
+            return command.process.poll() is not None
+
+        until(beat, "it ends")
+        command.says("gone.wav: lost: its file went from the inbox before the daemon had seen it")
+        assert command.ends() == 1
+
+
+def test_a_song_is_lost_only_once_a_living_daemon_is_silent_of_it(tmp_path: Path) -> None:
+    """Heartbeats that grow tell it; not the time without a daemon, and not where the whole inbox is away."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    losses = Losses(spool)
+
+    def why(seq: int) -> str | None:
+        (spool.status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(seq)))
+        losses.refresh()
+        return losses.why("gone.wav")
+
+    spool.status.mkdir(exist_ok=True)
+    assert [why(1) for _ in range(9)] == [None] * 9
+    assert [why(seq) is None for seq in (2, 3, 4)] == [True, True, False]
+    spool.inbox.rmdir()
+    assert [why(seq) for seq in range(5, 14)] == [None] * 9
+
+
 def test_ctrl_c_ends_the_waiting_only(held: Daemon, tmp_path: Path) -> None:
     """Ctrl-C ends `submit --wait` with 130 and says that the songs go on, which they do."""
     with Piped(held, "submit", "--wait", make_song(tmp_path / "on and on.wav", 0.2)) as command:
@@ -618,7 +662,7 @@ def test_watch_without_a_terminal(tmp_path: Path) -> None:
             lines = command.out.read_text().splitlines()
             assert "\x1b" not in command.out.read_text()
             assert all(re.match(r"\d\d:\d\d:\d\d demixd ", line) for line in lines), lines
-            assert all(one[9:] != other[9:] for one, other in pairwise(lines))
+            assert all(one[9:] != other[9:] for one, other in itertools.pairwise(lines))
     finally:
         daemon.end()
 
