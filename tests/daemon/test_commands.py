@@ -512,14 +512,17 @@ def test_cancel_says_what_it_did(held: Daemon, tmp_path: Path) -> None:
 
 
 def test_cancel_of_a_song_that_is_over(tmp_path: Path) -> None:
-    """There is nothing to stop; `--wait` ends 0 only if it was cancelled, as its help says."""
+    """However it is called there is nothing to stop, and no other song is named; `--wait` ends 0 only if it was cancelled."""
     daemon = Daemon(tmp_path)
-    for state in ("done", "failed", "cancelled"):
-        write(daemon.spool / "status", f"{state}.wav", state)
-        done = daemon.command("cancel", "--wait", f"{state}.wav")
-        assert done.stdout == f"{state}.wav: it is {state} already, there is nothing to stop\n"
-        assert done.returncode == (0 if state == "cancelled" else 1)
-        assert daemon.command("cancel", f"{state}.wav").returncode == 0
+    (daemon.inbox / "done2.wav").touch()
+    for state, told in (("done", "is done"), ("failed", "has failed"), ("cancelled", "is cancelled")):
+        write(daemon.spool / "status", f"box/{state}.wav", state)
+        for word in (f"box/{state}.wav", f"{state}.", f"b*/{state[:3]}*", "box"):
+            done = daemon.command("cancel", "--wait", word)
+            assert f"box/{state}.wav: it {told} already, there is nothing to stop\n" in done.stdout
+            assert (done.returncode, done.stderr) == (0 if state == "cancelled" and word != "box" else 1, "")
+            assert daemon.command("cancel", word).returncode == 0
+    (daemon.inbox / "done2.wav").unlink()
     assert list(daemon.inbox.glob("*")) == []
 
 
