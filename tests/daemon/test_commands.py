@@ -963,6 +963,25 @@ def test_check_doubts_what_suits_only_some_songs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_check_reads_the_headers_of_weights(tmp_path: Path, whole: bool) -> None:
+    """A file that is no model, or the beginning of one, is a failure with the remedy; a whole one is not."""
+    repo = tmp_path / "repo"
+    shutil.copytree(store.DEMO_FOLDER, repo)
+    (repo / "demo.yaml").rename(repo / "mine.yaml")
+    weights = next(repo.glob("*.safetensors"))
+    daemon = Daemon(tmp_path, model={"name": "mine", "repo": str(repo)})
+    for data in (weights.read_bytes()[: None if whole else -1], bytes(1000)):
+        weights.write_bytes(data)
+        line = found(daemon.command("check"))["model"]
+        is_bad = not whole or data == bytes(1000)
+        assert line.startswith("FAIL" if is_bad else "note"), line
+        sentence = (
+            f"{weights} of the model mine cannot be used: it is cut short, or no safetensors file; put the model's"
+        )
+        assert (sentence in line) is is_bad
+
+
 def test_garbage_is_not_put_on_record(tmp_path: Path) -> None:
     """`models verify` of files without a record: what is no model is not good, and can be replaced by what is."""
     models = tmp_path / "state" / "models"
