@@ -141,6 +141,17 @@ def test_config_is_one_file(tmp_path: Path) -> None:
     assert (done.exit_code, json.loads(done.output)) == (1, {"daemon": None, "songs": []})
 
 
+def test_config_is_a_path_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative one in a working directory that was removed is a wrong word, told in a sentence."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = CliRunner().invoke(commands, ["--config", "demixd.toml", "status"])
+    assert done.exit_code == 2
+    assert "Error: --config demixd.toml: the working directory is gone: give an absolute path." in done.output
+
+
 # ---- submit
 
 
