@@ -7,6 +7,7 @@ sidecar=$spool/status/$name.json
 # The first value of a key: quotes within a text are escaped, and the job's own fields come before all others of that name.
 value() { grep -oE "\"$2\":(\"[^\"]*\"|[0-9]+)" "$1" 2>/dev/null | head -n 1 | sed 's/^[^:]*://; s/"//g'; }
 
+for path in "$inbox" "$song"; do [ -e "$path" ] || { echo "$path is not there" >&2; exit 1; }; done
 older=$(value "$sidecar" job_id) # that of an earlier drop of this name
 printf %s "$options" >"$inbox/.$name.part" && mv "$inbox/.$name.part" "$inbox/$name.job.json" &&
     cp "$song" "$inbox/.$name.part" && mv "$inbox/.$name.part" "$inbox/$name" || exit 1
