@@ -959,6 +959,18 @@ def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
     assert remedy in line
 
 
+@pytest.mark.parametrize(("spool", "inbox"), [(0o2775, 0o755), (0o2775, 0o775), (0o755, 0o755)])
+def test_check_notes_an_inbox_that_the_group_cannot_write(tmp_path: Path, spool: int, inbox: int) -> None:
+    """Where the spool's group may write to the spool, an inbox that a umask has closed to it is a note with the remedy."""
+    daemon = Daemon(tmp_path)
+    daemon.spool.chmod(spool)
+    daemon.inbox.chmod(inbox)
+    line = found(daemon.command("check"))["inbox"]
+    is_closed = (spool, inbox) == (0o2775, 0o755)
+    assert line.startswith("note" if is_closed else "ok")
+    assert (f"`chmod g+w {daemon.inbox}`" in line and "umask 002" in line) is is_closed
+
+
 PINS = {
     "demo": (2, "demo is no model that Demucs publishes"),
     "mdx": (1, "`demixd models fetch mdx`"),
