@@ -21,6 +21,7 @@ def follow(until):
         time.sleep(0.5)
     raise TimeoutError
 
+for path in (inbox, song): path.exists() or sys.exit(f"{path} is not there")
 older = read(sidecar).get("job_id")  # that of an earlier drop of this name
 for name, data in ((f"{song.name}.job.json", io.BytesIO(options.encode())), (song.name, song.open("rb"))):
     (part := inbox / f".{name}.part").unlink(missing_ok=True)
@@ -31,8 +32,7 @@ try:
 except (KeyboardInterrupt, TimeoutError):
     (inbox / f"{song.name}.cancel").touch()
     job = follow(math.inf)
-if job["state"] != "done":
-    sys.exit(f"{job['state']}: {job['message']}")
+if job["state"] != "done": sys.exit(f"{job['state']}: {job['message']}")
 shutil.copytree(spool / "outbox" / job["output"]["dir"], folder, dirs_exist_ok=True)
 for file in read(folder / "stems.json")["files"]:
     if hashlib.sha256((folder / file["name"]).read_bytes()).hexdigest() != file["sha256"]:

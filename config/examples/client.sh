@@ -10,6 +10,7 @@ value() { grep -oE "\"$2\":(\"[^\"]*\"|[0-9]+)" "$1" 2>/dev/null | head -n 1 | s
 # The file is made new (-C): through no link that others put there.
 drop() { rm -f "$inbox/.$1.part" && (set -C && cat >"$inbox/.$1.part") && mv "$inbox/.$1.part" "$inbox/$1"; }
 
+for path in "$inbox" "$song"; do [ -e "$path" ] || { echo "$path is not there" >&2; exit 1; }; done
 older=$(value "$sidecar" job_id) # that of an earlier drop of this name
 printf %s "$options" | drop "$name.job.json" && drop "$name" <"$song" || exit 1
 trap 'touch "$inbox/$name.cancel"' INT TERM

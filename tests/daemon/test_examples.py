@@ -96,6 +96,18 @@ def test_a_client_says_what_it_takes(client: Client, words: tuple[str, ...]) -> 
     assert (code, usage in said, said.count("\n")) == (1, True, 1)
 
 
+def test_a_client_has_its_words_right_before_it_drops(client: Client, tmp_path: Path) -> None:
+    """A spool or song that is not there is named in one line, and no option file is left behind."""
+    inbox, one = tmp_path / "spool" / "inbox", song(tmp_path, "there.wav", client)
+    inbox.mkdir(parents=True)
+    for spool, wanted, missing in (
+        (tmp_path / "spol", one, tmp_path / "spol" / "inbox"),
+        (inbox.parent, tmp_path / "typo.wav", tmp_path / "typo.wav"),
+    ):
+        assert client.run(spool, wanted, tmp_path / "stems", 600, "{}") == (1, f"{missing} is not there\n")
+    assert list(inbox.iterdir()) == []
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck: apt-get install shellcheck")
 def test_the_shell_examples_are_checked(tmp_path: Path) -> None:
     """shellcheck has nothing to say about the client in plain sh, and about the blocks in the pages."""

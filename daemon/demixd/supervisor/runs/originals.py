@@ -222,9 +222,9 @@ def put_away(job: Job, spool: Spool, settings: Inbox) -> tuple[Identity | None, 
         else:
             root = spool.done if job.state is State.DONE else spool.failed
             stored = store(spool.inbox, taken, root, job.name)
-            _take_options(job, spool, stored)
+            options = _take_options(job, spool, stored)
             if settings.reasons and job.state is not State.DONE:
-                reasons.write(job, stored, spool)
+                reasons.write(job, stored, options, spool)
         return None, None
     except OSError as error:
         reason = error.strerror
@@ -232,19 +232,25 @@ def put_away(job: Job, spool: Spool, settings: Inbox) -> tuple[Identity | None, 
     return put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
 
 
-def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
-    """Move the option file along with its song; a newer one is that of a song to come, and stays."""
+def _take_options(job: Job, spool: Spool, stored: Path | None) -> Path | None:
+    """Move the option file along with its song, and return its new path; a newer one is that of a song to come, and stays.
+
+    Beside `stored` it replaces an option file of that name: the song has that name now, maybe in place of its twin, and the
+    old file, which would count as its options, was another drop's.
+    """
     options = spool.options(job.name)
     try:
         if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
-            return
+            return None
         if stored is None:
             nofollow.remove_file(spool.inbox, options)
-        else:
-            target = stored.with_name(companion(stored.name, OPTIONS))
-            root = spool.done if stored.is_relative_to(spool.done) else spool.failed
-            move(options, target, source_root=spool.inbox, target_root=root)
+            return None
+        target = stored.with_name(companion(stored.name, OPTIONS))
+        root = spool.done if stored.is_relative_to(spool.done) else spool.failed
+        nofollow.remove_file(root, target)
+        return move(options, target, source_root=spool.inbox, target_root=root)
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         log.warning("%s stays in the inbox: %s", options, error)
+        return None
