@@ -2,12 +2,15 @@
 
 import re
 import shutil
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from simulated import Simulated, simulated
+from demixd.protocol.job import Job
+from demixd.supervisor.jobs.table import JobTable
+from simulated import Killed, Simulated, simulated
 from simulated_songs import make_song
 
 
@@ -32,6 +35,37 @@ def test_a_new_drop_that_ended_first_when_the_daemon_died(tmp_path: Path) -> Non
         assert (sidecar["state"], sidecar["error"]["code"]) == ("failed", "bad-options")
         assert sidecar["previous"] == {"job_id": old["job_id"], "state": "cancelled", "output": None}
         assert daemon.works() == []
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_crash_while_a_new_drop_takes_the_place_of_an_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
+) -> None:
+    """The old job's end is not lost with it, also where the new drop is gone before the next start."""
+    daemon, add = Simulated(tmp_path), JobTable.add
+    song = daemon.inbox / "song.wav"
+
+    def killed(table: JobTable, jobs: Iterable[Job]) -> None:
+        raise Killed
+
+    try:
+        daemon.start().ready()
+        song.touch()
+        old = daemon.until(lambda: (s := daemon.song("song.wav")).get("reason") == "empty" and s, "it waits")
+        monkeypatch.setattr(JobTable, "add", killed)
+        make_song(tmp_path / "new.wav", 0.3).rename(song)
+        daemon.until_dead()
+        monkeypatch.setattr(JobTable, "add", add)
+        if is_deleted:
+            song.unlink()
+        daemon.start().ready()
+        sidecar = daemon.final("song.wav")
+        assert (sidecar["state"], sidecar["job_id"] == old["job_id"]) == (
+            ("cancelled", True) if is_deleted else ("done", False)
+        )
         assert daemon.stop() == 0
     finally:
         daemon.end()

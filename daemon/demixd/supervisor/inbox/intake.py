@@ -83,6 +83,7 @@ class Intake:
         if self._ready:
             self._jobs.save_all(self._ready)
             self._ready = []
+        self._ending.finish_replaced()
         self._cancel_missing(listing)
         self._readiness.forget_others(listing)
 

@@ -33,6 +33,8 @@ class Ending:
         self._folders = folders
         self._cancel_files = cancel_files
         self.unfinished: dict[str, Job] = {}
+        self._replaced: list[Job] = []
+        """Jobs whose end no sidecar shows: those of the drops that took their places will."""
 
     def reconfigure(self, config: Config) -> None:
         self._settings = config.inbox
@@ -45,7 +47,9 @@ class Ending:
     def end_missing(self, job: Job, *, replaced: bool) -> Job:
         """End a job whose song is not in the inbox any more: deleted, or replaced by a new drop, which is left alone.
 
-        The sidecar goes to the new drop at once then: who waits for an end must not take this one for it.
+        The sidecar goes to the new drop at once then: who waits for an end must not take this one for it. Once the ledger
+        has the new drop, `finish_replaced` is to be called: were this job finished before, a crash between the two would
+        leave its sidecar as it was, for ever where the song is gone by then.
         """
         message = "Replaced by a new drop." if replaced else "The song was deleted."
         job = self._commit_final(job, State.CANCELLED, message=message)
@@ -53,7 +57,22 @@ class Ending:
             self.unfinished[job.job_id] = job
             return job
         log.info("%s: %s", job.shown, message, extra=self._jobs.fields(job))
-        return self._finish(job)
+        if not replaced:
+            return self._finish(job)
+        self._spool.remove_work(job.job_id)
+        self._jobs.close(job)
+        self._replaced.append(job)
+        return job
+
+    def finish_replaced(self) -> None:
+        """Finish the jobs of drops that were replaced: the ledger has those that took their places, or these have gone too."""
+        replaced, self._replaced = self._replaced, []
+        for job in replaced:
+            newest = self._jobs.newest(job.name)
+            if (newest is None or newest.job_id == job.job_id) and not self._jobs.write_sidecar(job):
+                self.unfinished[job.job_id] = job
+            else:
+                self._jobs.save_all([msgspec.structs.replace(job, stage=Stage.FINISHED)])
 
     def _commit_final(self, job: Job, state: State, **changes: object) -> Job:
         assert state in FINAL

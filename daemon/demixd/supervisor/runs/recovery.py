@@ -44,6 +44,7 @@ def recover(unfinished: list[Job], context: Context) -> None:
             _wait_again(_suspected(job, is_counted=started == 1), context)
         else:
             jobs.add([_waiting(job)])
+    ending.finish_replaced()
 
 
 def _waiting(job: Job) -> Job:
