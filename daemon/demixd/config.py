@@ -109,6 +109,7 @@ class Limits(Section, frozen=True):
     max_attempts: Annotated[int, Meta(ge=1)] = 3
     cancel_grace_s: Seconds = 5.0
     truncated_grace_s: SecondsOrNone = 600.0
+    memory_bytes: Annotated[int, Meta(ge=0)] | Literal["auto"] = "auto"
 
     def too_large(self, size: int) -> str:
         """The sentence about a song of so many bytes that is not taken; empty for any other."""
@@ -170,6 +171,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def compiled(self) -> Path:
         """The folder of models that the daemon has converted for a faster runtime."""
         return self.state / "compiled"
+
+    @property
+    def work(self) -> Path:
+        """The folder of decoded sound for which there is no memory."""
+        return Path(self.paths.work or self.state / "work")
 
     @property
     def named_models(self) -> frozenset[str]:

@@ -1,6 +1,6 @@
-"""Decode: a song becomes a PCM file of one or two channels, and the facts of a track.
+"""Decode: a song becomes samples of one or two channels, and the facts of a track.
 
-    song --View--> libsndfile or FFmpeg --blocks--> two channels --> PCM file
+    song --View--> libsndfile or FFmpeg --blocks--> two channels --> PcmWriter
 
 Rules:
 - Content decides what a file is, never its name. A tag in front is skipped, whatever the format.
@@ -54,7 +54,6 @@ def decode(
                 if pcm.frames > max_duration_s * sound.rate:
                     raise _too_long(None, max_duration_s)
                 progress(_fraction(pcm.frames, sound, view))
-            pcm.flush()
             return _track(sound, container, pcm.frames)
     except OSError as error:
         raise disk_error(error, "decoding the song") from error

@@ -59,8 +59,20 @@ def take_apart(member: Any, windows: Tensor) -> Tensor:
     return spectrogram
 
 
-def put_together(member: Any, spectrograms: Tensor, waves: Tensor) -> Tensor:
-    """The core's spectrograms `[B, S, 2C, F, N]` and waves `[B, S, C, T]` to stems `[B, S, C, T]` in float32."""
-    complex_ones = member._mask(None, spectrograms.float())
-    stems: Tensor = waves.float() + member._ispec(complex_ones, waves.shape[-1])
-    return stems
+def put_together(member: Any, spectrograms: Tensor, waves: Tensor, mix: Tensor | None = None) -> Tensor:
+    """The core's spectrograms `[B, S, 2C, F, N]` and waves `[B, S, C, T]` to stems `[B, S, C, T]`, or sums of them, in float32.
+
+    The inverse transform is linear: where fewer sums than stems are wanted, the spectrograms are added up before it.
+    """
+    spectrograms, waves = spectrograms.float(), waves.float()
+    if mix is not None and len(mix) < waves.shape[1]:
+        spectrograms, waves, mix = mixed(spectrograms, mix), mixed(waves, mix), None
+    complex_ones = member._mask(None, spectrograms)
+    stems: Tensor = waves + member._ispec(complex_ones, waves.shape[-1])
+    return stems if mix is None else mixed(stems, mix)
+
+
+def mixed(stems: Tensor, mix: Tensor) -> Tensor:
+    """Sums `[B, N, ...]` of stems `[B, S, ...]`, weighted by `mix` `[N, S]`."""
+    sums: Tensor = mix @ stems.flatten(2)
+    return sums.reshape(len(stems), len(mix), *stems.shape[2:])
