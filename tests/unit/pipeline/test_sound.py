@@ -505,8 +505,8 @@ def test_one_file_needs_four(tmp_path: Path) -> None:
     wanted = Defaults(naming="ni-stems").of("shares", None)
     order = Order(song=path, name="x", tmp=tmp_path, out=tmp_path, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, decoded=nothing, progressed=nothing)
-    with pytest.raises(AudioProcessingError, match="take htdemucs") as error:
-        run(order, cast(Engine, engine), observer, {})
+    with pytest.raises(AudioProcessingError, match="take htdemucs") as error, Shelf(Budget(0), (tmp_path,)) as shelf:
+        run(order, cast(Engine, engine), shelf, observer, {})
     assert error.value.code is Code.BAD_OPTIONS
 
 
