@@ -4,6 +4,7 @@ A buffer lies in memory while the budget of all songs in flight allows it, else 
 with its process. Blocks of `BLOCK` frames pass between buffers: beyond the budget no step holds a whole song.
 """
 
+import contextlib
 import errno
 import mmap
 import os
@@ -87,6 +88,14 @@ def _fill(file: int, block: Frames, at: int) -> None:
         if not count:
             raise OSError(errno.EIO, "a file of decoded sound has become shorter")
         left, at = left[count:], at + count
+
+
+def _samples(memory: mmap.mmap, channels: int) -> Frames:
+    """Memory of its own, which goes back to the kernel as soon as nobody has it; in huge pages, which are there much sooner."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype="<f4").reshape(-1, channels)
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,7 +184,7 @@ class Shelf:
         need = pcm_bytes(frames, channels)
         if self._budget.take(need):
             self._taken += need
-            return Pcm(channels, memory=np.empty((frames, channels), dtype=np.float32))
+            return Pcm(channels, memory=_samples(mmap.mmap(-1, need), channels))
 
         def on_disk(number: int) -> Pcm:
             file = self._file(number)
@@ -207,8 +216,7 @@ class Shelf:
             self._give(allowed - used)
             if written.on_disk:
                 return Pcm(channels, file=places.file, frames=written.frames)
-            samples = np.frombuffer(mmap.mmap(memory, used), dtype="<f4")
-            return Pcm(channels, memory=samples.reshape(-1, channels), frames=written.frames)
+            return Pcm(channels, memory=_samples(mmap.mmap(memory, used), channels), frames=written.frames)
 
         return self._on_one(on_one)
 

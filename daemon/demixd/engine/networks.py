@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from demixd.engine.families.demucs_core import Core, bare, can_split, mixed, put_together, take_apart
+from demixd.engine.families.demucs_core import Core, Mix, bare, can_split, mixed, put_together, take_apart
 
 Check = Callable[[], None]
 
@@ -23,8 +23,8 @@ class Network(Protocol):
     precision: str
     """`float32`, `float16` or `bfloat16`."""
 
-    def __call__(self, windows: Tensor, check: Check, mix: Tensor | None = None) -> Tensor:
-        """Windows `[B, C, T]` to stems `[B, S, C, T]`, or to N sums of them by `mix` `[N, S]`; float32, on the engine's device.
+    def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
+        """Windows `[B, C, T]` to stems `[B, S, C, T]`, or to the N sums of them that `mix` says; float32, on the engine's device.
 
         `check` is called often meanwhile; what it raises ends the call, and the network can be used again.
         """
@@ -41,7 +41,7 @@ class Eager:
         self._check: Check = never
         _hook(self.member, lambda: self._check())
 
-    def __call__(self, windows: Tensor, check: Check, mix: Tensor | None = None) -> Tensor:
+    def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
         self._check = check
         try:
             with torch.inference_mode():
@@ -67,7 +67,7 @@ class Reduced:
         _hook(self._core, lambda: self._check())
         _cast(self._core, self._dtype)
 
-    def __call__(self, windows: Tensor, check: Check, mix: Tensor | None = None) -> Tensor:
+    def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
         self._check = check
         try:
             with torch.inference_mode():

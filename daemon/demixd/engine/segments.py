@@ -60,7 +60,7 @@ def measure(blocks: Iterable[Tensor]) -> Level:
     """
     count, mean, squares = 0, 0.0, 0.0
     for block in blocks:
-        mono = block.mean(0)
+        mono = torch.add(block[0], block[-1]).mul_(0.5) if len(block) <= 2 else block.mean(0)
         size, middle = len(mono), float(mono.mean())
         mono -= middle
         delta = middle - mean
@@ -130,24 +130,25 @@ def answers(forward: Forward, read: Read, frames: int, grid: Grid, batch: int = 
 def overlap_add(answers: Iterable[Tensor], grid: Grid) -> Iterator[Tensor]:
     """The weighted mean of overlapping answers `[B, N, C, segment]`, in blocks `[N, C, B·stride]` as they become final.
 
-    A segment is `reach` rows of a stride; row j of answer i is added to row i + j of the sums, for all answers at once.
+    A segment is `reach` rows of a stride; row j of answer i is added to row i + j of the sums, for all answers at once. What
+    is given out is overwritten as soon as the next block is asked for.
     """
     reach = -(-grid.segment // grid.stride)
-    sums = weights = weight = torch.zeros(0)
+    weight = torch.nn.functional.pad(triangle(grid.segment), (0, reach * grid.stride - grid.segment))
+    sums = weights = torch.zeros(0)
     for batch in answers:
-        size, width = len(batch), grid.segment
-        if not len(weight):
-            rows = torch.nn.functional.pad(triangle(width), (0, reach * grid.stride - width))
-            weight = rows.view(reach, grid.stride).to(batch.device)
-            sums = batch.new_zeros(reach - 1, *batch.shape[1:3], grid.stride)
-            weights = weight.new_zeros(reach - 1, 1, 1, grid.stride)
-        sums = torch.cat([sums, sums.new_zeros(size, *sums.shape[1:])])
-        weights = torch.cat([weights, weights.new_zeros(size, *weights.shape[1:])])
-        for j, part in enumerate(batch.split(grid.stride, -1)):  # type: ignore[no-untyped-call]
-            sums[j : j + size, ..., : part.shape[-1]].addcmul_(part, weight[j, : part.shape[-1]])
-            weights[j : j + size] += weight[j]
-        yield (sums[:size] / weights[:size]).movedim(0, 2).flatten(2)
-        sums, weights = sums[size:], weights[size:]
+        size = len(batch)
+        if not len(sums):  # no later batch is larger than the first
+            weight = weight.to(batch.device)
+            sums = batch.new_zeros(size + reach - 1, *batch.shape[1:3], grid.stride)
+            weights = weight.new_zeros(size + reach - 1, 1, 1, grid.stride)
+        for j, (part, its) in enumerate(zip(batch.split(grid.stride, -1), weight.split(grid.stride), strict=True)):  # type: ignore[no-untyped-call]
+            sums[j : j + size, ..., : part.shape[-1]].addcmul_(part, its[: part.shape[-1]])
+            weights[j : j + size] += its
+        yield sums[:size].div_(weights[:size]).movedim(0, 2).flatten(2)
+        for rows in (sums, weights):
+            rows[: reach - 1] = rows[size : size + reach - 1].clone()
+            rows[reach - 1 :] = 0
 
 
 def cut(blocks: Iterable[Tensor], start: int, stop: int) -> Iterator[Tensor]:
@@ -164,7 +165,7 @@ def reblock(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """The same stream `[..., T]` in blocks of exactly `size` frames; the last may be shorter."""
     held: list[Tensor] = []
     for block in blocks:
-        held.append(block)
+        held.append(block.clone())  # what comes may be overwritten by what comes next
         if sum(part.shape[-1] for part in held) < size:
             continue
         whole = torch.cat(held, -1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from demixd.audio.pcm import BLOCK
 from demixd.engine import device as devices
 from demixd.engine.engine import Engine
+from demixd.engine.families.demucs_core import Mix
 from demixd.engine.networks import Network
 from demixd.engine.segments import Read, answers, cut, delayed, grid_of, overlap_add, reblock
 from demixd.protocol.job import EngineFacts
@@ -48,8 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `check` may raise to stop, also within a segment. `seed` decides the shifts.
     """
 
-    mix: list[list[float]]
-    """Of each of the N sums, the weight of each of the S sources."""
+    mix: Mix
     overlap: float
     shifts: int
     seed: int
@@ -82,18 +82,16 @@ class Separation:
         as in `demucs.apply`, and of these the sums. Members without a weight for a source that is in a sum are not run.
         Raises what `plan.check` raises, and the RuntimeErrors of the device (`torch.OutOfMemoryError` too).
         """
-        engine = self._engine
-        weights, mix = torch.tensor(engine.weights), torch.tensor(self._plan.mix)
-        totals = weights.sum(0)
-        totals[totals == 0] = 1.0  # a source that no member serves: silence, where Demucs would divide by zero
-        shares = [mix * (row / totals) for row in weights]
-        running = [m for m, share in enumerate(shares) if share.any()]
-        self._models = len(running)
-        streams = [
-            stream
-            for place, m in enumerate(running, 1)
-            for stream in self._member(m, place, shares[m].to(engine.device))
+        engine, plan = self._engine, self._plan
+        # Of a source that no member serves: silence, where Demucs would divide by zero.
+        totals = [sum(column) or 1.0 for column in zip(*engine.weights, strict=True)]
+        shares = [[weight / total for weight, total in zip(row, totals, strict=True)] for row in engine.weights]
+        mixes = [
+            [[weight * part for weight, part in zip(row, share, strict=True)] for row in plan.mix] for share in shares
         ]
+        running = [m for m, mix in enumerate(mixes) if any(map(any, mix))]
+        self._models = len(running)
+        streams = [stream for place, m in enumerate(running, 1) for stream in self._member(m, place, mixes[m])]
         self._total = max(self._total, 1)
         if len(streams) == 1:
             return streams[0]
@@ -101,11 +99,12 @@ class Separation:
             torch.stack(parts).sum(0) for parts in zip(*(reblock(stream, BLOCK) for stream in streams), strict=True)
         )
 
-    def _member(self, number: int, place: int, mix: Tensor) -> list[Iterator[Tensor]]:
+    def _member(self, number: int, place: int, mix: Mix) -> list[Iterator[Tensor]]:
         """One member's part of the sums, `[N, C, T]` a block: a stream for each shift, of which the sum is their mean."""
         plan, song, batch = self._plan, self._song, self._batch
         grid = grid_of(self._engine.members[number], plan.overlap)
-        mix = mix / max(1, plan.shifts)
+        runs = max(1, plan.shifts)
+        mix = [[weight / runs for weight in row] for row in mix]
 
         def forward(windows: Tensor) -> Tensor:
             plan.check()
@@ -117,7 +116,7 @@ class Separation:
         longest = int(SHIFT_S * self._engine.rate)
         dice = random.Random(f"{plan.seed} {place}")
         streams = []
-        for _ in range(max(1, plan.shifts)):
+        for _ in range(runs):
             lag = longest - dice.randint(0, longest) if plan.shifts else 0
             frames = song.frames + lag
             self._total += grid.count(frames)
@@ -125,7 +124,7 @@ class Separation:
             streams.append(cut(stream, lag, frames))
         return streams
 
-    def _through(self, network: Network, windows: Tensor, mix: Tensor) -> Tensor:
+    def _through(self, network: Network, windows: Tensor, mix: Mix) -> Tensor:
         """Windows `[B, C, T]` to sums of their stems `[B, N, C, T]`, in batches that fit into memory."""
         emptied = False
         while True:

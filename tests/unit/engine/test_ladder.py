@@ -30,7 +30,7 @@ class Failing:
         self.inner, self.faults, self.always = inner, faults, always
         self.sizes: list[int] = []
 
-    def __call__(self, windows: torch.Tensor, check: Any, mix: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(self, windows: torch.Tensor, check: Any, mix: Any = None) -> torch.Tensor:
         self.sizes.append(len(windows))
         fault = self.faults.get(min(len(self.sizes), self.always))
         if isinstance(fault, Exception):
@@ -250,7 +250,7 @@ def test_float32_means_float32() -> None:
     class Coarse:
         runtime, precision = "other", "float32"
 
-        def __call__(self, windows: torch.Tensor, check: Any, mix: torch.Tensor | None = None) -> torch.Tensor:
+        def __call__(self, windows: torch.Tensor, check: Any, mix: Any = None) -> torch.Tensor:
             return engine.eager[0](windows, check, mix) * 1.001
 
     verdict = accuracy.measure(Coarse(), engine._segments[0], engine.expected[0])

@@ -110,7 +110,9 @@ class Shares:
     sources = PARTS
 
     def __init__(self, shares: tuple[float, ...]) -> None:
-        self.networks = [lambda windows, _check, mix: (mix @ torch.tensor(shares))[:, None, None] * windows[:, None]]
+        self.networks = [
+            lambda windows, _check, mix: (torch.tensor(mix) @ torch.tensor(shares))[:, None, None] * windows[:, None]
+        ]
 
 
 QUARTERS = (0.25, 0.25, 0.25, 0.25)

@@ -10,9 +10,13 @@ is Demucs' own `forward`, with the four methods that call the transforms replace
 import copy
 from typing import Any
 
+import torch
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
+
+Mix = list[list[float]]
+"""Of each of N sums of stems, the weight of each of S stems."""
 
 
 def can_split(member: nn.Module) -> bool:
@@ -59,7 +63,7 @@ def take_apart(member: Any, windows: Tensor) -> Tensor:
     return spectrogram
 
 
-def put_together(member: Any, spectrograms: Tensor, waves: Tensor, mix: Tensor | None = None) -> Tensor:
+def put_together(member: Any, spectrograms: Tensor, waves: Tensor, mix: Mix | None = None) -> Tensor:
     """The core's spectrograms `[B, S, 2C, F, N]` and waves `[B, S, C, T]` to stems `[B, S, C, T]`, or sums of them, in float32.
 
     The inverse transform is linear: where fewer sums than stems are wanted, the spectrograms are added up before it.
@@ -72,7 +76,15 @@ def put_together(member: Any, spectrograms: Tensor, waves: Tensor, mix: Tensor |
     return stems if mix is None else mixed(stems, mix)
 
 
-def mixed(stems: Tensor, mix: Tensor) -> Tensor:
-    """Sums `[B, N, ...]` of stems `[B, S, ...]`, weighted by `mix` `[N, S]`."""
-    sums: Tensor = mix @ stems.flatten(2)
-    return sums.reshape(len(stems), len(mix), *stems.shape[2:])
+def mixed(stems: Tensor, mix: Mix) -> Tensor:
+    """Sums `[B, N, ...]` of stems `[B, S, ...]`, added up in the order of the stems."""
+    sums = stems.new_empty(len(stems), len(mix), *stems.shape[2:])
+    parts = stems.unbind(1)
+    for row, total in zip(mix, sums.unbind(1), strict=True):
+        first, *others = [(part, weight) for part, weight in zip(parts, row, strict=True) if weight] or [
+            (parts[0], 0.0)
+        ]
+        torch.mul(*first, out=total)
+        for part, weight in others:
+            total.add_(part, alpha=weight)
+    return sums
