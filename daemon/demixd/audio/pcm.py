@@ -232,7 +232,9 @@ class Shelf:
                 refused = refused if refused is not None and refused.code is Code.NO_SPACE else error
             else:
                 if number and made.on_disk:
-                    self.warnings = (f"work-elsewhere: {self._folders[0]} has no room for this song; {folder} took it",)
+                    self.warnings = (
+                        f"work-elsewhere: {self._folders[0]} has no room for this song; {folder} took it.",
+                    )
                 return made
         assert refused is not None
         raise refused

@@ -168,9 +168,9 @@ def _stopped(done: int, sound: Reader, view: View, detail: str | None) -> AudioP
 
 
 def _refuse_not_finite(block: Frames, before: int, rate: int) -> None:
-    finite = np.isfinite(block).all(axis=1)
+    finite = np.isfinite(block)
     if not finite.all():
-        at_s = (before + int(np.argmin(finite))) / rate
+        at_s = (before + int(np.argmin(finite.all(axis=1)))) / rate
         message = f"The song has a sample that is not a number, or infinite, at {at_s:.3f} s; repair or convert it."
         raise AudioProcessingError(Code.NOT_FINITE, message)
 
