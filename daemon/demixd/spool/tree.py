@@ -10,9 +10,9 @@
                 _daemon.json  _inbox.json   the heartbeat; the entries of the inbox that are no job
                 .demixd-lock
       outbox/   Song/  vocals.flac ...  stems.json      a result and its manifest
-                .demixd/  lock  JOB/out/  JOB/tmp/      private (0700): the result to be, and snapshot and PCM files
+                .demixd/  lock  JOB/out/  JOB/tmp/      private (0700): the result to be, and the snapshot
       done/  failed/                        originals of jobs that have ended
-    WORK/       JOB/tmp/                    [paths] work: where it is set, tmp/ lies here and not in the outbox
+    WORK/                                   files without a name, of sound that memory does not hold ([paths] work)
     STATE/      ledger.sqlite3  lock  models/  compiled/
 
 A sidecar's path follows from the dropped name alone. A file that other programs read appears by one rename.

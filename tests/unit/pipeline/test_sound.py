@@ -565,3 +565,15 @@ def test_stems_have_noise_of_their_own(tmp_path: Path) -> None:
     one, other = (soundfile.read(out / f"{stem}.wav")[0] for stem in ("drums", "bass"))
     errors = [(each - original(44100) / 4).ravel() for each in (one, other)]
     assert abs(np.corrcoef(errors)[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_where_sound_is_kept_changes_nothing(tmp_path: Path, rate: int) -> None:
+    """In memory nothing but the stems is written; on a disk, for which there is nothing to be seen either, they are the same."""
+    path = song(tmp_path / "song.wav", original(rate), rate=rate)
+    digests = []
+    for allowed in (1 << 30, 0):
+        result, _ = separated(path, tmp_path / str(allowed), memory_bytes=allowed, format="flac")
+        assert list((tmp_path / str(allowed) / "tmp").iterdir()) == []
+        digests.append([file.sha256 for file in result.files])
+    assert digests[0] == digests[1]
