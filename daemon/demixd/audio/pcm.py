@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demixd.audio.budget import Budget
-from demixd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import pcm_bytes
 from demixd.spool import room
 from demixd.spool.files import write_all
@@ -162,6 +162,8 @@ class Shelf:
         self._budget, self._folders, self._parts = budget, tuple(folders), parts
         self._taken = 0
         self._files: list[int] = []
+        self._on_disks: list[tuple[int, Pcm, int]] = []
+        """The buffers on disks: the number of the folder, the buffer, and its bytes when it is full."""
         self.warnings: tuple[str, ...] = ()
 
     def __enter__(self) -> "Shelf":
@@ -175,21 +177,19 @@ class Shelf:
 
     def close(self) -> None:
         """Free all buffers, which must not be used any more; done, too, as soon as nobody has the shelf."""
-        while self._files:
-            os.close(self._files.pop())
+        self._close_files(0)
         self._give(self._taken)
 
     def new(self, frames: int, channels: int) -> Pcm:
-        """An empty buffer with room for so many frames. Raises NO_SPACE, TOO_LARGE where no disk has it, and OSError."""
+        """An empty buffer with room for so many frames. Raises NO_SPACE, TOO_LARGE where no disk has it, IO_ERROR, and OSError."""
         need = pcm_bytes(frames, channels)
         if self._budget.take(need):
             self._taken += need
             return Pcm(channels, memory=_samples(mmap.mmap(-1, need), channels))
 
         def on_disk(number: int) -> Pcm:
-            file = self._file(number)
-            room.require(file, need)
-            return Pcm(channels, file=file)
+            self._require(number, need)
+            return self._keep(number, Pcm(channels, file=self._file(number)), need)
 
         return self._on_one(on_disk)
 
@@ -208,42 +208,61 @@ class Shelf:
             try:
                 written, channels = fill(places)
             except BaseException:
-                self._files.remove(memory)
-                os.close(memory)
                 self._give(allowed)
                 raise
-            used = 0 if written.on_disk else pcm_bytes(written.frames, channels)
-            self._give(allowed - used)
+            size = pcm_bytes(written.frames, channels)
             if written.on_disk:
-                return Pcm(channels, file=places.file, frames=written.frames)
-            return Pcm(channels, memory=_samples(mmap.mmap(memory, used), channels), frames=written.frames)
+                self._give(allowed)
+                return self._keep(number, Pcm(channels, file=places.file, frames=written.frames), size)
+            self._give(allowed - size)
+            return Pcm(channels, memory=_samples(mmap.mmap(memory, size), channels), frames=written.frames)
 
         return self._on_one(on_one)
 
     def _on_one(self, make: Callable[[int], Pcm]) -> Pcm:
         """What `make` makes with the first folder whose disk has room for it. Raises what it raises for the others."""
         refused: AudioProcessingError | None = None
-        for number, folder in enumerate(self._folders):
+        for number in range(len(self._folders)):
+            kept = len(self._files)
             try:
                 made = make(number)
-            except AudioProcessingError as error:
-                if error.code not in (Code.NO_SPACE, Code.TOO_LARGE):
+            except BaseException as error:
+                self._close_files(kept)  # what is in them takes room
+                if not isinstance(error, AudioProcessingError) or error.code not in (Code.NO_SPACE, Code.TOO_LARGE):
                     raise
                 refused = refused if refused is not None and refused.code is Code.NO_SPACE else error
             else:
                 if number and made.on_disk:
                     self.warnings = (
-                        f"work-elsewhere: {self._folders[0]} has no room for this song; {folder} took it.",
+                        f"work-elsewhere: {self._folders[0]} has no room for this song's sound; the outbox's disk took it.",
                     )
                 return made
         assert refused is not None
         raise refused
 
+    def _require(self, number: int, need: int) -> None:
+        """Raise NO_SPACE or TOO_LARGE where a folder's disk has no room for that and for what its buffers still get."""
+        mine = [(pcm, size) for folder, pcm, size in self._on_disks if folder == number]
+        there = sum(pcm_bytes(pcm.frames, pcm.channels) for pcm, _ in mine)
+        room.require(self._folders[number], need + sum(size for _, size in mine) - there, there=there)
+
+    def _keep(self, number: int, pcm: Pcm, size: int) -> Pcm:
+        self._on_disks.append((number, pcm, size))
+        return pcm
+
     def _file(self, number: int) -> int:
-        """A new file without a name in a folder. Raises OSError."""
-        with tempfile.TemporaryFile(dir=self._folders[number], buffering=0) as file:
-            self._files.append(os.dup(file.fileno()))
+        """A new file without a name in a folder. Raises NO_SPACE and IO_ERROR."""
+        try:
+            with tempfile.TemporaryFile(dir=self._folders[number], buffering=0) as file:
+                self._files.append(os.dup(file.fileno()))
+        except OSError as error:
+            raise disk_error(error, "decoded sound") from error
         return self._files[-1]
+
+    def _close_files(self, kept: int) -> None:
+        """Close all but the first `kept`."""
+        while len(self._files) > kept:
+            os.close(self._files.pop())
 
     def _give(self, count: int) -> None:
         self._budget.give(count)

@@ -1,5 +1,6 @@
 """Buffers of samples: in memory while the budget allows it, then on the first disk that has room."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,8 +124,31 @@ def test_the_next_disk(tmp_path: Path, declared: int | None) -> None:
     with small_disk(tmp_path / "small", 1_000_000) as small, Shelf(Budget(1000), (small, tmp_path)) as shelf:
         pcm = shelf.filled(fill(audio, declared))
         assert np.array_equal(pcm.read(0, FRAMES), audio)
-        assert shelf.warnings == (f"work-elsewhere: {small} has no room for this song; {tmp_path} took it.",)
+        told = f"work-elsewhere: {small} has no room for this song's sound; the outbox's disk took it."
+        assert shelf.warnings == (told,)
         written(shelf, audio)
+
+
+def test_what_a_disk_could_not_take_is_freed(tmp_path: Path) -> None:
+    """A disk that fills up while a song is decoded has its room back at once, not at the song's end."""
+    with small_disk(tmp_path / "small", 1_000_000) as small, Shelf(Budget(1000), (small, tmp_path)) as shelf:
+        before = os.statvfs(small).f_bfree
+        assert shelf.filled(fill(tones(FRAMES))).on_disk
+        assert os.statvfs(small).f_bfree == before
+
+
+def test_a_disk_has_room_for_all_buffers_together(tmp_path: Path) -> None:
+    """Stems are made before the first is written: one that has no room beside the others goes to the next disk."""
+    with small_disk(tmp_path / "small", 2 * BYTES) as small, Shelf(Budget(0), (small, tmp_path)) as shelf:
+        assert shelf.new(FRAMES, 2).on_disk
+        assert shelf.warnings == ()
+        assert shelf.new(FRAMES, 2).on_disk
+        assert shelf.warnings
+    with small_disk(tmp_path / "other", 2 * BYTES) as small, Shelf(Budget(0), (small,)) as shelf:
+        shelf.new(FRAMES, 2)
+        with pytest.raises(AudioProcessingError) as error:
+            shelf.new(FRAMES, 2)
+        assert error.value.code is Code.TOO_LARGE
 
 
 @pytest.mark.parametrize(
