@@ -62,7 +62,8 @@ class Prefetcher:
     def forget(self, job_id: str) -> None:
         with self._changed:
             self._waiting = [order for order in self._waiting if order.job_id != job_id]
-            self._decoded.pop(job_id, None)
+            if (made := self._decoded.pop(job_id, None)) is not None:
+                made.decoded.shelf.close()
             if self._busy is not None and self._busy.job_id == job_id:
                 self._unwanted = True
 
@@ -88,8 +89,11 @@ class Prefetcher:
             made = self._decode(order)
             with self._changed:
                 wanted, self._busy = not self._unwanted, None
-                if wanted and isinstance(made, Prefetched):
-                    self._decoded[order.job_id] = made
+                if isinstance(made, Prefetched):
+                    if wanted:
+                        self._decoded[order.job_id] = made
+                    else:
+                        made.decoded.shelf.close()
                 self._changed.notify_all()
             if wanted:
                 self._channel.send(Prepared(job_id=order.job_id, error=made if isinstance(made, Error) else None))
