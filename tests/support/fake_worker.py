@@ -232,26 +232,27 @@ def finish() -> None:
 
 def written(order: Separate, song: Song, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
     """Every stem is a quarter of the song."""
-    options, track, held_out = order.options, song.track, pin(order.out)
-    out = held_out.path
-    tell(order.job_id, Step.ENCODE, 0.94)
-    while is_there("hold-encode", in_doubt=True):
-        check(order.job_id)
-        time.sleep(0.02)
-    files = []
-    for stem in options.stems:
-        name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
-        path = out / name
-        with nofollow.reach(out, path.parent, make=out, follow=True) as handle:
-            folder = nofollow.Pin(handle, path.parent)
-        written = encode.write(
-            (block / 4 for block in song.pcm.blocks()),
-            folder.path / path.name,
-            target,
-            frames=track.frames,
-            how=encode.Manner(stem=stem, check=lambda: check(order.job_id)),
-        )
-        files.append(msgspec.structs.replace(written, name=name))
+    with song.shelf:
+        options, track, held_out = order.options, song.track, pin(order.out)
+        out = held_out.path
+        tell(order.job_id, Step.ENCODE, 0.94)
+        while is_there("hold-encode", in_doubt=True):
+            check(order.job_id)
+            time.sleep(0.02)
+        files = []
+        for stem in options.stems:
+            name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
+            path = out / name
+            with nofollow.reach(out, path.parent, make=out, follow=True) as handle:
+                folder = nofollow.Pin(handle, path.parent)
+            written = encode.write(
+                (block / 4 for block in song.pcm.blocks()),
+                folder.path / path.name,
+                target,
+                frames=track.frames,
+                how=encode.Manner(stem=stem, check=lambda: check(order.job_id)),
+            )
+            files.append(msgspec.structs.replace(written, name=name))
     return Finished(
         job_id=order.job_id,
         files=tuple(files),

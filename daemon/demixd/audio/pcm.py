@@ -181,7 +181,7 @@ class Shelf:
         self._give(self._taken)
 
     def new(self, frames: int, channels: int) -> Pcm:
-        """An empty buffer with room for so many frames. Raises NO_SPACE, TOO_LARGE where no disk has it, IO_ERROR, and OSError."""
+        """An empty buffer with room for so many frames. Raises NO_SPACE, TOO_LARGE where no disk has it, IO_ERROR, OSError."""
         need = pcm_bytes(frames, channels)
         if self._budget.take(need):
             self._taken += need

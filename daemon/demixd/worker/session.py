@@ -169,18 +169,19 @@ class _Song:
         try:
             work()
         except StopProcessingError:
-            self._channel.send(Stopped(job_id=self._job_id))
+            end: Stopped | Failed = Stopped(job_id=self._job_id)
         except DeviceLostError as error:
             log.error("%s This process ends, and another may have it again.", error.message)
             os._exit(LOST_STATUS)
         except Exception as error:  # noqa: BLE001 - the boundary
-            self._channel.send(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
+            end = Failed(job_id=self._job_id, error=described(error), timing=self._timing)
         else:
             return
         self._free()
+        self._channel.send(end)
 
     def _free(self) -> None:
-        """Give the memory back that holds the song's sound."""
+        """Give back the memory and files that hold the song's sound, before its end is told: another song may wait for them."""
         if self._shelf is not None:
             self._shelf.close()
 

@@ -48,7 +48,7 @@ def on_small_disk(folder: Path, megabytes: int, **sections: Any) -> Iterator[Dae
 @needs_mounts
 def test_nothing_is_prepared_where_the_disk_is_nearly_full(tmp_path: Path) -> None:
     """The room is left to the songs that run; the next one is done in its turn."""
-    with on_small_disk(tmp_path, 10) as daemon:
+    with on_small_disk(tmp_path, 9) as daemon:
         make_song(daemon.folder / "song-a.wav", 10.0)
         make_song(daemon.folder / "song-b.wav", 5.0)
         held(daemon, "a.wav")
@@ -63,7 +63,7 @@ def test_nothing_is_prepared_where_the_disk_is_nearly_full(tmp_path: Path) -> No
 @needs_mounts
 def test_a_song_that_has_no_room_beside_another(tmp_path: Path) -> None:
     """It waits as `no-space` for the end of the other, and no longer."""
-    with on_small_disk(tmp_path, 16, limits={"memory_bytes": 0}) as daemon:
+    with on_small_disk(tmp_path, 16, limits={"memory_bytes": 0}, defaults={"format": "mp3"}) as daemon:
         for name in ("a.wav", "b.wav"):
             make_song(daemon.folder / f"song-{name}", 20.0)
         (daemon.folder / "hold-encode").touch()
@@ -71,8 +71,9 @@ def test_a_song_that_has_no_room_beside_another(tmp_path: Path) -> None:
         until_step(daemon, "a.wav", "encode")
         drop(daemon, "b.wav")
         daemon.until(lambda: daemon.song("b.wav").get("reason") == "no-space", "no room")
-        began = time.monotonic()
         go_on(daemon)
+        daemon.final("a.wav")
+        began = time.monotonic()
         done(daemon, "a.wav", "b.wav")
         assert daemon.song("b.wav")["attempt"] == 1
         assert time.monotonic() - began < 20, "it has paused"
