@@ -25,13 +25,12 @@ def test_a_song_within_the_budget_writes_no_sound(tmp_path: Path) -> None:
 def test_a_song_beyond_it_goes_to_the_outbox_where_work_is_too_small(tmp_path: Path) -> None:
     """It is done, its status says where its sound was, and the file without a name is gone."""
     work = tmpfs(tmp_path / "work", 100 << 10)
-    with mounts(work):
-        with running(tmp_path / "d", paths={"work": str(work.at)}, limits={"memory_bytes": 0}) as daemon:
-            make_song(daemon.inbox / "song.wav", 10.0)
-            sidecar = daemon.final("song.wav")
-            told = f"work-elsewhere: {work.at} has no room for this song's sound; the outbox's disk took it."
-            assert (sidecar["state"], sidecar["warnings"]) == ("done", [told])
-            assert daemon.works() == []
+    with mounts(work), running(tmp_path / "d", paths={"work": str(work.at)}, limits={"memory_bytes": 0}) as daemon:
+        make_song(daemon.inbox / "song.wav", 10.0)
+        sidecar = daemon.final("song.wav")
+        told = f"work-elsewhere: {work.at} has no room for this song's sound; the outbox's disk took it."
+        assert (sidecar["state"], sidecar["warnings"]) == ("done", [told])
+        assert daemon.works() == []
 
 
 def test_a_worker_that_is_killed_leaves_no_sound(tmp_path: Path) -> None:
