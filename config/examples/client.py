@@ -1,5 +1,5 @@
 """client.py SPOOL SONG FOLDER SECONDS OPTIONS, such as: client.py ~/demixd Song.flac stems 600 '{"format": "mp3"}'"""
-import hashlib, json, math, shutil, sys, time
+import hashlib, io, json, math, shutil, sys, time
 from pathlib import Path
 
 if len(sys.argv) != 6: sys.exit(__doc__)
@@ -21,18 +21,18 @@ def follow(until):
         time.sleep(0.5)
     raise TimeoutError
 
+for path in (inbox, song): path.exists() or sys.exit(f"{path} is not there")
 older = read(sidecar).get("job_id")  # that of an earlier drop of this name
-(part := inbox / f".{song.name}.part").write_text(options)
-part.rename(inbox / f"{song.name}.job.json")
-shutil.copyfile(song, part)
-part.rename(inbox / song.name)
+for name, data in ((f"{song.name}.job.json", io.BytesIO(options.encode())), (song.name, song.open("rb"))):
+    (part := inbox / f".{name}.part").unlink(missing_ok=True)
+    with part.open("xb") as file: shutil.copyfileobj(data, file)  # made new: through no link of others
+    part.rename(inbox / name)
 try:
     job = follow(time.monotonic() + seconds)
 except (KeyboardInterrupt, TimeoutError):
     (inbox / f"{song.name}.cancel").touch()
     job = follow(math.inf)
-if job["state"] != "done":
-    sys.exit(f"{job['state']}: {job['message']}")
+if job["state"] != "done": sys.exit(f"{job['state']}: {job['message']}")
 shutil.copytree(spool / "outbox" / job["output"]["dir"], folder, dirs_exist_ok=True)
 for file in read(folder / "stems.json")["files"]:
     if hashlib.sha256((folder / file["name"]).read_bytes()).hexdigest() != file["sha256"]:

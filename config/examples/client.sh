@@ -7,9 +7,12 @@ sidecar=$spool/status/$name.json
 # The first value of a key: quotes within a text are escaped, and the job's own fields come before all others of that name.
 value() { grep -oE "\"$2\":(\"[^\"]*\"|[0-9]+)" "$1" 2>/dev/null | head -n 1 | sed 's/^[^:]*://; s/"//g'; }
 
+# The file is made new (-C): through no link that others put there.
+drop() { rm -f "$inbox/.$1.part" && (set -C && cat >"$inbox/.$1.part") && mv "$inbox/.$1.part" "$inbox/$1"; }
+
+for path in "$inbox" "$song"; do [ -e "$path" ] || { echo "$path is not there" >&2; exit 1; }; done
 older=$(value "$sidecar" job_id) # that of an earlier drop of this name
-printf %s "$options" >"$inbox/.$name.part" && mv "$inbox/.$name.part" "$inbox/$name.job.json" &&
-    cp "$song" "$inbox/.$name.part" && mv "$inbox/.$name.part" "$inbox/$name" || exit 1
+printf %s "$options" | drop "$name.job.json" && drop "$name" <"$song" || exit 1
 trap 'touch "$inbox/$name.cancel"' INT TERM
 waited=0 silent=0 seq=
 while :; do

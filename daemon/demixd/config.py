@@ -6,6 +6,7 @@ The file is that of `--config`, else of `$DEMIXD_CONFIG`, else /etc/demixd/demix
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from enum import StrEnum
 from itertools import combinations
@@ -211,7 +212,13 @@ def chosen(path: Path | None) -> tuple[Path | None, str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        # Without O_NONBLOCK, opening a FIFO would wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8-sig") as file:  # noqa: PTH123 - a descriptor
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path}: the configuration must be a regular file")
+            return file.read()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file: give the path of the configuration") from error
     except OSError as error:
         raise ConfigError(f"{path}: the configuration cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

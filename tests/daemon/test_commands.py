@@ -1,6 +1,7 @@
 """The commands that work by files alone: real ones, in processes of their own, on a real daemon with a fake worker."""
 
 import io
+import itertools
 import json
 import os
 import pty
@@ -12,7 +13,6 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from daemons import CLIENT_BEAT_S, PATIENCE_S, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import text
 from demixd.cli.app import commands
-from demixd.cli.follow import Follower
+from demixd.cli.follow import Follower, Losses
 from demixd.cli.status import view
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview
@@ -139,6 +139,17 @@ def test_config_is_one_file(tmp_path: Path) -> None:
         assert f"Error: --config is given twice, with {one} and with {other}: give one file." in done.output
     done = CliRunner().invoke(commands, ["--config", str(one), "status", "--json", "--config", str(same)])
     assert (done.exit_code, json.loads(done.output)) == (1, {"daemon": None, "songs": []})
+
+
+def test_config_is_a_path_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative one in a working directory that was removed is a wrong word, told in a sentence."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = CliRunner().invoke(commands, ["--config", "demixd.toml", "status"])
+    assert done.exit_code == 2
+    assert "Error: --config demixd.toml: the working directory is gone: give an absolute path." in done.output
 
 
 # ---- submit
@@ -434,6 +445,50 @@ def test_wait_notices_that_nobody_is_there(tmp_path: Path) -> None:
         daemon.end()
 
 
+def test_wait_ends_when_a_song_is_gone_before_it_is_seen(tmp_path: Path) -> None:
+    """`submit --wait` says so and ends with 1: of a file that is gone after some heartbeats, at once where a link is listed."""
+    daemon = Daemon(tmp_path / "d")
+    status = daemon.spool / "status"
+    status.mkdir(exist_ok=True)
+    entry = {"name": "link.wav", "name_b64": "", "reason": "not-a-regular-file"}
+    with Piped(
+        daemon, "submit", "--wait", *(make_song(tmp_path / f"{name}.wav", 0.1) for name in ("gone", "link"))
+    ) as command:
+        until(lambda: (daemon.inbox / "link.wav").exists(), "both are dropped")
+        (daemon.inbox / "gone.wav").unlink()
+        (daemon.inbox / "link.wav").unlink()
+        (daemon.inbox / "link.wav").symlink_to("/etc/passwd")
+        listing = {"schema": 1, "seq": 1, "entries": [entry], "updated_at": "2026-01-01T00:00:00Z"}
+        (status / "_inbox.json").write_text(json.dumps(listing))
+        command.says("link.wav: lost: what has its name in the inbox is no song (not-a-regular-file)")
+        seqs = itertools.count()
+
+        def beat() -> bool:
+            (status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(next(seqs))))
+            return command.process.poll() is not None
+
+        until(beat, "it ends")
+        command.says("gone.wav: lost: its file went from the inbox before the daemon had seen it")
+        assert command.ends() == 1
+
+
+def test_a_song_is_lost_only_once_a_living_daemon_is_silent_of_it(tmp_path: Path) -> None:
+    """Heartbeats that grow tell it; not the time without a daemon, and not where the whole inbox is away."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    losses = Losses(spool)
+
+    def why(seq: int) -> str | None:
+        (spool.status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(seq)))
+        losses.refresh()
+        return losses.why("gone.wav")
+
+    spool.status.mkdir(exist_ok=True)
+    assert [why(1) for _ in range(9)] == [None] * 9
+    assert [why(seq) is None for seq in (2, 3, 4)] == [True, True, False]
+    spool.inbox.rmdir()
+    assert [why(seq) for seq in range(5, 14)] == [None] * 9
+
+
 def test_ctrl_c_ends_the_waiting_only(held: Daemon, tmp_path: Path) -> None:
     """Ctrl-C ends `submit --wait` with 130 and says that the songs go on, which they do."""
     with Piped(held, "submit", "--wait", make_song(tmp_path / "on and on.wav", 0.2)) as command:
@@ -468,14 +523,17 @@ def test_cancel_says_what_it_did(held: Daemon, tmp_path: Path) -> None:
 
 
 def test_cancel_of_a_song_that_is_over(tmp_path: Path) -> None:
-    """There is nothing to stop; `--wait` ends 0 only if it was cancelled, as its help says."""
+    """However it is called there is nothing to stop, and no other song is named; `--wait` ends 0 only if it was cancelled."""
     daemon = Daemon(tmp_path)
-    for state in ("done", "failed", "cancelled"):
-        write(daemon.spool / "status", f"{state}.wav", state)
-        done = daemon.command("cancel", "--wait", f"{state}.wav")
-        assert done.stdout == f"{state}.wav: it is {state} already, there is nothing to stop\n"
-        assert done.returncode == (0 if state == "cancelled" else 1)
-        assert daemon.command("cancel", f"{state}.wav").returncode == 0
+    (daemon.inbox / "done2.wav").touch()
+    for state, told in (("done", "is done"), ("failed", "has failed"), ("cancelled", "is cancelled")):
+        write(daemon.spool / "status", f"box/{state}.wav", state)
+        for word in (f"box/{state}.wav", f"{state}.", f"b*/{state[:3]}*", "box"):
+            done = daemon.command("cancel", "--wait", word)
+            assert f"box/{state}.wav: it {told} already, there is nothing to stop\n" in done.stdout
+            assert (done.returncode, done.stderr) == (0 if state == "cancelled" and word != "box" else 1, "")
+            assert daemon.command("cancel", word).returncode == 0
+    (daemon.inbox / "done2.wav").unlink()
     assert list(daemon.inbox.glob("*")) == []
 
 
@@ -612,13 +670,13 @@ def test_watch_without_a_terminal(tmp_path: Path) -> None:
             assert daemon.process is not None
             command.says(" is ready; 0 queued, 0 not ready; last: song.wav done")
             daemon.process.kill()
-            command.says(f"is not running: process {daemon.process.pid} has ended, and was ready ")
+            command.says("is not running: its process has ended, last heard of ")
             command.process.send_signal(signal.SIGINT)
             assert command.ends() == 0
             lines = command.out.read_text().splitlines()
             assert "\x1b" not in command.out.read_text()
             assert all(re.match(r"\d\d:\d\d:\d\d demixd ", line) for line in lines), lines
-            assert all(one[9:] != other[9:] for one, other in pairwise(lines))
+            assert all(one[9:] != other[9:] for one, other in itertools.pairwise(lines))
     finally:
         daemon.end()
 
@@ -901,6 +959,18 @@ def test_check_finds_what_is_wrong(tmp_path: Path, case: str) -> None:
     assert remedy in line
 
 
+@pytest.mark.parametrize(("spool", "inbox"), [(0o2775, 0o755), (0o2775, 0o775), (0o755, 0o755)])
+def test_check_notes_an_inbox_that_the_group_cannot_write(tmp_path: Path, spool: int, inbox: int) -> None:
+    """Where the spool's group may write to the spool, an inbox that a umask has closed to it is a note with the remedy."""
+    daemon = Daemon(tmp_path)
+    daemon.spool.chmod(spool)
+    daemon.inbox.chmod(inbox)
+    line = found(daemon.command("check"))["inbox"]
+    is_closed = (spool, inbox) == (0o2775, 0o755)
+    assert line.startswith("note" if is_closed else "ok")
+    assert (f"`chmod g+w {daemon.inbox}`" in line and "umask 002" in line) is is_closed
+
+
 PINS = {
     "demo": (2, "demo is no model that Demucs publishes"),
     "mdx": (1, "`demixd models fetch mdx`"),
@@ -914,6 +984,25 @@ def test_check_doubts_what_suits_only_some_songs(tmp_path: Path) -> None:
     done = daemon.command("check")
     assert found(done)["options"].startswith('note  options  [defaults] clip = "none" needs float samples')
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_check_reads_the_headers_of_weights(tmp_path: Path, whole: bool) -> None:
+    """A file that is no model, or the beginning of one, is a failure with the remedy; a whole one is not."""
+    repo = tmp_path / "repo"
+    shutil.copytree(store.DEMO_FOLDER, repo)
+    (repo / "demo.yaml").rename(repo / "mine.yaml")
+    weights = next(repo.glob("*.safetensors"))
+    daemon = Daemon(tmp_path, model={"name": "mine", "repo": str(repo)})
+    for data in (weights.read_bytes()[: None if whole else -1], bytes(1000)):
+        weights.write_bytes(data)
+        line = found(daemon.command("check"))["model"]
+        is_bad = not whole or data == bytes(1000)
+        assert line.startswith("FAIL" if is_bad else "note"), line
+        sentence = (
+            f"{weights} of the model mine cannot be used: it is cut short, or no safetensors file; put the model's"
+        )
+        assert (sentence in line) is is_bad
 
 
 def test_garbage_is_not_put_on_record(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_every_example_is_run() -> None:
         assert f"(examples/{path.name})" in section("Clients")
 
 
-TOOLS = ("sh", "grep", "sed", "head", "cp", "mv", "touch", "sleep", "mkdir", "sha256sum")
+TOOLS = ("sh", "grep", "sed", "head", "cat", "cp", "mv", "rm", "touch", "sleep", "mkdir", "sha256sum")
 """The programs that the shell's client may use: coreutils, grep and sed."""
 
 
@@ -96,6 +96,18 @@ def test_a_client_says_what_it_takes(client: Client, words: tuple[str, ...]) -> 
     assert (code, usage in said, said.count("\n")) == (1, True, 1)
 
 
+def test_a_client_has_its_words_right_before_it_drops(client: Client, tmp_path: Path) -> None:
+    """A spool or song that is not there is named in one line, and no option file is left behind."""
+    inbox, one = tmp_path / "spool" / "inbox", song(tmp_path, "there.wav", client)
+    inbox.mkdir(parents=True)
+    for spool, wanted, missing in (
+        (tmp_path / "spol", one, tmp_path / "spol" / "inbox"),
+        (inbox.parent, tmp_path / "typo.wav", tmp_path / "typo.wav"),
+    ):
+        assert client.run(spool, wanted, tmp_path / "stems", 600, "{}") == (1, f"{missing} is not there\n")
+    assert list(inbox.iterdir()) == []
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck: apt-get install shellcheck")
 def test_the_shell_examples_are_checked(tmp_path: Path) -> None:
     """shellcheck has nothing to say about the client in plain sh, and about the blocks in the pages."""
@@ -121,6 +133,17 @@ def test_a_client_drops_and_collects(daemon: Daemon, client: Client, tmp_path: P
     assert {path.name for path in stems.rglob("*") if path.is_file()} == {"drums.flac", "no_drums.flac", "stems.json"}
     assert soundfile.info(str(stems / "by stem" / "drums.flac")).frames == soundfile.info(str(one)).frames
     assert daemon.song(one.name)["tag"] == 'x"state":"done'
+
+
+def test_a_client_follows_no_link(daemon: Daemon, client: Client, tmp_path: Path) -> None:
+    """What others put under a client's temporary names leads it to no other file."""
+    one = song(tmp_path, "linked.wav", client)
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for name in (one.name, f"{one.name}.job.json"):
+        (daemon.inbox / f".{name}.part").symlink_to(victim)
+    assert client.run(daemon.spool, one, tmp_path / "stems", 600, "{}") == (0, "")
+    assert victim.read_bytes() == b"precious"
 
 
 def test_a_client_cancels_after_its_time(daemon: Daemon, client: Client, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def with_model(daemon: Daemon) -> None:
     repo.mkdir()
     state.mkdir(mode=0o700)
     (repo / "mine.yaml").write_text("models: ['a1']\n")
-    (repo / "a1.safetensors").write_bytes(b"weights")
+    (repo / "a1.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     text = daemon.config.read_text()
     daemon.config.write_text(text.replace('name = "demo"', f'name = "mine"\nrepo = "{repo}"'))
 

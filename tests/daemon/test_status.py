@@ -49,7 +49,7 @@ def test_a_killed_daemon_is_known_at_once(slow: Daemon) -> None:
     assert slow.command("status").returncode == 0
     slow.end()
     done = slow.command("status")
-    assert f"is not running: process {pid} has ended, and was ready " in done.stdout
+    assert "is not running: its process has ended, last heard of " in done.stdout
     assert done.returncode == 1
     assert json.loads(slow.command("status", "--json").stdout)["daemon"]["pid"] == pid
     checked = next(line for line in slow.command("check").stdout.splitlines() if line.split()[1] == "daemon")
@@ -176,10 +176,27 @@ def test_a_daemon_that_nobody_hears_of_may_be_held(tmp_path: Path, health: Healt
     (status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(5)))
     reader = StatusReader(Spool(configuration.parse(f'[paths]\nspool = "{status.parent}"\n', "demixd.toml")))
     reader.refresh()
-    unheard = {Health.NEVER_RUN, Health.GONE, Health.SILENT}
+    unheard = {Health.NEVER_RUN, Health.SILENT}
     assert (words.HELD in words.sentence(overview(reader, health, 9.0, 1.0))) is (health in unheard)
     doubtful = words.sentence(overview(reader, health, 9.0, 400.0))
-    assert (words.HELD in doubtful) is (health in {*unheard, Health.LISTENING})
+    assert (words.HELD in doubtful) is (health in {*unheard, Health.GONE, Health.LISTENING})
+
+
+@pytest.mark.parametrize("health", [Health.GONE, Health.SILENT, Health.STOPPED])
+def test_nobody_works_at_a_song_that_a_daemon_has_left(tmp_path: Path, health: Health) -> None:
+    """`status` says that it begins again, with no share and no time left, in the brief line, its own and the table."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    write(spool.status, "song.wav", "running")
+    (spool.status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(5)))
+    reader = StatusReader(spool)
+    reader.refresh()
+    shown = overview(reader, health, 9.0, 1.0)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(view.render(shown))
+    assert isinstance(console.file, io.StringIO)
+    for told in (words.line(shown), words.song_line(shown.running[0], shown, spool.outbox), console.file.getvalue()):
+        assert "song.wav" in told and words.AGAIN in told
+        assert "%" not in told and "done in" not in told
 
 
 def test_status_of_several_songs_that_begin_so(tmp_path: Path) -> None:
@@ -277,7 +294,7 @@ def test_before_the_first_start(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     for folder in daemon.spool.iterdir():
         folder.rmdir()
-    said = f"demixd has not run on this spool yet: start it with `demixd run`; {words.HELD}; "
+    said = f"demixd has not run on this spool yet: start it with `demixd run`. {words.HELD}; "
     assert daemon.command("status").stdout == f"{said}0 queued, 0 not ready\n"
     daemon.spool.rmdir()
     assert daemon.command("status").stdout.startswith(f"{said}{daemon.spool} is not there: mount it, or make it; ")

@@ -1,6 +1,8 @@
 """New drops and originals, each in one story; the matrix of cells has them at every point."""
 
+import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,29 @@ def test_refused_options_keep_their_tag(tmp_path: Path, options: str) -> None:
         make_song(daemon.inbox / "song.wav", 0.2)
         sidecar = daemon.final("song.wav")
         assert (sidecar["error"]["code"], sidecar["tag"]) == ("bad-options", "table 4")
+
+
+def test_what_is_cut_short_is_waited_for_until_a_time_that_is_told(tmp_path: Path) -> None:
+    """The sidecar says until when; a start begins the grace anew, and says so too, also where a hash is waited for."""
+    daemon = Simulated(tmp_path, limits={"truncated_grace_s": 300.0})
+    try:
+        daemon.start().ready()
+        (daemon.inbox / "cut.wav.job.json").write_text(f'{{"wait_for_sha256": "{"0" * 64}"}}')
+        make_song(daemon.inbox / "cut.wav", 0.3)
+
+        def left_s() -> float:
+            told = daemon.until(lambda: (s := daemon.song("cut.wav")).get("reason") == "truncated" and s, "it waits")
+            until = re.search(r"The rest is waited for until (.*) UTC\.", told["message"])
+            assert until is not None, told["message"]
+            return datetime.fromisoformat(f"{until[1]}+00:00").timestamp() - daemon.clock.wall()
+
+        assert 280 < left_s() <= 300
+        daemon.sleep(200)
+        assert 80 < left_s() <= 100
+        daemon.stop()
+        daemon.start().ready()
+        daemon.sleep(10)
+        assert 280 < left_s() <= 300
+        assert daemon.final("cut.wav")["error"]["code"] == "truncated"
+    finally:
+        daemon.end()

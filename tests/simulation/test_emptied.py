@@ -1,10 +1,12 @@
 """Folders of the inbox that their songs have left: what becomes of them, and of what lay beside the songs."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from demixd.supervisor.inbox.emptied import WAIT_S
+from demixd.supervisor.inbox.emptied import AT_ONCE, WAIT_S
+from demixd.supervisor.runs.originals import LARGEST_TWIN
 from simulated import simulated
 from simulated_songs import make_song
 
@@ -77,3 +79,22 @@ def test_what_is_in_use_stays(tmp_path: Path, what: str) -> None:
             (place / "b.wav").unlink()
             daemon.sleep(2 * WAIT_S)
             assert not place.exists()
+
+
+@pytest.mark.parametrize(("at_once", "size"), [(AT_ONCE, 0), (2, LARGEST_TWIN // 2), (1, LARGEST_TWIN + 1)])
+def test_many_files_follow_in_portions(tmp_path: Path, at_once: int, size: int) -> None:
+    """Of many or large files beside a song few are moved at a time, with the heartbeat between; in the end all have followed."""
+    with simulated(tmp_path, inbox={**MOVE, "scan_interval": 20}) as daemon:
+        (daemon.inbox / "Album" / "Scans").mkdir(parents=True)
+        make_song(daemon.inbox / "Album" / "a.wav", 0.2)
+        for number in range(3 * at_once):
+            with (daemon.inbox / "Album" / "Scans" / f"{number}.png").open("wb") as file:
+                file.truncate(size)
+        daemon.final("Album/a.wav")
+        scans, moved = daemon.spool / "done" / "Album" / "Scans", [0]
+        while (daemon.inbox / "Album").exists():
+            daemon.turn()
+            moved.append(len(list(scans.iterdir())) if scans.exists() else 0)
+        steps = [after - before for before, after in pairwise(moved) if after > before]
+        assert steps == 3 * [at_once]
+        assert moved.index(3 * at_once) - moved.index(at_once) < 10, "the rest does not wait for the next scan"

@@ -67,6 +67,26 @@ def test_a_reason_names_the_option_file(tmp_path: Path) -> None:
         daemon.quiet()
 
 
+def test_a_song_that_fails_again_keeps_its_options_beside_it(tmp_path: Path) -> None:
+    """Where it takes its twin's place in failed/, its option file takes that of the twin's; done/ gets no pile either."""
+    with simulated(tmp_path, inbox={"reasons": True}) as daemon:
+
+        def drop(name: str, options: str, folder: str) -> list[str]:
+            (daemon.inbox / f"{name}.job.json").write_text(options)
+            make_song(daemon.inbox / name, 0.3)
+            daemon.until(lambda: not list(daemon.inbox.iterdir()), "it is put away")
+            assert (daemon.spool / folder / f"{name}.job.json").read_text() == options
+            return sorted(path.name for path in (daemon.spool / folder).iterdir())
+
+        for wrong in ('{"format": "mpx"}', '{"rate": "much"}'):
+            assert drop("a.wav", wrong, "failed") == ["a.wav", "a.wav.job.json", "a.wav.txt"]
+            told = (daemon.spool / "failed" / "a.wav.txt").read_text()
+            assert wrong.split('"')[3] in told and "Correct a.wav.job.json, which lies here too" in told
+        for tag in ("one", "two"):
+            assert drop("good.wav", f'{{"tag": "{tag}"}}', "done") == ["good.wav", "good.wav.job.json"]
+        daemon.quiet()
+
+
 def test_reasons_of_songs_that_are_gone(tmp_path: Path) -> None:
     """Hourly those go whose song was deleted; a text of somebody else's stays, and is not written over."""
     daemon = Simulated(tmp_path, inbox={"reasons": True})

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from demixd.spool import documents
 from simulated import Simulated
 from simulated_songs import make_song
 from watching import faults, sha256
@@ -362,3 +365,62 @@ def test_strange_files_are_somebody_else_s(tmp_path: Path) -> None:
     assert list(tmp_path.glob("outside*")) == [outside]
     del strange["status/1.wav.json"]  # the song has a job now, and that its sidecar
     assert {name for name, content in strange.items() if (daemon.spool / name).read_text() != content} == set()
+
+
+def a_slow_share(daemon: Simulated, monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None]) -> list[int]:
+    """A status/ of 20 strange files, each of which takes a second to read; the heartbeat's `seq` before each."""
+    status, read, seqs = daemon.spool / "status", documents.read, []
+    status.mkdir(parents=True)
+    for number in range(20):
+        (status / f"{number}.json").write_text("{}")
+
+    def read_slowly(path: str | Path, kind: type[Any], **how: int) -> Any:
+        if Path(path).name[:-5].isdigit():
+            daemon.clock.sleep(1)
+            seqs.append(json.loads((status / "_daemon.json").read_bytes())["seq"])
+            then(len(seqs))
+        return read(path, kind, **how)
+
+    monkeypatch.setattr(documents, "read", read_slowly)
+    return seqs
+
+
+def test_the_heart_beats_while_a_long_status_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many files others have put into status/, the heartbeat grows from one of them to the next."""
+    daemon = Simulated(tmp_path)
+    seqs = a_slow_share(daemon, monkeypatch, lambda _: None)
+    try:
+        daemon.start()
+        daemon.look_away()
+        daemon.ready()
+        assert len(seqs) >= 20
+        assert len(set(seqs)) > 0.9 * len(seqs)
+        assert sorted(seqs) == seqs
+    finally:
+        daemon.end()
+
+
+def test_a_stop_ends_the_walk_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop is not kept waiting by the files in status/, and no song is taken before they have been read."""
+    daemon = Simulated(tmp_path)
+
+    def stop(read: int) -> None:
+        if read == 3:
+            daemon.service._on_signal(signal.SIGTERM, None)
+
+    seqs = a_slow_share(daemon, monkeypatch, stop)
+    drop(daemon, "song.wav")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        daemon.start()
+        service = daemon.service
+        monkeypatch.setattr(service, "start_up", lambda: None)  # it has started
+        service.run()
+        assert len(seqs) == 3
+        assert daemon.read("_daemon.json")["state"] == "stopping"
+        assert not (daemon.spool / "status" / "song.wav.json").exists()
+    finally:
+        daemon.service = None
+        daemon._undo.close()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

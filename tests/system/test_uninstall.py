@@ -93,7 +93,8 @@ def test_one_instance_is_not_all(tmp_path: Path) -> None:
 def test_nothing_is_left(tmp_path: Path) -> None:
     """With a spool elsewhere both folders go; `--dry-run` only says so."""
     home = Home(tmp_path, "music")
-    assert str(home.home) in home.uninstall("--dry-run")
+    said = home.uninstall("--dry-run")
+    assert said.startswith("This would be taken away:\n") and str(home.home) in said and "\nWhat would stay:\n" in said
     assert (home.state / "ledger.sqlite3-wal").exists()
     home.uninstall()
     assert not home.home.exists() and not home.state.exists()
@@ -114,3 +115,22 @@ def test_a_dry_run_works_anywhere(tmp_path: Path, words: list[str]) -> None:
         assert (done.returncode, "systemd does not run here" in done.stderr) == (status, True)
         assert ("the units" in done.stdout or f"{tmp_path}/stems, for songs" in done.stdout) is bool(dry)
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+def test_a_dry_run_tells_what_each_option_does(tmp_path: Path) -> None:
+    """OpenVINO and the configuration to begin with are told; where there is a configuration, that the other is not used."""
+
+    def said(*words: str) -> str:
+        command = [str(ROOT / "systemd" / "install"), "--user", "--dry-run", *words]
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert "OpenVINO" not in said() and "its packages and OpenVINO into" in said("--openvino")
+    mine, there = tmp_path / "mine.toml", tmp_path / ".config/demixd/demixd.toml"
+    mine.write_text('[paths]\nspool = "/music"\n')
+    told = said("--config", str(mine))
+    assert f"{there}, from {mine}\n" in told and f"the spool that {mine} names" in told and "stems" not in told
+    assert f'{there}, from {mine}, with spool = "/other"' in said("--config", str(mine), "--spool", "/other")
+    there.parent.mkdir(parents=True)
+    there.touch()
+    assert f"{there} is there and stays as it is; {mine} is not used" in said("--config", str(mine))

@@ -204,7 +204,11 @@ def test_whoever_may_not_look_can_use_the_spool(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "No such file"), (b'[log]\nlevel = "\xff"', "UTF-8"), (b"\xef\xbb\xbf[log]\nlevel = 1", "[log] level = 1")],
+    [
+        (None, "there is no such file"),
+        (b'[log]\nlevel = "\xff"', "UTF-8"),
+        (b"\xef\xbb\xbf[log]\nlevel = 1", "[log] level = 1"),
+    ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
     """A configuration that is not there, or is no text, is an error with its path."""
@@ -215,6 +219,15 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | No
         config.load(path)
     assert words in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    """A FIFO, which nobody may ever write to, and a device without an end are refused at once."""
+    fifo = tmp_path / "demixd.toml"
+    os.mkfifo(fifo)
+    for path in (fifo, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=f"{path}: the configuration must be a regular file"):
+            config.load(path)
 
 
 def test_the_command_ends_with_78(tmp_path: Path) -> None:

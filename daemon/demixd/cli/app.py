@@ -179,7 +179,8 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
     """Stop the jobs of the songs called NAME.
 
     NAME is a song's path below the inbox, or the beginning of its file name where no other song's begins so, or a pattern
-    such as '04*', or a folder. Without --wait the status is 0 once the daemon is asked; 1 if no song of a name waits or runs.
+    such as '04*', or a folder. A song that is over is no error without --wait: the status is 0 once the daemon is asked, or has
+    nothing to stop, and 1 if no song of a name is known.
     """
     from demixd.cli import cancel as cancelling
 

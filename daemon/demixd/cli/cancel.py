@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -29,17 +30,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def cancel(config: Config, given: Sequence[str], notice: SilenceNotice | None) -> bool:
     """Ask for songs to stop (`names` says which), and with `notice` wait for the answers.
 
-    Whether all went as asked: there are such songs, and with `notice` all are cancelled. A name that no song has is
-    complained of, and the others are asked for all the same. Raises BadWordError, OSError.
+    Whether all went as asked: there are such songs, and with `notice` all are cancelled. A song that is over is told of. A
+    name that no song has is complained of, and the others are asked for all the same. Raises BadWordError, OSError.
     """
     spool = Spool(config)
     wanted: list[str] = []
     is_good = True
     for name in [names.below_inbox(spool, word) for word in given]:
         try:
-            known = _is_known(spool, name)
-            going = () if known else names.unfinished(spool, recursive=config.inbox.recursive)
-            wanted += [name] if known else names.meant(name, going, "waiting or running")
+            wanted += [name] if _is_known(spool, name) else _meant(spool, name, recursive=config.inbox.recursive)
         except RefusedError as error:
             is_good = False
             complain(f"demixd: {error}")
@@ -47,7 +46,7 @@ def cancel(config: Config, given: Sequence[str], notice: SilenceNotice | None) -
     for name in dict.fromkeys(wanted):
         song = documents.read(spool.sidecar(name), Sidecar)
         if song is not None and song.ended and not names.is_dropped(spool.song(name)):
-            say(f"{name}: it is {song.state} already, there is nothing to stop")
+            say(f"{name}: it {_over(song.state)} already, there is nothing to stop")
             is_good = is_good and (notice is None or song.state is State.CANCELLED)
         else:
             asked.append(_ask(spool, name, song))
@@ -72,7 +71,7 @@ def cancel_all(spool: Spool, notice: SilenceNotice | None) -> bool:
     states |= {song.previous.job_id: song.previous.state for song in songs if song.previous}
     late = [song for song in going if states.get(song.job_id, State.CANCELLED) is not State.CANCELLED]
     for song in late:
-        complain(f"{song.input.name}: too late, it is {states[song.job_id]}")
+        complain(f"{song.input.name}: too late, it {_over(states[song.job_id])}")
     say(f"{text.some(len(going) - len(late), 'song')} cancelled")
     return not late
 
@@ -80,6 +79,17 @@ def cancel_all(spool: Spool, notice: SilenceNotice | None) -> bool:
 def _is_known(spool: Spool, name: str) -> bool:
     """Whether a song has exactly that name, and lies in the inbox or has a status."""
     return names.is_dropped(spool.song(name)) or documents.read(spool.sidecar(name), Sidecar) is not None
+
+
+def _meant(spool: Spool, name: str, *, recursive: bool) -> list[str]:
+    """The songs that `name` means: those that are over only where none that waits or runs fits. Raises RefusedError, OSError."""
+    going, are = names.unfinished(spool, recursive=recursive), "waiting or running"
+    try:
+        names.meant(name, going, are, several=True)
+    except RefusedError:
+        with suppress(RefusedError):
+            return names.meant(name, {names.name_of(song) for song in read_songs(spool)}, "over", several=True)
+    return names.meant(name, going, are)
 
 
 def _ask(spool: Spool, name: str, song: Sidecar | None) -> Asked:
@@ -96,7 +106,9 @@ def _answer(spool: Spool, asked: Asked, notice: SilenceNotice) -> bool:
     if song is not None and song.state is State.CANCELLED:
         say(f"{asked.name}: cancelled")
         return True
-    complain(f"{asked.name}: too late, it is {song.state}" if song else f"{asked.name}: the daemon knows no such job")
+    complain(
+        f"{asked.name}: too late, it {_over(song.state)}" if song else f"{asked.name}: the daemon knows no such job"
+    )
     return False
 
 
@@ -120,6 +132,10 @@ def _wait(notice: SilenceNotice) -> None:
     if sentence := notice.due(time.monotonic()):
         complain(sentence)
     time.sleep(POLL_S)
+
+
+def _over(state: State) -> str:
+    return "has failed" if state is State.FAILED else f"is {state}"
 
 
 def _doing(song: Sidecar) -> str:

@@ -2,18 +2,19 @@
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from demixd.protocol.status import Sidecar
-from demixd.spool import documents, nofollow
-from demixd.spool.files import rename_new
+from demixd.spool import documents, files, nofollow
 from demixd.spool.tree import DAEMON, Spool, short
 
 
@@ -24,7 +25,7 @@ def read(path: str | Path) -> dict[str, Any] | None:
 
 def daemon(spool: Spool) -> dict[str, Any] | None:
     """The daemon's last heartbeat. It may be old: a daemon that runs changes `seq` before the next reading."""
-    return read(spool.status / DAEMON)
+    return documents.read(spool.status / DAEMON, dict[str, Any], largest=documents.LARGEST_LIST)
 
 
 def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
@@ -44,39 +45,48 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
     """
     name = name or song.name
     target, option_file = spool.song(name), spool.options(name)
-    for path in (target, option_file) if options is not None else (target,):
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    with nofollow.reach(spool.inbox, target.parent, make=spool.inbox):
-        pass  # This has made the folders between the inbox and the song.
-    # The random part keeps two programs that drop the same name from writing into one file.
-    part = target.parent / f".{short(target.name)}.{secrets.token_hex(4)}.part"
-    part_options = part.with_suffix(".options.part")
-    try:
-        shutil.copyfile(song, part)
-        if options is not None:
-            part_options.write_bytes(options)
-            _appear(part_options, option_file)
+    # The folder stays open to the end: others may put a link in its place at any moment.
+    with nofollow.reach(spool.inbox, target.parent, make=spool.inbox) as folder:
+        for leaf in (target.name, option_file.name) if options is not None else (target.name,):
+            if nofollow.is_in(folder, leaf):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), leaf)
+        parts: list[str] = []
         try:
-            _appear(part, target)
-        except OSError:
+            with files.open_own(song, "rb", names=sys.maxsize, follow=True) as data:
+                _write(folder, target.name, data, parts)
             if options is not None:
-                option_file.unlink(missing_ok=True)
-            raise
-    finally:
-        part.unlink(missing_ok=True)
-        part_options.unlink(missing_ok=True)
+                _write(folder, option_file.name, io.BytesIO(options), parts)
+                _appear(folder, parts[1], option_file.name)
+            try:
+                _appear(folder, parts[0], target.name)
+            except OSError:
+                if options is not None:
+                    parts.append(option_file.name)
+                raise
+        finally:
+            for part in parts:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(part, dir_fd=folder)
     return name
 
 
-def _appear(part: Path, target: Path) -> None:
+def _write(folder: int, leaf: str, data: BinaryIO, parts: list[str]) -> None:
+    """Copy `data` into a new file of the open folder, under a dot name that goes to the end of `parts`."""
+    # The random part keeps two programs that drop the same name from writing into one file, and others from guessing it.
+    part = f".{short(leaf)}.{secrets.token_hex(4)}.part"
+    with os.fdopen(nofollow.new_file(folder, part), "wb") as file:
+        parts.append(part)
+        shutil.copyfileobj(data, file, files.CHUNK)
+
+
+def _appear(folder: int, part: str, leaf: str) -> None:
     """Rename without replacing; where the filesystem has no such rename, by a plain one."""
     try:
-        rename_new(part, target)
+        files.rename_new(part, leaf, within=folder, into=folder)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
-        part.rename(target)  # `drop` has seen that the name is free.
+        os.rename(part, leaf, src_dir_fd=folder, dst_dir_fd=folder)  # `drop` has seen that the name is free.
 
 
 def cancel(spool: Spool, name: str) -> None:

@@ -29,7 +29,11 @@ def _remember(context: click.Context, _option: click.Parameter, files: tuple[Pat
     """Keep the file for `chosen_file`. Raises UsageError where another one was given before."""
     for file in files:
         first = context.meta.setdefault(_FILE, file)
-        if os.path.realpath(first) != os.path.realpath(file):
+        try:
+            is_same = os.path.realpath(first) == os.path.realpath(file)
+        except OSError as error:
+            raise click.UsageError(f"--config {file}: the working directory is gone: give an absolute path.") from error
+        if not is_same:
             raise click.UsageError(f"--config is given twice, with {first} and with {file}: give one file.")
 
 

@@ -4,15 +4,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from demixd.cli import client, text
+from demixd.cli import client, names, text
 from demixd.cli.console import complain, say
 from demixd.cli.status import view, words
 from demixd.cli.status.reader import CachedDocument, pause
 from demixd.protocol.job import State
-from demixd.protocol.status import Sidecar
-from demixd.spool.tree import Spool
+from demixd.protocol.status import DaemonStatus, InboxStatus, Sidecar
+from demixd.spool.tree import DAEMON, INBOX, Spool
 
 POLL_S = 0.2
+
+LOST_BEATS = 3
+"""A drop whose file is gone, and of which the daemon says nothing for so many of its heartbeats, was never seen by it."""
 
 Notice = Callable[[float], str | None]
 """What there is to say of the daemon at a time of the monotonic clock, if anything. It may raise RefusedError."""
@@ -33,10 +36,12 @@ class Follower:
         """The job's latest sidecar."""
         self.state: State | None = None
         """The job's state. A newer drop's sidecar may tell it, so that it can differ from that of `song`."""
+        self.lost: str | None = None
+        """Why no job has come of the drop, and none will."""
 
     @property
     def ended(self) -> bool:
-        return self.state in (State.DONE, State.FAILED, State.CANCELLED)
+        return self.lost is not None or self.state in (State.DONE, State.FAILED, State.CANCELLED)
 
     def refresh(self) -> bool:
         """Read the sidecar; whether the job has changed."""
@@ -63,6 +68,8 @@ class Follower:
     def result(self, spool: Spool) -> str:
         """How the job ended, on one line."""
         song = self.song
+        if self.lost is not None:
+            return f"{self.name}: {self.lost}"
         if song is None or song.state is not self.state:
             return f"{self.name}: {self.state}; a newer drop has the name now"
         if song.output is not None and song.state is State.DONE:
@@ -70,15 +77,52 @@ class Follower:
         return f"{self.name}: {song.state}" + (f": {song.message}" if song.message else "")
 
 
+class Losses:
+    """Finds drops of which no job comes: their files were removed or replaced before the daemon had seen them."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._heartbeat = CachedDocument(spool.status / DAEMON, DaemonStatus)
+        self._inbox = CachedDocument(spool.status / INBOX, InboxStatus)
+        self._seq: int | None = None
+        self._listed: dict[str, str] = {}
+        self._gone: dict[str, set[int | None]] = {}
+        """The heartbeats, by `seq`, that were seen since a file was missed."""
+
+    def refresh(self) -> None:
+        """Read what the daemon says now."""
+        daemon, inbox = self._heartbeat.refresh(), self._inbox.refresh()
+        self._seq = daemon.seq if daemon else None
+        self._listed = {each.name: each.reason for each in inbox.entries} if inbox else {}
+
+    def why(self, name: str) -> str | None:
+        """Why no job comes of the drop `name`, which has no sidecar; None where one may."""
+        try:
+            is_there = names.is_dropped(self._spool.song(name)) or not self._spool.inbox.is_dir()
+        except OSError:  # of a share that is away there is no telling
+            return None
+        if is_there:
+            self._gone.pop(name, None)
+            return None
+        if reason := self._listed.get(name):
+            return f"lost: what has its name in the inbox is no song ({reason}); put the song there again"
+        beats = self._gone.setdefault(name, set())
+        beats.add(self._seq)
+        if len(beats) <= LOST_BEATS:
+            return None
+        return "lost: its file went from the inbox before the daemon had seen it; put the song there again"
+
+
 def follow_to_end(spool: Spool, followers: Sequence[Follower], notice: Notice, *, as_json: bool = False) -> bool:
     """Show the songs' progress until all have ended; whether all are done.
 
     Bars on a terminal, else plain lines; `as_json` prints each final sidecar and nothing else.
     """
+    losses = Losses(spool)
     if as_json:
-        return _follow(followers, notice, lambda _: None, lambda each: say(_json(each)), complain)
+        return _follow(followers, losses, notice, lambda _: None, _json_to(spool, say, complain), complain)
     if not view.is_terminal():
-        return _follow(followers, notice, _plain_lines(), _result_to(spool, say, complain), complain)
+        return _follow(followers, losses, notice, _plain_lines(), _result_to(spool, say, complain), complain)
     with view.bars() as bars:
         # Standard error may be the same terminal: then a complaint belongs above the bars too.
         aside = bars.say if sys.stderr.isatty() else complain
@@ -88,11 +132,12 @@ def follow_to_end(spool: Spool, followers: Sequence[Follower], notice: Notice, *
                 [view.Row(name=each.name, song=each.song, text=each.text) for each in followers if not each.ended]
             )
 
-        return _follow(followers, notice, draw, _result_to(spool, bars.say, aside), aside)
+        return _follow(followers, losses, notice, draw, _result_to(spool, bars.say, aside), aside)
 
 
 def _follow(
     followers: Sequence[Follower],
+    losses: Losses,
     notice: Notice,
     show: Callable[[list[Follower]], None],
     show_end: Callable[[Follower], None],
@@ -102,7 +147,8 @@ def _follow(
     going = list(followers)
     while going:
         began = time.monotonic()
-        changed = [each for each in going if each.refresh()]
+        losses.refresh()
+        changed = [each for each in going if _refresh(each, losses)]
         for each in changed:
             if each.ended:
                 show_end(each)
@@ -113,6 +159,17 @@ def _follow(
         if going:
             pause(began, POLL_S)
     return all(each.state is State.DONE for each in followers)
+
+
+def _refresh(each: Follower, losses: Losses) -> bool:
+    """Read the job's sidecar, or find that none will come; whether the job has changed."""
+    # In this order: the daemon writes the sidecar before it moves the song.
+    why = losses.why(each.name) if each.song is None else None
+    if each.refresh():
+        return True
+    if each.song is None:
+        each.lost = why
+    return each.ended
 
 
 def _plain_lines() -> Callable[[list[Follower]], None]:
@@ -136,5 +193,6 @@ def _result_to(spool: Spool, good: Print, bad: Print) -> Callable[[Follower], No
     return lambda each: (good if each.state is State.DONE else bad)(each.result(spool))
 
 
-def _json(each: Follower) -> str:
-    return text.as_json(client.read(each.path))
+def _json_to(spool: Spool, good: Print, bad: Print) -> Callable[[Follower], None]:
+    """A function that prints a job's final sidecar by `good`; of a drop that became none the reason by `bad`."""
+    return lambda each: bad(each.result(spool)) if each.lost else good(text.as_json(client.read(each.path)))

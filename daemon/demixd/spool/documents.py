@@ -1,13 +1,13 @@
 """Reading JSON documents in folders that others may write to: status/ and the outbox lie on the share.
 
-No link is followed, no FIFO waited for, and no more than LARGEST bytes read. A file that is no document of the expected
+No link is followed, no FIFO waited for, and no more than `largest` bytes read. A file that is no document of the expected
 type is skipped: it is somebody else's.
 """
 
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,29 +18,38 @@ from demixd.spool.tree import DAEMON, DEEPEST, INBOX, SIDECAR
 
 T = TypeVar("T")
 
-LARGEST = 64 << 20
-"""Bytes. A sidecar has two thousand, and the heartbeat a hundred for each song in the queue: a larger file is not ours."""
+LARGEST = 1 << 20
+"""Bytes of a sidecar or a manifest. Most have two thousand; those of 64 stems (no song has more), with names, paths and a tag
+of which each character is escaped, a quarter of this: a larger file is not ours."""
+
+LARGEST_LIST = 64 << 20
+"""Bytes of the heartbeat and of `_inbox.json`, which have a hundred for each song in the queue, or entry of the inbox."""
 
 
-def read(path: str | Path, kind: type[T]) -> T | None:
+def read(path: str | Path, kind: type[T], *, largest: int = LARGEST) -> T | None:
     """The document at `path`; None where there is none of the type `kind`. Fields that `kind` does not have are ignored."""
     try:
         with os.fdopen(open_file(path), "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+            if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
                 return None
-            return msgspec.json.decode(file.read(LARGEST), type=kind)
+            return msgspec.json.decode(file.read(largest), type=kind)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _ignore() -> None:
+    """What a short walk does between its entries."""
+
+
+def sidecars(status: Path, go_on: Callable[[], None] = _ignore) -> Iterator[tuple[str, os.stat_result]]:
     """The path and stat(2) of every file in `status` that is named as a sidecar. Raises OSError for `status` itself.
 
+    `go_on` is called with every entry that is walked over.
     Paths are text: there may be 10,000, and to make a Path of each takes longer than the listing.
     """
     root = os.fspath(status)
-    for entry in below(root):
+    for entry in below(root, go_on=go_on):
         with contextlib.suppress(OSError):  # removed since it was listed
             if _is_name(entry.name, at_root=entry.path.rpartition("/")[0] == root):
                 found = entry.stat(follow_symlinks=False)
@@ -48,10 +57,10 @@ def sidecars(status: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.path, found
 
 
-def below(root: str, *, folders: bool = False) -> Iterator[os.DirEntry[str]]:
+def below(root: str, *, folders: bool = False, go_on: Callable[[], None] = _ignore) -> Iterator[os.DirEntry[str]]:
     """Every entry below `root` but folders, or the `folders` alone; no deeper than an inbox is walked.
 
-    Raises OSError for `root` itself.
+    `go_on` is called with each entry that is walked over. Raises OSError for `root` itself.
     Not by recursion: whoever may write there can put a thousand folders into each other.
     """
     left = [(root, 0)]
@@ -65,6 +74,7 @@ def below(root: str, *, folders: bool = False) -> Iterator[os.DirEntry[str]]:
                 raise
             continue  # removed since it was listed, or not readable by this user: the others are
         for entry in listed:
+            go_on()
             try:
                 is_folder = entry.is_dir(follow_symlinks=False)
             except OSError:

@@ -163,6 +163,15 @@ def folders_in(root: Path, folder: Path) -> set[str]:
     return set()
 
 
+def is_in(folder: int, leaf: str) -> bool:
+    """Whether anything, a link too, has that name in the open folder. Raises OSError."""
+    try:
+        os.stat(leaf, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def is_there(path: Path, *, in_doubt: bool) -> bool:
     """Whether anything, a link too, has that name; `in_doubt` where the filesystem fails to say."""
     try:

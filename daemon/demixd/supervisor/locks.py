@@ -174,7 +174,7 @@ class Locks:
         return 3 * max(self._heartbeat_s, min(beat.interval_s, HEARTBEAT_MOST_S))
 
     def _beat(self) -> _Heartbeat:
-        return documents.read(self._heartbeat, _Heartbeat) or _Heartbeat(0, 5.0)
+        return documents.read(self._heartbeat, _Heartbeat, largest=documents.LARGEST_LIST) or _Heartbeat(0, 5.0)
 
     def release(self) -> None:
         for handle in self._held.values():

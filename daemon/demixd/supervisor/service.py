@@ -8,6 +8,7 @@ and between them does what time asks for.
        |__ until then nothing is taken, made or moved; a folder that goes away later holds the queue as well
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -18,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from demixd.config import Config
-from demixd.errors import ConfigError, StateError
+from demixd.errors import ConfigError, StateError, StopProcessingError
 from demixd.protocol import status
 from demixd.spool import private
 from demixd.spool.leases import survive_lease_breaks
@@ -92,8 +93,7 @@ class Service:
         self._facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
         self._locks = Locks(config.state, self.spool, self._facts.instance, config.status.heartbeat_s)
         self._heartbeat: Heartbeat | None = None
-        self._is_open = False
-        self._is_asked_to_stop = self._is_stopping = False
+        self._is_open = self._is_asked_to_stop = self._is_stopping = False
         self._is_on_terminal = os.isatty(0)  # asked at the start: a terminal that has been closed is none any more
 
     def run(self) -> None:
@@ -103,8 +103,9 @@ class Service:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `__main__` has kept it until now
         self.start_up()
         try:
-            while not self._is_stopping:
-                self.turn()
+            with contextlib.suppress(StopProcessingError):
+                while not self._is_stopping:
+                    self.turn()
             self.shut_down()
         except BaseException:
             self.break_off()
@@ -162,6 +163,12 @@ class Service:
     def _keep_alive(self) -> None:
         self._beating.live(self._clock.now())
 
+    def _go_on(self) -> None:
+        """Keep alive within a walk over what others may fill; a stop ends it."""
+        self._keep_alive()
+        if self._is_asked_to_stop:
+            raise StopProcessingError
+
     @property
     def _beating(self) -> Heartbeat:
         assert self._heartbeat is not None, "start_up comes first"
@@ -192,10 +199,11 @@ class Service:
             self.workers.renew(now)
         self.workers.tick(now, busy=bool(self.jobs.running or self.jobs.queue_length))
         self.runner.tick(now)
-        self._find_folders(now)
+        if now >= self._access.due:
+            self._find_folders(now)
         if self._is_open:
             self._poller.look(now)
-            self._retention.look(now, self.config)
+            self._retention.look(now, self.config, self._go_on)
             if self._access.is_current:
                 self._scheduler.begin(now)
         self._beating.tell(now, is_open=self._is_open)
@@ -262,19 +270,15 @@ class Service:
         self._poller.reconfigure(config)
         self._beating.reconfigure(config)
 
-    # ---- the folders
-
     def _find_folders(self, now: float) -> None:
         """See whether the folders are there; once they all are, and again when one has come back, open up."""
-        if now < self._access.due:
-            return
         change = self._access.look(now)
         self._poller.find_root()
         self._beating.obstacles = self._access.obstacles
         if change is not Change.NOTHING:
             self._beating.soon()
             if self._ledger.is_empty and "status" not in self.folders.missing:
-                self._ledger.count_on(rebuild.starts(self.spool.status))
+                rebuild.count_starts(self._ledger, self.spool.status, self._go_on)
         if change is Change.WHOLE:
             self._come_back() if self._is_open else self._open_up()
         if self._access.is_whole:
@@ -283,7 +287,7 @@ class Service:
     def _open_up(self) -> None:
         """Every folder is there for the first time: bring each job of a former life to its place, and begin."""
         if self._ledger.is_empty:
-            rebuild.rebuild(self._ledger, self.spool)
+            rebuild.rebuild(self._ledger, self.spool, self._go_on)
         recover(self._ledger.unfinished(), self._context)
         self._is_open = True
         self._beating.state = "warming"

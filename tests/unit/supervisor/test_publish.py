@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from demixd.protocol.identity import Identity
 from demixd.protocol.result_names import numbered
 from demixd.supervisor.runs import originals
@@ -91,3 +93,28 @@ def test_what_is_no_file_is_no_twin(tmp_path: Path) -> None:
     (tmp_path / "song.wav").write_text("same")
     assert originals.move(tmp_path / "song.wav", done / "song.wav").name == "song (4).wav"
     assert (done / "song.wav").is_symlink()
+
+
+def test_only_so_much_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes that are compared for one original are bounded in all: beyond that it gets the next number."""
+    done = tmp_path / "done"
+    done.mkdir()
+    for name, text in (("song.wav", "other"), ("song (2).wav", "again"), ("song (3).wav", "twin!")):
+        (done / name).write_text(text)
+    monkeypatch.setattr(originals, "LARGEST_TWIN", 2 * len("twin!"))
+    (tmp_path / "song.wav").write_text("twin!")
+    assert originals.move(tmp_path / "song.wav", done / "song.wav").name == "song (4).wav"
+
+
+def test_thousands_of_taken_names_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others have made thousands of numbered names, few are looked at; the original gets the number behind them."""
+    done = tmp_path / "done"
+    done.mkdir()
+    (done / "song.wav").write_text("one")
+    for number in range(2, 3001):
+        (done / numbered("song.wav", number)).hardlink_to(done / "song.wav")
+    asked: list[int] = []
+    monkeypatch.setattr(originals, "numbered", lambda name, number: asked.append(number) or numbered(name, number))
+    (tmp_path / "song.wav").write_text("new")
+    assert originals.move(tmp_path / "song.wav", done / "song.wav").name == "song (3001).wav"
+    assert len(asked) < 50

@@ -99,6 +99,7 @@ def _model(config: Config, name: str) -> Finding:
         return Finding(Level.NOTE, "model", f"{name}: whether it is there is not visible to you")
     try:
         files = store.Where.of(config, name).locate()
+        store.check_headers(files)
         is_recorded = store.is_recorded(files)
     except records.HiddenError as error:
         return Finding(Level.NOTE, "model", f"{name} in {files.folder}: {error.message}")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,16 @@ def folder(part: str, path: Path, config: Config) -> Finding:
         return Finding(
             Level.NOTE, part, f"{place}: it is polled, and a song is taken once it has not changed for {settle}"
         )
+    if part == "inbox" and path.parent == Path(config.paths.spool) and _is_closed_to_group(path):
+        mend = f"`chmod g+w {quote(str(path))}`, and start the daemon with `umask 002`"
+        return Finding(Level.NOTE, part, f"{place}: the group may write to {path.parent} and not to it: {mend}")
     return Finding(Level.OK, part, place)
+
+
+def _is_closed_to_group(inbox: Path) -> bool:
+    """Whether the spool's group, which may write to the spool, may not drop songs: a umask of 022 has made the inbox so."""
+    above, own = inbox.parent.stat(), inbox.stat()
+    return bool(above.st_mode & stat.S_IWGRP) and not own.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _absent(part: str, path: Path) -> Finding:

@@ -37,7 +37,8 @@ class CachedDocument(Generic[T]):
             self._version = self.value = None
             return None
         if version != self._version:
-            self._version, self.value = version, documents.read(self._path, self._kind)
+            self._version = version
+            self.value = documents.read(self._path, self._kind, largest=documents.LARGEST_LIST)
         return self.value
 
 

@@ -136,8 +136,10 @@ def _order(row: Row) -> tuple[bool, float]:
 def render(shown: Overview, height: int | None = None) -> RenderableType:
     """The overview in at most `height` lines, which the lists share; None: to be printed once, at its full length."""
     parts = _head(shown, is_cut=height is not None)
-    if shown.running:
-        parts += [_title(words.running(shown)), _progress([_row(song) for song in shown.running])]
+    if shown.running and shown.health in RUNNING:
+        parts += [_title("Running"), _progress([_row(song) for song in shown.running])]
+    elif shown.running:
+        parts += [_title("Was running"), _table(shown.running, _left, len(shown.running))]
     lists = [(title, songs, cells) for title, songs, cells in _lists(shown) if songs]
     room = TALL if height is None else height - len(parts) - max(len(shown.running) - 1, 0) - len(lists)
     shares = share(room, [len(songs) for _, songs, _ in lists])
@@ -198,6 +200,10 @@ def _queued(etas: Mapping[str, float], place: int, song: Sidecar) -> tuple[Text,
 
 def _waiting(_place: int, song: Sidecar) -> tuple[Text, ...]:
     return Text(), _name(song), Text(safe(f"{song.reason}  {song.message}".strip()), style="yellow")
+
+
+def _left(_place: int, song: Sidecar) -> tuple[Text, ...]:
+    return Text(), _name(song), Text(words.AGAIN, style="dim")
 
 
 def _unseen(_place: int, name: str) -> tuple[Text, ...]:

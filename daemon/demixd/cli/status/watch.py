@@ -42,11 +42,11 @@ def show_once(config: Config, given: Sequence[str], *, everything: bool, told: s
     else:
         say(words.line(shown))
     for song in going:
-        say(words.song_line(song, spool.outbox, shown.etas.get(song.job_id)))
+        say(words.song_line(song, shown, spool.outbox))
     for name in unseen:
         say(words.unseen_line(name))
     for song in over:
-        say(words.song_line(song, spool.outbox))
+        say(words.song_line(song, shown, spool.outbox))
     for entry in others:
         say(words.entry_line(entry))
     if not given and len(going) + len(over) < len(songs):

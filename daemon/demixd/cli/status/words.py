@@ -32,8 +32,11 @@ NO_SONG: dict[str, str] = {
 }
 """Why an entry of the inbox is no song, by its reason."""
 
-HELD = "where one has been started, it waits, and its log says what for"
+HELD = "If one has been started, its log says what it waits for"
 """Of a daemon that nobody hears of: it writes no heartbeat as long as its folders are missing or may be another daemon's."""
+
+AGAIN = "begins again once a daemon runs"
+"""Of a song that a daemon has left when it ended."""
 
 WARMING = {
     "starting": "loading its model",
@@ -44,12 +47,12 @@ WARMING = {
 
 
 def sentence(shown: Overview) -> str:
-    """The daemon's health, without a full stop: facts may follow."""
+    """The daemon's health and what to do, in sentences of which the last has no full stop: facts may follow."""
     daemon = shown.daemon
     if daemon is None and shown.is_hidden:
         return "whether demixd runs on this spool is not visible to you"
     if daemon is None or shown.health is Health.NEVER_RUN:
-        return f"demixd has not run on this spool yet: start it with `demixd run`; {HELD}"
+        return f"demixd has not run on this spool yet: start it with `demixd run`. {HELD}"
     who = f"demixd {daemon.version}"
     match shown.health:
         case Health.ALIVE:
@@ -57,11 +60,11 @@ def sentence(shown: Overview) -> str:
         case Health.STOPPED:
             return f"{who} has stopped: songs wait until it is started"
         case Health.GONE:
-            return f"{who} is not running: process {daemon.pid} has ended, and was {daemon.state}{_age(shown)}; start it; {HELD}"
+            # Only one that was started later can be held, and was not where this one was heard just now.
+            held = f". {HELD}" if shown.is_overdue else ""
+            return f"{who} is not running: its process has ended, last heard of{_age(shown)}. Start it{held}"
         case Health.SILENT:
-            return (
-                f"{who} is not running: silent for {text.ago(shown.silence_s)}, and was {daemon.state} before; {HELD}"
-            )
+            return f"{who} is not running: silent for {text.ago(shown.silence_s)}. Start it. {HELD}"
     return f"{who} was {daemon.state}{_age(shown)}{_next_sign(shown)}"
 
 
@@ -75,9 +78,9 @@ def _doing(daemon: DaemonStatus) -> str:
     return f"is {daemon.state}"
 
 
-def running(shown: Overview) -> str:
-    """The title of the running songs: a daemon that is gone has left their sidecars behind."""
-    return "Running" if shown.health in RUNNING else "Was running"
+def is_left(song: Sidecar, shown: Overview) -> bool:
+    """Whether the song's sidecar says that it runs, and nobody works at it: its daemon has ended."""
+    return song.state is State.RUNNING and shown.health not in RUNNING
 
 
 def _age(shown: Overview) -> str:
@@ -91,7 +94,7 @@ def _next_sign(shown: Overview) -> str:
     due_s = shown.daemon.interval_s - shown.age_s
     if due_s >= 0:
         return f", its next sign of life is due in {text.ago(due_s)}"
-    doubt = f", and it probably does not run any more; {HELD}" if shown.is_overdue else ""
+    doubt = f", and it probably does not run any more. {HELD}" if shown.is_overdue else ""
     return f", its next sign of life was due {text.ago(-due_s)} ago{doubt}"
 
 
@@ -136,10 +139,13 @@ def line(shown: Overview) -> str:
     """The overview on one plain line."""
     parts = [sentence(shown), *trouble(shown)]
     for song in shown.running:
+        if is_left(song, shown):
+            parts.append(f"{song.input.name} {AGAIN}")
+            continue
         at = song.progress
         left = "" if at.eta_s is None else f"done in {text.clock(at.eta_s)}"
         told = (f"{text.percent(at.fraction)} {song.doing}", text.speed(at.speed_x), left, _tag(song))
-        parts.append(f"{running(shown).lower()} {song.input.name} {', '.join(fact for fact in told if fact)}")
+        parts.append(f"running {song.input.name} {', '.join(fact for fact in told if fact)}")
     unseen = f", {len(shown.unseen)} not seen yet" if shown.unseen else ""
     parts.append(f"{len(shown.queue)} queued, {len(shown.waiting)} not ready{unseen}")
     if shown.not_songs:
@@ -159,9 +165,11 @@ def change_key(shown: Overview) -> tuple[object, ...]:
     return shown.health, state, running, lists, last, trouble(shown)
 
 
-def song_line(song: Sidecar, outbox: PurePath, eta_s: float | None = None) -> str:
-    """A song on one plain line; `eta_s`: the seconds until it is done, where it is in the queue."""
-    what = [f"{song.state}" + (f" ({song.doing})" if song.doing else "")]
+def song_line(song: Sidecar, shown: Overview, outbox: PurePath) -> str:
+    """A song on one plain line."""
+    if is_left(song, shown):
+        return safe(f"{song.input.name}: {AGAIN}{facts(song)}")
+    what, eta_s = [f"{song.state}" + (f" ({song.doing})" if song.doing else "")], shown.etas.get(song.job_id)
     if song.state is State.RUNNING:
         what.append(text.percent(song.progress.fraction))
         eta_s = song.progress.eta_s

@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from demixd.engine.models import store
-from demixd.engine.models.store import Member, ModelFiles, model_hash, read_member, record
+from demixd.engine.models.header import BROKEN, MAX_BYTES
+from demixd.engine.models.store import Member, ModelFiles, model_hash, read_member, record, unusable
 from demixd.errors import AudioProcessingError, Code
 
 CLASSES = MappingProxyType(
@@ -38,7 +39,6 @@ CLASSES = MappingProxyType(
     }
 )
 
-MAX_HEADER_BYTES = 1 << 24
 MAX_ITEMS = 64
 MAX_NUMBER = 1 << 20
 """Demucs' own arguments stay below 100,000; the largest is the sample rate."""
@@ -95,8 +95,7 @@ def _member(files: ModelFiles, member: Member, data: bytes, allow_pickle: bool) 
             raise ValueError("it is a pickle, and `[model] allow_pickle` is false")
         return _build(_unpickle(data) if pickled else _parse(data))
     except ValueError as error:
-        sentence = f"{member.path} of the model {files.name} cannot be used: {error}."
-        raise AudioProcessingError(Code.BAD_MODEL, sentence, repr(error.__cause__ or error)) from error
+        raise unusable(files, member, error) from error
 
 
 def _bag(files: ModelFiles, members: list[Any]) -> BagOfModels:
@@ -118,8 +117,8 @@ def _bag(files: ModelFiles, members: list[Any]) -> BagOfModels:
 def _parse(data: bytes) -> _Package:
     """A safetensors file: 8 bytes of length, a JSON header of that length, tensors. Demucs' JSON is in the header's metadata."""
     size = int.from_bytes(data[:8], "little")
-    if not 2 <= size <= min(MAX_HEADER_BYTES, len(data) - 8):
-        raise ValueError("it is cut short, or no safetensors file")
+    if not 2 <= size <= min(MAX_BYTES, len(data) - 8):
+        raise ValueError(BROKEN)
     try:
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
         if "structure" in metadata:

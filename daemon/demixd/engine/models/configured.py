@@ -11,17 +11,15 @@ from typing import Any
 import msgspec
 
 from demixd.config import Config
+from demixd.engine.models import header as weights_header
 from demixd.engine.models import store
 from demixd.engine.models.bag import SUFFIX
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED, QUANTIZED, offered
 from demixd.errors import AudioProcessingError, Code, ConfigError
 from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
 from demixd.protocol.typed import shown
-from demixd.spool.files import open_model
 
 log = logging.getLogger(__name__)
-
-MAX_HEADER = 1 << 20
 
 
 def checked(config: Config) -> Config:
@@ -130,8 +128,6 @@ def _stems_of(model: str, config: Config) -> Sequence[str] | None:
 
 def _told(path: Path) -> Sequence[str] | None:
     """The sources in the header of a safetensors file (see `families/demucs.py`)."""
-    with open_model(path) as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(size, MAX_HEADER)))
+    header = weights_header.read(path)
     sources = json.loads(header["__metadata__"]["kwargs"])["sources"]
     return sources if isinstance(sources, list) and all(isinstance(each, str) for each in sources) else None

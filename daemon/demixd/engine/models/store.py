@@ -28,7 +28,7 @@ import msgspec
 
 from demixd.config import Config
 from demixd.engine.models import bag as bags
-from demixd.engine.models import records
+from demixd.engine.models import header, records
 from demixd.engine.models.catalog import AUTO, PUBLISHED
 from demixd.errors import AudioProcessingError, Code
 
@@ -180,6 +180,28 @@ def _unreadable(name: str, path: Path, models: Path, error: OSError) -> AudioPro
     if path.parent == models and name in PUBLISHED:
         remedy = f"run `{command('fetch', name, models)}`, or {remedy}"
     return AudioProcessingError(Code.MODEL_MISSING, f"The model {name} lacks its file {path.name}: {remedy}.")
+
+
+def unusable(files: ModelFiles, member: Member, error: ValueError) -> AudioProcessingError:
+    """The error of a member whose content is no model's, with the remedy."""
+    is_fetched = files.folder == files.models and files.name in PUBLISHED
+    again = (
+        f"`{command('fetch', files.name, files.models)}` gets it again" if is_fetched else "put the model's own there"
+    )
+    sentence = f"{member.path} of the model {files.name} cannot be used: {error}; {again}."
+    return AudioProcessingError(Code.BAD_MODEL, sentence, repr(error.__cause__ or error))
+
+
+def check_headers(files: ModelFiles) -> None:
+    """Raise BAD_MODEL where a member in safetensors' format is cut short, or is none; only the headers are read."""
+    for member in files.members:
+        try:
+            if member.path.suffix == ".safetensors":
+                header.read(member.path)
+        except ValueError as error:
+            raise unusable(files, member, error) from error
+        except OSError as error:
+            raise _unreadable(files.name, member.path, files.models, error) from error
 
 
 # ---- the hashes

@@ -77,7 +77,7 @@ class Poller:
     @property
     def look_at(self) -> float:
         """When the next look is due."""
-        return min(self._scan_at, self._intake.look_again_at)
+        return min(self._scan_at, self._intake.look_again_at, self._emptied.look_again_at)
 
     @property
     def watch(self) -> WatchStatus:

@@ -7,14 +7,14 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from demixd.errors import Code
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
 from demixd.spool.files import write_whole
-from demixd.spool.tree import OPTIONS, Spool, companion
+from demixd.spool.tree import Spool, companion
 from demixd.terminal import safe
 
 log = logging.getLogger(__name__)
@@ -57,15 +57,14 @@ OWN_OPTIONS = "Correct {file}, which lies here too, then move it back into the i
 """The remedy for bad options that the song has brought itself."""
 
 
-def write(job: Job, stored: Path, spool: Spool) -> None:
-    """Say beside the original, which lies at `stored` below failed/, why it is there and what to do."""
+def write(job: Job, stored: Path, options: Path | None, spool: Spool) -> None:
+    """Say beside the original, which lies at `stored` below failed/ with its `options`, why it is there and what to do."""
     path = stored.with_name(companion(stored.name, REASON))
-    options = stored.with_name(companion(stored.name, OPTIONS))
-    has_options = job.options_file is not None and os.path.lexists(options)
     code = f" ({job.error.code})" if job.error else ""
     why = "" if job.message.lower() == job.state else f" {job.message.rstrip('.')}."
-    it = f"{options.name} and it" if has_options else "it"
-    helps = _remedy(job, has_options=has_options).format(it=it, file=options.name)
+    file = options.name if options else ""
+    it = f"{file} and it" if options else "it"
+    helps = _remedy(job, has_options=options is not None).format(it=it, file=file)
     text = f"{OURS.decode()}{safe(f'{job.state}{code}.{why}')}\n{safe(helps)}\n"
     try:
         if not os.path.lexists(path) or _is_ours(path, spool):
@@ -89,11 +88,13 @@ def remove_of(name: str, spool: Spool) -> None:
             nofollow.remove_file(spool.failed, path)
 
 
-def sweep(spool: Spool) -> None:
-    """Remove every reason whose song is gone."""
+def sweep(spool: Spool, go_on: Callable[[], None]) -> None:
+    """Remove every reason whose song is gone. `go_on` is called with each file."""
     for folder, leaves in _folders(spool.failed):
+        go_on()
         songs = {companion(leaf, REASON) for leaf in leaves if not leaf.endswith(REASON)}
         for leaf in leaves:
+            go_on()
             path = Path(folder, leaf)
             with contextlib.suppress(OSError):
                 if leaf.endswith(REASON) and leaf not in songs and _is_ours(path, spool):
@@ -105,8 +106,9 @@ def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     waiting = [os.fspath(root)]
     while waiting:
         folder = waiting.pop()
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            listed = list(entries)
+        with contextlib.suppress(OSError):
+            with os.scandir(folder) as entries:
+                listed = list(entries)
             waiting += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
             yield folder, [entry.name for entry in listed if not entry.is_dir(follow_symlinks=False)]
 

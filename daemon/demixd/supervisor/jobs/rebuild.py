@@ -53,25 +53,35 @@ def open_ledger(state: Path, in_trouble: Callable[[str], None]) -> Ledger:
     return Ledger(path, in_trouble)
 
 
-def starts(status: Path) -> int:
-    """The number of daemon starts that the sequence numbers in `status` tell of."""
-    paths: list[str | Path] = [path for path, _ in documents.sidecars(status)] if status.is_dir() else []
-    found = [documents.read(path, _Seq) for path in (*paths, status / DAEMON, status / INBOX)]
+def count_starts(ledger: Ledger, status: Path, go_on: Callable[[], None]) -> None:
+    """Number this start above those that the sequence numbers in `status` tell of. `go_on` is called with each file."""
+    lists = [documents.read(status / name, _Seq, largest=documents.LARGEST_LIST) for name in (DAEMON, INBOX)]
+    ledger.count_on(_starts(lists))  # first: `go_on` may write the heartbeat again
+    found = []
+    for path, _ in documents.sidecars(status, go_on) if status.is_dir() else ():
+        found.append(documents.read(path, _Seq))
+    ledger.count_on(_starts(found))
+
+
+def _starts(found: list[_Seq | None]) -> int:
     return max((document.seq >> 32 for document in found if document is not None), default=0)
 
 
-def rebuild(ledger: Ledger, spool: Spool) -> int:
-    """Fill a new ledger from sidecars and manifests; how many jobs were found. What does not fit is left out."""
-    sidecars = {
-        sidecar.job_id: sidecar
-        for path, _ in documents.sidecars(spool.status)
-        if (sidecar := documents.read(path, Sidecar))
-        and _is_id(sidecar.job_id)
-        and _place(sidecar, spool) == Path(path)
-    }
-    manifests = _manifests(spool.outbox) if any(each.state not in FINAL for each in sidecars.values()) else {}
+def rebuild(ledger: Ledger, spool: Spool, go_on: Callable[[], None]) -> int:
+    """Fill a new ledger from sidecars and manifests; how many jobs were found. What does not fit is left out.
+
+    `go_on` is called with each file; where it raises, the ledger stays empty.
+    """
+    sidecars = {}
+    for path, _ in documents.sidecars(spool.status, go_on):
+        sidecar = documents.read(path, Sidecar)
+        if sidecar is not None and _is_id(sidecar.job_id) and _place(sidecar, spool) == Path(path):
+            sidecars[sidecar.job_id] = sidecar
+    is_wanted = any(each.state not in FINAL for each in sidecars.values())
+    manifests = _manifests(spool.outbox, go_on) if is_wanted else {}
     found = []
     for job_id, sidecar in sidecars.items():
+        go_on()
         where = manifests.get(job_id)
         if sidecar.state in FINAL or where is not None:
             found += _if_it_fits(_job_of_sidecar, sidecar, where, spool)
@@ -81,10 +91,10 @@ def rebuild(ledger: Ledger, spool: Spool) -> int:
     return len(found)
 
 
-def _manifests(outbox: Path) -> dict[str, tuple[str, Manifest]]:
+def _manifests(outbox: Path, go_on: Callable[[], None]) -> dict[str, tuple[str, Manifest]]:
     """The results in the outbox, by job: their folders below it, and their manifests."""
     found = {}
-    for entry in documents.below(os.fspath(outbox)):
+    for entry in documents.below(os.fspath(outbox), go_on=go_on):
         place = Path(entry.path).relative_to(outbox)
         if place.name != MANIFEST or PRIVATE in place.parts:
             continue

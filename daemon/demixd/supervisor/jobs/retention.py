@@ -11,6 +11,7 @@ once it has jumped it is believed again only when the daemon has seen it go on f
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -63,8 +64,11 @@ class Retention:
         """Jobs that ended before this (UNIX time) are being forgotten, as far as row number `_passed`; None between sweeps."""
         self._passed = 0
 
-    def look(self, now: float, config: Config) -> None:
-        """Remove the sidecars of songs that are gone since `keep_days`, and reasons of songs that are, where that is due."""
+    def look(self, now: float, config: Config, go_on: Callable[[], None]) -> None:
+        """Remove the sidecars of songs that are gone since `keep_days`, and reasons of songs that are, where that is due.
+
+        `go_on` is called with each file.
+        """
         if self._folders.missing or self._folders.inbox_is_another:
             return
         if self._older_than is not None:
@@ -75,10 +79,10 @@ class Retention:
         self._due = now + EVERY_S
         older_than = self._calendar.before(self._clock.wall(), self._clock.uptime(), config.status.keep_days * DAY_S)
         if older_than is not None:
-            sweep(self._spool, self._jobs, older_than)
+            sweep(self._spool, self._jobs, older_than, go_on)
             self._older_than, self._passed = older_than, 0
         if config.inbox.reasons:
-            reasons.sweep(self._spool)
+            reasons.sweep(self._spool, go_on)
 
     def _forget(self, older_than: float) -> None:
         """Go on through the ledger, and forget the old jobs of which nothing is left."""
@@ -146,10 +150,10 @@ class Calendar:
         return wall - keep_s if wall >= self._noted.believed else None
 
 
-def sweep(spool: Spool, jobs: JobTable, older_than: float) -> int:
+def sweep(spool: Spool, jobs: JobTable, older_than: float, go_on: Callable[[], None]) -> int:
     """Remove the sidecars that were last written before `older_than` (UNIX time); how many. Reads only those."""
     removed = 0
-    for path, status in list(documents.sidecars(spool.status)):
+    for path, status in documents.sidecars(spool.status, go_on):
         if status.st_mtime < older_than and _is_over(documents.read(path, Sidecar), spool, jobs):
             try:
                 nofollow.remove_file(spool.status, Path(path))

@@ -41,6 +41,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     def circumstances(self) -> Circumstances:
         return Circumstances(
             now=self.clock.now(),
+            wall=self.clock.wall(),
             grace_s=self.config.limits.truncated_grace_s,
             beside_others=len(self.jobs.running) > 1,
         )

@@ -22,7 +22,10 @@ from demixd.supervisor.jobs import reasons
 CHUNK = 1 << 20
 
 LARGEST_TWIN = 256 << 20
-"""Bytes of the largest original that is compared with one of its name: the main loop waits for it, also on a slow share."""
+"""Bytes of an original that are compared with others of its name, in all: the main loop waits for it, also on a slow share."""
+
+TWINS = 10
+"""How many of those numbers are looked at one by one: whoever writes there can make thousands."""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ def take(song: Path, taken: Path, identity: Identity, root: Path | None = None) 
     """
     try:
         with nofollow.reach(root or song.parent, song.parent) as folder:
-            if not _is_there(folder, taken.name):
+            if not nofollow.is_in(folder, taken.name):
                 if not _identity(folder, song.name).is_same_drop(identity):
                     return False
                 os.rename(song.name, taken.name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -54,20 +57,12 @@ def put_back(taken: Path, song: Path, identity: Identity, root: Path | None = No
     """
     try:
         with nofollow.reach(root or song.parent, song.parent) as folder:
-            if _is_there(folder, taken.name):
+            if nofollow.is_in(folder, taken.name):
                 _put(folder, taken.name, folder, song.name)
             found = _identity(folder, song.name)
     except FileNotFoundError:
         return None
     return found if found.is_same_drop(identity) else None
-
-
-def _is_there(folder: int, leaf: str) -> bool:
-    try:
-        os.stat(leaf, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _identity(folder: int, leaf: str) -> Identity:
@@ -162,22 +157,40 @@ def _put(within: int, source: str, into: int, target: str, *, may_replace: bool 
         try:
             rename_new(source, leaf, within=within, into=into)
         except FileExistsError:
-            if may_replace and _is_twin(within, source, into, leaf):
+            # The numbers before it were at most as much to read.
+            if may_replace and number <= TWINS and _is_twin(within, source, into, leaf, LARGEST_TWIN // number):
                 os.replace(source, leaf, src_dir_fd=within, dst_dir_fd=into)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(source, dir_fd=within)  # of two names of one file, rename(2) leaves both
                 return leaf
-            number += 1
+            number = number + 1 if number < TWINS else _free(into, target, number)
         else:
             return leaf
 
 
-def _is_twin(within: int, source: str, into: int, target: str) -> bool:
-    """Whether two files have the same content; False where one cannot be read, or there is too much of it to compare."""
+def _free(into: int, target: str, taken: int) -> int:
+    """A free number of `target` above one that is taken; the next one, where there are no gaps. Raises OSError.
+
+    The steps double until one is free, and are halved from there: 5,000 names are some 25 questions.
+    """
+    free = taken + 1
+    while nofollow.is_in(into, numbered(target, free)):
+        taken, free = free, 2 * free
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        if nofollow.is_in(into, numbered(target, middle)):
+            taken = middle
+        else:
+            free = middle
+    return free
+
+
+def _is_twin(within: int, source: str, into: int, target: str, largest: int) -> bool:
+    """Whether two files have the same content; False where one cannot be read, or has more bytes than `largest`."""
     try:
         with _opened(within, source) as one, _opened(into, target) as other:
             ours, theirs = os.fstat(one.fileno()), os.fstat(other.fileno())
-            if not stat.S_ISREG(theirs.st_mode) or ours.st_size != theirs.st_size or ours.st_size > LARGEST_TWIN:
+            if not stat.S_ISREG(theirs.st_mode) or ours.st_size != theirs.st_size or ours.st_size > largest:
                 return False
             while chunk := one.read(CHUNK):
                 if chunk != other.read(CHUNK):
@@ -209,9 +222,9 @@ def put_away(job: Job, spool: Spool, settings: Inbox) -> tuple[Identity | None, 
         else:
             root = spool.done if job.state is State.DONE else spool.failed
             stored = store(spool.inbox, taken, root, job.name)
-            _take_options(job, spool, stored)
+            options = _take_options(job, spool, stored)
             if settings.reasons and job.state is not State.DONE:
-                reasons.write(job, stored, spool)
+                reasons.write(job, stored, options, spool)
         return None, None
     except OSError as error:
         reason = error.strerror
@@ -219,19 +232,25 @@ def put_away(job: Job, spool: Spool, settings: Inbox) -> tuple[Identity | None, 
     return put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
 
 
-def _take_options(job: Job, spool: Spool, stored: Path | None) -> None:
-    """Move the option file along with its song; a newer one is that of a song to come, and stays."""
+def _take_options(job: Job, spool: Spool, stored: Path | None) -> Path | None:
+    """Move the option file along with its song, and return its new path; a newer one is that of a song to come, and stays.
+
+    Beside `stored` it replaces an option file of that name: the song has that name now, maybe in place of its twin, and the
+    old file, which would count as its options, was another drop's.
+    """
     options = spool.options(job.name)
     try:
         if job.options_file is None or not job.options_file.is_same_drop(Identity.of(options.lstat())):
-            return
+            return None
         if stored is None:
             nofollow.remove_file(spool.inbox, options)
-        else:
-            target = stored.with_name(companion(stored.name, OPTIONS))
-            root = spool.done if stored.is_relative_to(spool.done) else spool.failed
-            move(options, target, source_root=spool.inbox, target_root=root)
+            return None
+        target = stored.with_name(companion(stored.name, OPTIONS))
+        root = spool.done if stored.is_relative_to(spool.done) else spool.failed
+        nofollow.remove_file(root, target)
+        return move(options, target, source_root=spool.inbox, target_root=root)
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         log.warning("%s stays in the inbox: %s", options, error)
+        return None

@@ -17,6 +17,7 @@ an attempt is counted beyond the last   ends `failed`
 """
 
 import errno
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -64,6 +65,9 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
     """For how long it is not tried again."""
 
 
+LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""The last time that can be told: a grace, or a wrong clock, may lie beyond it."""
+
 CANCELLED = Ends(state=State.CANCELLED)
 
 STOPPED = Waits(
@@ -73,9 +77,13 @@ STOPPED = Waits(
 
 
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
-    """What an outcome depends on besides the job: `now` is monotonic; `grace_s` is `[limits] truncated_grace_s`."""
+    """What an outcome depends on besides the job: `now` is monotonic, `wall` the time of day.
+
+    `grace_s` is `[limits] truncated_grace_s`.
+    """
 
     now: float
+    wall: float
     grace_s: float
     beside_others: bool
     """Whether other songs are in flight."""
@@ -109,8 +117,11 @@ def after_error(job: Job, error: Error, at: Circumstances) -> Ends | Waits:
 def after_missing_part(job: Job, message: str, at: Circumstances) -> Waits | None:
     """A part of the song's file is missing; None once its grace is over and nothing more is waited for."""
     since = job.truncated_since or at.now
-    if at.now >= since + at.grace_s:
+    left_s = since + at.grace_s - at.now
+    if left_s <= 0:
         return None
+    until = datetime.fromtimestamp(min(at.wall + left_s, LATEST), UTC).strftime("%Y-%m-%d %H:%M:%S")
+    message = f"{message} The rest is waited for until {until} UTC."
     return Waits(reason=Reason.TRUNCATED, message=message, settles_anew=True, truncated_since=since)
 
 

@@ -4,7 +4,7 @@ import logging
 
 import msgspec
 
-from demixd.protocol.job import Job, Stage, State, move
+from demixd.protocol.job import Job, Reason, Stage, State, move
 from demixd.spool import nofollow
 from demixd.supervisor.jobs.table import previous
 from demixd.supervisor.runs import outcomes, publish
@@ -43,8 +43,17 @@ def recover(unfinished: list[Job], context: Context) -> None:
         elif job.state is State.RUNNING or job.stage is Stage.STARTED:
             _wait_again(_suspected(job, is_counted=started == 1), context)
         else:
-            since = context.clock.now() if job.truncated_since is not None else None
-            jobs.add([msgspec.structs.replace(job, truncated_since=since)])
+            jobs.add([_waiting(job)])
+
+
+def _waiting(job: Job) -> Job:
+    """A job that goes on waiting. One that waits for the rest of its song is looked at anew, and its grace begins again.
+
+    Whoever copies the rest may have been away along with the daemon.
+    """
+    if job.truncated_since is None:
+        return job
+    return msgspec.structs.replace(job, reason=Reason.CHANGING, message="", truncated_since=None)
 
 
 def _publish(job: Job, context: Context) -> Job | None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from demixd.config import Config, Paths
+from demixd.errors import StopProcessingError
 from demixd.protocol import status
 from demixd.protocol.job import Job, Output, Stage, State
 from demixd.protocol.status import DaemonFacts
@@ -51,7 +52,7 @@ class Home:
         self.clock.sleep(EVERY_S)
         for _ in range(times):
             self.folders.look()
-            self.retention.look(self.clock.now(), self.config)
+            self.retention.look(self.clock.now(), self.config, lambda: None)
 
     def known(self) -> list[str]:
         with sqlite3.connect(self.path) as other:
@@ -110,9 +111,9 @@ def test_a_folder_that_goes_away_meanwhile(home: Home) -> None:
     home.ended("song")
     home.ended("last")
     home.clock.sleep(EVERY_S)
-    home.retention.look(home.clock.now(), home.config)
+    home.retention.look(home.clock.now(), home.config, lambda: None)
     home.spool.outbox.rename(home.spool.outbox.with_name("away"))
-    home.retention.look(home.clock.now(), home.config)
+    home.retention.look(home.clock.now(), home.config, lambda: None)
     assert home.known() == ["song", "last"]
 
 
@@ -150,3 +151,25 @@ def test_few_at_a_time(home: Home) -> None:
     assert len(home.known()) == 2 * AT_ONCE + 1
     home.look(times=3)
     assert home.known() == ["last"]
+
+
+def test_a_sweep_of_many_files_can_be_ended(home: Home) -> None:
+    """A sweep of sidecars goes on from file to file only as long as its caller lets it."""
+    for number in range(5):
+        home.ended(f"{number}")
+    home.spool.status.mkdir(exist_ok=True)
+    for number in range(5):
+        path = home.spool.status / f"{number}.json"
+        path.write_text("{}")
+        os.utime(path, (0, 0))
+    asked: list[int] = []
+
+    def go_on() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise StopProcessingError
+
+    home.clock.sleep(EVERY_S)
+    with pytest.raises(StopProcessingError):
+        home.retention.look(home.clock.now(), home.config, go_on)
+    assert len(asked) == 3

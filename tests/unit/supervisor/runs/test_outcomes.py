@@ -13,7 +13,7 @@ from demixd.supervisor.runs.outcomes import LONGER, RETRY_S, Circumstances, Ends
 from demixd.supervisor.runs.snapshot import Outcome
 from jobs import running
 
-ALONE = Circumstances(now=1000.0, grace_s=600.0, beside_others=False)
+ALONE = Circumstances(now=1000.0, wall=0.0, grace_s=600.0, beside_others=False)
 BESIDE = msgspec.structs.replace(ALONE, beside_others=True)
 
 STARTED = running(stage=Stage.STARTED, attempt=1)
@@ -41,7 +41,10 @@ def test_truncated_within_its_grace() -> None:
     """It waits for the rest of its file, which belongs to it, and settles anew; the attempt is not counted."""
     outcome = outcomes.after_error(STARTED, error(Code.TRUNCATED), ALONE)
     assert outcome == Waits(
-        reason=Reason.TRUNCATED, message="What is wrong.", settles_anew=True, truncated_since=ALONE.now
+        reason=Reason.TRUNCATED,
+        message="What is wrong. The rest is waited for until 1970-01-01 00:10:00 UTC.",
+        settles_anew=True,
+        truncated_since=ALONE.now,
     )
 
 
@@ -52,6 +55,14 @@ def test_truncated_again(missed_s: float) -> None:
     outcome = outcomes.after_error(job, error(Code.TRUNCATED), ALONE)
     assert isinstance(outcome, Waits)
     assert outcome.truncated_since == ALONE.now - missed_s
+    assert outcome.message.endswith({0.0: " 00:10:00 UTC.", 599.0: " 00:00:01 UTC."}[missed_s])
+
+
+def test_truncated_for_ever() -> None:
+    """A grace beyond all calendars is told as their end."""
+    outcome = outcomes.after_error(STARTED, error(Code.TRUNCATED), msgspec.structs.replace(ALONE, grace_s=1e15))
+    assert isinstance(outcome, Waits)
+    assert outcome.message.endswith(" until 9999-12-31 00:00:00 UTC.")
 
 
 def test_truncated_after_its_grace() -> None:
