@@ -174,11 +174,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.state / "compiled"
 
     @property
-    def work(self) -> Path:
-        """The folder of decoded sound for which there is no memory."""
-        return Path(self.paths.work or self.state / "work")
-
-    @property
     def named_models(self) -> frozenset[str]:
         """The models that the configuration itself names."""
         return frozenset({self.model.name, *(str(each["model"]) for each in self.profiles.values() if "model" in each)})

@@ -96,7 +96,7 @@ class Spool:
         self.failed = real(self.named["failed"])
         self.private = self.outbox / PRIVATE
         self.own_work = bool(config.paths.work)
-        self.scratch = real(config.work)
+        self.scratch = real(Path(config.paths.work or config.state / "work"))
         """Where files without a name hold decoded sound."""
         self._is_tidy = False
         """Whether no work area is left that could not be removed."""
