@@ -160,7 +160,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def models(self) -> Path:
-        installed = BESIDE if BESIDE.is_dir() else self.state / "models"
+        installed = BESIDE if os.path.isdir(BESIDE) else self.state / "models"  # noqa: PTH112 - raises nothing
         return Path(self.paths.models or installed)
 
     @property
