@@ -30,7 +30,7 @@ def test_a_song_beyond_it_goes_to_the_outbox_where_work_is_too_small(tmp_path: P
         sidecar = daemon.final("song.wav")
         told = f"work-elsewhere: {work.at} has no room for this song's sound; the outbox's disk took it."
         assert (sidecar["state"], sidecar["warnings"]) == ("done", [told])
-        assert daemon.works() == []
+        daemon.until(lambda: not daemon.works(), "nothing is left behind")
 
 
 def test_a_worker_that_is_killed_leaves_no_sound(tmp_path: Path) -> None:
