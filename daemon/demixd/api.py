@@ -11,6 +11,9 @@ from pathlib import Path
 import msgspec
 
 from demixd import config
+from demixd.audio.budget import Budget
+from demixd.audio.pcm import Shelf
+from demixd.engine import host
 from demixd.engine.engine import Engine
 from demixd.engine.models import records
 from demixd.engine.models.catalog import Demand
@@ -63,8 +66,10 @@ def separate_audio(
     observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)
+        budget = Budget(host.sound_bytes(settings.limits.memory_bytes))
         try:
-            result = run(order, engine, observer, {})
+            with Shelf(budget, (order.tmp,)) as shelf:
+                result = run(order, engine, shelf, observer, {})
         finally:
             decoder.close()
         check()

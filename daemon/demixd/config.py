@@ -110,6 +110,7 @@ class Limits(Section, frozen=True):
     max_attempts: Annotated[int, Meta(ge=1)] = 3
     cancel_grace_s: Seconds = 5.0
     truncated_grace_s: SecondsOrNone = 600.0
+    memory_bytes: Annotated[int, Meta(ge=0)] | Literal["auto"] = "auto"
 
     def too_large(self, size: int) -> str:
         """The sentence about a song of so many bytes that is not taken; empty for any other."""
@@ -159,7 +160,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def models(self) -> Path:
-        installed = BESIDE if BESIDE.is_dir() else self.state / "models"
+        installed = BESIDE if os.path.isdir(BESIDE) else self.state / "models"  # noqa: PTH112 - raises nothing
         return Path(self.paths.models or installed)
 
     @property

@@ -8,16 +8,17 @@ from benchmarks.report import Ratio, Sdr, SongSdr
 from demixd.cli.bench.report import Run, rounded_median
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def alternate(
-    contenders: Mapping[str, Callable[[T], Run]],
+    contenders: Mapping[str, Callable[[T], R]],
     songs: Sequence[T],
     repeat: int,
-    tell: Callable[[str, int, Run], None],
-) -> dict[str, list[Run]]:
+    tell: Callable[[str, int, R], None],
+) -> dict[str, list[R]]:
     """Every song through every contender in turn, `repeat` times; `tell` gets each run, and the number of its round from 1."""
-    runs: dict[str, list[Run]] = {name: [] for name in contenders}
+    runs: dict[str, list[R]] = {name: [] for name in contenders}
     for number in range(1, repeat + 1):
         for song in songs:
             for name, run in contenders.items():

@@ -7,6 +7,7 @@ separator   the process in which `demucs.api.Separator` stays loaded; `messages`
 references  the stems that were mixed into a song, and how near the three come to them; `sdr` is the formula
 measure     turn by turn, medians, ratios
 report      the result, and its JSON; `tables` show it
+ceiling/    the other benchmark: the pipeline alone, with a network that answers at once
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from typing import Any
 import click
 import msgspec
 from benchmarks import measure, references, report, tables
+from benchmarks.ceiling import report as ceiling
 from benchmarks.contenders import Command, Separator
 from benchmarks.models import RANDOM, prepare
 from benchmarks.references import Judge
@@ -149,10 +151,13 @@ def show(found: Report) -> None:
         console.print(shown)
 
 
-def read(path: Path) -> Report:
-    """The report in a file. Raises RefusedError where there is none."""
+def markdown(path: Path) -> str:
+    """The section of RESULTS.md for the report in a file, of either kind. Raises RefusedError where there is none."""
     try:
-        return report.decode(path.read_bytes())
+        data = path.read_bytes()
+        if msgspec.json.decode(data, type=report.Schema).schema == ceiling.SCHEMA:
+            return ceiling.markdown(msgspec.json.decode(data, type=ceiling.Ceiling))
+        return tables.markdown(report.decode(data))
     except (OSError, ValueError) as error:
         raise RefusedError(f"{path} is no report of a benchmark: {error}") from error
 
@@ -183,7 +188,7 @@ def command(
     """Measure demixd against Demucs' Separator and its command, with each SONG or with a synthetic one."""
     if as_text:
         for each in songs:
-            for line in tables.markdown(read(each)).splitlines():
+            for line in markdown(each).splitlines():
                 say(line)
         return
     if options["references"] is not None and not songs:

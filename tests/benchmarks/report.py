@@ -50,6 +50,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     format: str
 
 
+class Schema(msgspec.Struct, frozen=True):
+    """What every report begins with."""
+
+    schema: int
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One benchmark; `engine` is what demixd says that it separated with.
 

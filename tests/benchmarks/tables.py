@@ -6,7 +6,7 @@ import msgspec
 from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Report
 
 from demixd.cli import text
-from demixd.cli.bench.report import conditions, machine, number, size_or_unknown, songs, starts
+from demixd.cli.bench.report import Machine, conditions, machine, number, size_or_unknown, songs, starts
 from demixd.cli.bench.report import steps as seconds_of_steps
 
 NAMES = {
@@ -92,8 +92,13 @@ def all_of(report: Report) -> list[Table]:
 
 def markdown(report: Report) -> str:
     """A section of RESULTS.md."""
-    lines = [f"## {machine(report.machine)}", "", *(f"- {fact}" for fact in facts(report)), ""]
-    for table in all_of(report):
+    return section(report.machine, facts(report), all_of(report))
+
+
+def section(at: Machine, facts: Iterable[str], tables: Iterable[Table]) -> str:
+    """A machine, what was measured on it, and what came out."""
+    lines = [f"## {machine(at)}", "", *(f"- {fact}" for fact in facts), ""]
+    for table in tables:
         lines += [*_markdown(table), ""]
     return "\n".join(lines)
 

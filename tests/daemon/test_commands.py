@@ -928,7 +928,9 @@ def test_check_finds_all_well(daemon: Daemon) -> None:
     done = daemon.command("check")
     assert done.returncode == 0, done.stdout
     lines = found(done)
-    subjects = "config inbox outbox status done failed state work rename lease watch space device models model systemd"
+    subjects = (
+        "config inbox outbox status done failed state work rename lease watch memory space device models model systemd"
+    )
     assert set(lines) == {*subjects.split(), "daemon"}
     assert all(line.startswith("ok ") for line in lines.values()), done.stdout
     assert str(daemon.config) in lines["config"]

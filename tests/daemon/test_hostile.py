@@ -216,17 +216,19 @@ def test_a_lock_that_is_somebody_s_file(tmp_path: Path) -> None:
 
 
 def test_garbage_is_only_what_is_ours(tmp_path: Path) -> None:
-    """Folders in the scratch folder that are no work folders outlive a start, and so does what `.demixd` was swapped for."""
-    scratch, precious = tmp_path / "scratch", tmp_path / "precious"
-    (scratch / "mine").mkdir(parents=True)
-    (scratch / ("0" * 32)).mkdir()
+    """Whatever lies in [paths] work outlives a start, and so does what `.demixd` was swapped for; a work area there goes."""
+    work, precious = tmp_path / "work", tmp_path / "precious"
+    (work / ("0" * 32) / "tmp").mkdir(parents=True)
     (precious / ("1" * 32)).mkdir(parents=True)
-    daemon = Daemon(tmp_path, fake=True, paths={"work": str(scratch)})
+    daemon = Daemon(tmp_path, fake=True, paths={"work": str(work)})
+    for name in ("mine", "0" * 32):
+        (daemon.outbox / ".demixd" / name).mkdir(parents=True)
     try:
         daemon.start().ready()
         assert daemon.stop() == 0
-        assert {path.name for path in scratch.iterdir()} == {"mine"}
+        assert (work / ("0" * 32) / "tmp").exists()
         private = daemon.outbox / ".demixd"
+        assert [path.name for path in private.iterdir() if path.is_dir()] == ["mine"]
         private.rename(tmp_path / "aside")
         private.symlink_to(precious)
         daemon.start()

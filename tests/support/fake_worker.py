@@ -23,8 +23,10 @@ from pathlib import Path
 import msgspec
 
 from decoding import decode
+from demixd.audio.budget import Budget
 from demixd.audio.formats import Target, choose_target
-from demixd.audio.pcm import PcmReader
+from demixd.audio.pcm import Pcm, Shelf
+from demixd.engine import host
 from demixd.errors import Code, StopProcessingError
 from demixd.pipeline import encode, mix
 from demixd.protocol.job import EngineFacts, Error
@@ -59,8 +61,17 @@ forgotten: dict[int, Prepare] = {}
 """Orders to prepare whose turn does not come, by identity: the same job may be prepared again."""
 changed = threading.Condition()
 to_decode: list[Prepare] = []
-decoded: dict[str, Track] = {}
+decoded: dict[str, "Song"] = {}
+budget = Budget(0)
 to_finish: list[tuple[Separate, Callable[[], None]]] = []
+
+
+class Song(msgspec.Struct, frozen=True):
+    """A decoded song; its shelf holds `pcm`."""
+
+    track: Track
+    pcm: Pcm
+    shelf: Shelf
 
 
 def is_there(name: str, *, in_doubt: bool = False) -> bool:
@@ -98,6 +109,7 @@ def warm(order: Warm) -> EngineFacts | None:
     weights = FOLDER / f"weights-{order.model}"
     sha256 = weights.read_text() if weights.exists() else order.model
     facts = EngineFacts(model=order.model, model_sha256=sha256, device="cpu", device_name="none", precision="float32")
+    budget.resize(host.sound_bytes(order.memory_bytes))
     say(Ready(engine=facts, sources=SOURCES, seconds=0.0))
     return facts
 
@@ -107,19 +119,15 @@ def check(job_id: str) -> None:
         raise StopProcessingError
 
 
-def decoded_song(order: Separate | Prepare, stop: Callable[[], None]) -> Track:
+def decoded_song(order: Separate | Prepare, stop: Callable[[], None]) -> Song:
     tmp = pin(order.tmp)
     song = tmp.path / Path(order.song if isinstance(order, Separate) else order.snapshot).name
     with song.open("rb") as file:
         if b"POISON" in file.read(4096):
             os.kill(os.getpid(), signal.SIGSEGV)
-    return decode(
-        song,
-        tmp.path / "song.f32",
-        max_duration_s=order.max_duration_s,
-        check=stop,
-        progress=lambda _: None,
-    )
+    shelf = Shelf(budget, (Path(order.work), tmp.path))
+    track, pcm = decode(song, shelf, max_duration_s=order.max_duration_s, check=stop, progress=lambda _: None)
+    return Song(track, pcm, shelf)
 
 
 def prepare() -> None:
@@ -133,9 +141,9 @@ def prepare() -> None:
             if id(order) in forgotten:
                 raise StopProcessingError
 
-        track, error = None, None
+        song, error = None, None
         try:
-            track = decoded_song(order, stop)
+            song = decoded_song(order, stop)
             while is_there("hold-ahead", in_doubt=True):
                 stop()
                 time.sleep(0.02)
@@ -146,8 +154,8 @@ def prepare() -> None:
         with changed:
             to_decode.pop(0)
             if id(order) not in forgotten:
-                if track is not None:
-                    decoded[order.job_id] = track
+                if song is not None:
+                    decoded[order.job_id] = song
                 say(Prepared(job_id=order.job_id, error=error))
             changed.notify_all()
 
@@ -159,7 +167,7 @@ def forget(job_id: str) -> None:
         decoded.pop(job_id, None)
 
 
-def taken(order: Separate) -> Track | None:
+def taken(order: Separate) -> Song | None:
     """The song, if it was decoded ahead."""
     with changed:
         while any(each.job_id == order.job_id for each in to_decode):
@@ -172,7 +180,8 @@ def separate(order: Separate, facts: EngineFacts) -> None:
     """The main thread's part."""
     options = order.options
     tell(order.job_id, Step.DECODE, 0.0)
-    track = taken(order) or decoded_song(order, lambda: check(order.job_id))
+    song = taken(order) or decoded_song(order, lambda: check(order.job_id))
+    track = song.track
     say(Decoded(job_id=order.job_id, track=track))
     how = {name: getattr(options, name) for name in ("format", "bitrate", "bit_depth", "rate", "clip")}
     target, warnings = choose_target(track, **how)
@@ -189,7 +198,7 @@ def separate(order: Separate, facts: EngineFacts) -> None:
         time.sleep(0.02)
     with changed:
         check(order.job_id)
-        to_finish.append((order, lambda: say(written(order, track, facts, target, warnings))))
+        to_finish.append((order, lambda: say(written(order, song, facts, target, warnings))))
         changed.notify_all()
 
 
@@ -221,29 +230,29 @@ def finish() -> None:
         attempt(order, work)
 
 
-def written(order: Separate, track: Track, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
+def written(order: Separate, song: Song, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
     """Every stem is a quarter of the song."""
-    options, held_tmp, held_out = order.options, pin(order.tmp), pin(order.out)
-    tmp, out = held_tmp.path, held_out.path
-    tell(order.job_id, Step.ENCODE, 0.94)
-    while is_there("hold-encode", in_doubt=True):
-        check(order.job_id)
-        time.sleep(0.02)
-    files = []
-    for stem in options.stems:
-        name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
-        path = out / name
-        with nofollow.reach(out, path.parent, make=out, follow=True) as handle:
-            folder = nofollow.Pin(handle, path.parent)
-        with PcmReader(tmp / "song.f32", track.channels) as reader:
+    with song.shelf:
+        options, track, held_out = order.options, song.track, pin(order.out)
+        out = held_out.path
+        tell(order.job_id, Step.ENCODE, 0.94)
+        while is_there("hold-encode", in_doubt=True):
+            check(order.job_id)
+            time.sleep(0.02)
+        files = []
+        for stem in options.stems:
+            name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
+            path = out / name
+            with nofollow.reach(out, path.parent, make=out, follow=True) as handle:
+                folder = nofollow.Pin(handle, path.parent)
             written = encode.write(
-                (block / 4 for block in reader.blocks()),
+                (block / 4 for block in song.pcm.blocks()),
                 folder.path / path.name,
                 target,
                 frames=track.frames,
                 how=encode.Manner(stem=stem, check=lambda: check(order.job_id)),
             )
-        files.append(msgspec.structs.replace(written, name=name))
+            files.append(msgspec.structs.replace(written, name=name))
     return Finished(
         job_id=order.job_id,
         files=tuple(files),

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audio import nothing, song, tones
-from decoding import decode
+from audio import song, tones
+from decoding import heard
 from demixd.audio.pcm import Frames
 from demixd.errors import AudioProcessingError, Code
 
@@ -142,12 +142,6 @@ def theirs(path: Path, channels: int) -> Frames:
     return np.frombuffer(raw[: len(raw) // (4 * channels) * 4 * channels], dtype="<f4").reshape(-1, channels)
 
 
-def ours(path: Path) -> Frames:
-    pcm = path.with_suffix(".f32")
-    track = decode(path, pcm, max_duration_s=60, check=nothing, progress=nothing)
-    return np.fromfile(pcm, dtype="<f4").reshape(-1, track.channels)
-
-
 def lag(one: Frames, other: Frames) -> int:
     """By how many frames `other` comes later, by the peak of the cross-correlation."""
     size = 1 << (len(one) + len(other)).bit_length()
@@ -189,7 +183,7 @@ def test_as_ffmpeg_decodes_it(name: str, variant: str, wave: Path, tmp_path: Pat
     path = tmp_path / "song"
     path.write_bytes(VARIANTS[variant](made(name, wave, tmp_path)))
     try:
-        found = ours(path)
+        found = heard(path)[1]
     except AudioProcessingError as error:
         assert variant == "cut" or (name, variant) in REFUSED, error
         assert error.code is Code.TRUNCATED

@@ -80,20 +80,24 @@ def test_a_song_that_clips_has_one_gain(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small filesystem: sudo tests/run")
 def test_no_space_waits_until_there_is_room(tmp_path: Path) -> None:
     """A song that needs more room than there is waits as `no-space` before it is separated; then it is done."""
-    work = tmp_path / "work"
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], check=True)
+    work, outbox = disk / "work", disk / "outbox"
     work.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(work)], check=True)
+    outbox.mkdir()
     try:
-        with running(tmp_path / "d", paths={"work": str(work)}) as daemon:
-            (work / "filler").write_bytes(bytes(24 << 20))
+        paths = {"work": str(work), "outbox": str(outbox)}
+        with running(tmp_path / "d", paths=paths, limits={"memory_bytes": 0}) as daemon:
+            (disk / "filler").write_bytes(bytes(24 << 20))
             make_song(daemon.inbox / "song.flac", 10.0)
             waiting = daemon.until(
                 lambda: (s := daemon.song("song.flac")).get("reason") == "no-space" and s, "no-space"
             )
             assert "MB are free" in waiting["message"]
             assert waiting["state"] == "waiting"
-            daemon.until(lambda: [path.name for path in work.iterdir()] == ["filler"], "nothing left behind")
-            (work / "filler").unlink()
+            daemon.until(lambda: not list(work.iterdir()) and not daemon.works(), "nothing left behind")
+            (disk / "filler").unlink()
             assert daemon.final("song.flac")["state"] == "done"
     finally:
-        subprocess.run(["umount", str(work)], check=True)
+        subprocess.run(["umount", str(disk)], check=True)

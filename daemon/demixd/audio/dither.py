@@ -6,6 +6,8 @@ mean and the variance of the error the same for every signal (Lipshitz, Wannamak
 1992). A sample that is a whole number already, silence above all, gets no noise.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,16 +18,20 @@ class Dither:
     def __init__(self, seed: int) -> None:
         self._bits = np.random.SFC64(seed)
 
-    def rounded(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`steps`, `[T, C]` in units of the last bit, with noise and rounded to whole numbers."""
-        whole = np.rint(steps)
-        noise = self._noise(steps.shape)
-        noise *= whole != steps
+    def rounded(self, steps: NDArray[Any]) -> NDArray[Any]:
+        """`steps`, `[T, C]` in units of the last bit, with noise and rounded to whole numbers; in their own precision."""
+        noise = self._noise(steps)
+        noise *= np.rint(steps) != steps
         noise += steps
-        return np.rint(noise, out=noise)
+        np.rint(noise, out=noise)
+        return noise
 
-    def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Noise `shape` `[T, C]`: of 64 random bits a frame, each channel has 32, and the difference of their halves."""
-        frames, channels = shape
-        numbers = self._bits.random_raw(frames).view(np.uint32).reshape(frames, 2)[:, :channels]
-        return ((numbers >> 16).astype(np.int32) - (numbers & 0xFFFF).astype(np.int32)) / 65536
+    def _noise(self, like: NDArray[Any]) -> NDArray[Any]:
+        """Noise `[T, C]`: of 64 random bits a frame, each channel has 32, and the difference of their halves."""
+        frames, channels = like.shape
+        numbers: NDArray[np.uint64] = np.asarray(self._bits.random_raw(frames))
+        halves = numbers.view("<u2").reshape(frames, 2, 2)[:, :channels]
+        noise: NDArray[Any] = halves[..., 1].astype(like.dtype)
+        noise -= halves[..., 0]
+        noise *= 1 / 65536
+        return noise

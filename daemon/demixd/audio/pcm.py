@@ -1,20 +1,26 @@
-"""Samples on disk between the steps of a song: PCM files, and blocks of them in memory.
+"""Samples between the steps of a song: `[T, C]` in float32, the channels of a frame side by side, full scale 1.0.
 
-A PCM file is headerless: little-endian float32, the channels of a frame side by side (`[T, C]`), full scale 1.0.
-No step between decoding and encoding holds a whole song in memory; blocks of `BLOCK` frames pass through.
+A buffer lies in memory while the budget of all songs in flight allows it, else in a file that has no name, so that it goes
+with its process. Blocks of `BLOCK` frames pass between buffers: beyond the budget no step holds a whole song.
 """
 
+import contextlib
+import errno
+import mmap
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from demixd.audio.budget import Budget
+from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import pcm_bytes
-from demixd.spool.files import open_own
-from demixd.spool.room import Watch, require
+from demixd.spool import room
+from demixd.spool.files import write_all
 
 Frames = NDArray[np.float32]
 """A block of audio, shape `[T, C]`."""
@@ -22,64 +28,242 @@ Frames = NDArray[np.float32]
 BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
 
-SONG = "song.f32"
-"""The PCM file of the decoded song, in the job's `tmp`."""
 
+class Pcm:
+    """A buffer: appended to by one thread, then read by any. Frames outside it read as silence."""
 
-class PcmReader:
-    """Random access to a PCM file of `[T, C]`; frames outside it read as silence."""
+    def __init__(self, channels: int, *, memory: Frames | None = None, file: int = -1, frames: int = 0) -> None:
+        """Either `memory`, or an open `file`; the first `frames` are written already."""
+        self.channels, self.frames = channels, frames
+        self._memory, self._file = memory, file
+        self._watch = None if memory is not None else room.Watch(file)
 
-    def __init__(self, path: Path, channels: int) -> None:
-        self.channels = channels
-        self._file = open_own(path, "rb")
-        self.frames = os.fstat(self._file.fileno()).st_size // (4 * channels)
+    @property
+    def on_disk(self) -> bool:
+        return self._memory is None
 
-    def __enter__(self) -> "PcmReader":
-        return self
+    def append(self, block: Frames) -> None:
+        """Write `[T, C]` behind what is there. Raises OSError."""
+        end = self.frames + len(block)
+        if self._memory is not None:
+            for channel in range(self.channels):  # NumPy is five times faster at that than at all of them at once
+                self._memory[self.frames : end, channel] = block[:, channel]
+        else:
+            write_all(self._file, np.ascontiguousarray(block, dtype=np.float32).data)
+            assert self._watch is not None
+            self._watch.wrote(block.size * 4)
+        self.frames = end
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def clear(self) -> None:
+        """Forget what is there: it is written anew. Raises OSError."""
+        self.frames = 0
+        if self._memory is None:
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
 
     def read(self, start: int, stop: int) -> Frames:
-        """Frames `start` to `stop` (either may lie outside the file), shape `[stop - start, C]`."""
+        """Frames `start` to `stop`, `[stop - start, C]`: a view where it can be one, not to be written to. Raises OSError."""
+        first, last = min(max(start, 0), self.frames), max(0, min(stop, self.frames))
+        if self._memory is not None and (first, last) == (start, stop):
+            return self._memory[start:stop]
         block = np.zeros((stop - start, self.channels), dtype=np.float32)
-        first, last = max(start, 0), min(stop, self.frames)
         if first < last:
-            self._file.seek(first * 4 * self.channels)
-            data = self._file.read((last - first) * 4 * self.channels)
-            block[first - start : last - start] = np.frombuffer(data, dtype="<f4").reshape(-1, self.channels)
+            inside = block[first - start : last - start]
+            if self._memory is not None:
+                inside[:] = self._memory[first:last]
+            else:
+                _fill(self._file, inside, first * 4 * self.channels)
         return block
 
     def blocks(self, size: int = BLOCK) -> Iterator[Frames]:
-        """The whole file in order, `[<= size, C]` at a time."""
+        """All of it in order, `[<= size, C]` at a time."""
         for start in range(0, self.frames, size):
             yield self.read(start, min(start + size, self.frames))
 
 
+def _fill(file: int, block: Frames, at: int) -> None:
+    left = block.data.cast("B")
+    while left:
+        count = os.preadv(file, [left], at)
+        if not count:
+            raise OSError(errno.EIO, "a file of decoded sound has become shorter")
+        left, at = left[count:], at + count
+
+
+def _samples(memory: mmap.mmap, channels: int) -> Frames:
+    """Memory of its own, which goes back to the kernel as soon as nobody has it; in huge pages, which are there much sooner."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype="<f4").reshape(-1, channels)
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `PcmWriter` has written, and where."""
+
+    frames: int
+    on_disk: bool
+
+
 class PcmWriter:
-    """Appends blocks of `[T, C]` to a new PCM file, and closes it."""
+    """Writes blocks of `[T, C]` to memory, and moves on to a file where that is not enough."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._room = Watch(file.fileno())
-        self.frames = 0
+    def __init__(self, memory: int, allowed: int, file: int) -> None:
+        self._memory, self._allowed, self._file = memory, allowed, file
+        self._watch = room.Watch(file)
+        self._on_disk = False
+        self._bytes = self.frames = 0
 
-    def __enter__(self) -> "PcmWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    @property
+    def written(self) -> Written:
+        return Written(frames=self.frames, on_disk=self._on_disk)
 
     def write(self, block: Frames) -> None:
         """Append a block. Raises OSError."""
-        self._file.write(np.ascontiguousarray(block, dtype="<f4").data)
-        self._room.wrote(block.size * 4)
+        self._bytes += block.size * 4
+        if not self._on_disk and self._bytes > self._allowed:
+            self._move_on()
+        write_all(
+            self._file if self._on_disk else self._memory, np.ascontiguousarray(block, dtype="<f4").data.cast("B")
+        )
+        if self._on_disk:
+            self._watch.wrote(block.size * 4)
         self.frames += len(block)
 
     def require(self, frames: int, channels: int) -> None:
-        """Raise NO_SPACE or TOO_LARGE where the disk has no room for so many frames. Raises OSError."""
-        require(self._file.fileno(), pcm_bytes(frames, channels))
+        """Raise NO_SPACE or TOO_LARGE where neither memory nor the disk has room for so many frames. Raises OSError."""
+        if (need := pcm_bytes(frames, channels)) > self._allowed:
+            room.require(self._file, need)
+            self._move_on()
 
-    def flush(self) -> None:
-        """Hand all of it to the kernel: whoever reads the file from now on has it. Raises OSError."""
-        self._file.flush()
+    def _move_on(self) -> None:
+        self._on_disk, left = True, os.lseek(self._memory, 0, os.SEEK_CUR)
+        os.lseek(self._memory, 0, os.SEEK_SET)
+        while left:
+            left -= os.sendfile(self._file, self._memory, None, left)
+        os.ftruncate(self._memory, 0)
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """For a buffer of unknown length: open memory, of which so many bytes are `allowed`, and an open file."""
+
+    memory: int
+    allowed: int
+    file: int
+
+
+class Shelf:
+    """The buffers of one song, and where they are made: in memory, then on the disks of `folders`. Its end frees them all.
+
+    `parts`: a song whose turn has not come takes only one of so many parts of the memory that is left.
+    """
+
+    def __init__(self, budget: Budget, folders: Sequence[Path], *, parts: int = 1) -> None:
+        self._budget, self._folders, self._parts = budget, tuple(folders), parts
+        self._taken = 0
+        self._files: list[int] = []
+        self._on_disks: list[tuple[int, Pcm, int]] = []
+        """The buffers on disks: the number of the folder, the buffer, and its bytes when it is full."""
+        self.warnings: tuple[str, ...] = ()
+
+    def __enter__(self) -> "Shelf":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free all buffers, which must not be used any more; done, too, as soon as nobody has the shelf."""
+        self._close_files(0)
+        self._give(self._taken)
+
+    def new(self, frames: int, channels: int) -> Pcm:
+        """An empty buffer with room for so many frames. Raises NO_SPACE, TOO_LARGE where no disk has it, IO_ERROR, OSError."""
+        need = pcm_bytes(frames, channels)
+        if self._budget.take(need):
+            self._taken += need
+            return Pcm(channels, memory=_samples(mmap.mmap(-1, need), channels))
+
+        def on_disk(number: int) -> Pcm:
+            self._require(number, need)
+            return self._keep(number, Pcm(channels, file=self._file(number)), need)
+
+        return self._on_one(on_disk)
+
+    def filled(self, fill: Callable[[Places], tuple[Written, int]]) -> Pcm:
+        """A buffer that `fill` writes, which says how long it is and its channels; on another disk it begins anew.
+
+        Raises what `fill` raises: NO_SPACE and TOO_LARGE where no disk has room for it.
+        """
+
+        def on_one(number: int) -> Pcm:
+            memory = os.memfd_create("song")
+            self._files.append(memory)
+            allowed = self._budget.take_share(self._parts)
+            self._taken += allowed
+            places = Places(memory=memory, allowed=allowed, file=self._file(number))
+            try:
+                written, channels = fill(places)
+            except BaseException:
+                self._give(allowed)
+                raise
+            size = pcm_bytes(written.frames, channels)
+            if written.on_disk:
+                self._give(allowed)
+                return self._keep(number, Pcm(channels, file=places.file, frames=written.frames), size)
+            self._give(allowed - size)
+            return Pcm(channels, memory=_samples(mmap.mmap(memory, size), channels), frames=written.frames)
+
+        return self._on_one(on_one)
+
+    def _on_one(self, make: Callable[[int], Pcm]) -> Pcm:
+        """What `make` makes with the first folder whose disk has room for it. Raises what it raises for the others."""
+        refused: AudioProcessingError | None = None
+        for number in range(len(self._folders)):
+            kept = len(self._files)
+            try:
+                made = make(number)
+            except BaseException as error:
+                self._close_files(kept)  # what is in them takes room
+                if not isinstance(error, AudioProcessingError) or error.code not in (Code.NO_SPACE, Code.TOO_LARGE):
+                    raise
+                refused = refused if refused is not None and refused.code is Code.NO_SPACE else error
+            else:
+                if number and made.on_disk:
+                    self.warnings = (
+                        f"work-elsewhere: {self._folders[0]} has no room for this song's sound; the outbox's disk took it.",
+                    )
+                return made
+        assert refused is not None
+        raise refused
+
+    def _require(self, number: int, need: int) -> None:
+        """Raise NO_SPACE or TOO_LARGE where a folder's disk has no room for that and for what its buffers still get."""
+        mine = [(pcm, size) for folder, pcm, size in self._on_disks if folder == number]
+        there = sum(pcm_bytes(pcm.frames, pcm.channels) for pcm, _ in mine)
+        room.require(self._folders[number], need + sum(size for _, size in mine) - there, there=there)
+
+    def _keep(self, number: int, pcm: Pcm, size: int) -> Pcm:
+        self._on_disks.append((number, pcm, size))
+        return pcm
+
+    def _file(self, number: int) -> int:
+        """A new file without a name in a folder. Raises NO_SPACE and IO_ERROR."""
+        try:
+            with tempfile.TemporaryFile(dir=self._folders[number], buffering=0) as file:
+                self._files.append(os.dup(file.fileno()))
+        except OSError as error:
+            raise disk_error(error, "decoded sound") from error
+        return self._files[-1]
+
+    def _close_files(self, kept: int) -> None:
+        """Close all but the first `kept`."""
+        while len(self._files) > kept:
+            os.close(self._files.pop())
+
+    def _give(self, count: int) -> None:
+        self._budget.give(count)
+        self._taken -= count

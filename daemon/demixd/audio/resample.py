@@ -78,7 +78,7 @@ def _silent(like: Tensor, frames: int) -> Tensor:
 
 
 def resample_frames(blocks: Iterable[Frames], old: int, new: int) -> Iterator[Frames]:
-    """Blocks `[T, C]` of a PCM file at `old` Hz, converted to `new` Hz."""
+    """Blocks `[T, C]` at `old` Hz, converted to `new` Hz."""
     if old == new:
         yield from blocks
         return

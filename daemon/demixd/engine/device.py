@@ -83,9 +83,9 @@ def to_device(block: Tensor, device: torch.device) -> Tensor:
 
 
 def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same blocks `[..., C, T]` in the machine's memory; a GPU may be up to AHEAD blocks ahead of the caller.
+    """The same blocks `[N, C, T]` in the machine's memory; a GPU may be up to AHEAD blocks ahead of the caller.
 
-    A GPU transposes the blocks first, so that they lie in memory frame by frame, as they are written: it is much faster
+    A GPU transposes the blocks first, so that they lie in memory frame by frame, as they are kept: it is much faster
     at that than the processor.
     """
     coming: deque[tuple[Tensor, torch.cuda.Event]] = deque()

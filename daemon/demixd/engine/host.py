@@ -47,6 +47,11 @@ def room() -> int:
     return max(0, min((each for each in free if each is not None), default=0))
 
 
+def sound_bytes(wanted: int | str) -> int:
+    """Bytes of memory for the sound of all songs in flight; `auto`: a quarter of `room`, 256 MiB at least, 8 GiB at most."""
+    return min(max(room() // 4, 256 << 20), 8 << 30) if wanted == "auto" else int(wanted)
+
+
 def flags(cpuinfo: str) -> frozenset[str]:
     """The first processor's flags."""
     line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from demixd.engine.families.demucs_core import Core, bare, can_split, put_together, take_apart
+from demixd.engine.families.demucs_core import Core, Mix, bare, can_split, mixed, put_together, take_apart
 
 Check = Callable[[], None]
 
@@ -23,8 +23,8 @@ class Network(Protocol):
     precision: str
     """`float32`, `float16` or `bfloat16`."""
 
-    def __call__(self, windows: Tensor, check: Check) -> Tensor:
-        """Windows `[B, C, T]` to stems `[B, S, C, T]`, both float32 and on the engine's device.
+    def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
+        """Windows `[B, C, T]` to stems `[B, S, C, T]`, or to the N sums of them that `mix` says; float32, on the engine's device.
 
         `check` is called often meanwhile; what it raises ends the call, and the network can be used again.
         """
@@ -41,12 +41,12 @@ class Eager:
         self._check: Check = never
         _hook(self.member, lambda: self._check())
 
-    def __call__(self, windows: Tensor, check: Check) -> Tensor:
+    def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
         self._check = check
         try:
             with torch.inference_mode():
                 stems: Tensor = self.member(windows)
-                return stems
+                return stems if mix is None else mixed(stems, mix)
         finally:
             self._check = never
 
@@ -67,13 +67,13 @@ class Reduced:
         _hook(self._core, lambda: self._check())
         _cast(self._core, self._dtype)
 
-    def __call__(self, windows: Tensor, check: Check) -> Tensor:
+    def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
         self._check = check
         try:
             with torch.inference_mode():
                 spectrogram = take_apart(self._member, windows)
                 spectrograms, waves = self._core(spectrogram.to(self._dtype), windows.to(self._dtype))
-                return put_together(self._member, spectrograms, waves)
+                return put_together(self._member, spectrograms, waves, mix)
         finally:
             self._check = never
 

@@ -1,9 +1,9 @@
 """The separation of one song: windows of it go through an engine's networks in batches, and are added up again.
 
-    read --windows--> pinned --copy--> device: networks, weights, overlap-add, mean over shifts --copy--> blocks
+    read --windows--> networks --sums of stems--> overlap-add, mean over shifts and members --> blocks
 
-A GPU is only waited for where a block is needed in the machine's memory; GPU memory is bounded by the batch. Where a
-batch does not fit, the rest of the song is done in smaller ones; where one segment does not, the cache is emptied once.
+All of it is on the device, whose memory is bounded by the batch. Where a batch does not fit, the rest of the song is done
+in smaller ones; where one segment does not, the cache is emptied once.
 """
 
 import random
@@ -17,9 +17,9 @@ from torch import Tensor
 from demixd.audio.pcm import BLOCK
 from demixd.engine import device as devices
 from demixd.engine.engine import Engine
+from demixd.engine.families.demucs_core import Mix
 from demixd.engine.networks import Network
-from demixd.engine.segments import Read, delayed, drop, grid_of, overlap_add, reblock, segments
-from demixd.errors import AudioProcessingError, Code
+from demixd.engine.segments import Read, answers, cut, delayed, grid_of, overlap_add, reblock
 from demixd.protocol.job import EngineFacts
 
 SHIFT_S = 0.5
@@ -37,19 +37,19 @@ class SegmentProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Song(msgspec.Struct, frozen=True, kw_only=True):
-    """A song at the model's rate and channels: `read` gives its normalised frames `[C, T]`."""
+    """A song at the model's rate and channels: `read` gives its normalised frames `[C, T]`, on the device."""
 
     read: Read
     frames: int
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to separate a song: the `needed` sources, overlap and shifts as in Demucs, and the callbacks.
+    """How to separate a song: which sums of the model's sources, overlap and shifts as in Demucs, and the callbacks.
 
     `check` may raise to stop, also within a segment. `seed` decides the shifts.
     """
 
-    needed: frozenset[str]
+    mix: Mix
     overlap: float
     shifts: int
     seed: int
@@ -67,7 +67,6 @@ class Separation:
         self._batch = engine.batch
         self._notes: list[str] = []
         self._done = self._total = self._models = 0
-        self.sources = sorted(plan.needed)
 
     @property
     def facts(self) -> EngineFacts:
@@ -76,71 +75,63 @@ class Separation:
         return msgspec.structs.replace(facts, fallback="; ".join([*notes, *self._notes]) or None)
 
     def blocks(self) -> Iterator[Tensor]:
-        """The N `sources` in blocks `[N, C, T]`, normalised as the song is, in the machine's memory, as they become final.
+        """The N sums in blocks `[N, C, T]`, normalised as the song is, on the device, as they become final.
 
             out[s] = sum over m of weight[m][s] * (mean over shifts of member m's stem s) / sum over m of weight[m][s]
 
-        as in `demucs.apply`. Members without a weight for a needed source are not run. Raises what `plan.check` raises,
-        the RuntimeErrors of the device (`torch.OutOfMemoryError` too), and BAD_OUTPUT for NaN or Inf.
+        as in `demucs.apply`, and of these the sums. Members without a weight for a source that is in a sum are not run.
+        Raises what `plan.check` raises, and the RuntimeErrors of the device (`torch.OutOfMemoryError` too).
         """
-        for block in devices.to_host(self._mixed()):
-            if not torch.isfinite(block).all():
-                raise AudioProcessingError(Code.BAD_OUTPUT, "The model made samples that are not numbers.")
-            yield block
-
-    def _mixed(self) -> Iterator[Tensor]:
-        """The blocks of `blocks` on the device: the members' streams, weighted and added up."""
-        engine = self._engine
-        columns = [engine.sources.index(source) for source in self.sources]
-        weights = torch.tensor(engine.weights)[:, columns]
-        running = [m for m, row in enumerate(weights) if row.any()]
-        totals = weights.sum(0)
-        totals[totals == 0] = 1.0  # a source that no member serves: silence, where Demucs would divide by zero
-        shares = (weights / totals)[:, :, None, None].to(engine.device)
+        engine, plan = self._engine, self._plan
+        # Of a source that no member serves: silence, where Demucs would divide by zero.
+        totals = [sum(column) or 1.0 for column in zip(*engine.weights, strict=True)]
+        shares = [[weight / total for weight, total in zip(row, totals, strict=True)] for row in engine.weights]
+        mixes = [
+            [[weight * part for weight, part in zip(row, share, strict=True)] for row in plan.mix] for share in shares
+        ]
+        running = [m for m, mix in enumerate(mixes) if any(map(any, mix))]
         self._models = len(running)
-        streams = [(shares[m], self._member(m, place + 1)) for place, m in enumerate(running)]
+        streams = [stream for place, m in enumerate(running, 1) for stream in self._member(m, place, mixes[m])]
         self._total = max(self._total, 1)
-        while True:
-            parts = [share * block[columns] for share, stream in streams if (block := next(stream, None)) is not None]
-            if not parts:
-                return
-            yield torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+        if len(streams) == 1:
+            return streams[0]
+        return (
+            torch.stack(parts).sum(0) for parts in zip(*(reblock(stream, BLOCK) for stream in streams), strict=True)
+        )
 
-    def _member(self, number: int, place: int) -> Iterator[Tensor]:
-        """All stems of one member in blocks `[S, C, BLOCK]`; with shifts, the mean over them."""
+    def _member(self, number: int, place: int, mix: Mix) -> list[Iterator[Tensor]]:
+        """One member's part of the sums, `[N, C, T]` a block: a stream for each shift, of which the sum is their mean."""
         plan, song, batch = self._plan, self._song, self._batch
         grid = grid_of(self._engine.members[number], plan.overlap)
+        runs = max(1, plan.shifts)
+        mix = [[weight / runs for weight in row] for row in mix]
 
         def forward(windows: Tensor) -> Tensor:
             plan.check()
             began = time.monotonic()
-            stems = self._through(self._engine.networks[number], windows)
+            sums = self._through(self._engine.networks[number], windows, mix)
             self._count(place, len(windows), time.monotonic() - began)
-            return stems
+            return sums
 
-        if not plan.shifts:
-            self._total += grid.count(song.frames)
-            return reblock(overlap_add(segments(forward, song.read, song.frames, grid, batch), grid), BLOCK)
         longest = int(SHIFT_S * self._engine.rate)
         dice = random.Random(f"{plan.seed} {place}")
-        shifted = []
-        for _ in range(plan.shifts):
-            lag = longest - dice.randint(0, longest)
+        streams = []
+        for _ in range(runs):
+            lag = longest - dice.randint(0, longest) if plan.shifts else 0
             frames = song.frames + lag
             self._total += grid.count(frames)
-            answers = segments(forward, delayed(song.read, lag), frames, grid, batch)
-            shifted.append(reblock(drop(overlap_add(answers, grid), lag), BLOCK))
-        return (torch.stack(blocks).mean(0) for blocks in zip(*shifted, strict=True))
+            stream = overlap_add(answers(forward, delayed(song.read, lag), frames, grid, batch), grid)
+            streams.append(cut(stream, lag, frames))
+        return streams
 
-    def _through(self, network: Network, windows: Tensor) -> Tensor:
-        """Windows `[B, C, T]` to stems `[B, S, C, T]`, in batches that fit into memory."""
-        device, check = self._engine.device, self._plan.check
+    def _through(self, network: Network, windows: Tensor, mix: Mix) -> Tensor:
+        """Windows `[B, C, T]` to sums of their stems `[B, N, C, T]`, in batches that fit into memory."""
         emptied = False
         while True:
             try:
                 parts = windows.split(self._batch)  # type: ignore[no-untyped-call]
-                stems = [network(devices.to_device(part, device), check) for part in parts]
-                return stems[0] if len(stems) == 1 else torch.cat(stems)
+                sums = [network(part.contiguous(), self._plan.check, mix) for part in parts]
+                return sums[0] if len(sums) == 1 else torch.cat(sums)
             except torch.OutOfMemoryError:
                 if emptied:
                     raise

@@ -1,6 +1,6 @@
-"""Decode: a song becomes a PCM file of one or two channels, and the facts of a track.
+"""Decode: a song becomes samples of one or two channels, and the facts of a track.
 
-    song --View--> libsndfile or FFmpeg --blocks--> two channels --> PCM file
+    song --View--> libsndfile or FFmpeg --blocks--> two channels --> PcmWriter
 
 Rules:
 - Content decides what a file is, never its name. A tag in front is skipped, whatever the format.
@@ -54,7 +54,6 @@ def decode(
                 if pcm.frames > max_duration_s * sound.rate:
                     raise _too_long(None, max_duration_s)
                 progress(_fraction(pcm.frames, sound, view))
-            pcm.flush()
             return _track(sound, container, pcm.frames)
     except OSError as error:
         raise disk_error(error, "decoding the song") from error
@@ -169,9 +168,9 @@ def _stopped(done: int, sound: Reader, view: View, detail: str | None) -> AudioP
 
 
 def _refuse_not_finite(block: Frames, before: int, rate: int) -> None:
-    finite = np.isfinite(block).all(axis=1)
+    finite = np.isfinite(block)
     if not finite.all():
-        at_s = (before + int(np.argmin(finite))) / rate
+        at_s = (before + int(np.argmin(finite.all(axis=1)))) / rate
         message = f"The song has a sample that is not a number, or infinite, at {at_s:.3f} s; repair or convert it."
         raise AudioProcessingError(Code.NOT_FINITE, message)
 

@@ -62,10 +62,10 @@ class _Teller:
             self._line.send(msgspec.json.encode(Reached(fraction=self._fraction, byte=self._byte)))
 
 
-def _carried_out(order: Order, song: int, pcm: int, line: socket.socket) -> Made | Refused:
+def _carried_out(order: Order, song: int, writer: PcmWriter, line: socket.socket) -> Made | Refused:
     teller = _Teller(line)
     try:
-        with io.BufferedReader(_Song(song, teller.read)) as file, PcmWriter(os.fdopen(pcm, "wb")) as writer:
+        with io.BufferedReader(_Song(song, teller.read)) as file:
             track = decode(
                 cast(BinaryIO, file),
                 writer,
@@ -82,7 +82,7 @@ def _carried_out(order: Order, song: int, pcm: int, line: socket.socket) -> Made
         detail = "".join(traceback.format_exception(error))[-LONGEST // 8 :]
         message = f"An internal error in decoding: {type(error).__name__}; report it with the detail."
         return Refused(code=Code.INTERNAL_ERROR, message=message, detail=detail)
-    return Made(track=track)
+    return Made(track=track, written=writer.written)
 
 
 def main() -> None:
@@ -93,11 +93,17 @@ def main() -> None:
         sys.exit(1)
     line = socket.socket(fileno=os.dup(0))
     while True:
-        data, handles, _, _ = socket.recv_fds(line, LONGEST, 2)
+        data, handles, _, _ = socket.recv_fds(line, LONGEST, 3)
         if not data:
             return
-        song, pcm = handles
-        line.send(msgspec.json.encode(_carried_out(msgspec.json.decode(data, type=Order), song, pcm, line)))
+        order = msgspec.json.decode(data, type=Order)
+        song, memory, file = handles
+        try:
+            answer = _carried_out(order, song, PcmWriter(memory, order.allowed, file), line)
+        finally:
+            os.close(memory)
+            os.close(file)
+        line.send(msgspec.json.encode(answer))
 
 
 if __name__ == "__main__":

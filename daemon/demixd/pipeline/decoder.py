@@ -3,7 +3,7 @@
 A song can come from anybody, and the libraries that open it are large. One that hangs in them, crashes them or has them
 take all memory costs its own song alone: neither the warm model nor the songs beside it, and a cancel ends it at once.
 
-    decode -- Order, song and PCM file (open) --> decode_child
+    decode -- Order, song and places (open) --> decode_child
            <-- Reached ..., then Made or Refused --
 
 The line between them is a socket that keeps messages apart (unix(7), SOCK_SEQPACKET); it carries the open files too, so
@@ -23,9 +23,10 @@ from pathlib import Path
 import msgspec
 
 from demixd import child_process
+from demixd.audio.pcm import Pcm, Places, Shelf, Written
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import Track
-from demixd.spool.files import open_own, open_song
+from demixd.spool.files import open_song
 from demixd.spool.processes import state_and_time
 
 LOOK_S = 0.1
@@ -45,9 +46,10 @@ LONGEST = 1 << 18
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Comes with two descriptors: the song, and the new PCM file."""
+    """Comes with three descriptors: the song, memory of which so many bytes are `allowed`, and a new file."""
 
     max_duration_s: float
+    allowed: int
 
 
 class Reached(msgspec.Struct, frozen=True, tag=True):
@@ -59,6 +61,7 @@ class Reached(msgspec.Struct, frozen=True, tag=True):
 
 class Made(msgspec.Struct, frozen=True, tag=True):
     track: Track
+    written: Written
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
@@ -74,20 +77,30 @@ Answer = Reached | Made | Refused
 
 def decode(
     song: Path,
-    pcm: Path,
+    shelf: Shelf,
     *,
     max_duration_s: float,
     check: Callable[[], None],
     progress: Callable[[float], None],
-) -> Track:
-    """Decode `song` into the PCM file `pcm`, which is made: see `pipeline.decode.decode`.
+) -> tuple[Track, Pcm]:
+    """Decode `song` into a buffer of `shelf`: see `pipeline.decode.decode`.
 
     Raises BAD_AUDIO also for a song in which the decoder crashes or gets no further.
     """
+    made: list[Track] = []
+
+    def fill(places: Places) -> tuple[Written, int]:
+        with _borrowed() as child:
+            order = Order(max_duration_s=max_duration_s, allowed=places.allowed)
+            child.order(order, source.fileno(), places.memory, places.file)
+            answer = child.answer(check, progress)
+        made[:] = [answer.track]
+        return answer.written, answer.track.channels
+
     try:
-        with open_song(song) as source, open_own(pcm, "x+b") as target, _borrowed() as child:
-            child.order(Order(max_duration_s=max_duration_s), source.fileno(), target.fileno())
-            return child.answer(check, progress)
+        with open_song(song) as source:
+            pcm = shelf.filled(fill)
+            return made[0], pcm
     except OSError as error:
         raise disk_error(error, "decoding the song") from error
 
@@ -135,11 +148,11 @@ class _Child:
     def is_there(self) -> bool:
         return self._process.poll() is None
 
-    def order(self, order: Order, song: int, pcm: int) -> None:
+    def order(self, order: Order, *open_files: int) -> None:
         self.is_idle = False
-        socket.send_fds(self._line, [msgspec.json.encode(order)], [song, pcm])
+        socket.send_fds(self._line, [msgspec.json.encode(order)], open_files)
 
-    def answer(self, check: Callable[[], None], progress: Callable[[float], None]) -> Track:
+    def answer(self, check: Callable[[], None], progress: Callable[[float], None]) -> Made:
         """Wait for the end of the song. Raises `AudioProcessingError`, and what `check` raises."""
         awake = child_process.AwakeTime()
         reached, since, used_s = Reached(fraction=0.0, byte=0), awake.now(), self._state()[1]
@@ -153,9 +166,9 @@ class _Child:
             if not data:
                 raise self._dead()
             match msgspec.json.decode(data, type=Answer):
-                case Made(track=track):
+                case Made() as made:
                     self.is_idle = True
-                    return track
+                    return made
                 case Refused(code=code, message=message, detail=detail):
                     self.is_idle = True
                     raise AudioProcessingError(code, message, detail)

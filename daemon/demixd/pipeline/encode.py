@@ -3,7 +3,8 @@
     blocks x gain --dither, round--> libsndfile or FFmpeg --Sink--> file --tags, serial, fsync--> sha256
 
 Rules:
-- Samples are rounded to integers here, and the libraries get integers: from floats, libsndfile truncates.
+- Samples are rounded to integers here, and the libraries get integers: from floats, libsndfile truncates. Up to 16 bits
+  that is done in float32, whose steps are 256 times finer, else in float64.
 - Bits are dropped once, with dither; 32 bits need none, since a float32 has no finer steps.
 - The same stems give the same bytes: no time of day in float WAVs, no random numbers that are not seeded.
 - A lossy codec may decode to more than full scale; nothing is done about that.
@@ -150,27 +151,32 @@ def _created(
 def _samples(blocks: Iterable[Frames], subtype: str, how: Manner) -> Iterator[tuple[NDArray[Any], float]]:
     """Each block as the library gets it, with the block's peak: float32, or integers in the upper bits of 32."""
     bits, dither = BITS.get(subtype), Dither(how.seed)
+    exact = np.float64 if bits is not None and bits > 16 else np.float32
     for block in blocks:
         how.check()
-        scaled = block * np.float64(how.gain)
-        samples = np.clip(scaled, -1, 1) if how.clamp and bits is None else scaled
-        if not np.isfinite(samples).all():
+        samples = block * exact(how.gain)
+        if how.clamp and bits is None:
+            np.clip(samples, -1, 1, out=samples)
+        peak = _peak(samples)
+        if not np.isfinite(peak):
             raise AudioProcessingError(Code.BAD_OUTPUT, "A stem has samples that are not numbers; report this.")
-        floats = samples.astype(np.float32)
-        how.measure(floats)
-        yield _integers(samples, bits, dither) if bits else (floats, _peak(samples))
+        how.measure(samples.astype(np.float32, copy=False))
+        yield _integers(samples, bits, dither) if bits else (samples, peak)
 
 
-def _integers(samples: NDArray[np.float64], bits: int, dither: Dither) -> tuple[NDArray[np.int32], float]:
+def _integers(samples: NDArray[Any], bits: int, dither: Dither) -> tuple[NDArray[np.int32], float]:
     """A block rounded to `bits`, in the upper bits of 32, where libsndfile and FFmpeg expect them; and its peak."""
     half = 2 ** (bits - 1)
     steps = dither.rounded(samples * half) if bits <= DITHERED else np.rint(samples * half)
-    steps = np.clip(steps, -half, half - 1)
-    return (steps * 2 ** (32 - bits)).astype(np.int32), _peak(steps) / half
+    np.clip(steps, -half, half - 1, out=steps)
+    peak = _peak(steps) / half
+    steps *= 2 ** (32 - bits)
+    return steps.astype(np.int32), peak
 
 
-def _peak(samples: NDArray[np.float64]) -> float:
-    return float(np.max(np.abs(samples), initial=0.0))
+def _peak(samples: NDArray[Any]) -> float:
+    """The largest magnitude, not a number where a sample is none. `max` and `min` make no copy, which `abs` does."""
+    return max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
 
 
 def _finished(path: Path, target: Target) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Mix: the parts that the model separates become the stems that were asked for. Pure.
+"""Mix: how the stems that were asked for are made of the parts that the model separates. Pure.
 
 A stem is a weighted sum of the model's parts, and in one case of the song:
 
@@ -7,16 +7,13 @@ A stem is a weighted sum of the model's parts, and in one case of the song:
     no_NAME           the same for NAME
     guide             instrumental, and the vocals at a level for singers who want help
     master            1 x the song, for files that hold it beside its stems
-
-The sum is float32 and in a fixed order, the song first, then the parts as the model lists them: same input, same bits.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-import numpy as np
 
-from demixd.audio.pcm import Frames
 from demixd.engine.models.catalog import offered
 from demixd.errors import AudioProcessingError, Code
 
@@ -35,11 +32,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How stems are mixed from parts."""
 
     stems: dict[str, dict[str, float]]
-    """Stem, in the order asked for -> part or SONG, in the order of summation -> coefficient."""
-    needed: frozenset[str]
-    """The parts that have to be computed."""
+    """Stem, in the order asked for -> part or SONG -> coefficient."""
     cover: tuple[str, ...] = ()
     """The stems that add up to the song; empty where none do."""
+
+    @property
+    def separated(self) -> tuple[str, ...]:
+        """The stems that need the model: all but the song itself."""
+        return tuple(stem for stem, row in self.stems.items() if row.keys() != {SONG})
+
+    def matrix(self, parts: Sequence[str]) -> list[list[float]]:
+        """Of each stem in `separated`, the coefficient of each of `parts`."""
+        return [[self.stems[stem].get(part, 0.0) for part in parts] for stem in self.separated]
 
 
 def recipe(
@@ -67,28 +71,14 @@ def recipe(
     rows = {stem: _row(stem, without, parts, instrumental, guide_db) for stem, without in omitted.items()}
     if master:
         rows = {MASTER: {SONG: 1.0}, **rows}
-    needed = frozenset(part for row in rows.values() for part in row if part != SONG)
-    return Recipe(stems=rows, needed=needed, cover=_cover(omitted, parts))
-
-
-def blend(blocks: Mapping[str, Frames], song: Frames, coefficients: Mapping[str, float]) -> Frames:
-    """One stem's block `[T, C]` from the parts' blocks and the song's, all of the same shape."""
-    stem = np.zeros_like(song, dtype=np.float32)
-    for name, coefficient in coefficients.items():
-        stem += np.float32(coefficient) * (song if name == SONG else blocks[name])
-    return stem
-
-
-def peak(block: Frames) -> float:
-    """The largest magnitude in a block; 0 for an empty one."""
-    return float(np.max(np.abs(block), initial=0.0))
+    return Recipe(stems=rows, cover=_cover(omitted, parts))
 
 
 def residual_db(song: float, rest: float) -> float | None:
     """dB of `rest`, the energy of the song minus its stems, against `song`, its own; None for a silent song."""
     if not song:
         return None
-    return max(FLOOR_DB, 10 * float(np.log10(rest / song))) if rest else FLOOR_DB
+    return max(FLOOR_DB, 10 * math.log10(rest / song)) if rest else FLOOR_DB
 
 
 def joint_gain(peaks: Mapping[str, float], clip: str, ceiling: float = 1.0) -> float:

@@ -1,79 +1,99 @@
-"""Separate: the engine makes one PCM file for each part that is needed, at the song's own rate and channels.
+"""Separate: the engine makes the stems that were asked for, at the song's own rate and channels, and they are measured.
 
-The model gets the song at the model's rate and channels (`mixture.f32`, written only where they differ), less its mean
-and divided by its standard deviation, as `demucs.api.Separator` does it. The deviation is undone in each part, and the mean
-is shared out among all that the model has, so that they add up to the song; `Separator` gives all of it to each of them.
+    song --rate, channels, level--> engine: sums of parts --level, channels, rate--> + song --> one buffer a stem
+                                                                                 |--> peaks, energies (`Survey`)
+
+All of it happens on the engine's device, and what comes back are the stems. The model gets the song less its mean and divided
+by its standard deviation, as `demucs.api.Separator` does it. The deviation is undone in each stem, and the mean is shared
+out among all parts that the model has, so that they add up to the song; `Separator` gives all of it to each of them.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterator, Mapping
 
+import msgspec
 import torch
 from torch import Tensor
 
-from demixd.audio.pcm import PcmReader, PcmWriter
+from demixd.audio.pcm import Pcm, Shelf
 from demixd.audio.resample import model_ratio, resample
 from demixd.engine import device as devices
 from demixd.engine.engine import Engine
-from demixd.engine.segments import Read, measure, normalised
+from demixd.engine.segments import cut, measure, normalised
 from demixd.engine.separation import Plan, SegmentProgress, Separation, Song
 from demixd.errors import AudioProcessingError, Code
+from demixd.pipeline import mix
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.track import Track
-from demixd.spool.files import open_own
 
-__all__ = ["SegmentProgress", "separate"]
+__all__ = ["SegmentProgress", "Survey", "separate"]
 
 log = logging.getLogger(__name__)
+
+STRETCH = 1 << 22
+"""Frames of a song that a GPU holds at once, at least: 34 MB of stereo, less than any network takes."""
+
+LEVEL_BLOCK = 1 << 18
+"""Frames of which the level is taken at once: 2 MB, which a processor's caches hold."""
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """Measures of all stems that are needed before the first is written. `peaks`: linear, full scale 1."""
+
+    peaks: dict[str, float]
+    song: float
+    """The mean square of the song's samples."""
+    residual_db: float | None
 
 
 def separate(
     track: Track,
-    song: Path,
-    work: Path,
+    song: Pcm,
+    shelf: Shelf,
     engine: Engine,
     *,
-    needed: frozenset[str],
+    recipe: mix.Recipe,
     overlap: float,
     shifts: int,
     seed: int,
     check: Callable[[], None],
     progress: Callable[[SegmentProgress], None],
-) -> tuple[dict[str, Path], EngineFacts]:
-    """Write `work/PART.f32` for each part in `needed`, exactly `track.frames` long; their paths, and the engine's facts.
+) -> tuple[dict[str, Pcm], Survey, EngineFacts]:
+    """The stems of `recipe`, each exactly `track.frames` long in a buffer of `shelf`; their measures, and the engine's facts.
 
     Where an engine fails at the song (out of memory, an error of its device, NaN), `Engine.fallback_after` gives another
     one, which does the whole song again, and the facts are that one's; `engine` itself can be used for the next song.
-    Raises what `check` raises, BAD_OUTPUT, and `DeviceLostError`.
+    Raises what `check` raises, NO_SPACE, TOO_LARGE, BAD_OUTPUT, OSError and `DeviceLostError`.
     """
-    plan = Plan(needed=needed, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
-    mixture = work / "mixture.f32"
-    same = track.rate == engine.rate and track.channels == engine.channels
-    if not same:
-        _write_mixture(track, song, mixture, engine, check)
-    try:
-        with PcmReader(song if same else mixture, engine.channels) as reader:
-            while True:
-                try:
-                    return _write_parts(track, reader, work, engine, plan)
-                except (RuntimeError, AudioProcessingError) as error:
-                    engine = engine.fallback_after(error)
-                    log.warning("%s: %s", engine.facts.fallback, error)
-                # Outside the handler: the exception's traceback holds what the failed engine has on the device.
-                devices.give_back()
-    finally:
-        mixture.unlink(missing_ok=True)
+    matrix = recipe.matrix(engine.sources)
+    plan = Plan(mix=matrix, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
+    stems = {stem: shelf.new(track.frames, track.channels) for stem in recipe.separated}
+    heard = song
+    if (track.rate, track.channels) != (engine.rate, engine.channels):
+        heard = _as_the_model_hears(track, song, shelf, engine, check)
+    while True:
+        try:
+            survey, facts = _fill(stems, track, song, heard, engine, plan, recipe)
+            return {stem: stems.get(stem, song) for stem in recipe.stems}, survey, facts
+        except (RuntimeError, AudioProcessingError) as error:
+            engine = engine.fallback_after(error)
+            log.warning("%s: %s", engine.facts.fallback, error)
+        # Outside the handler: the exception's traceback holds what the failed engine has on the device.
+        devices.give_back()
+        for stem in stems.values():
+            stem.clear()
 
 
-def _write_mixture(track: Track, song: Path, mixture: Path, engine: Engine, check: Callable[[], None]) -> None:
-    """The song at the model's rate and channels, as a PCM file."""
-    with PcmReader(song, track.channels) as reader, PcmWriter(open_own(mixture, "x+b")) as writer:
-        blocks = (_to_channels(torch.from_numpy(block.T), engine.channels) for block in reader.blocks())
-        for block in resample(blocks, model_ratio(track.rate, engine.rate)):
-            check()
-            writer.write(block.T.numpy())
+def _as_the_model_hears(track: Track, song: Pcm, shelf: Shelf, engine: Engine, check: Callable[[], None]) -> Pcm:
+    """The song at the model's rate and channels."""
+    ratio = model_ratio(track.rate, engine.rate)
+    heard = shelf.new(math.ceil(track.frames * ratio), engine.channels)
+    blocks = (_to_channels(torch.from_numpy(block.T), engine.channels) for block in song.blocks())
+    for block in resample(blocks, ratio):
+        check()
+        heard.append(block.T.numpy())
+    return heard
 
 
 def _to_channels(block: Tensor, channels: int) -> Tensor:
@@ -85,29 +105,107 @@ def _to_channels(block: Tensor, channels: int) -> Tensor:
     return block.expand(*block.shape[:-2], channels, block.shape[-1])
 
 
-def _write_parts(
-    track: Track, reader: PcmReader, work: Path, engine: Engine, plan: Plan
-) -> tuple[dict[str, Path], EngineFacts]:
-    """Stream the song through the engine, and each needed part into its PCM file."""
-    level = measure(torch.from_numpy(block.T) for block in reader.blocks())
-    read = normalised(_reading(reader), reader.frames, level)
-    separation = Separation(engine, Song(read=read, frames=reader.frames), plan)
-    paths = {part: work / f"{part}.f32" for part in separation.sources}
-    mean = level.mean / len(engine.sources)
-    parts = (_to_channels(block * level.std + mean, track.channels) for block in separation.blocks())
-    back = 1 / model_ratio(track.rate, engine.rate)
-    left = track.frames
-    with ExitStack() as stack:
-        writers = [stack.enter_context(PcmWriter(open_own(path, "x+b"))) for path in paths.values()]
-        for block in resample(parts, back):
-            block = block[..., :left]
-            left -= block.shape[-1]
-            for writer, part in zip(writers, block, strict=True):
-                writer.write(part.T.contiguous().numpy())
-        if left:
-            raise AudioProcessingError(Code.BAD_OUTPUT, f"The stems are {left} frames shorter than the song.")
-    return paths, separation.facts
+def _fill(
+    stems: Mapping[str, Pcm], track: Track, song: Pcm, heard: Pcm, engine: Engine, plan: Plan, recipe: mix.Recipe
+) -> tuple[Survey, EngineFacts]:
+    """Stream the song through the engine, and each stem into its buffer."""
+    mixture = _OnDevice(heard, engine.device)
+    level = measure(mixture.blocks(LEVEL_BLOCK))
+    separation = Separation(engine, Song(read=normalised(mixture.read, heard.frames, level), frames=heard.frames), plan)
+    means = torch.tensor(plan.mix, device=engine.device).sum(1)[:, None, None] * (level.mean / len(engine.sources))
+    sums = (_to_channels(block.mul_(level.std).add_(means), track.channels) for block in separation.blocks())
+    at_its_rate = cut(resample(sums, 1 / model_ratio(track.rate, engine.rate)), 0, track.frames)
+    measures = _Measures(recipe, mixture if heard is song else _OnDevice(song, engine.device))
+    for block in devices.to_host(measures.of(at_its_rate)):
+        for pcm, stem in zip(stems.values(), block, strict=True):
+            pcm.append(stem.T.numpy())
+    survey = measures.read()
+    if measures.frames < track.frames:
+        missing = track.frames - measures.frames
+        raise AudioProcessingError(Code.BAD_OUTPUT, f"The stems are {missing} frames shorter than the song.")
+    return survey, separation.facts
 
 
-def _reading(reader: PcmReader) -> Read:
-    return lambda start, stop: torch.from_numpy(reader.read(start, stop)).T
+class _OnDevice:
+    """A buffer as an engine's device sees it."""
+
+    def __init__(self, pcm: Pcm, device: torch.device) -> None:
+        self._pcm, self._device = pcm, device
+        self.channels = pcm.channels
+        self._first = self._last = 0
+        self._held = torch.zeros(0)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Frames `start` to `stop`, `[C, stop - start]`; frames outside the song are zero. Not to be written to."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(self._pcm.read(start, stop)).T
+        if not self._first <= start <= stop <= self._last:
+            self._first, self._last = start, max(stop, min(start + STRETCH, self._pcm.frames))
+            block = torch.from_numpy(self._pcm.read(self._first, self._last))
+            self._held = devices.to_device(block, self._device).T
+        return self._held[:, start - self._first : stop - self._first]
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        """All of it in order."""
+        for start in range(0, self._pcm.frames, size):
+            yield self.read(start, min(start + size, self._pcm.frames))
+
+
+class _Measures:
+    """Adds the song's own share to stems, and measures them. `frames`: how many have come."""
+
+    def __init__(self, recipe: mix.Recipe, song: _OnDevice) -> None:
+        self._names, self._song = recipe.separated, song
+        rows = enumerate(recipe.stems[stem] for stem in self._names)
+        self._shares = {number: row[mix.SONG] for number, row in rows if mix.SONG in row}
+        self._cover = [self._names.index(stem) for stem in recipe.cover]
+        self._masters = [stem for stem in recipe.stems if stem not in self._names]
+        self._peaks = self._energies = torch.zeros(())
+        self.frames = 0
+
+    def of(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The stems `[N, C, T]`, block by block, with the song's share."""
+        for block in blocks:
+            song = self._song.read(self.frames, self.frames + block.shape[-1])
+            self.frames += block.shape[-1]
+            for number, share in self._shares.items():
+                block[number].add_(song, alpha=share)
+            self._measure(block, song)
+            yield block
+
+    def _measure(self, block: Tensor, song: Tensor) -> None:
+        sounds = [*block, *(song for _ in self._masters)]
+        ends = [torch.aminmax(sound) for sound in sounds]
+        # Of samples that are not numbers all of these make a peak that is none.
+        peaks = torch.stack([torch.maximum(high, -low) for low, high in ends])
+        energies = [_energy(song.T)]
+        if self._cover:
+            first, *others = self._cover
+            left = block[first] - song
+            for number in others:
+                left += block[number]
+            energies.append(_energy(left))
+        self._peaks = torch.maximum(self._peaks.to(peaks.device), peaks)
+        self._energies = self._energies.to(peaks.device) + torch.stack(energies)
+
+    def read(self) -> Survey:
+        """Raises BAD_OUTPUT where the model has made samples that are not numbers."""
+        peaks = dict(zip((*self._names, *self._masters), self._peaks.tolist(), strict=True))
+        if not all(map(math.isfinite, peaks.values())):
+            raise AudioProcessingError(Code.BAD_OUTPUT, "The model made samples that are not numbers.")
+        song, *rest = self._energies.tolist()
+        return Survey(
+            peaks=peaks,
+            song=song / (self.frames * self._song.channels),
+            residual_db=mix.residual_db(song, rest[0]) if rest else None,
+        )
+
+
+def _energy(sound: Tensor) -> Tensor:
+    """The sum of squares, in float64."""
+    flat = sound.reshape(-1)
+    if flat.device.type == "cpu" and math.isfinite(found := torch.dot(flat, flat)):
+        return found.double()
+    return torch.dot(
+        flat.double(), flat.double()
+    )  # samples of float files may be larger than the root of float32's largest

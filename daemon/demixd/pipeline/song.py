@@ -1,7 +1,7 @@
 """One song from file to stems: decode, separate, mix, encode. The worker and `separate_audio` run the same functions.
 
     decode_song --> separate_song --> write_stems
-    song.f32        PART.f32          mix and encode (stems.py): out/
+    a buffer        one for each stem    encode (stems.py): out/
 
 A worker can have a song in each of the three at the same time; only `separate_song` needs the model. `run` calls all
 three in a row.
@@ -11,19 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
 from demixd.audio.formats import Target, ceiling, choose_target
-from demixd.audio.pcm import SONG
+from demixd.audio.pcm import Pcm, Shelf
 from demixd.audio.tags import Tags
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.pipeline import mix
 from demixd.pipeline.decoder import decode
 from demixd.pipeline.separate import SegmentProgress, separate
-from demixd.pipeline.stems import Mixer, Order, StemWriter
+from demixd.pipeline.stems import Order, Separated, StemWriter
 from demixd.pipeline.tagging import Tagger, begin_reading
 from demixd.protocol.job import EngineFacts, StemFile
 from demixd.protocol.options import Options
@@ -32,7 +31,18 @@ from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
 from demixd.protocol.track import Track, pcm_bytes
 from demixd.spool import room
 
-__all__ = ["Observer", "Order", "Result", "Separated", "decode_song", "run", "separate_song", "tick", "write_stems"]
+__all__ = [
+    "Decoded",
+    "Observer",
+    "Order",
+    "ReadyToWrite",
+    "Result",
+    "decode_song",
+    "run",
+    "separate_song",
+    "tick",
+    "write_stems",
+]
 
 SHARE = {Step.DECODE: (0.0, 0.04), Step.SEPARATE: (0.04, 0.92), Step.MIX: (0.92, 0.94), Step.ENCODE: (0.94, 0.99)}
 """Where each step begins and ends in the progress of the whole job, 0 to 1: about its share of the time."""
@@ -66,48 +76,52 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
-class Separated(msgspec.Struct, frozen=True, kw_only=True):
-    """A song after the model. `parts`: the PCM file of each part; `recipe`: the stems that are mixed from them.
-
-    `tags`: the song's own, which are still being read.
-    """
+class Decoded(msgspec.Struct, frozen=True, kw_only=True):
+    """A song in a buffer of its shelf, where its stems come too. Who has it closes the shelf."""
 
     track: Track
-    parts: dict[str, Path]
-    recipe: mix.Recipe
+    pcm: Pcm
+    shelf: Shelf
+
+
+class ReadyToWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """A song after the model. `tags`: the song's own, which are still being read."""
+
+    separated: Separated
     target: Target
     engine: EngineFacts
     tags: Future[Tags | None]
     warnings: tuple[str, ...]
 
 
-def run(order: Order, engine: Engine, observer: Observer, timing: dict[str, float]) -> Result:
+def run(order: Order, engine: Engine, shelf: Shelf, observer: Observer, timing: dict[str, float]) -> Result:
     """Separate one song; `timing` takes the seconds of each step as they end.
 
     Raises `AudioProcessingError`, or `StopProcessingError` as soon as `observer.check` does.
     """
-    track = decode_song(order, observer, timing)
-    separated = separate_song(order, track, engine, observer, timing)
+    decoded = decode_song(order, shelf, observer, timing)
+    separated = separate_song(order, decoded, engine, observer, timing)
     return write_stems(order, separated, observer, timing)
 
 
-def decode_song(order: Order, observer: Observer, timing: dict[str, float]) -> Track:
-    """The song as a PCM file in `order.tmp`. Raises as `run` does."""
+def decode_song(order: Order, shelf: Shelf, observer: Observer, timing: dict[str, float]) -> Decoded:
+    """The song in a buffer of `shelf`. Raises as `run` does."""
     with _timed(Step.DECODE, observer, timing):
-        return decode(
+        track, pcm = decode(
             order.song,
-            order.tmp / SONG,
+            shelf,
             max_duration_s=order.max_duration_s,
             check=observer.check,
             progress=lambda fraction: observer.progressed(tick(Step.DECODE, fraction)),
         )
+    return Decoded(track=track, pcm=pcm, shelf=shelf)
 
 
 def separate_song(
-    order: Order, track: Track, engine: Engine, observer: Observer, timing: dict[str, float]
-) -> Separated:
-    """A PCM file of the decoded song for each part that its stems need. Raises as `run` does."""
-    options = order.options
+    order: Order, decoded: Decoded, engine: Engine, observer: Observer, timing: dict[str, float]
+) -> ReadyToWrite:
+    """The stems of the decoded song, in buffers beside it. Raises as `run` does."""
+    options, track = order.options, decoded.track
     observer.decoded(track)
     target, warnings = choose_target(
         msgspec.structs.replace(track, channels=2)
@@ -121,51 +135,48 @@ def separate_song(
         quality=options.quality,
     )
     recipe = _recipe(options, engine)
-    _require_room(order, track, target, engine, recipe)
+    _require_room(order, track, target, recipe)
     tags = begin_reading(order.song, options)
     with _timed(Step.SEPARATE, observer, timing):
-        parts, facts = separate(
+        stems, survey, facts = separate(
             track,
-            order.tmp / SONG,
-            order.tmp,
+            decoded.pcm,
+            decoded.shelf,
             engine,
-            needed=recipe.needed,
+            recipe=recipe,
             overlap=options.overlap,
             shifts=options.shifts,
             seed=order.seed,
             check=observer.check,
             progress=_SeparationProgress(track, observer).report,
         )
-    return Separated(
-        track=track,
-        parts=parts,
-        recipe=recipe,
+    return ReadyToWrite(
+        separated=Separated(track=track, stems=stems, survey=survey),
         target=target,
         engine=facts,
         tags=tags,
-        warnings=(*track.warnings, *warnings, *engine.warnings),
+        warnings=(*track.warnings, *decoded.shelf.warnings, *warnings, *engine.warnings),
     )
 
 
-def write_stems(order: Order, separated: Separated, observer: Observer, timing: dict[str, float]) -> Result:
-    """Mix the parts to stems, and write these to `order.out`. Raises as `run` does."""
-    target, options = separated.target, order.options
-    mixer = Mixer({**separated.parts, mix.SONG: order.tmp / SONG}, separated.track, separated.recipe)
+def write_stems(order: Order, ready: ReadyToWrite, observer: Observer, timing: dict[str, float]) -> Result:
+    """Write the stems to `order.out`, all with one gain. Raises as `run` does."""
+    target, options, separated = ready.target, order.options, ready.separated
     with _timed(Step.MIX, observer, timing):
-        survey = mixer.survey(target, observer.check, lambda part: observer.progressed(tick(Step.MIX, part)))
-        gain = mix.joint_gain(survey.peaks, options.clip, ceiling(target.subtype))
+        peaks = separated.peaks(target, observer.check, lambda part: observer.progressed(tick(Step.MIX, part)))
+        gain = mix.joint_gain(peaks, options.clip, ceiling(target.subtype))
     with _timed(Step.ENCODE, observer, timing):
-        tagger = Tagger(separated.tags.result(), options, separated.engine)
-        writer = StemWriter(order, mixer, target, survey, gain, tagger)
+        tagger = Tagger(ready.tags.result(), options, ready.engine)
+        writer = StemWriter(order, separated, target, gain, tagger)
         files = writer.write_all(observer.check, lambda part: observer.progressed(tick(Step.ENCODE, part)))
     return Result(
         track=separated.track,
         files=files,
         gain_db=files[0].gain_db,
-        residual_db=survey.residual_db,
-        engine=separated.engine,
+        residual_db=separated.survey.residual_db,
+        engine=ready.engine,
         timing=timing,
-        warnings=(*separated.warnings, *tagger.warnings),
+        warnings=(*ready.warnings, *tagger.warnings),
     )
 
 
@@ -191,24 +202,13 @@ def _recipe(options: Options, engine: Engine) -> mix.Recipe:
     )
 
 
-def _require_room(order: Order, track: Track, target: Target, engine: Engine, recipe: mix.Recipe) -> None:
-    """Raise NO_SPACE or TOO_LARGE now rather than after minutes of work.
-
-    What is counted are PCM files, and stems as large as float samples are at their rate.
-    """
-    song = pcm_bytes(track.frames, track.channels)
-    pcm = len(recipe.needed) * song
-    if (track.rate, track.channels) != (engine.rate, engine.channels):
-        pcm += pcm_bytes(int(track.duration_s * engine.rate), engine.channels)
+def _require_room(order: Order, track: Track, target: Target, recipe: mix.Recipe) -> None:
+    """Raise NO_SPACE or TOO_LARGE now rather than after minutes of work: stems may be as large as float samples are."""
     stem = pcm_bytes(-(-track.frames * target.rate // track.rate), target.channels)
     written = len(recipe.stems) * stem
     if order.options.naming == ONE_FILE:
-        pcm += written  # the streams lie in `tmp` until they are one file
-    if order.tmp.stat().st_dev == order.out.stat().st_dev:
-        room.require(order.tmp, pcm + written, there=song)
-    else:
-        room.require(order.tmp, pcm, there=song)
-        room.require(order.out, written)
+        written *= 2  # the streams lie in `tmp` until they are one file
+    room.require(order.out, written)
 
 
 class _SeparationProgress:

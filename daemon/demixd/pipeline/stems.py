@@ -1,7 +1,7 @@
-"""The stems of a song become files: mixed, written, measured, tagged, and read back.
+"""The stems of a song become files: written, measured, tagged, and read back.
 
-    PCM files --Mixer--> blocks [T, C] at the target's rate --encode--> file
-                                          |--> loudness, silence
+    buffers --> blocks [T, C] at the target's rate --encode--> file
+                                     |--> loudness, silence
 
 As many stems are written at once as there are cores: libsndfile and FFmpeg release Python's lock.
 """
@@ -11,7 +11,6 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -19,12 +18,13 @@ import numpy as np
 
 from demixd.audio.ffmpeg import stemfile
 from demixd.audio.formats import Target
-from demixd.audio.pcm import BLOCK, Frames, PcmReader
+from demixd.audio.pcm import BLOCK, Frames, Pcm
 from demixd.audio.resample import resample_frames
 from demixd.audio.streams import Facts
 from demixd.errors import StopProcessingError
-from demixd.pipeline import encode, mix
+from demixd.pipeline import encode
 from demixd.pipeline.metering import Metering
+from demixd.pipeline.separate import Survey
 from demixd.pipeline.tagging import Tagger
 from demixd.protocol.job import StemFile
 from demixd.protocol.options import Options
@@ -41,7 +41,7 @@ Progress = Callable[[float], None]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One song's work: `song` is read, `tmp` takes the PCM files, `out` the stems. `seed` fixes all that is random.
+    """One song's work: `song` is read, `tmp` takes what is in between, `out` the stems. `seed` fixes all that is random.
 
     `name` is the song's own name (that of `song` is a snapshot's), from which its stems get theirs.
     """
@@ -55,94 +55,51 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
 
-class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """Measures of all stems that are needed before the first is written. `peaks`: linear, full scale 1."""
+class Separated(msgspec.Struct, frozen=True, kw_only=True):
+    """The stems of a song, `track`, at its own rate and channels."""
 
-    peaks: dict[str, float]
-    song: float
-    """The mean square of the song's frames."""
-    residual_db: float | None
-
-
-class Mixer:
-    """Mixes stems block by block from the PCM files of the song (`mix.SONG`) and its parts."""
-
-    def __init__(self, pcm: Mapping[str, Path], track: Track, recipe: mix.Recipe) -> None:
-        self._pcm, self._track, self._recipe = pcm, track, recipe
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        return tuple(self._recipe.stems)
+    track: Track
+    stems: Mapping[str, Pcm]
+    survey: Survey
 
     def frames(self, target: Target) -> int:
         """The number of frames of each stem at the target's rate: the song's own where the rates are the same."""
-        return -(-self._track.frames * target.rate // self._track.rate)
+        return -(-self.track.frames * target.rate // self.track.rate)
 
-    def stem(self, stem: str, target: Target) -> Iterator[Frames]:
+    def blocks(self, stem: str, target: Target) -> Iterator[Frames]:
         """One stem's blocks `[T, target.channels]` at the target's rate; a mono song is on both sides."""
-        row = self._recipe.stems[stem]
-        blocks = (mix.blend(each, each[mix.SONG], row) for each in self._read({*row, mix.SONG}))
-        copies = target.channels // self._track.channels
-        return (np.repeat(each, copies, axis=1) for each in resample_frames(blocks, self._track.rate, target.rate))
+        copies = target.channels // self.track.channels
+        blocks = resample_frames(self.stems[stem].blocks(), self.track.rate, target.rate)
+        return (np.repeat(each, copies, axis=1) for each in blocks) if copies > 1 else blocks
 
-    def survey(self, target: Target, check: Check, progress: Progress) -> Survey:
-        """Measure in one pass over all parts; where stems are resampled, in one more for each, since that changes its peak."""
-        peaks = dict.fromkeys(self._recipe.stems, 0.0)
-        song = rest = 0.0
-        passes = 1 if target.rate == self._track.rate else 1 + len(peaks)
-        total, done = passes * self._track.frames / BLOCK, 0
-
-        def advance() -> None:
-            nonlocal done
-            check()
-            done += 1
-            progress(min(1.0, done / total))
-
-        for blocks in self._read({*self._recipe.needed, mix.SONG}):
-            advance()
-            whole = blocks[mix.SONG]
-            made = {stem: mix.blend(blocks, whole, row) for stem, row in self._recipe.stems.items()}
-            peaks = {stem: max(peaks[stem], mix.peak(block)) for stem, block in made.items()}
-            song += float(np.square(whole, dtype=np.float64).sum())
-            if self._recipe.cover:
-                left = sum((made[stem] for stem in self._recipe.cover), start=-whole)
-                rest += float(np.square(left, dtype=np.float64).sum())
-        if passes > 1:
-            peaks = {stem: self._peak(stem, target, advance) for stem in peaks}
-        return Survey(
-            peaks=peaks,
-            song=song / (self._track.frames * self._track.channels),
-            residual_db=mix.residual_db(song, rest) if self._recipe.cover else None,
-        )
-
-    def _peak(self, stem: str, target: Target, advance: Check) -> float:
-        highest = 0.0
-        for block in self.stem(stem, target):
-            advance()
-            highest = max(highest, mix.peak(block))
-        return highest
-
-    def _read(self, names: set[str]) -> Iterator[dict[str, Frames]]:
-        with ExitStack() as stack:
-            readers = {name: stack.enter_context(PcmReader(self._pcm[name], self._track.channels)) for name in names}
-            for start in range(0, self._track.frames, BLOCK):
-                stop = min(start + BLOCK, self._track.frames)
-                yield {name: reader.read(start, stop) for name, reader in readers.items()}
+    def peaks(self, target: Target, check: Check, progress: Progress) -> dict[str, float]:
+        """The stems' peaks as `target` has them: another rate changes them, and takes a pass over each stem."""
+        if target.rate == self.track.rate:
+            return self.survey.peaks
+        total, done = len(self.stems) * -(-self.frames(target) // BLOCK), 0
+        peaks = dict.fromkeys(self.stems, 0.0)
+        for stem in peaks:
+            for block in self.blocks(stem, target):
+                check()
+                done += 1
+                progress(min(1.0, done / total))
+                peaks[stem] = max(peaks[stem], float(np.max(np.abs(block))))
+        return peaks
 
 
 class StemWriter:
     """Writes all stems of one song."""
 
-    def __init__(self, order: Order, mixer: Mixer, target: Target, survey: Survey, gain: float, tagger: Tagger) -> None:
-        self._order, self._mixer, self._target = order, mixer, target
-        self._survey, self._gain, self._tagger = survey, gain, tagger
+    def __init__(self, order: Order, separated: Separated, target: Target, gain: float, tagger: Tagger) -> None:
+        self._order, self._separated, self._target = order, separated, target
+        self._gain, self._tagger = gain, tagger
         self._failed = threading.Event()
 
     def write_all(self, check: Check, progress: Progress) -> tuple[StemFile, ...]:
         """The files, in the order of the stems asked for. Raises `AudioProcessingError`, and what `check` raises."""
-        stems = self._mixer.stems
+        stems = tuple(self._separated.stems)
         blocks = [0] * len(stems)
-        total = len(stems) * -(-self._mixer.frames(self._target) // BLOCK)
+        total = len(stems) * -(-self._separated.frames(self._target) // BLOCK)
 
         def write(number: int) -> StemFile:
             def count() -> None:
@@ -185,10 +142,10 @@ class StemWriter:
                 measure=metering.feed,
                 tag=lambda written: None if one_file else self._tagger.tag(written, stem, target.format),
             )
-            frames = self._mixer.frames(target)
-            written = encode.write(self._mixer.stem(stem, target), path, target, frames=frames, how=how)
+            frames = self._separated.frames(target)
+            written = encode.write(self._separated.blocks(stem, target), path, target, frames=frames, how=how)
             encode.verify(path, written, frames, check)
-            sound = metering.read(self._survey.song * self._gain**2)
+            sound = metering.read(self._separated.survey.song * self._gain**2)
         return msgspec.structs.replace(written, name=name, sound=sound)
 
     def _name(self, stem: str) -> str:

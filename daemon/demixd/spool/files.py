@@ -107,9 +107,9 @@ def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: b
             sync_open(folder)
 
 
-def write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes | memoryview) -> None:
     """write(2) until all of `data` is written: one call may write less. Raises OSError."""
-    left = memoryview(data)
+    left = memoryview(data).cast("B")
     while left:
         left = left[os.write(handle, left) :]
 

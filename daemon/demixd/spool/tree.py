@@ -10,9 +10,9 @@
                 _daemon.json  _inbox.json   the heartbeat; the entries of the inbox that are no job
                 .demixd-lock
       outbox/   Song/  vocals.flac ...  stems.json      a result and its manifest
-                .demixd/  lock  JOB/out/  JOB/tmp/      private (0700): the result to be, and snapshot and PCM files
+                .demixd/  lock  JOB/out/  JOB/tmp/      private (0700): the result to be, and the snapshot
       done/  failed/                        originals of jobs that have ended
-    WORK/       JOB/tmp/                    [paths] work: where it is set, tmp/ lies here and not in the outbox
+    WORK/                                   files without a name, of sound that memory does not hold ([paths] work)
     STATE/      ledger.sqlite3  lock  models/  compiled/
 
 A sidecar's path follows from the dropped name alone. A file that other programs read appears by one rename.
@@ -96,10 +96,8 @@ class Spool:
         self.failed = real(self.named["failed"])
         self.private = self.outbox / PRIVATE
         self.own_work = bool(config.paths.work)
-        self.scratch = real(Path(config.paths.work)) if self.own_work else self.private
-        """The parent of the jobs' folders that hold `tmp`."""
-        self.scratch_root = self.scratch if self.own_work else self.outbox
-        """The folder below which no link is followed on the way to `tmp`."""
+        self.scratch = real(Path(config.paths.work or config.state / "work"))
+        """Where files without a name hold decoded sound."""
         self._is_tidy = False
         """Whether no work area is left that could not be removed."""
 
@@ -127,7 +125,7 @@ class Spool:
         return self.job(job_id) / OUT
 
     def tmp(self, job_id: str) -> Path:
-        return self.scratch / job_id / TMP
+        return self.job(job_id) / TMP
 
     def taken(self, name: str, job_id: str) -> Path:
         """The name of an original in its own folder while it is moved to done/ or failed/, under which nobody looks for it."""
@@ -136,16 +134,9 @@ class Spool:
     def make_work(self, job_id: str) -> None:
         """Make an empty work area, `out` and `tmp`, for the job. Raises OSError."""
         self._remove_work(job_id)
-        private.make(self.outbox, self.job(job_id), (OUT,) if self.own_work else (OUT, TMP))
-        if self.own_work:
-            private.make(self.scratch, self.scratch / job_id, (TMP,))
-
-    def _remove_tmp(self, job_id: str) -> bool:
-        """Remove `tmp`, and the job's folder around it in WORK; whether it was there. Raises OSError."""
-        was_there = nofollow.remove_tree(self.scratch_root, self.tmp(job_id))
-        if self.own_work:
-            nofollow.remove_tree(self.scratch, self.scratch / job_id)
-        return was_there
+        private.make(self.outbox, self.job(job_id), (OUT, TMP))
+        if not self.own_work:
+            self.scratch.mkdir(0o700, exist_ok=True)
 
     def remove_work(self, job_id: str) -> None:
         """Remove the job's work area; one that cannot be removed, or whose disk is missing, is left to `tidy`."""
@@ -173,14 +164,12 @@ class Spool:
             self._is_tidy = True
 
     def _remove_work(self, job_id: str) -> bool:
-        """Remove the work area; whether both of its folders were there. Raises OSError."""
-        tmp_was_there = self._remove_tmp(job_id)
-        return nofollow.remove_tree(self.outbox, self.job(job_id)) and tmp_was_there
+        """Remove the work area; whether it was there. Raises OSError."""
+        return nofollow.remove_tree(self.outbox, self.job(job_id))
 
     def work_folders(self) -> set[str]:
         """The ids of the jobs that have a work area. Whatever else lies beside them is not ours. Raises OSError."""
-        found = nofollow.folders_in(self.outbox, self.private) | nofollow.folders_in(self.scratch_root, self.scratch)
-        return {name for name in found if _ID.fullmatch(name)}
+        return {name for name in nofollow.folders_in(self.outbox, self.private) if _ID.fullmatch(name)}
 
 
 def real(folder: Path) -> Path:
@@ -192,8 +181,7 @@ def real(folder: Path) -> Path:
 
 
 def pin(work: str) -> nofollow.Pin:
-    """Hold a job's work folder: OUTBOX/.demixd/JOB/out, OUTBOX/.demixd/JOB/tmp or WORK/JOB/tmp. Raises OSError."""
+    """Hold a job's work folder, OUTBOX/.demixd/JOB/out or OUTBOX/.demixd/JOB/tmp. Raises OSError."""
     folder = Path(work)
-    is_in_outbox = folder.parents[1].name == PRIVATE
-    with private.inside(folder.parents[2] if is_in_outbox else folder.parents[1], folder) as handle:
+    with private.inside(folder.parents[2], folder) as handle:
         return nofollow.Pin(handle, folder)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from demixd.audio.budget import Budget
 from demixd.errors import StopProcessingError
 from demixd.worker.channel import BROKEN_STATUS, Channel
 from demixd.worker.messages import Forget, Prepare, Separate, Stop, Stopped, ToWorker, Warm
@@ -58,7 +59,9 @@ class Dispatcher:
     def __init__(self, channel: Channel) -> None:
         self.work: WorkQueue[Warm | Separate] = WorkQueue()
         self.finishing: WorkQueue[Callable[[], None]] = WorkQueue()
-        self.prefetcher = Prefetcher(channel)
+        self.budget = Budget(0)
+        """Memory for the songs' sound: none before the first model is warm."""
+        self.prefetcher = Prefetcher(channel, self.budget)
         self._channel = channel
         self._stopped: set[str] = set()
         threading.Thread(target=self._listen, name="dispatcher", daemon=True).start()

@@ -30,7 +30,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
 class Warm(_Message, frozen=True):
     """`models` is the folder of models, `recorded` that of their first hashes, `compiled` that of converted ones (null: none
-    are made or used)."""
+    are made or used). `memory_bytes`: for the sound of all songs in flight."""
 
     model: str
     device: str
@@ -42,6 +42,7 @@ class Warm(_Message, frozen=True):
     precision: str = "auto"
     batch: int | str = "auto"
     compiled: str | None = None
+    memory_bytes: int | str = "auto"
     may_fetch: bool = True
     """Whether the model may be fetched at need: one that the configuration names. Anybody's option file names others."""
 
@@ -59,6 +60,7 @@ class Warm(_Message, frozen=True):
             precision=config.model.precision,
             batch=config.model.batch,
             compiled=str(config.compiled),
+            memory_bytes=config.limits.memory_bytes,
             may_fetch=demand.model in config.named_models,
         )
 
@@ -74,7 +76,7 @@ class Warm(_Message, frozen=True):
 
 
 class Separate(_Message, frozen=True):
-    """`song` is the path of the snapshot of the song `name`; PCM files go into `tmp`, stems into `out`."""
+    """`song` is the path of the snapshot of the song `name`; stems go into `out`, decoded sound into `work`, or `tmp`."""
 
     job_id: str
     name: str
@@ -82,6 +84,7 @@ class Separate(_Message, frozen=True):
     sha256: str
     tmp: str
     out: str
+    work: str
     options: Options
     max_duration_s: float
 
@@ -96,6 +99,7 @@ class Separate(_Message, frozen=True):
             sha256=job.sha256 or "",
             tmp=str(tmp),
             out=str(spool.out(job.job_id)),
+            work=str(spool.scratch),
             options=job.options,
             max_duration_s=max_duration_s,
         )
@@ -106,18 +110,25 @@ class Stop(_Message, frozen=True):
 
 
 class Prepare(_Message, frozen=True):
-    """Decode the snapshot ahead, into a PCM file in `tmp`; both paths are those that `separate` will have."""
+    """Decode the snapshot ahead; the paths are those that `separate` will have."""
 
     job_id: str
     snapshot: str
     tmp: str
+    work: str
     max_duration_s: float
 
     @classmethod
     def of(cls, job: Job, spool: Spool, max_duration_s: float) -> "Prepare":
         """The same song as in `Separate.of`."""
         tmp = spool.tmp(job.job_id)
-        return cls(job_id=job.job_id, snapshot=str(tmp / SNAPSHOT), tmp=str(tmp), max_duration_s=max_duration_s)
+        return cls(
+            job_id=job.job_id,
+            snapshot=str(tmp / SNAPSHOT),
+            tmp=str(tmp),
+            work=str(spool.scratch),
+            max_duration_s=max_duration_s,
+        )
 
 
 class Forget(_Message, frozen=True):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demixd.audio.budget import Budget
+from demixd.engine import host
 from demixd.errors import Code, DeviceLostError, StopProcessingError, disk_error
 from demixd.protocol.job import Error
 from demixd.protocol.progress import Step, Throttle, Tick
@@ -34,8 +36,9 @@ from demixd.worker.messages import (
 
 if TYPE_CHECKING:
     # torch takes seconds to import: messages are received first, and `_warm` imports it.
+    from demixd.audio.pcm import Shelf
     from demixd.engine.engine import Engine
-    from demixd.pipeline.song import Order, Separated
+    from demixd.pipeline.song import Order, ReadyToWrite
     from demixd.spool.nofollow import Pin
 
 log = logging.getLogger("demixd.worker")
@@ -56,7 +59,7 @@ def serve(channel: Channel) -> None:
     while True:
         order = dispatcher.work.take()
         if isinstance(order, Warm):
-            engine = _warm(order, channel) or engine
+            engine = _warm(order, channel, dispatcher.budget) or engine
         elif engine is not None:
             _separate(order, engine, channel, dispatcher)
         else:
@@ -69,8 +72,11 @@ def _finish(dispatcher: Dispatcher) -> None:
         dispatcher.finishing.take()()
 
 
-def _warm(order: Warm, channel: Channel) -> "Engine | None":
-    """The model that is ordered, warm and announced; None where it cannot be had, which is told."""
+def _warm(order: Warm, channel: Channel, budget: Budget) -> "Engine | None":
+    """The model that is ordered, warm and announced; None where it cannot be had, which is told.
+
+    `budget` becomes what the order allows: once the model has taken its own memory.
+    """
     from demixd.worker.tuning import tuned
     from demixd.worker.warm import warm
 
@@ -81,6 +87,7 @@ def _warm(order: Warm, channel: Channel) -> "Engine | None":
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the supervisor must know
         channel.send(Unready(error=described(error)))
         return None
+    budget.resize(host.sound_bytes(order.memory_bytes))
     channel.send(
         Ready(
             engine=engine.facts,
@@ -99,8 +106,8 @@ def _separate(order: Separate, engine: "Engine", channel: Channel, dispatcher: D
     song = _Song(order, channel, dispatcher)
 
     def work() -> None:
-        separated = song.separate(engine, dispatcher)
-        dispatcher.finish(order.job_id, lambda: song.attempt(lambda: song.write(separated)))
+        ready = song.separate(engine, dispatcher)
+        dispatcher.finish(order.job_id, lambda: song.attempt(lambda: song.write(ready)))
 
     song.attempt(work)
 
@@ -133,7 +140,9 @@ class _Song:
             progressed=_teller(job_id, channel),
         )
         self._ordered = order
+        self._budget = dispatcher.budget
         self._pins: tuple[Pin, ...] = ()
+        self._shelf: Shelf | None = None
 
     def _hold(self) -> "Order":
         """The order, with its folders held open: what is renamed or linked in their place meanwhile does not matter."""
@@ -160,14 +169,24 @@ class _Song:
         try:
             work()
         except StopProcessingError:
-            self._channel.send(Stopped(job_id=self._job_id))
+            end: Stopped | Failed = Stopped(job_id=self._job_id)
         except DeviceLostError as error:
             log.error("%s This process ends, and another may have it again.", error.message)
             os._exit(LOST_STATUS)
         except Exception as error:  # noqa: BLE001 - the boundary
-            self._channel.send(Failed(job_id=self._job_id, error=described(error), timing=self._timing))
+            end = Failed(job_id=self._job_id, error=described(error), timing=self._timing)
+        else:
+            return
+        self._free()
+        self._channel.send(end)
 
-    def separate(self, engine: "Engine", dispatcher: Dispatcher) -> "Separated":
+    def _free(self) -> None:
+        """Give back the memory and files that hold the song's sound, before its end is told: another song may wait for them."""
+        if self._shelf is not None:
+            self._shelf.close()
+
+    def separate(self, engine: "Engine", dispatcher: Dispatcher) -> "ReadyToWrite":
+        from demixd.audio.pcm import Shelf
         from demixd.pipeline.song import decode_song, separate_song, tick
 
         def progress(fraction: float) -> None:
@@ -177,18 +196,21 @@ class _Song:
         progress(0.0)
         ahead = dispatcher.prefetcher.take(self._job_id, self._observer.check, progress)
         if ahead is None:
-            track = decode_song(self._order, self._observer, self._timing)
+            self._shelf = Shelf(self._budget, (Path(self._ordered.work), self._order.tmp))
+            decoded = decode_song(self._order, self._shelf, self._observer, self._timing)
         else:
-            track, self._timing["decode_s"] = ahead.track, ahead.seconds
+            decoded, self._timing["decode_s"] = ahead.decoded, ahead.seconds
+            self._shelf, self._pins = decoded.shelf, (*self._pins, ahead.tmp)
             progress(1.0)
-        separated = separate_song(self._order, track, engine, self._observer, self._timing)
+        ready = separate_song(self._order, decoded, engine, self._observer, self._timing)
         self._gpu_peak_bytes = engine.gpu_peak_bytes
-        return separated
+        return ready
 
-    def write(self, separated: "Separated") -> None:
+    def write(self, ready: "ReadyToWrite") -> None:
         from demixd.pipeline.song import write_stems
 
-        result = write_stems(self._order, separated, self._observer, self._timing)
+        result = write_stems(self._order, ready, self._observer, self._timing)
+        self._free()
         self._channel.send(
             Finished(
                 job_id=self._job_id,

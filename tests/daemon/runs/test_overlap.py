@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pytest
 import soundfile
 
 from daemons import ROOT, Daemon, make_song, running
 from demixd.config import Config
 from demixd.engine.models.demo.songs import make_song as make_music
+from mounts import mounts, needs_mounts, tmpfs
 from overlap import done, drop, go_on, held, kill_worker, lines, run_alone, three, until_step
 from watching import sha256
 
@@ -33,23 +33,23 @@ def started(folder: Path, **sections: Any) -> Iterator[Daemon]:
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[dict[str, str]]:
-    """A filesystem of that size for the work."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
-    try:
-        yield {"work": str(folder)}
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+def on_small_disk(folder: Path, megabytes: int, **sections: Any) -> Iterator[Daemon]:
+    """A daemon whose outbox and work are on a filesystem of that size."""
+    small = tmpfs(folder / "small", megabytes << 20)
+    with mounts(small):
+        paths = {part: str(small.at / part) for part in ("outbox", "work")}
+        for path in paths.values():
+            Path(path).mkdir()
+        with started(folder / "d", paths=paths, **sections) as daemon:
+            daemon.outbox = Path(paths["outbox"])
+            yield daemon
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small filesystem: sudo tests/run")
-
-
-@needs_root
+@needs_mounts
 def test_nothing_is_prepared_where_the_disk_is_nearly_full(tmp_path: Path) -> None:
     """The room is left to the songs that run; the next one is done in its turn."""
-    with small_disk(tmp_path / "work", 16) as paths, started(tmp_path / "d", paths=paths) as daemon:
+    with on_small_disk(tmp_path, 9) as daemon:
+        make_song(daemon.folder / "song-a.wav", 10.0)
         make_song(daemon.folder / "song-b.wav", 5.0)
         held(daemon, "a.wav")
         drop(daemon, "b.wav")
@@ -60,10 +60,10 @@ def test_nothing_is_prepared_where_the_disk_is_nearly_full(tmp_path: Path) -> No
         done(daemon, "a.wav", "b.wav")
 
 
-@needs_root
+@needs_mounts
 def test_a_song_that_has_no_room_beside_another(tmp_path: Path) -> None:
     """It waits as `no-space` for the end of the other, and no longer."""
-    with small_disk(tmp_path / "work", 16) as paths, started(tmp_path / "d", paths=paths) as daemon:
+    with on_small_disk(tmp_path, 16, limits={"memory_bytes": 0}, defaults={"format": "mp3"}) as daemon:
         for name in ("a.wav", "b.wav"):
             make_song(daemon.folder / f"song-{name}", 20.0)
         (daemon.folder / "hold-encode").touch()
@@ -71,8 +71,9 @@ def test_a_song_that_has_no_room_beside_another(tmp_path: Path) -> None:
         until_step(daemon, "a.wav", "encode")
         drop(daemon, "b.wav")
         daemon.until(lambda: daemon.song("b.wav").get("reason") == "no-space", "no room")
-        began = time.monotonic()
         go_on(daemon)
+        daemon.final("a.wav")
+        began = time.monotonic()
         done(daemon, "a.wav", "b.wav")
         assert daemon.song("b.wav")["attempt"] == 1
         assert time.monotonic() - began < 20, "it has paused"
@@ -129,7 +130,14 @@ class Worker:
 
     def prepare(self, job_id: str) -> None:
         tmp = self.tmp(job_id)
-        self.tell("prepare", job_id=job_id, snapshot=str(tmp / "song"), tmp=str(tmp), max_duration_s=100.0)
+        self.tell(
+            "prepare",
+            job_id=job_id,
+            snapshot=str(tmp / "song"),
+            tmp=str(tmp),
+            work=str(self.folder),
+            max_duration_s=100.0,
+        )
 
     def separate(self, job_id: str) -> None:
         tmp, out = self.tmp(job_id), self.folder / job_id / "out"
@@ -141,6 +149,7 @@ class Worker:
             sha256="0" * 64,
             tmp=str(tmp),
             out=str(out),
+            work=str(self.folder),
             options=msgspec.to_builtins(Config().options),
             max_duration_s=100.0,
         )

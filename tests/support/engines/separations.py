@@ -1,7 +1,7 @@
 """Networks with random weights, and their stems as the separate step and as Demucs make them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from demucs.apply import BagOfModels
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
-from demixd.audio.pcm import PcmReader
+from demixd.audio.budget import Budget
+from demixd.audio.pcm import Shelf
 from demixd.engine.engine import Engine
+from demixd.pipeline import mix
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.track import Track
@@ -96,33 +98,32 @@ def separated(
     progress: Callable[[SegmentProgress], None] = nothing,
     shifts: int = 0,
     overlap: float = 0.25,
+    memory_bytes: int = 1 << 30,
+    stems: Sequence[str] = (),
 ) -> tuple[dict[str, torch.Tensor], EngineFacts]:
     """The same, and what made them."""
     engine = engine or warm(bag)
-    spool = folder / "song.f32"
-    spool.write_bytes(song.T.contiguous().numpy().astype("<f4").tobytes())
     channels, frames = song.shape
+    shelf = Shelf(Budget(memory_bytes), (folder,))
+    pcm = shelf.new(frames, channels)
+    pcm.append(song.T.numpy().astype("<f4"))
     track = Track(
         format="wav", subtype="FLOAT", rate=rate, channels=channels, song_channels=channels, frames=frames, bitrate=None
     )
-    spools, facts = separate(
+    made, _, facts = separate(
         track,
-        spool,
-        folder,
+        pcm,
+        shelf,
         engine,
-        needed=frozenset(engine.sources),
+        recipe=mix.recipe(stems or engine.sources, engine.sources),
         overlap=overlap,
         shifts=shifts,
         seed=1,
         check=check,
         progress=progress,
     )
-    stems = {}
-    for source, path in spools.items():
-        with PcmReader(path, channels) as reader:
-            assert reader.frames == frames
-            stems[source] = torch.from_numpy(reader.read(0, frames).T.copy())
-    return stems, facts
+    assert all(stem.frames == frames for stem in made.values())
+    return {name: torch.from_numpy(stem.read(0, frames).T.copy()) for name, stem in made.items()}, facts
 
 
 def worst(reference: dict[str, torch.Tensor], stems: dict[str, torch.Tensor]) -> float:

@@ -43,7 +43,19 @@ CALLS = (
 )
 """Every call by which a file, a folder or a line to the other process changes or goes; one that is new is written next."""
 
-READING = ("openat", "newfstatat", "getdents64", "read", "pread64", "lseek", "fcntl", "access", "statfs", "close")
+READING = (
+    "openat",
+    "newfstatat",
+    "getdents64",
+    "read",
+    "pread64",
+    "preadv",
+    "lseek",
+    "fcntl",
+    "access",
+    "statfs",
+    "close",
+)
 """The calls by which files and folders are found, opened, read, locked and let go of."""
 
 _LINE = re.compile(r"^(\d+) +(\w+)\(")

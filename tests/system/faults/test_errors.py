@@ -56,7 +56,8 @@ class Patient:
     """A daemon that goes through a scenario again and again; `shown` are the sidecars of the last time."""
 
     def __init__(self, folder: Path) -> None:
-        self.daemon = Daemon(folder, fake=True, limits={"truncated_grace_s": 2 * CAUSE_S})
+        limits = {"truncated_grace_s": 2 * CAUSE_S, "memory_bytes": 0}  # all sound in files
+        self.daemon = Daemon(folder, fake=True, limits=limits)
         self.daemon.constants |= {
             "demixd.supervisor.runs.outcomes:RETRY_S": CAUSE_S,
             "demixd.supervisor.runs.outcomes:LONGER": 1.0,

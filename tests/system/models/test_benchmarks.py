@@ -10,9 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
-from benchmarks import measure, report, tables, weights
+from benchmarks import measure, program, report, tables, weights
+from benchmarks.ceiling import report as ceiling
+from benchmarks.ceiling.report import OLDER, PRESENT
 from benchmarks.models import RANDOM
 from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR
 from demucs.pretrained import get_model
@@ -30,11 +33,15 @@ STEPS = {"snapshot_s", "decode_s", "separate_s", "mix_s", "encode_s", "publish_s
 
 def benchmark(folder: Path, *words: str | Path) -> tuple[int, str]:
     """Its exit status and output, with the demo model on nobody's configuration; its temporary files are in `folder`/tmp."""
-    (folder / "tmp").mkdir(exist_ok=True)
     settings = folder / "demixd.toml"
     settings.write_text(f'[paths]\nspool = "{folder}/spool"\nstate = "{folder}/state"\n[model]\nname = "demo"\n')
+    return started(folder, "benchmarks.program", "--config", settings, *words)
+
+
+def started(folder: Path, module: str, *words: str | Path) -> tuple[int, str]:
+    (folder / "tmp").mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.program", "--config", str(settings), *map(str, words)],
+        [sys.executable, "-m", module, *map(str, words)],
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT / 'tests'}", "TMPDIR": str(folder / "tmp")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,6 +117,37 @@ def test_what_cannot_be_compared_is_said(words: list[str], sentence: str, tmp_pa
     assert sentence in said
     assert "Traceback" not in said
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.daily
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git repository, and so no commit")
+def test_the_ceiling(tmp_path: Path) -> None:
+    """One run has every kind of song at both commits, in the same order, with steps, processors' time and bytes."""
+    path = tmp_path / "found.json"
+    words = ("--against", "HEAD", "--seconds", "1", "--repeat", "1", "--json", path)
+    code, said = started(tmp_path, "benchmarks.ceiling.program", *words)
+    assert code == 0, said
+    found = msgspec.json.decode(path.read_bytes(), type=ceiling.Ceiling)
+    assert list(found.rounds) == [OLDER, PRESENT]
+    for rounds in found.rounds.values():
+        assert [(each.format, len(each.stems)) for each in rounds] == [
+            (name, count) for name in ("wav", "flac", "mp3") for count in (2, 4)
+        ]
+        for each in rounds:
+            assert set(each.cost.timing) == {"decode_s", "separate_s", "mix_s", "encode_s"}
+            assert each.cost.cpu_s > 0
+            assert (each.cost.written_bytes > 0) or found.machine.filesystem == "tmpfs"
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert program.markdown(path) in said
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git repository, and so no commit")
+def test_a_commit_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """A commit that git does not know is a sentence that names it, and status 1."""
+    code, said = started(tmp_path, "benchmarks.ceiling.program", "--against", "no-such-commit")
+    assert code == 1
+    assert "no-such-commit" in said
+    assert "Traceback" not in said
 
 
 def random_model(folder: Path) -> Where:
@@ -193,6 +231,5 @@ def test_results_are_not_typed() -> None:
     """Every report beside RESULTS.md is in it, as `tests/benchmarks/run --show` shows it, and names no place of its machine."""
     page = (RESULTS / "RESULTS.md").read_text(encoding="utf-8")
     for path in RESULTS.glob("results/*.json"):
-        data = path.read_bytes()
-        assert tables.markdown(report.decode(data)).strip() in page, path
-        assert b"/" not in data, path
+        assert program.markdown(path).strip() in page, path
+        assert b"/" not in path.read_bytes(), path

@@ -79,6 +79,7 @@ class Worker:
                 sha256="0" * 64,
                 tmp=str(tmp),
                 out=str(out),
+                work=str(self.folder),
                 options=options,
                 max_duration_s=1e6,
             )

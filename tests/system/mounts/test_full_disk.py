@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from daemons import make_song
+from demixd.audio.budget import Budget
+from demixd.audio.pcm import Shelf
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline import decoder, song
 from demixd.protocol.options import Options
@@ -57,7 +59,7 @@ def test_it_fills_up_as_a_step_begins(tmp_path: Path, step: Step) -> None:
             max_duration_s=60,
             seed=0,
         )
-        with pytest.raises(AudioProcessingError) as raised:
-            song.run(order, engine, observer, {})
+        with Shelf(Budget(0), (order.tmp,)) as shelf, pytest.raises(AudioProcessingError) as raised:
+            song.run(order, engine, shelf, observer, {})
         decoder.close()
     assert raised.value.code is Code.NO_SPACE

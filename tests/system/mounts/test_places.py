@@ -158,27 +158,32 @@ def test_an_inbox_on_a_mount_of_its_own(tmp_path: Path) -> None:
 
 @needs_mounts
 @pytest.mark.parametrize(
-    ("part", "step"),
+    ("parts", "room"),
     [
-        ("outbox", "snapshot"),
-        pytest.param("outbox", "decode", marks=pytest.mark.daily),
-        ("outbox", "encode"),
-        pytest.param("work", "snapshot", marks=pytest.mark.daily),
-        ("work", "decode"),
+        pytest.param("outbox", 0.1, id="snapshot"),
+        pytest.param("outbox", 1.3, id="encode"),
+        pytest.param("outbox work", 2.0, id="decode"),
+        pytest.param("outbox work", 3.5, id="encode-beside-sound", marks=pytest.mark.daily),
     ],
 )
-def test_no_space(tmp_path: Path, part: str, step: str) -> None:
-    """On a full disk a song waits as `no-space`, uncharged, whatever it was doing; it goes on when there is room."""
-    seconds, size = 5.0, int(5.0 * 44100 * 4)  # of the song; its spool takes twice that, its two stems as much again
-    room = {"snapshot": 0.1, "decode": 2.0, "encode": 3.5}[step] * size
+def test_no_space(tmp_path: Path, parts: str, room: float) -> None:
+    """On a full disk a song waits as `no-space`, uncharged, whatever it was doing; it goes on when there is room.
+
+    `room` is what the disk of `parts` has, in sizes of the song. Its two stems take as much each; its sound twice as much,
+    on `work` where that is on the disk too, for then there is no memory.
+    """
+    seconds, size = 5.0, int(5.0 * 44100 * 4)
     small = tmpfs(tmp_path / "small", 16 << 20)
     with mounts(small):
-        paths = {part: str(small.at / part)}
-        with started(tmp_path, paths=paths) as daemon:
-            daemon.outbox = Path(paths.get("outbox", daemon.outbox))
+        paths = {part: str(small.at / part) for part in parts.split()}
+        for path in paths.values():
+            Path(path).mkdir()
+        limits = {"memory_bytes": 0} if "work" in paths else {}
+        with started(tmp_path, paths=paths, limits=limits) as daemon:
+            daemon.outbox = Path(paths["outbox"])
             with (small.at / "filler").open("wb") as filler:
                 reserve = (16 << 20) // RESERVE_SHARE
-                filler.write(bytes((16 << 20) - reserve - int(room) - (256 << 10)))
+                filler.write(bytes((16 << 20) - reserve - int(room * size) - (256 << 10)))
             drop(daemon, "big.wav", seconds=seconds)
             waiting = daemon.until(lambda: (s := daemon.song("big.wav"))["reason"] == "no-space" and s, "it waits")
             assert waiting["attempt"] == 0

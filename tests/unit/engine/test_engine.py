@@ -14,8 +14,7 @@ from demucs.apply import BagOfModels
 from torchaudio.functional import resample
 
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
-from demixd.pipeline.separate import SegmentProgress, separate
-from demixd.protocol.track import Track
+from demixd.pipeline.separate import SegmentProgress
 from separations import (
     SMALL,
     SOURCES,
@@ -24,7 +23,6 @@ from separations import (
     generated,
     hdemucs,
     htdemucs,
-    nothing,
     ours,
     short_bag,
     unequal_bag,
@@ -159,28 +157,13 @@ def test_stop_within_a_segment(tmp_path: Path) -> None:
 def test_idle_members_are_not_run(tmp_path: Path) -> None:
     """A specialist that nothing is asked of is not run."""
     members = [htdemucs(seed, segment=Fraction(39, 10), **SMALL) for seed in (1, 2)]
-    engine = warm(BagOfModels(members, weights=[[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]))
+    bag = BagOfModels(members, weights=[[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    engine = warm(bag)
     assert engine.alone == frozenset(SOURCES)
     ran = []
     members[0].register_forward_pre_hook(lambda *_: ran.append("first"))
-    spool = tmp_path / "song.f32"
-    spool.write_bytes(generated(3.0).T.contiguous().numpy().tobytes())
-    track = Track(
-        format="wav", subtype="FLOAT", rate=44100, channels=2, song_channels=2, frames=3 * 44100, bitrate=None
-    )
-    spools, _ = separate(
-        track,
-        spool,
-        tmp_path,
-        engine,
-        needed=frozenset({"vocals"}),
-        overlap=0.25,
-        shifts=0,
-        seed=1,
-        check=nothing,
-        progress=nothing,
-    )
-    assert set(spools) == {"vocals"}
+    stems = ours(bag, generated(3.0), 44100, tmp_path, engine=engine, stems=["vocals"])
+    assert set(stems) == {"vocals"}
     assert ran == []
 
 

@@ -30,12 +30,12 @@ class Failing:
         self.inner, self.faults, self.always = inner, faults, always
         self.sizes: list[int] = []
 
-    def __call__(self, windows: torch.Tensor, check: Any) -> torch.Tensor:
+    def __call__(self, windows: torch.Tensor, check: Any, mix: Any = None) -> torch.Tensor:
         self.sizes.append(len(windows))
         fault = self.faults.get(min(len(self.sizes), self.always))
         if isinstance(fault, Exception):
             raise fault
-        answer = self.inner(windows, check)
+        answer = self.inner(windows, check, mix)
         return answer * math.nan if fault == "nan" else answer
 
 
@@ -84,22 +84,6 @@ def test_smaller_batches(expected: dict[str, torch.Tensor], tmp_path: Path) -> N
     _, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert network.sizes[0] == 4
     assert facts.fallback is None
-
-
-def test_memory_that_does_not_even_hold_the_windows(
-    expected: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Out of memory while a batch is copied to the GPU: a smaller one is copied."""
-
-    def to_device(windows: torch.Tensor, _device: torch.device) -> torch.Tensor:
-        if len(windows) > 1:
-            raise out_of_memory()
-        return windows
-
-    monkeypatch.setattr(device, "to_device", to_device)
-    stems, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=accelerated(batch=4))
-    assert same(stems, expected)
-    assert facts.fallback == "out of memory with 2 segments at once; 1 from then on"
 
 
 def test_the_cache_is_emptied(
@@ -266,8 +250,8 @@ def test_float32_means_float32() -> None:
     class Coarse:
         runtime, precision = "other", "float32"
 
-        def __call__(self, windows: torch.Tensor, check: Any) -> torch.Tensor:
-            return engine.eager[0](windows, check) * 1.001
+        def __call__(self, windows: torch.Tensor, check: Any, mix: Any = None) -> torch.Tensor:
+            return engine.eager[0](windows, check, mix) * 1.001
 
     verdict = accuracy.measure(Coarse(), engine._segments[0], engine.expected[0])
     assert verdict.fault is not None

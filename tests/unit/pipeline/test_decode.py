@@ -8,21 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from audio import MUSIC, bytes_at, nothing, small_disk, song, tones
-from decoding import decode
+from audio import MUSIC, bytes_at, small_disk, song, tones
+from decoding import heard as decoded
 from demixd.audio.containers import mpeg, ogg
 from demixd.audio.pcm import BLOCK, Frames
 from demixd.audio.streams import View
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
-from demixd.protocol.track import Track
 
 HALF = np.sqrt(0.5)
-
-
-def decoded(path: Path, *, max_duration_s: float = 3600.0) -> tuple[Track, Frames]:
-    spool = path.with_suffix(".f32")
-    track = decode(path, spool, max_duration_s=max_duration_s, check=nothing, progress=nothing)
-    return track, np.fromfile(spool, dtype="<f4").reshape(-1, track.channels)
 
 
 def refused(path: Path, *, max_duration_s: float = 3600.0) -> AudioProcessingError:
@@ -91,7 +84,7 @@ def test_music(tmp_path: Path, name: str, rate: int, channels: int) -> None:
     """Real music has the frames that libsndfile says it has."""
     if not (MUSIC / name).exists():
         pytest.skip(f"no {name} beside this checkout")
-    track = decode(MUSIC / name, tmp_path / "spool", max_duration_s=60, check=nothing, progress=nothing)
+    track = decoded(MUSIC / name)[0]
     assert (track.rate, track.channels) == (rate, channels)
     assert track.frames == soundfile.info(MUSIC / name).frames
 
@@ -101,7 +94,7 @@ def test_progress_and_check(tmp_path: Path) -> None:
     path = song(tmp_path / "song.wav", tones(4 * BLOCK))
     seen: list[float] = []
     calls: list[int] = []
-    decode(path, tmp_path / "spool", max_duration_s=60, check=lambda: calls.append(1), progress=seen.append)
+    decoded(path, check=lambda: calls.append(1), progress=seen.append)
     assert seen == [0.25, 0.5, 0.75, 1.0]
     assert len(calls) == 5
 
@@ -109,7 +102,7 @@ def test_progress_and_check(tmp_path: Path) -> None:
         raise StopProcessingError
 
     with pytest.raises(StopProcessingError):
-        decode(path, tmp_path / "spool", max_duration_s=60, check=stop, progress=nothing)
+        decoded(path, check=stop)
 
 
 # More than two channels
@@ -276,7 +269,7 @@ def test_streamed_flac(tmp_path: Path) -> None:
     path = song(tmp_path / "song.flac", tones(3 * BLOCK + 5))
     bytes_at(path, {21: bytes([path.read_bytes()[21] & 0xF0]), 22: bytes(4)})  # total samples: 36 bits
     seen: list[float] = []
-    track = decode(path, tmp_path / "spool", max_duration_s=60, check=nothing, progress=seen.append)
+    track = decoded(path, progress=seen.append)[0]
     assert track.frames == 3 * BLOCK + 5
     assert 0 < seen[0] <= seen[-1] <= 1
 
@@ -421,7 +414,7 @@ def test_disk_full(tmp_path: Path) -> None:
         with small_disk(tmp_path / "disk", 2_000_000) as disk:
             (disk / "filler").write_bytes(bytes(1_500_000))
             with pytest.raises(AudioProcessingError) as error:
-                decode(path, disk / "spool", max_duration_s=60, check=nothing, progress=nothing)
+                decoded(path, folder=disk)
         assert error.value.code is Code.NO_SPACE
         bytes_at(path, {21: bytes([path.read_bytes()[21] & 0xF0]), 22: bytes(4)})
 
@@ -430,7 +423,7 @@ def test_disk_too_small(tmp_path: Path) -> None:
     """What would not fit on the empty disk need not wait for room."""
     path = song(tmp_path / "song.wav", tones(2 * BLOCK))
     with small_disk(tmp_path / "disk", 300_000) as disk, pytest.raises(AudioProcessingError) as error:
-        decode(path, disk / "spool", max_duration_s=60, check=nothing, progress=nothing)
+        decoded(path, folder=disk)
     assert error.value.code is Code.TOO_LARGE
 
 

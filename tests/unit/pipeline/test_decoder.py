@@ -4,15 +4,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audio import nothing
 from daemons import make_song
-from decoding import decode
+from decoding import heard
 from demixd import child_process
+from demixd.audio.budget import Budget
+from demixd.audio.pcm import Frames, Shelf
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline import decoder
 from demixd.protocol.track import Track
@@ -25,8 +28,17 @@ def ended() -> Iterator[None]:
     decoder.close()
 
 
-def decoded(song: Path, folder: Path) -> Track:
-    return decoder.decode(song, folder / "song.f32", max_duration_s=60, check=nothing, progress=nothing)
+def decoded(
+    song: Path,
+    folder: Path,
+    *,
+    check: Callable[[], None] = nothing,
+    progress: Callable[[float], None] = nothing,
+    memory_bytes: int = 1 << 30,
+) -> tuple[Track, Frames]:
+    with Shelf(Budget(memory_bytes), (folder,)) as shelf:
+        track, pcm = decoder.decode(song, shelf, max_duration_s=60, check=check, progress=progress)
+        return track, pcm.read(0, pcm.frames).copy()
 
 
 def refusal(song: Path, folder: Path) -> AudioProcessingError:
@@ -45,17 +57,17 @@ def test_it_decodes_as_in_this_process(tmp_path: Path) -> None:
     song, bad = make_song(tmp_path / "song.flac", 8.0), tmp_path / "bad.wav"
     bad.write_bytes(b"RIFF, and then nothing that is audio" * 50)
     fractions: list[float] = []
-    expected = decode(song, tmp_path / "expected.f32", max_duration_s=60, check=nothing, progress=nothing)
-    track = decoder.decode(song, tmp_path / "song.f32", max_duration_s=60, check=nothing, progress=fractions.append)
+    expected, samples = heard(song)
+    track, audio = decoded(song, tmp_path, progress=fractions.append)
     assert track == expected
-    assert (tmp_path / "song.f32").read_bytes() == (tmp_path / "expected.f32").read_bytes()
+    assert np.array_equal(audio, samples)
     assert fractions and fractions == sorted(fractions)
     (child,) = children()
     with pytest.raises(AudioProcessingError) as error:
-        decode(bad, tmp_path / "bad.f32", max_duration_s=60, check=nothing, progress=nothing)
+        heard(bad)
     told = refusal(bad, tmp_path)
     assert (told.code, told.message, told.detail) == (error.value.code, error.value.message, error.value.detail)
-    assert decoded(song, tmp_path) == expected
+    assert decoded(song, tmp_path)[0] == expected
     assert children() == [child]
 
 
@@ -70,10 +82,10 @@ def test_a_stop_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         program(patch, "import time; time.sleep(600)")
         with pytest.raises(StopProcessingError):
-            decoder.decode(song, tmp_path / "song.f32", max_duration_s=60, check=check, progress=nothing)
+            decoded(song, tmp_path, check=check)
     assert time.monotonic() < began + 1
     assert children() == []
-    assert decoded(song, tmp_path).frames == 44100
+    assert decoded(song, tmp_path)[0].frames == 44100
 
 
 def test_one_that_gets_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +115,7 @@ def test_a_pause_of_both_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyP
             time.sleep(pauses.pop())
 
     song = make_song(tmp_path / "song.wav")
-    track = decoder.decode(song, tmp_path / "song.f32", max_duration_s=60, check=check, progress=nothing)
-    assert track.frames == 44100
+    assert decoded(song, tmp_path, check=check)[0].frames == 44100
 
 
 def test_one_that_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +151,7 @@ def test_one_that_died_while_it_waited(tmp_path: Path) -> None:
     (child,) = children()
     os.kill(child, signal.SIGKILL)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    assert decoded(song, tmp_path).frames == 44100
+    assert decoded(song, tmp_path)[0].frames == 44100
 
 
 def test_memory_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audio import nothing, song, tones
-from decoding import decode
+from audio import song, tones
+from decoding import heard
 from demixd.audio.containers import matroska, mpeg, ogg
 from demixd.audio.ffmpeg import opening
 from demixd.audio.ffmpeg.opening import decoders
 from demixd.audio.pcm import Frames
 from demixd.errors import AudioProcessingError, Code
-from demixd.protocol.track import Track
 from song_codecs import CODECS, through_ffmpeg
 
 FRAMES = 60_003
@@ -34,12 +33,6 @@ def original(rate: int = 44100, channels: int = 2) -> Frames:
     audio = tones(FRAMES, rate=rate, channels=channels)
     bursts = np.random.default_rng(3).standard_normal(audio.shape) * (np.arange(FRAMES)[:, None] % 9000 < 900)
     return (audio + 0.1 * bursts).astype(np.float32)
-
-
-def heard(path: Path) -> tuple[Track, Frames]:
-    pcm = path.with_suffix(".f32")
-    track = decode(path, pcm, max_duration_s=60, check=nothing, progress=nothing)
-    return track, np.fromfile(pcm, dtype="<f4").reshape(-1, track.channels)
 
 
 def refused(path: Path) -> AudioProcessingError:

@@ -13,12 +13,13 @@ import soundfile
 import torch
 
 from audio import nothing, song, tones
-from decoding import decode
+from decoding import heard
 from demixd.audio import tags
+from demixd.audio.budget import Budget
 from demixd.audio.ffmpeg import reader, stemfile
 from demixd.audio.ffmpeg.meter import Meter
 from demixd.audio.formats import FORMATS
-from demixd.audio.pcm import Frames
+from demixd.audio.pcm import Frames, Shelf
 from demixd.audio.streams import View
 from demixd.audio.tags import Cover, Tags
 from demixd.audio.tags.reading import tags_of
@@ -28,7 +29,6 @@ from demixd.pipeline import decoder
 from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
-from demixd.protocol.track import Track
 from song_codecs import CODECS, Codec, dsf, through_ffmpeg
 
 FRAMES = 60_003
@@ -83,16 +83,10 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 @pytest.fixture(scope="module", autouse=True)
 def one_decoder(songs: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One for all songs, as in a worker."""
-    pcm = tmp_path_factory.mktemp("pcm") / "song.f32"
-    decoder.decode(next(iter(songs.values())), pcm, max_duration_s=60, check=nothing, progress=nothing)
+    with Shelf(Budget(0), (tmp_path_factory.mktemp("pcm"),)) as shelf:
+        decoder.decode(next(iter(songs.values())), shelf, max_duration_s=60, check=nothing, progress=nothing)
     yield
     decoder.close()
-
-
-def heard(path: Path) -> tuple[Track, Frames]:
-    spool = path.with_name(f"{path.name}.f32")
-    track = decode(path, spool, max_duration_s=60, check=nothing, progress=nothing)
-    return track, np.fromfile(spool, dtype="<f4").reshape(-1, track.channels)
 
 
 def lag(one: Frames, other: Frames) -> int:
@@ -116,13 +110,17 @@ class Shares:
     sources = PARTS
 
     def __init__(self, shares: tuple[float, ...]) -> None:
-        self.networks = [lambda windows, _check: torch.tensor(shares)[:, None, None] * windows[:, None]]
+        self.networks = [
+            lambda windows, _check, mix: (torch.tensor(mix) @ torch.tensor(shares))[:, None, None] * windows[:, None]
+        ]
 
 
 QUARTERS = (0.25, 0.25, 0.25, 0.25)
 
 
-def separated(path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, **options: Any) -> tuple[Result, Path]:
+def separated(
+    path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, memory_bytes: int = 1 << 30, **options: Any
+) -> tuple[Result, Path]:
     """The song's stems, and where they are. Everything but the model is real."""
     tmp, out = folder / "tmp", folder / "out"
     tmp.mkdir(parents=True)
@@ -130,7 +128,8 @@ def separated(path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, **
     wanted = Defaults(**options).of("shares", None)
     order = Order(song=path, name="Song.x", tmp=tmp, out=out, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, decoded=nothing, progressed=nothing)
-    return run(order, cast(Engine, Shares(shares)), observer, {}), out
+    with Shelf(Budget(memory_bytes), (tmp,)) as shelf:
+        return run(order, cast(Engine, Shares(shares)), shelf, observer, {}), out
 
 
 def holds(codec: Codec, frames: int, audio: Frames, decoded: Frames) -> None:
@@ -508,8 +507,8 @@ def test_one_file_needs_four(tmp_path: Path) -> None:
     wanted = Defaults(naming="ni-stems").of("shares", None)
     order = Order(song=path, name="x", tmp=tmp_path, out=tmp_path, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, decoded=nothing, progressed=nothing)
-    with pytest.raises(AudioProcessingError, match="take htdemucs") as error:
-        run(order, cast(Engine, engine), observer, {})
+    with pytest.raises(AudioProcessingError, match="take htdemucs") as error, Shelf(Budget(0), (tmp_path,)) as shelf:
+        run(order, cast(Engine, engine), shelf, observer, {})
     assert error.value.code is Code.BAD_OPTIONS
 
 
@@ -566,3 +565,15 @@ def test_stems_have_noise_of_their_own(tmp_path: Path) -> None:
     one, other = (soundfile.read(out / f"{stem}.wav")[0] for stem in ("drums", "bass"))
     errors = [(each - original(44100) / 4).ravel() for each in (one, other)]
     assert abs(np.corrcoef(errors)[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_where_sound_is_kept_changes_nothing(tmp_path: Path, rate: int) -> None:
+    """In memory nothing but the stems is written; on a disk, for which there is nothing to be seen either, they are the same."""
+    path = song(tmp_path / "song.wav", original(rate), rate=rate)
+    digests = []
+    for allowed in (1 << 30, 0):
+        result, _ = separated(path, tmp_path / str(allowed), memory_bytes=allowed, format="flac")
+        assert list((tmp_path / str(allowed) / "tmp").iterdir()) == []
+        digests.append([file.sha256 for file in result.files])
+    assert digests[0] == digests[1]

@@ -73,9 +73,13 @@ class Meter:
 
     def _drain(self) -> None:
         """Take all frames out of the graph: each of 100 ms has the loudness up to its end, a shorter last one has none."""
+        frames = []
         while True:
             try:
-                frame = self._output.pull()
+                frames.append(self._output.pull())
             except (av.BlockingIOError, av.EOFError):
+                break
+        for frame in reversed(frames):
+            if (found := frame.metadata.get(INTEGRATED)) is not None:
+                self._lufs = float(found)
                 return
-            self._lufs = float(frame.metadata.get(INTEGRATED, self._lufs))

@@ -81,7 +81,7 @@ class Sound:
     def __init__(self, container: Any, stream: AudioStream, demuxer: str, view: View, announced: int | None) -> None:
         self._container, self._stream, self._demuxer, self._view = container, stream, demuxer, view
         self._end: Fraction | None = None
-        """The end of the last packet, in seconds of the stream's own time."""
+        """Of an MP4: the end of the last packet, in seconds of the stream's own time."""
         self._bytes = self._frames = self._heard = self._packets = self._skipped = 0
         self._begins, self._joined = b"", False
         self._last: AudioPacket | None = None
@@ -246,7 +246,7 @@ class Sound:
         self._last = packet
         self._packets += 1
         self._bytes += packet.size
-        if packet.pts is not None and packet.duration and packet.time_base:
+        if self._demuxer == "mov" and packet.pts is not None and packet.duration and packet.time_base:
             self._end = Fraction(packet.pts + packet.duration) * packet.time_base
 
     def _is_behind(self, refused: Refused) -> bool:

@@ -17,8 +17,8 @@ from demixd.spool.leases import lease_fails, survive_lease_breaks
 from demixd.spool.mounts import is_remote, mount_of
 from demixd.spool.tree import Spool
 
-SONG_BYTES = 2 << 30
-"""The free space that a song of twenty minutes may need while it is separated."""
+SONG_BYTES = 1 << 30
+"""The free space that the copy and the stems of a song of twenty minutes may need."""
 
 LEDGER_BYTES = 100 << 20
 """The free space that a ledger of 100,000 songs needs."""
@@ -125,8 +125,6 @@ def work(spool: Spool) -> Finding:
             f"{private} is on another mount than {outbox}, so that no rename can publish: unmount it",
         )
     scratch = _nearest(spool.scratch)
-    if mount_of(outbox).id == mount_of(scratch).id:
-        return Finding(Level.OK, "work", "on the outbox's filesystem")
     return Finding(
         Level.OK, "work", f"{scratch}, on {mount_of(scratch).kind}; stems are written on the outbox's filesystem"
     )

@@ -9,12 +9,21 @@ from pathlib import Path
 
 from demixd.cli.check.finding import Finding, Level
 from demixd.config import Config, Watch
+from demixd.engine import host
 from demixd.spool import documents
 from demixd.spool.mounts import is_remote, mount_of
 
 LIMITS = Path("/proc/sys/fs/inotify")
 DEVICES = Path("/dev")
 GRAPHICS = Path("/dev/dri")
+
+
+def memory(config: Config, work: Path) -> Finding:
+    """How much memory holds the sound of the songs in flight; `auto` is what it would be now."""
+    size = host.sound_bytes(config.limits.memory_bytes)
+    minutes = size / (3 * 8 * 44100 * 60)
+    told = f"{size >> 20} MiB for decoded sound, {minutes:.0f} minutes with two stems ([limits] memory_bytes)"
+    return Finding(Level.OK, "memory", f"{told}; what is beyond it goes to {work}")
 
 
 def watch(config: Config, inbox: Path) -> Finding:

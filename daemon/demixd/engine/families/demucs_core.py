@@ -10,9 +10,13 @@ is Demucs' own `forward`, with the four methods that call the transforms replace
 import copy
 from typing import Any
 
+import torch
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
+
+Mix = list[list[float]]
+"""Of each of N sums of stems, the weight of each of S stems."""
 
 
 def can_split(member: nn.Module) -> bool:
@@ -59,8 +63,28 @@ def take_apart(member: Any, windows: Tensor) -> Tensor:
     return spectrogram
 
 
-def put_together(member: Any, spectrograms: Tensor, waves: Tensor) -> Tensor:
-    """The core's spectrograms `[B, S, 2C, F, N]` and waves `[B, S, C, T]` to stems `[B, S, C, T]` in float32."""
-    complex_ones = member._mask(None, spectrograms.float())
-    stems: Tensor = waves.float() + member._ispec(complex_ones, waves.shape[-1])
-    return stems
+def put_together(member: Any, spectrograms: Tensor, waves: Tensor, mix: Mix | None = None) -> Tensor:
+    """The core's spectrograms `[B, S, 2C, F, N]` and waves `[B, S, C, T]` to stems `[B, S, C, T]`, or sums of them, in float32.
+
+    The inverse transform is linear: where fewer sums than stems are wanted, the spectrograms are added up before it.
+    """
+    spectrograms, waves = spectrograms.float(), waves.float()
+    if mix is not None and len(mix) < waves.shape[1]:
+        spectrograms, waves, mix = mixed(spectrograms, mix), mixed(waves, mix), None
+    complex_ones = member._mask(None, spectrograms)
+    stems: Tensor = waves + member._ispec(complex_ones, waves.shape[-1])
+    return stems if mix is None else mixed(stems, mix)
+
+
+def mixed(stems: Tensor, mix: Mix) -> Tensor:
+    """Sums `[B, N, ...]` of stems `[B, S, ...]`, added up in the order of the stems."""
+    sums = stems.new_empty(len(stems), len(mix), *stems.shape[2:])
+    parts = stems.unbind(1)
+    for row, total in zip(mix, sums.unbind(1), strict=True):
+        first, *others = [(part, weight) for part, weight in zip(parts, row, strict=True) if weight] or [
+            (parts[0], 0.0)
+        ]
+        torch.mul(*first, out=total)
+        for part, weight in others:
+            total.add_(part, alpha=weight)
+    return sums

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demixd.engine.families.demucs_core import put_together, take_apart
+from demixd.engine.families.demucs_core import Mix, put_together, take_apart
 from demixd.engine.networks import Check, Eager
 
 HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -81,19 +81,19 @@ class Compiled:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "it does not say why")
             raise ValueError(f"OpenVINO cannot use {path} on {target} ({reason.strip()})") from error
 
-    def __call__(self, windows: Tensor, check: Check) -> Tensor:
+    def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
         if windows.shape[-1] != self._length:
-            return self._eager(windows, check)
+            return self._eager(windows, check, mix)
         with torch.inference_mode():
-            stems = [self._one(windows[i : i + 1], check) for i in range(len(windows))]
+            stems = [self._one(windows[i : i + 1], check, mix) for i in range(len(windows))]
             return torch.cat(stems) if len(stems) > 1 else stems[0]
 
-    def _one(self, window: Tensor, check: Check) -> Tensor:
-        """A window `[1, C, T]` to stems `[1, S, C, T]`."""
+    def _one(self, window: Tensor, check: Check, mix: Mix | None) -> Tensor:
+        """A window `[1, C, T]` to stems `[1, S, C, T]`, or to sums of them."""
         check()
         spectrogram = take_apart(self._eager.member, window)
         spectrograms, waves = self._infer([spectrogram, window], check)
-        return put_together(self._eager.member, spectrograms, waves)
+        return put_together(self._eager.member, spectrograms, waves, mix)
 
     def _infer(self, tensors: list[Tensor], check: Check) -> list[Tensor]:
         """The core's outputs, which are views of OpenVINO's own memory and change with the next call."""

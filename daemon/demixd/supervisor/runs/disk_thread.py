@@ -88,7 +88,7 @@ class DiskThread:
                 job.identity,
                 self._abandon.is_set,
                 inbox=self._spool.inbox,
-                work=self._spool.scratch_root,
+                work=self._spool.outbox,
             )
         except OSError as error:
             result = error

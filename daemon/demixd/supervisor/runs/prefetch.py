@@ -16,15 +16,6 @@ from demixd.supervisor.runs.disk_thread import DiskThread, SnapshotTaken
 from demixd.supervisor.runs.snapshot import Snapshot
 from demixd.worker.messages import Forget, Prepare
 
-PACKED = 32
-"""A song's PCM can be that many times larger than its file: MP3 at 88 kbit/s."""
-
-PARTS = 7
-"""PCM files of a song's length beside its stems: at most six parts of a model, and the song as the model hears it."""
-
-MODEL = (44_100, 2)
-"""Rate and channels of what the models hear, about."""
-
 
 class Prefetch:
     """One song. Its disk thread is at work first, then the worker (`is_decoding`)."""
@@ -94,21 +85,17 @@ class Prefetch:
 
 
 def has_room(job: Job, context: Context) -> bool:
-    """Whether the disk has room for `job` beside all that the jobs in flight can still need."""
-    need = PACKED * job.identity.size
+    """Whether the disk has room for a copy of `job`'s song beside all that the jobs in flight can still write there."""
+    need = job.identity.size
     for each in context.jobs.running:
         need += _needed(each, each.track) if each.track else 0
     try:
-        return all(beyond_reserve(folder)[0] >= need for folder in (context.spool.scratch, context.spool.private))
+        return beyond_reserve(context.spool.private)[0] >= need
     except OSError:
         return False
 
 
 def _needed(job: Job, track: Track) -> int:
-    """Bytes of PCM and stems that a job can need at most."""
-    rate, channels = MODEL
-    pcm = max(pcm_bytes(track.frames, track.channels), pcm_bytes(int(track.duration_s * rate), channels))
-    stem = pcm
-    if isinstance(job.options.rate, int):
-        stem = max(pcm, pcm_bytes(int(track.duration_s * job.options.rate), track.channels))
-    return PARTS * pcm + len(job.options.stems) * stem
+    """Bytes of stems that a job can need at most."""
+    rate = max(track.rate, job.options.rate) if isinstance(job.options.rate, int) else track.rate
+    return len(job.options.stems) * pcm_bytes(int(track.duration_s * rate), track.channels)

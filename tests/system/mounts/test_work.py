@@ -1,0 +1,48 @@
+"""Decoded sound on disks: none within `[limits] memory_bytes`, and beyond it where there is room, with no name."""
+
+import os
+from pathlib import Path
+
+from daemons import make_song, running
+from mounts import mounts, needs_mounts, tmpfs
+
+pytestmark = needs_mounts
+
+
+def free(folder: Path) -> int:
+    return os.statvfs(folder).f_bfree
+
+
+def test_a_song_within_the_budget_writes_no_sound(tmp_path: Path) -> None:
+    """[paths] work has room for a tenth of a second, and the outbox's disk, which would be told of, takes nothing either."""
+    work = tmpfs(tmp_path / "work", 100 << 10)
+    with mounts(work), running(tmp_path / "d", paths={"work": str(work.at)}) as daemon:
+        make_song(daemon.inbox / "song.wav", 10.0)
+        sidecar = daemon.final("song.wav")
+    assert (sidecar["state"], sidecar["warnings"]) == ("done", [])
+
+
+def test_a_song_beyond_it_goes_to_the_outbox_where_work_is_too_small(tmp_path: Path) -> None:
+    """It is done, its status says where its sound was, and the file without a name is gone."""
+    work = tmpfs(tmp_path / "work", 100 << 10)
+    with mounts(work), running(tmp_path / "d", paths={"work": str(work.at)}, limits={"memory_bytes": 0}) as daemon:
+        make_song(daemon.inbox / "song.wav", 10.0)
+        sidecar = daemon.final("song.wav")
+        told = f"work-elsewhere: {work.at} has no room for this song's sound; the outbox's disk took it."
+        assert (sidecar["state"], sidecar["warnings"]) == ("done", [told])
+        daemon.until(lambda: not daemon.works(), "nothing is left behind")
+
+
+def test_a_worker_that_is_killed_leaves_no_sound(tmp_path: Path) -> None:
+    """What it had in [paths] work goes with it: nothing there has to be found and removed."""
+    work = tmpfs(tmp_path / "work", 256 << 20)
+    with mounts(work), running(tmp_path / "d", paths={"work": str(work.at)}, limits={"memory_bytes": 0}) as daemon:
+        empty = free(work.at)
+        make_song(daemon.inbox / "song.wav", 120.0)
+        daemon.until(lambda: daemon.song("song.wav").get("step") == "separate", "it is being separated")
+        assert free(work.at) < empty
+        assert list(work.at.iterdir()) == []
+        daemon.kill_worker()
+        (daemon.inbox / "song.wav.cancel").touch()
+        assert daemon.final("song.wav")["state"] == "cancelled"
+        daemon.until(lambda: free(work.at) == empty, "nothing is left behind")
