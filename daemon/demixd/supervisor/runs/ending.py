@@ -47,9 +47,9 @@ class Ending:
     def end_missing(self, job: Job, *, replaced: bool) -> Job:
         """End a job whose song is not in the inbox any more: deleted, or replaced by a new drop, which is left alone.
 
-        The sidecar goes to the new drop at once then: who waits for an end must not take this one for it. Once the ledger
-        has the new drop, `finish_replaced` is to be called: were this job finished before, a crash between the two would
-        leave its sidecar as it was, for ever where the song is gone by then.
+        The sidecar goes to the new drop at once then: who waits for an end must not take this one for it. Where the ledger
+        does not have the new drop yet, `finish_replaced` is to be called once it has: were this job finished before, a crash
+        between the two would leave its sidecar as it was, for ever where the song is gone by then.
         """
         message = "Replaced by a new drop." if replaced else "The song was deleted."
         job = self._commit_final(job, State.CANCELLED, message=message)
@@ -57,7 +57,7 @@ class Ending:
             self.unfinished[job.job_id] = job
             return job
         log.info("%s: %s", job.shown, message, extra=self._jobs.fields(job))
-        if not replaced:
+        if not replaced or job.name in self._jobs.successors:
             return self._finish(job)
         self._spool.remove_work(job.job_id)
         self._jobs.close(job)
