@@ -44,6 +44,8 @@ def sown(folder: Path, patch: Path) -> Path:
 def verdict(project: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
     """What these tests say of the project that they are in."""
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--full", *tests]
+    # A test that fails may leave open what it had, which must not end pytest before it has said so.
+    words += ["-W", "ignore::ResourceWarning", "-W", "ignore::pytest.PytestUnraisableExceptionWarning"]
     # Who waits for what never comes has waited long enough after this.
     environment = {**os.environ, "PATIENCE_S": "30", "PYTHONPATH": str(project / "daemon")}
     return subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)

@@ -52,7 +52,7 @@ class Decoder:
         (self.folder / "song").write_bytes(data)
         began = time.monotonic()
         song, tmp = str(self.folder / "song"), str(self.folder)
-        self.handle.send(Prepare(job_id=job_id, snapshot=song, tmp=tmp, max_duration_s=LIMIT_S))
+        self.handle.send(Prepare(job_id=job_id, snapshot=song, tmp=tmp, work=tmp, max_duration_s=LIMIT_S))
         answer = self.said.get(timeout=PATIENCE_S)
         assert time.monotonic() - began < manager.STALL_FLOOR_S, "it was silent for longer than a worker may be"
         if isinstance(answer, Died):
