@@ -112,6 +112,7 @@ def test_the_first_command(copy: Copy) -> None:
     assert os.access(copy.project / second_command.split()[0], os.X_OK)
 
 
+@pytest.mark.daily
 def test_running_it(copy: Copy) -> None:
     """A model is fetched (from a hub of ours), a daemon started; a song dropped and found, and both clients used."""
     copy.set_up()

@@ -55,6 +55,7 @@ def test_the_same_song_twice_gives_the_same_bytes(tmp_path: Path, kind: str) -> 
     assert first == second
 
 
+@pytest.mark.daily
 def test_a_song_that_clips_has_one_gain(tmp_path: Path) -> None:
     """All stems get the gain that the manifest gives; divided by it they are what the engine made."""
     song = np.sum(list(make_music(seed=3, seconds=3.0).values()), axis=0).T
@@ -77,6 +78,7 @@ def test_a_song_that_clips_has_one_gain(tmp_path: Path) -> None:
         np.testing.assert_allclose(stem / 10 ** (manifest["gain_db"] / 20), made["none"][1][name], atol=1e-6)
 
 
+@pytest.mark.daily
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small filesystem: sudo tests/run")
 def test_no_space_waits_until_there_is_room(tmp_path: Path) -> None:
     """A song that needs more room than there is waits as `no-space` before it is separated; then it is done."""

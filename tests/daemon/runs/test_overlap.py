@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 import soundfile
 
 from daemons import ROOT, Daemon, make_song, running
@@ -177,6 +178,7 @@ def stems(made: dict[str, Any]) -> list[str]:
     return [file["sha256"] for file in made["files"]]
 
 
+@pytest.mark.daily
 def test_overlapping_changes_no_bit(tmp_path: Path) -> None:
     """Songs that were decoded ahead, and separated while the one before was written, have the stems of single ones."""
     with worker(tmp_path / "single") as one:

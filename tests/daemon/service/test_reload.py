@@ -130,6 +130,7 @@ def test_a_mistake_fails_the_check(tmp_path: Path, text: str) -> None:
     assert MISTAKES[text] in done.stderr
 
 
+@pytest.mark.daily
 def test_a_reload_before_the_daemon_can_hear_it(tmp_path: Path) -> None:
     """A SIGHUP in its first moments does not end it: the configuration is read again as soon as it is up."""
     for pause_s in (0.08, 0.15, 0.25, 0.4):

@@ -42,6 +42,7 @@ def bench(folder: Path, *words: str | Path) -> tuple[int, str]:
     return process.returncode, said
 
 
+@pytest.mark.daily
 def test_it_measures(tmp_path: Path) -> None:
     """One run has the song's time, the steps, memory, starts and the machine, in its JSON and as lines, and cleans up."""
     path, song = tmp_path / "found.json", make_song(tmp_path / "Song.flac", 3.0)

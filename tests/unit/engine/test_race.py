@@ -106,6 +106,7 @@ def record(engine: Engine, rules: Rules, *runs: Run) -> None:
     cache.write_runs(folder, runs, processor=autotune._machine(engine, rules), threads=host.threads())
 
 
+@pytest.mark.daily
 @installed
 def test_the_winner_is_known_at_the_next_start(converted: tuple[Engine, Rules], tmp_path: Path) -> None:
     """A record and a conversion: the winner serves at once, and its stems are Demucs' own to 80 dB."""
@@ -282,6 +283,7 @@ def test_a_stop_ends_the_tuning(tmp_path: Path) -> None:
         assert len(list(compiled.iterdir())) == 1, "the conversion alone"
 
 
+@pytest.mark.daily
 def test_a_lost_gpu_ends_the_worker(tmp_path: Path) -> None:
     """A CUDA error that sticks ends the worker, not the daemon: the song is tried again by the next, and is done."""
     launch = tmp_path / "lost.py"
