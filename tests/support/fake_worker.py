@@ -158,6 +158,7 @@ def prepare() -> None:
                     decoded[order.job_id] = song
                 say(Prepared(job_id=order.job_id, error=error))
             changed.notify_all()
+        song = None  # else this thread holds its sound until the next song comes
 
 
 def forget(job_id: str) -> None:
@@ -228,6 +229,7 @@ def finish() -> None:
             changed.wait_for(lambda: to_finish)
             order, work = to_finish.pop(0)
         attempt(order, work)
+        del work  # and the song's sound with it
 
 
 def written(order: Separate, song: Song, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:

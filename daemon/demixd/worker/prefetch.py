@@ -97,6 +97,7 @@ class Prefetcher:
                 self._changed.notify_all()
             if wanted:
                 self._channel.send(Prepared(job_id=order.job_id, error=made if isinstance(made, Error) else None))
+            made = None  # else this thread holds the song's sound until the next song comes
 
     def _decode(self, order: Prepare) -> Prefetched | Error | None:
         """The decoded song, or the error; None for a song that was forgotten."""
