@@ -72,9 +72,8 @@ def test_a_song_that_has_no_room_beside_another(tmp_path: Path) -> None:
         until_step(daemon, "a.wav", "encode")
         drop(daemon, "b.wav")
         daemon.until(lambda: daemon.song("b.wav").get("reason") == "no-space", "no room")
-        go_on(daemon)
-        daemon.final("a.wav")
         began = time.monotonic()
+        go_on(daemon)
         done(daemon, "a.wav", "b.wav")
         assert daemon.song("b.wav")["attempt"] == 1
         assert time.monotonic() - began < 20, "it has paused"
