@@ -140,10 +140,22 @@ class _OnDevice:
         if self._device.type == "cpu":
             return torch.from_numpy(self._pcm.read(start, stop)).T
         if not self._first <= start <= stop <= self._last:
-            self._first, self._last = start, max(stop, min(start + STRETCH, self._pcm.frames))
-            block = torch.from_numpy(self._pcm.read(self._first, self._last))
-            self._held = devices.to_device(block, self._device).T
+            self._hold(start, stop)
         return self._held[:, start - self._first : stop - self._first]
+
+    def _hold(self, start: int, stop: int) -> None:
+        """Copy a stretch from `start` on to the device; where that does not fit, no more than up to `stop`."""
+        self._held = torch.zeros(0)
+        for last in (max(stop, min(start + STRETCH, self._pcm.frames)), stop):
+            block = torch.from_numpy(self._pcm.read(start, last))
+            try:
+                self._held, self._first, self._last = devices.to_device(block, self._device).T, start, last
+                return
+            except torch.OutOfMemoryError:
+                self._first = self._last = 0
+                if last == stop:
+                    raise
+            devices.give_back()  # after the handler: its exception holds memory
 
     def blocks(self, size: int) -> Iterator[Tensor]:
         """All of it in order."""

@@ -11,11 +11,14 @@ import pytest
 import torch
 from demucs.apply import BagOfModels
 
+from demixd.audio.budget import Budget
+from demixd.audio.pcm import Shelf
 from demixd.engine import accuracy, batch, device
 from demixd.engine.batch import Trial
 from demixd.engine.engine import Engine
 from demixd.engine.networks import Network, Reduced
 from demixd.errors import AudioProcessingError, Code, DeviceLostError
+from demixd.pipeline.separate import _OnDevice
 from separations import SOURCES, generated, ours, separated, short_bag, unequal_bag, warm
 
 SHORT = 3.33
@@ -84,6 +87,28 @@ def test_smaller_batches(expected: dict[str, torch.Tensor], tmp_path: Path) -> N
     _, facts = separated(short_bag(), generated(SHORT), 44100, tmp_path, engine=engine)
     assert network.sizes[0] == 4
     assert facts.fallback is None
+
+
+def test_a_stretch_of_the_song_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory while a stretch of the song is copied to the GPU: only as much as is needed just then is copied."""
+    copied: list[int] = []
+
+    def to_device(block: torch.Tensor, _device: torch.device) -> torch.Tensor:
+        copied.append(len(block))
+        if len(block) > 300:
+            raise out_of_memory()
+        return block
+
+    monkeypatch.setattr(device, "to_device", to_device)
+    song = generated(1.0)
+    with Shelf(Budget(1 << 30), (tmp_path,)) as shelf:
+        pcm = shelf.new(song.shape[1], 2)
+        pcm.append(song.T.numpy())
+        seen = _OnDevice(pcm, torch.device("cuda"))
+        assert torch.equal(seen.read(100, 400), song[:, 100:400])
+        assert copied == [44000, 300]
+        with pytest.raises(torch.OutOfMemoryError):
+            seen.read(0, 500)
 
 
 def test_the_cache_is_emptied(
