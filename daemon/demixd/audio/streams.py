@@ -28,6 +28,10 @@ class SoundlessError(NotReadableError):
     """There is nothing to hear in the file: it is a film without sound, or a picture."""
 
 
+class FramelessError(NotReadableError):
+    """The library has opened the file, and can decode none of the sound that is announced."""
+
+
 class DamagedError(Exception):
     """Decoding ended before the end of the song; the library's reason is the text."""
 

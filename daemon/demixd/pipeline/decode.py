@@ -21,7 +21,7 @@ from demixd.audio.containers import detect, edges
 from demixd.audio.containers.detect import Container
 from demixd.audio.ffmpeg import reader as ffmpeg
 from demixd.audio.pcm import Frames, PcmWriter
-from demixd.audio.streams import DamagedError, NotReadableError, Reader, SoundlessError, View
+from demixd.audio.streams import DamagedError, FramelessError, NotReadableError, Reader, SoundlessError, View
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import RATES, Track
 
@@ -86,7 +86,7 @@ def _accepted(container: Container | None) -> Container:
 
 @contextmanager
 def _opened(view: View, container: Container) -> Iterator[Reader]:
-    """The song, opened by a library that can read it. Raises BAD_AUDIO."""
+    """The song, opened by a library that can read it. Raises BAD_AUDIO, and TRUNCATED where it ends in its first frame."""
     with ExitStack() as stack:
         refused: NotReadableError | None = None
         for way in _ways(view, container):
@@ -99,6 +99,9 @@ def _opened(view: View, container: Container) -> Iterator[Reader]:
                     raise view.error from error
                 refused = refused or error
         else:
+            is_song = isinstance(refused, FramelessError) or container.announced
+            if is_song and view.furthest >= view.size:
+                raise _cut_short(0, None, str(refused)) from refused
             raise AudioProcessingError(Code.BAD_AUDIO, _unreadable(view, refused), str(refused)) from refused
         yield sound
 
@@ -162,7 +165,11 @@ def _stopped(done: int, sound: Reader, view: View, detail: str | None) -> AudioP
     """The error of decoding that ended too early: TRUNCATED, or BAD_AUDIO where no frame could be decoded."""
     if not done and view.furthest < view.size:
         return AudioProcessingError(Code.BAD_AUDIO, "The song cannot be decoded: it is damaged at its start.", detail)
-    whole = f" of {sound.declared:,}" if sound.declared is not None else ""
+    return _cut_short(done, sound.declared, detail)
+
+
+def _cut_short(done: int, declared: int | None, detail: str | None) -> AudioProcessingError:
+    whole = f" of {declared:,}" if declared is not None else ""
     message = f"The song is cut short or damaged, {done:,}{whole} frames could be decoded; copy it again."
     return AudioProcessingError(Code.TRUNCATED, message, detail)
 

@@ -197,6 +197,16 @@ def test_cut(tmp_path: Path, container: str, how: dict[str, str], left: float) -
     assert "cut short" in error.message
 
 
+@pytest.mark.parametrize(
+    ("container", "kept"), [("FLAC", 30), ("FLAC", 60), ("FLAC", 0.5), ("FLAC", 0.99), ("MP3", 0.3)]
+)
+def test_cut_in_its_first_frame(tmp_path: Path, container: str, kept: float) -> None:
+    """A song of which not a single frame is there, or not even all of its header, is cut short too, and no bad one."""
+    path = song(tmp_path / "song", tones(2000, rate=48000), 48000, format=container)
+    os.truncate(path, int(kept if kept > 1 else path.stat().st_size * kept))
+    assert refused(path).code is Code.TRUNCATED
+
+
 def test_cut_tells_how_much_there_is(tmp_path: Path) -> None:
     """The message says how many of how many frames there are."""
     path = song(tmp_path / "song.wav", tones(1000))

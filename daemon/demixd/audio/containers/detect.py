@@ -87,7 +87,7 @@ def container_of(file: BinaryIO) -> Container | None:
     if magic[:4] == b"OggS":
         return _ogg(file)
     if magic[:4] == b"fLaC":
-        return _flac(file)
+        return _flac(file, size)
     if found := signatures.signature_of(file, size):
         return Container(**msgspec.structs.asdict(found))
     return _mp3(file)
@@ -151,17 +151,18 @@ def _short(held: int, declared: int, unit: str) -> str | None:
     return f"it holds {held:,} of {declared:,} {unit}" if held < declared else None
 
 
-def _flac(file: BinaryIO) -> Container:
+def _flac(file: BinaryIO, size: int) -> Container:
     """A FLAC (RFC 9639, 8) without its tags and pictures: only the first block of metadata says how to decode it."""
     head, at = read_at(file, 4, 38), 4
-    if len(head) < 38 or head[0] & 0x7F or head[1:4] != b"\0\0\x22":
+    if len(head) == 38 and (head[0] & 0x7F or head[1:4] != b"\0\0\x22"):
         return Container(format="flac", demuxer="flac")
     for _ in range(MOST_BLOCKS):
         block = read_at(file, at, 4)
         at += 4 + int.from_bytes(block[1:], "big")
         if len(block) < 4 or block[0] & 0x80:
             break
-    return Container(format="flac", demuxer="flac", head=b"fLaC\x80" + head[1:], start=at)
+    cut = _short(size, at, "bytes of its header")
+    return Container(format="flac", demuxer="flac", head=b"fLaC\x80" + head[1:], start=at, cut=cut)
 
 
 def _ogg(file: BinaryIO) -> Container:

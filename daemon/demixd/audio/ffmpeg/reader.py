@@ -33,7 +33,7 @@ from demixd.audio.ffmpeg.frames import alike, array_of, samples_of
 from demixd.audio.ffmpeg.opening import decoders, open_container
 from demixd.audio.ffmpeg.packets import AudioPacket, Refused
 from demixd.audio.pcm import BLOCK, Frames
-from demixd.audio.streams import DamagedError, Facts, NotReadableError, SoundlessError, View
+from demixd.audio.streams import DamagedError, Facts, FramelessError, NotReadableError, SoundlessError, View
 from demixd.spool.files import open_own
 
 HELD = 1 << 14
@@ -93,7 +93,7 @@ class Sound:
         self._coming = self._decoded()
         first = next(self._coming, None)
         if first is None:
-            raise NotReadableError("its audio stream is empty")
+            raise (FramelessError if stream.duration else NotReadableError)("its audio stream is empty")
         self._first = first
         if self.codec in MPEG:
             self.codec = f"mp{self._mpeg.kind[1]}"  # FFmpeg has one decoder for layers I to III
@@ -291,7 +291,7 @@ def opened(view: View, demuxer: str, number: int = 0, announced: int | None = No
         try:
             sound = Sound(container, stream, demuxer, view, announced)
         except DamagedError as error:
-            raise NotReadableError(str(error)) from error
+            raise FramelessError(str(error)) from error
         yield sound
 
 
