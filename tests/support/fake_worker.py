@@ -56,6 +56,9 @@ from demixd.worker.messages import (
 
 FOLDER = Path(os.environ["FAKE_FOLDER"])
 SOURCES = ("drums", "bass", "other", "vocals")
+HELD_AT = 0.8
+"""How far a song comes that is held. It says no more then, so that the calls of a worker that is stopped are the same each
+time."""
 stopped: set[str] = set()
 forgotten: dict[int, Prepare] = {}
 """Orders to prepare whose turn does not come, by identity: the same job may be prepared again."""
@@ -192,8 +195,9 @@ def separate(order: Separate, facts: EngineFacts) -> None:
     fraction = 0.04
     while True:
         check(order.job_id)
-        tell(order.job_id, Step.SEPARATE, fraction, segment_s=0.01)
-        fraction = min(0.9, fraction + 0.01)
+        if fraction <= HELD_AT:
+            tell(order.job_id, Step.SEPARATE, fraction, segment_s=0.01)
+            fraction += 0.05
         if not is_there("hold", in_doubt=True):
             break
         time.sleep(0.02)

@@ -45,7 +45,7 @@ def _held(daemon: Daemon, tag: str) -> None:
     daemon.hold.touch()
     name = f"{tag}song.wav"
     _song(daemon, name)
-    daemon.until(lambda: daemon.song(name).get("step") == "separate", f"{name} is being separated")
+    daemon.until(lambda: daemon.song(name).get("progress", {}).get("fraction", 0) > 0.7, f"{name} is held")
 
 
 def _done_before(daemon: Daemon, tag: str) -> None:
