@@ -70,22 +70,27 @@ APART = {
 """What runs only where it is asked for, and then nothing else does."""
 
 COMPUTING = ("tests/unit/engine/", "tests/system/models/")
-"""Where the tests are that keep every processor busy: one process goes through all of them, and what waits runs beside it."""
+"""Where the tests are that keep every processor busy: one process goes through each, and what waits runs beside them."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Who goes where: what computes to one process; a file whose tests share what is set up once, and short ones, together."""
+    """Who goes where: each folder that computes to one process; a file whose tests share a set-up, and short ones, together."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            if path.startswith(COMPUTING):
-                return "computing"
-            return path if path.startswith("tests/unit/") or _shares(config.rootpath / path) else nodeid
+            return _scope(config.rootpath, nodeid)
 
     return Scheduling(config, log)
+
+
+def _scope(root: Path, nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    for folder in COMPUTING:
+        if path.startswith(folder):
+            return folder
+    return path if path.startswith("tests/unit/") or _shares(root / path) else nodeid
 
 
 @functools.cache
@@ -105,8 +110,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
         if not config.getoption("--full"):
             _skip_heavy(item, config.getoption("--day"))
-    # What computes takes longest, since it takes turns: it begins first.
-    items.sort(key=lambda item: not item.nodeid.startswith(COMPUTING))
+    items.sort(key=lambda item: _turn(_scope(config.rootpath, item.nodeid)))
+
+
+def _turn(scope: str) -> int:
+    """What takes longest as a whole begins first, and single tests of a daemon last: they fill what is left of each process."""
+    if scope in COMPUTING:
+        return 0
+    if "::" not in scope:
+        return 1
+    return 3 if scope.startswith(("tests/daemon/", "tests/simulation/")) else 2
 
 
 def _skip_heavy(item: pytest.Item, day: int) -> None:
