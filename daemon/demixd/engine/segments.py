@@ -130,25 +130,34 @@ def answers(forward: Forward, read: Read, frames: int, grid: Grid, batch: int = 
 def overlap_add(answers: Iterable[Tensor], grid: Grid) -> Iterator[Tensor]:
     """The weighted mean of overlapping answers `[B, N, C, segment]`, in blocks `[N, C, B·stride]` as they become final.
 
-    A segment is `reach` rows of a stride; row j of answer i is added to row i + j of the sums, for all answers at once. What
-    is given out is overwritten as soon as the next block is asked for.
+    A segment is `reach` rows of a stride; row j of answer i is added to row i + j of the sums, for all answers at once. The
+    weights of all segments that reach a frame add up to the same in each row but the first ones, so answers are weighted
+    with their share of that, and only those rows are divided. What is given out is overwritten as soon as the next block is
+    asked for.
     """
     reach = -(-grid.segment // grid.stride)
-    weight = torch.nn.functional.pad(triangle(grid.segment), (0, reach * grid.stride - grid.segment))
-    sums = weights = torch.zeros(0)
+    weights = torch.nn.functional.pad(triangle(grid.segment), (0, reach * grid.stride - grid.segment))
+    weights = weights.view(reach, grid.stride)
+    missing = weights.cumsum(0) / weights.sum(0)
+    shares = weights / weights.sum(0)
+    sums, number = torch.zeros(0), 0
     for batch in answers:
         size = len(batch)
-        if not len(sums):  # no later batch is larger than the first
-            weight = weight.to(batch.device)
+        if not number:  # no later batch is larger than the first
+            shares, missing = shares.to(batch.device), missing.to(batch.device)
             sums = batch.new_zeros(size + reach - 1, *batch.shape[1:3], grid.stride)
-            weights = weight.new_zeros(size + reach - 1, 1, 1, grid.stride)
-        for j, (part, its) in enumerate(zip(batch.split(grid.stride, -1), weight.split(grid.stride), strict=True)):  # type: ignore[no-untyped-call]
-            sums[j : j + size, ..., : part.shape[-1]].addcmul_(part, its[: part.shape[-1]])
-            weights[j : j + size] += its
-        yield sums[:size].div_(weights[:size]).movedim(0, 2).flatten(2)
-        for rows in (sums, weights):
-            rows[: reach - 1] = rows[size : size + reach - 1].clone()
-            rows[reach - 1 :] = 0
+        *parts, last = batch.split(grid.stride, -1)  # type: ignore[no-untyped-call]
+        new = sums[reach - 1 : reach - 1 + size]
+        torch.mul(last, shares[-1, : last.shape[-1]], out=new[..., : last.shape[-1]])
+        new[..., last.shape[-1] :] = 0
+        for j, part in enumerate(parts):
+            sums[j : j + size].addcmul_(part, shares[j])
+        for row in range(number, min(number + size, reach - 1)):
+            sums[row - number] /= missing[row]
+        yield sums[:size].movedim(0, 2).flatten(2)
+        for row in range(reach - 1):  # in this order nothing is overwritten before it is moved
+            sums[row] = sums[size + row]
+        number += size
 
 
 def cut(blocks: Iterable[Tensor], start: int, stop: int) -> Iterator[Tensor]:

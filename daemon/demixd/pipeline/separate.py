@@ -111,9 +111,13 @@ def _fill(
     """Stream the song through the engine, and each stem into its buffer."""
     mixture = _OnDevice(heard, engine.device)
     level = measure(mixture.blocks(LEVEL_BLOCK))
-    separation = Separation(engine, Song(read=normalised(mixture.read, heard.frames, level), frames=heard.frames), plan)
+    separation = Separation(
+        engine,
+        Song(read=normalised(mixture.read, heard.frames, level), frames=heard.frames),
+        msgspec.structs.replace(plan, mix=[[weight * level.std for weight in row] for row in plan.mix]),
+    )
     means = torch.tensor(plan.mix, device=engine.device).sum(1)[:, None, None] * (level.mean / len(engine.sources))
-    sums = (_to_channels(block.mul_(level.std).add_(means), track.channels) for block in separation.blocks())
+    sums = (_to_channels(block.add_(means), track.channels) for block in separation.blocks())
     at_its_rate = cut(resample(sums, 1 / model_ratio(track.rate, engine.rate)), 0, track.frames)
     measures = _Measures(recipe, mixture if heard is song else _OnDevice(song, engine.device))
     for block in devices.to_host(measures.of(at_its_rate)):
