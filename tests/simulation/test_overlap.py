@@ -91,6 +91,21 @@ def test_a_song_that_is_being_decoded_ahead_when_its_turn_comes(tmp_path: Path) 
         assert prepared(daemon) == [second]
 
 
+def test_no_room_beside_a_prepared_one(tmp_path: Path) -> None:
+    """What is prepared takes room as well: a song that lacks it is tried again at once, alone, and comes first."""
+    with started(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        second = drop(daemon, "b.wav")
+        until_prepared(daemon, second)
+        (tmp_path / "work-full").touch()
+        daemon.until(lambda: not (tmp_path / "work-full").exists(), "no room")
+        daemon.hold.unlink()
+        began = daemon.clock.now()
+        done(daemon, "a.wav", "b.wav")
+        assert daemon.clock.now() - began < 10, "it has paused"
+    assert separated(daemon) == ["a.wav", "a.wav", "b.wav"]
+
+
 # ---- what is prepared is what comes next, unchanged
 
 

@@ -10,6 +10,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,10 @@ Frames = NDArray[np.float32]
 
 BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
+
+
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+"""Memory that no other process shares: else it never lies in huge pages, and to write to it takes four times as long."""
 
 
 class Pcm:
@@ -106,11 +111,11 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PcmWriter:
-    """Writes blocks of `[T, C]` to memory, and moves on to a file where that is not enough."""
+    """Writes blocks of `[T, C]` to memory, and moves on to a file, where there is one, if that is not enough."""
 
-    def __init__(self, memory: int, allowed: int, file: int) -> None:
-        self._memory, self._allowed, self._file = memory, allowed, file
-        self._watch = room.Watch(file)
+    def __init__(self, memory: int, allowed: int, file: int | None) -> None:
+        self._memory, self._allowed = memory, allowed
+        self._disk = None if file is None else (file, room.Watch(file))
         self._on_disk = False
         self._bytes = self.frames = 0
 
@@ -121,45 +126,50 @@ class PcmWriter:
     def write(self, block: Frames) -> None:
         """Append a block. Raises OSError."""
         self._bytes += block.size * 4
-        if not self._on_disk and self._bytes > self._allowed:
-            self._move_on()
-        write_all(
-            self._file if self._on_disk else self._memory, np.ascontiguousarray(block, dtype="<f4").data.cast("B")
-        )
-        if self._on_disk:
-            self._watch.wrote(block.size * 4)
+        data = np.ascontiguousarray(block, dtype="<f4").data.cast("B")
+        if self._on_disk or self._bytes > self._allowed:
+            file, watch = self._moved_on()
+            write_all(file, data)
+            watch.wrote(len(data))
+        else:
+            write_all(self._memory, data)
         self.frames += len(block)
 
     def require(self, frames: int, channels: int) -> None:
         """Raise NO_SPACE or TOO_LARGE where neither memory nor the disk has room for so many frames. Raises OSError."""
         if (need := pcm_bytes(frames, channels)) > self._allowed:
-            room.require(self._file, need)
-            self._move_on()
+            room.require(self._moved_on()[0], need)
 
-    def _move_on(self) -> None:
-        self._on_disk, left = True, os.lseek(self._memory, 0, os.SEEK_CUR)
-        os.lseek(self._memory, 0, os.SEEK_SET)
-        while left:
-            left -= os.sendfile(self._file, self._memory, None, left)
-        os.ftruncate(self._memory, 0)
+    def _moved_on(self) -> tuple[int, room.Watch]:
+        """The file, which has all that was in memory."""
+        if self._disk is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if not self._on_disk:
+            self._on_disk, left = True, os.lseek(self._memory, 0, os.SEEK_CUR)
+            os.lseek(self._memory, 0, os.SEEK_SET)
+            while left:
+                left -= os.sendfile(self._disk[0], self._memory, None, left)
+            os.ftruncate(self._memory, 0)
+        return self._disk
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """For a buffer of unknown length: open memory, of which so many bytes are `allowed`, and an open file."""
+    """For a buffer of unknown length: open memory, of which so many bytes are `allowed`, and an open file, if there is one."""
 
     memory: int
     allowed: int
-    file: int
+    file: int | None
 
 
 class Shelf:
     """The buffers of one song, and where they are made: in memory, then on the disks of `folders`. Its end frees them all.
 
-    `parts`: a song whose turn has not come takes only one of so many parts of the memory that is left.
+    `ahead`: a song whose turn has not come is decoded into half of the memory that is left, or not at all: the one that
+    runs may still need the rest, and all that is free on the disks.
     """
 
-    def __init__(self, budget: Budget, folders: Sequence[Path], *, parts: int = 1) -> None:
-        self._budget, self._folders, self._parts = budget, tuple(folders), parts
+    def __init__(self, budget: Budget, folders: Sequence[Path], *, ahead: bool = False) -> None:
+        self._budget, self._folders, self._ahead = budget, tuple(folders), ahead
         self._taken = 0
         self._files: list[int] = []
         self._on_disks: list[tuple[int, Pcm, int]] = []
@@ -185,7 +195,7 @@ class Shelf:
         need = pcm_bytes(frames, channels)
         if self._budget.take(need):
             self._taken += need
-            return Pcm(channels, memory=_samples(mmap.mmap(-1, need), channels))
+            return Pcm(channels, memory=_samples(mmap.mmap(-1, need, flags=PRIVATE), channels))
 
         def on_disk(number: int) -> Pcm:
             self._require(number, need)
@@ -196,28 +206,40 @@ class Shelf:
     def filled(self, fill: Callable[[Places], tuple[Written, int]]) -> Pcm:
         """A buffer that `fill` writes, which says how long it is and its channels; on another disk it begins anew.
 
-        Raises what `fill` raises: NO_SPACE and TOO_LARGE where no disk has room for it.
+        Raises what `fill` raises: NO_SPACE and TOO_LARGE where there is no room for it.
         """
 
-        def on_one(number: int) -> Pcm:
-            memory = os.memfd_create("song")
-            self._files.append(memory)
-            allowed = self._budget.take_share(self._parts)
-            self._taken += allowed
-            places = Places(memory=memory, allowed=allowed, file=self._file(number))
-            try:
-                written, channels = fill(places)
-            except BaseException:
-                self._give(allowed)
-                raise
-            size = pcm_bytes(written.frames, channels)
-            if written.on_disk:
-                self._give(allowed)
-                return self._keep(number, Pcm(channels, file=places.file, frames=written.frames), size)
-            self._give(allowed - size)
-            return Pcm(channels, memory=_samples(mmap.mmap(memory, size), channels), frames=written.frames)
+        if self._ahead:
+            return self._filled(fill, None)
+        return self._on_one(partial(self._filled, fill))
 
-        return self._on_one(on_one)
+    def _filled(self, fill: Callable[[Places], tuple[Written, int]], number: int | None) -> Pcm:
+        """In memory, or in a file in that folder."""
+        file, refused = None, None
+        if number is not None:
+            try:
+                file = self._file(number)
+            except AudioProcessingError as error:
+                refused = error  # what fits into memory needs no file
+        memory = os.memfd_create("song")
+        self._files.append(memory)
+        allowed = self._budget.take_share(2 if self._ahead else 1)
+        self._taken += allowed
+        try:
+            written, channels = fill(Places(memory=memory, allowed=allowed, file=file))
+        except BaseException as error:
+            self._give(allowed)
+            if refused is not None and isinstance(error, AudioProcessingError) and error.code is Code.NO_SPACE:
+                raise refused from error
+            raise
+        size = pcm_bytes(written.frames, channels)
+        if written.on_disk:
+            assert number is not None
+            assert file is not None
+            self._give(allowed)
+            return self._keep(number, Pcm(channels, file=file, frames=written.frames), size)
+        self._give(allowed - size)
+        return Pcm(channels, memory=_samples(mmap.mmap(memory, size), channels), frames=written.frames)
 
     def _on_one(self, make: Callable[[int], Pcm]) -> Pcm:
         """What `make` makes with the first folder whose disk has room for it. Raises what it raises for the others."""

@@ -100,5 +100,5 @@ def _banded(phases: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _levels(rows: Frames) -> NDArray[np.float32]:
-    """The largest magnitude of each row. `max` and `min` make no copy, which `abs` does, and are faster."""
-    return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)))
+    """The largest magnitude of each row. NumPy takes three times as long for `max` along short rows."""
+    return np.asarray(np.maximum.reduceat(np.abs(rows).reshape(-1), np.arange(0, rows.size, rows.shape[1])))

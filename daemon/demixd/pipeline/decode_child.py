@@ -97,12 +97,12 @@ def main() -> None:
         if not data:
             return
         order = msgspec.json.decode(data, type=Order)
-        song, memory, file = handles
+        song, memory, *file = handles
         try:
-            answer = _carried_out(order, song, PcmWriter(memory, order.allowed, file), line)
+            answer = _carried_out(order, song, PcmWriter(memory, order.allowed, file[0] if file else None), line)
         finally:
-            os.close(memory)
-            os.close(file)
+            for handle in (memory, *file):
+                os.close(handle)
         line.send(msgspec.json.encode(answer))
 
 

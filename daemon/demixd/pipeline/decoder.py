@@ -92,7 +92,8 @@ def decode(
     def fill(places: Places) -> tuple[Written, int]:
         with _borrowed() as child:
             order = Order(max_duration_s=max_duration_s, allowed=places.allowed)
-            child.order(order, source.fileno(), places.memory, places.file)
+            files = [places.memory] if places.file is None else [places.memory, places.file]
+            child.order(order, source.fileno(), *files)
             answer = child.answer(check, progress)
         made[:] = [answer.track]
         return answer.written, answer.track.channels

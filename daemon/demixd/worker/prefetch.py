@@ -25,9 +25,6 @@ from demixd.worker.messages import Prepare, Prepared
 if TYPE_CHECKING:
     from demixd.pipeline.song import Decoded
 
-PARTS = 2
-"""A song that is decoded ahead takes at most half of the memory that is left: the one that runs may still need some."""
-
 LOOK_S = 0.1
 """How often `take` looks whether its song was stopped while it waits."""
 
@@ -111,7 +108,7 @@ class Prefetcher:
         except OSError as error:
             return described(disk_error(error, "opening the work folder"))
         snapshot = Path(order.snapshot)
-        shelf = Shelf(self._budget, (Path(order.work), tmp.path), parts=PARTS)
+        shelf = Shelf(self._budget, (Path(order.work), tmp.path), ahead=True)
         try:
             track, pcm = decode(
                 tmp.path / snapshot.name if snapshot.parent == Path(order.tmp) else snapshot,

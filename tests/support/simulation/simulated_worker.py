@@ -2,7 +2,8 @@
 
 It has the switches of tests/support/fake_worker.py, files in the daemon's folder: `hold`, `hold-ahead`, `hold-encode`,
 `deaf`, `missing-MODEL`, `weights-MODEL`, and POISON in a song. What it is ordered is in `orders`, and what it says in
-`said`, where that is. While `full` lies there, no stem can be written. A `Script` says what else goes wrong with a song.
+`said`, where that is. While `full` lies there, no stem can be written; where `work-full` does, a song has no room once, and it
+goes. A `Script` says what else goes wrong with a song.
 """
 
 import hashlib
@@ -207,6 +208,9 @@ class SimulatedWorker:
         while segment < SEGMENTS or self._has("hold"):
             yield SEGMENT_S
             self._check(job_id)
+            if self._has("work-full"):
+                (self._folder / "work-full").unlink()
+                raise AudioProcessingError(Code.NO_SPACE, "There is no space left for separating; free some.")
             segment += 1
             share = min(0.9, 0.2 * segment)
             self._tell(job_id, Step.SEPARATE, share, segment_s=SEGMENT_S)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from daemons import make_song, running
 from mounts import mounts, needs_mounts, tmpfs
 
@@ -46,3 +48,16 @@ def test_a_worker_that_is_killed_leaves_no_sound(tmp_path: Path) -> None:
         (daemon.inbox / "song.wav.cancel").touch()
         assert daemon.final("song.wav")["state"] == "cancelled"
         daemon.until(lambda: free(work.at) == empty, "nothing is left behind")
+
+
+@pytest.mark.daily
+def test_songs_of_which_the_disk_holds_one(tmp_path: Path) -> None:
+    """What is decoded ahead takes none of the room that the running song's stems need: none has to begin again."""
+    work = tmpfs(tmp_path / "work", 25 << 20)
+    names = [f"{number}.wav" for number in range(3)]
+    with mounts(work), running(tmp_path / "d", paths={"work": str(work.at)}, limits={"memory_bytes": 0}) as daemon:
+        for name in names:
+            make_song(daemon.folder / name, 20.0).rename(daemon.inbox / name)
+        ends = [daemon.final(name) for name in names]
+    assert [end["state"] for end in ends] == ["done"] * 3
+    assert "no-space" not in daemon.log.read_text()

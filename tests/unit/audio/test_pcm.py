@@ -38,9 +38,9 @@ def fill(
         if places is not None:
             places.append(at)
         writer = PcmWriter(at.memory, at.allowed, at.file)
-        if declared is not None:
-            writer.require(declared, audio.shape[1])
         try:
+            if declared is not None:
+                writer.require(declared, audio.shape[1])
             for start in range(0, len(audio), 50_000):
                 writer.write(audio[start : start + 50_000])
         except OSError as error:
@@ -98,12 +98,31 @@ def test_who_nobody_has_is_freed(tmp_path: Path) -> None:
 
 
 def test_half_for_who_comes_later(tmp_path: Path) -> None:
-    """A song that is decoded ahead leaves one half to the song that runs."""
+    """A song that is decoded ahead leaves one half to the song that runs, and all of the disks."""
     budget, places = Budget(2 * BYTES), list[Places]()
-    with Shelf(budget, (tmp_path,), parts=2) as shelf:
+    with Shelf(budget, (tmp_path,), ahead=True) as shelf:
         shelf.filled(fill(tones(FRAMES), places=places))
-        assert places[0].allowed == BYTES
+        assert (places[0].allowed, places[0].file) == (BYTES, None)
         assert budget.take(BYTES)
+
+
+@pytest.mark.parametrize("declared", [None, FRAMES])
+def test_no_disk_for_who_comes_later(tmp_path: Path, declared: int | None) -> None:
+    """A song that is decoded ahead, and is too long for its half, takes nothing of a disk that the one that runs may need."""
+    budget = Budget(2 * BYTES - 2)
+    with Shelf(budget, (tmp_path,), ahead=True) as shelf, pytest.raises(AudioProcessingError) as error:
+        shelf.filled(fill(tones(FRAMES), declared))
+    assert error.value.code is Code.NO_SPACE
+    assert budget.take(2 * BYTES - 2)
+
+
+def test_no_file_for_what_fits_into_memory(tmp_path: Path) -> None:
+    """A folder in which no file can be made is in nobody's way who needs none; who needs one hears why there is none."""
+    with Shelf(Budget(BYTES), (tmp_path / "gone",)) as shelf:
+        assert shelf.filled(fill(tones(FRAMES))).frames == FRAMES
+    with Shelf(Budget(BYTES - 1), (tmp_path / "gone",)) as shelf, pytest.raises(AudioProcessingError) as error:
+        shelf.filled(fill(tones(FRAMES)))
+    assert error.value.code is Code.IO_ERROR
 
 
 def test_a_buffer_is_written_anew(tmp_path: Path) -> None:

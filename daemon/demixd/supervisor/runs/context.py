@@ -31,6 +31,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     post: Callable[[SnapshotTaken | ResultChecked], None]
     retry_at: dict[str, float] = {}
     """When (monotonic) a job that has hit an obstacle may be tried again, by job id."""
+    prepared: set[str] = set()
+    """The job that is prefetched, whose copy takes room too."""
 
     def twin(self, job: Job) -> Job | None:
         """Another job in flight that makes the very result that `job` asks for."""
@@ -43,5 +45,5 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             now=self.clock.now(),
             wall=self.clock.wall(),
             grace_s=self.config.limits.truncated_grace_s,
-            beside_others=len(self.jobs.running) > 1,
+            beside_others=len(self.jobs.running) > 1 or bool(self.prepared),
         )

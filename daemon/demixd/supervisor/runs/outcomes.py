@@ -86,7 +86,7 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     wall: float
     grace_s: float
     beside_others: bool
-    """Whether other songs are in flight."""
+    """Whether other songs are in flight, or one is prefetched."""
 
 
 def fails(code: Code, message: str, detail: str | None = None) -> Ends:

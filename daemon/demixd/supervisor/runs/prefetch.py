@@ -33,6 +33,7 @@ class Prefetch:
             self._context.spool.make_work(self.job.job_id)
         except OSError:
             return
+        self._context.prepared.add(self.job.job_id)
         self.disk.take(self.job)
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
@@ -77,6 +78,7 @@ class Prefetch:
 
     def drop(self) -> None:
         """Give it up: the song's turn does not come, or the song has changed."""
+        self._context.prepared.clear()
         self.disk.abandon()
         self.disk.join()
         if self.is_at_worker:

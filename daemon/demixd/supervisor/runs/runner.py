@@ -78,6 +78,7 @@ class Runner:
         if prefetch is not None and not prefetch.is_for(job):
             prefetch.drop()
             prefetch = None
+        self._context.prepared.clear()
         run = Run(job, self._context)
         self._runs.append(run)
         run.start(prefetch)
