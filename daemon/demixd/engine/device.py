@@ -83,7 +83,7 @@ def to_device(block: Tensor, device: torch.device) -> Tensor:
 
 
 def to_host(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same blocks `[N, C, T]` in the machine's memory; a GPU may be up to AHEAD blocks ahead of the caller.
+    """The same blocks `[..., C, T]` in the machine's memory; a GPU may be up to AHEAD blocks ahead of the caller.
 
     A GPU transposes the blocks first, so that they lie in memory frame by frame, as they are kept: it is much faster
     at that than the processor.

@@ -11,12 +11,13 @@ out among all parts that the model has, so that they add up to the song; `Separa
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 
 import msgspec
 import torch
 from torch import Tensor
 
-from demixd.audio.pcm import Pcm, Shelf
+from demixd.audio.pcm import BLOCK, Pcm, Shelf
 from demixd.audio.resample import model_ratio, resample
 from demixd.engine import device as devices
 from demixd.engine.engine import Engine
@@ -69,11 +70,13 @@ def separate(
     matrix = recipe.matrix(engine.sources)
     plan = Plan(mix=matrix, overlap=overlap, shifts=shifts, seed=seed, check=check, progress=progress)
     stems = {stem: shelf.new(track.frames, track.channels) for stem in recipe.separated}
-    heard = song
+    ratio, heard = model_ratio(track.rate, engine.rate), song
     if (track.rate, track.channels) != (engine.rate, engine.channels):
-        heard = _as_the_model_hears(track, song, shelf, engine, check)
+        heard = shelf.new(math.ceil(track.frames * ratio), engine.channels)
     while True:
         try:
+            if heard is not song:
+                _hear(song, heard, ratio, engine, check)
             survey, facts = _fill(stems, track, song, heard, engine, plan, recipe)
             return {stem: stems.get(stem, song) for stem in recipe.stems}, survey, facts
         except (RuntimeError, AudioProcessingError) as error:
@@ -85,15 +88,13 @@ def separate(
             stem.clear()
 
 
-def _as_the_model_hears(track: Track, song: Pcm, shelf: Shelf, engine: Engine, check: Callable[[], None]) -> Pcm:
-    """The song at the model's rate and channels."""
-    ratio = model_ratio(track.rate, engine.rate)
-    heard = shelf.new(math.ceil(track.frames * ratio), engine.channels)
-    blocks = (_to_channels(torch.from_numpy(block.T), engine.channels) for block in song.blocks())
-    for block in resample(blocks, ratio):
+def _hear(song: Pcm, heard: Pcm, ratio: Fraction, engine: Engine, check: Callable[[], None]) -> None:
+    """Fill `heard` with the song at the model's rate and channels, converted on the engine's device."""
+    heard.clear()
+    blocks = (_to_channels(block, heard.channels) for block in _OnDevice(song, engine.device).blocks(BLOCK))
+    for block in devices.to_host(resample(blocks, ratio)):
         check()
         heard.append(block.T.numpy())
-    return heard
 
 
 def _to_channels(block: Tensor, channels: int) -> Tensor:
