@@ -402,6 +402,23 @@ def test_guide(tmp_path: Path, how: str) -> None:
     assert np.abs(decoded - audio * (0.6 + 0.04)).max() < 1e-3
 
 
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_guide_that_leaves_nothing_out(tmp_path: Path, rate: int) -> None:
+    """With the vocals as they are, the song minus nothing of them is the song, to the last bit."""
+    audio = original(rate)
+    path = song(tmp_path / "song.wav", audio, rate, subtype="FLOAT")
+    _, out = separated(path, tmp_path / "work", stems=("guide",), guide_db=0, instrumental="minus")
+    assert np.array_equal(heard(out / "guide.wav")[1], audio)
+
+
+def test_a_part_that_no_member_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is silent, but for its share of the song's mean, also where it alone is asked for."""
+    monkeypatch.setattr(Shares, "weights", ((1.0, 1.0, 1.0, 0.0),))
+    path = song(tmp_path / "song.wav", original(44100))
+    _, out = separated(path, tmp_path / "work", stems=("vocals",), format="wav", bit_depth="float")
+    assert np.abs(heard(out / "vocals.wav")[1]).max() < 1e-4
+
+
 def test_facts(tmp_path: Path) -> None:
     """The manifest's facts are those of what was written; a stem that is hardly there is silent, whatever its noise."""
     audio = np.concatenate((original(44100), np.zeros((FRAMES, 2), np.float32)))
