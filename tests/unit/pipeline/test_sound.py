@@ -26,6 +26,7 @@ from demixd.audio.tags.reading import tags_of
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline import decoder
+from demixd.pipeline.decode import LOUDEST
 from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
@@ -417,6 +418,21 @@ def test_a_part_that_no_member_serves(tmp_path: Path, monkeypatch: pytest.Monkey
     path = song(tmp_path / "song.wav", original(44100))
     _, out = separated(path, tmp_path / "work", stems=("vocals",), format="wav", bit_depth="float")
     assert np.abs(heard(out / "vocals.wav")[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize(("clip", "rate"), [("joint", "source"), ("none", "source"), ("joint", 48000)])
+def test_as_loud_as_a_song_may_be(tmp_path: Path, clip: str, rate: str | int) -> None:
+    """The largest samples that are taken come out as any others do, and what is measured of them are numbers."""
+    audio = original(44100)
+    audio *= LOUDEST / np.abs(audio).max()
+    path = song(tmp_path / "song.wav", audio, subtype="FLOAT")
+    result, out = separated(path, tmp_path / "work", stems=PARTS, clip=clip, rate=rate)
+    assert result.residual_db is not None and result.residual_db < -60
+    assert all(each.sound and each.sound.true_peak_dbtp is not None for each in result.files)
+    _, decoded = heard(out / "bass.wav")
+    gain = 10 ** (result.gain_db / 20)
+    if rate == "source":
+        assert np.abs(decoded / gain - audio / 4).max() < 1e-3 * LOUDEST
 
 
 def test_facts(tmp_path: Path) -> None:
