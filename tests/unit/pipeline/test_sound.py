@@ -435,6 +435,19 @@ def test_as_loud_as_a_song_may_be(tmp_path: Path, clip: str, rate: str | int) ->
         assert np.abs(decoded / gain - audio / 4).max() < 1e-3 * LOUDEST
 
 
+@pytest.mark.parametrize(
+    ("song_rate", "options"),
+    [(44100, {"rate": 44101}), (8000, {"rate": 8001}), (22254, {"format": "mp3"}), (11025, {"rate": 192_000})],
+)
+def test_rates_far_from_a_simple_ratio(tmp_path: Path, song_rate: int, options: dict[str, Any]) -> None:
+    """The stems have as many frames as they should at their rate, and the song's sound where it was."""
+    frames = 20 * song_rate + 1
+    path = song(tmp_path / "song.wav", tones(frames, rate=song_rate), song_rate, subtype="FLOAT")
+    result, _ = separated(path, tmp_path / "work", stems=("bass",), **options)
+    (file,) = result.files
+    assert file.frames == -(-frames * file.rate // song_rate)
+
+
 def test_facts(tmp_path: Path) -> None:
     """The manifest's facts are those of what was written; a stem that is hardly there is silent, whatever its noise."""
     audio = np.concatenate((original(44100), np.zeros((FRAMES, 2), np.float32)))
