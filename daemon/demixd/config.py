@@ -188,8 +188,7 @@ def load(path: Path | None = None, *, only: str = "") -> Config:
 
     `only` names the one section that is wanted, whatever is wrong in the others.
     """
-    path, _ = chosen(path)
-    if path is None:
+    if (path := chosen(path)[0]) is None:
         return check(Config(), "the built-in defaults")
     return check(parse(_read(path), str(path), only=only), str(path))
 
@@ -281,14 +280,16 @@ def _check_profile(profile: str, keys: dict[str, Any], config: Config) -> None:
 def _check_apart(config: Config) -> None:
     """Raise ValueError where a folder lies in another: results would be taken for songs, or private files be on the share.
 
-    done and failed may be one folder; models and work may lie in the state folder, where models are by default.
+    done and failed may be one folder; models and work may lie in state, by default they do. These three must be no file either.
     """
     parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
-    parts |= {"state": config.state, "models": config.models}
-    if config.paths.work:
-        parts["work"] = Path(config.paths.work)
-    for (one, first), (other, second) in combinations(parts.items(), 2):
-        if {one, other} <= {"state", "models", "work"} or ({one, other} == {"done", "failed"} and first == second):
+    own = {"state": config.state, "models": config.models, "work": Path(config.paths.work or config.state / "work")}
+    for part, folder in own.items():
+        there = next(each for each in (folder, *folder.parents) if _key(each) is not None)
+        if not there.is_dir():
+            raise ValueError(f"[paths] {part} ({folder}): {there} is no folder: set {part} to one")
+    for (one, first), (other, second) in combinations((parts | own).items(), 2):
+        if {one, other} <= own.keys() or ({one, other} == {"done", "failed"} and first == second):
             continue
         try:
             met = _lies_in(first, second) or _lies_in(second, first)

@@ -945,6 +945,9 @@ WRONG: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "no model for auto": ({"model": {"name": "auto"}}, "model", "demixd models fetch htdemucs"),
     "no spool": ({"paths": {"inbox": "/nowhere/inbox"}}, "inbox", "mkdir -p -- /nowhere"),
     "a blank": ({"paths": {"inbox": "/no where/$(reboot)/inbox"}}, "inbox", "`mkdir -p -- '/no where/$(reboot)'`"),
+    "a file as outbox": ({"paths": {"outbox": "/dev/null"}}, "outbox", "no folder: put one in its place"),
+    "no files in work": ({"paths": {"work": "/proc"}}, "work", "set [paths] work to a folder on a disk"),
+    "no files in state": ({"paths": {"state": "/proc"}}, "state", "put [paths] state on a disk"),
     "no GPU": ({"model": {"device": "cuda:99"}}, "device", "cuda:99"),
 }
 

@@ -381,6 +381,38 @@ def test_a_private_folder_of_somebody_else(tmp_path: Path) -> None:
         all_done_once(daemon, "song.wav")
 
 
+def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    """The daemon says that it is none, and goes on by itself once a folder is there."""
+    daemon = Simulated(tmp_path)
+    daemon.outbox.rmdir() if daemon.outbox.exists() else None
+    daemon.outbox.touch()
+    try:
+        daemon.start()
+        daemon.sleep(5)
+        assert f"{daemon.outbox} (outbox) is no folder: put one in its place; " in daemon.log.read_text()
+        daemon.outbox.unlink()
+        daemon.ready()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+def test_a_work_folder_that_holds_no_files(tmp_path: Path) -> None:
+    """Nothing is taken before there is another: a song that needs it would fail at it."""
+    daemon = Simulated(tmp_path, paths={"work": "/proc"})
+    try:
+        daemon.start()
+        daemon.sleep(5)
+        told = (
+            "/proc (work) cannot be used, no file can be made in it (No such file or directory): set [paths] work to "
+        )
+        assert told in daemon.log.read_text()
+        assert told in " ".join(daemon.read("_daemon.json")["warnings"])
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 def test_a_status_that_goes_away(tmp_path: Path) -> None:
     """The running song is done all the same; when status/ is back its sidecars are right, and its files grow again."""
     with started(tmp_path) as daemon:

@@ -144,6 +144,16 @@ def test_folders_lie_apart(inner: str, outer: str, below: str) -> None:
     assert f" {outer} (" in str(error.value)
 
 
+@pytest.mark.parametrize("part", ["state", "models", "work"])
+@pytest.mark.parametrize("below", ["", "/x/y"])
+def test_a_file_is_no_folder(tmp_path: Path, part: str, below: str) -> None:
+    """Of the folders that are on no share each is one, or can become one."""
+    (tmp_path / "file").touch()
+    made = config.Config(paths=config.Paths(**{"state": f"{tmp_path}/new/state", part: f"{tmp_path}/file{below}"}))
+    with pytest.raises(ConfigError, match=f"paths. {part} .*: {tmp_path}/file is no folder: set {part} to one"):
+        config.check(made, "where.toml")
+
+
 def test_an_installed_program_has_its_models_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the installer has made a folder for them; else they are in the state folder. A configuration may name another."""
     monkeypatch.setattr(config, "BESIDE", tmp_path / "models")

@@ -6,5 +6,5 @@ sndfile      libsndfile, and ffmpeg/ FFmpeg's libraries: both read songs and wri
 streams      the files that the two read from and write to
 pcm          samples between the steps, in memory or on a disk, and blocks of them; budget: how much memory
 tags/        a song's tags, read from it and written into its stems
-downmix, resample, dither, levels, truepeak: arithmetic on blocks `[T, C]`
+downmix, resample (to the model's rate), dither, levels, truepeak: arithmetic on blocks `[T, C]`
 """

@@ -1,4 +1,4 @@
-"""Changing a song's rate block by block; the samples are those that one call for the whole song would give.
+"""Changing a song's rate to the model's and back, block by block, as one call for the whole song would; for files: ffmpeg/rates.
 
 Let the rates be old and new, in lowest terms. Frames fall into groups: each `old` frames in make `new` frames out, with
 the same filters for every group, so a cut between groups changes nothing as long as each side sees enough of the
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample as convert
 
-from demixd.audio.pcm import BLOCK, Frames
+from demixd.audio.pcm import BLOCK
 
 MAX_TERM = 1500
 """The largest term of a ratio: see `model_ratio`. 384000 : 44100 = 1280 : 147 is exact."""
@@ -75,12 +75,3 @@ def _middle(block: Tensor, old: int, new: int, context: int) -> Tensor:
 
 def _silent(like: Tensor, frames: int) -> Tensor:
     return like.new_zeros(*like.shape[:-1], frames)
-
-
-def resample_frames(blocks: Iterable[Frames], old: int, new: int) -> Iterator[Frames]:
-    """Blocks `[T, C]` at `old` Hz, converted to `new` Hz."""
-    if old == new:
-        yield from blocks
-        return
-    for block in resample((torch.from_numpy(each.T) for each in blocks), model_ratio(old, new)):
-        yield block.T.contiguous().numpy()

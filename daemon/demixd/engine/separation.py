@@ -93,11 +93,20 @@ class Separation:
         self._models = len(running)
         streams = [stream for place, m in enumerate(running, 1) for stream in self._member(m, place, mixes[m])]
         self._total = max(self._total, 1)
+        if not streams:
+            return self._silence()
         if len(streams) == 1:
             return streams[0]
         return (
             torch.stack(parts).sum(0) for parts in zip(*(reblock(stream, BLOCK) for stream in streams), strict=True)
         )
+
+    def _silence(self) -> Iterator[Tensor]:
+        """Sums to which no member adds anything: a guide with the vocals at 0 dB is the song, minus nothing."""
+        for start in range(0, self._song.frames, BLOCK):
+            self._plan.check()
+            size = min(BLOCK, self._song.frames - start)
+            yield torch.zeros(len(self._plan.mix), self._engine.channels, size, device=self._engine.device)
 
     def _member(self, number: int, place: int, mix: Mix) -> list[Iterator[Tensor]]:
         """One member's part of the sums, `[N, C, T]` a block: a stream for each shift, of which the sum is their mean."""

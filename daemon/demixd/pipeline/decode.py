@@ -29,6 +29,11 @@ SHARED = ("wav", "aiff")
 """Containers of which each library reads what the other does not."""
 
 
+LOUDEST = 2.0**32
+"""The largest sample of a song, full scale 1. A float file may be loud, by 60 dB and more where nobody has limited a mix, by
+187 dB where 32-bit integers were never scaled; up to here sums of squares fit into float32. Larger ones are no sound."""
+
+
 def decode(
     file: BinaryIO,
     pcm: PcmWriter,
@@ -138,7 +143,7 @@ def _too_long(duration_s: float | None, limit_s: float) -> AudioProcessingError:
 
 
 def _blocks(sound: Reader, view: View, check: Callable[[], None]) -> Iterator[Frames]:
-    """The song's blocks in one or two channels, all samples finite. Raises where decoding ends before the song does."""
+    """The song's blocks in one or two channels, all samples within LOUDEST. Raises where decoding ends before the song does."""
     down = downmix.matrix(sound.layout, sound.channels) if sound.channels > 2 else None
     done = 0
     blocks = sound.blocks()
@@ -152,7 +157,7 @@ def _blocks(sound: Reader, view: View, check: Callable[[], None]) -> Iterator[Fr
             raise view.error
         if block is None:
             break
-        _refuse_not_finite(block, done, sound.rate)
+        _refuse_no_sound(block, done, sound.rate)
         done += len(block)
         yield block if down is None else block @ down
     if sound.declared is not None and done + sound.slack < sound.declared:
@@ -174,12 +179,16 @@ def _cut_short(done: int, declared: int | None, detail: str | None) -> AudioProc
     return AudioProcessingError(Code.TRUNCATED, message, detail)
 
 
-def _refuse_not_finite(block: Frames, before: int, rate: int) -> None:
-    finite = np.isfinite(block)
-    if not finite.all():
-        at_s = (before + int(np.argmin(finite.all(axis=1)))) / rate
-        message = f"The song has a sample that is not a number, or infinite, at {at_s:.3f} s; repair or convert it."
-        raise AudioProcessingError(Code.NOT_FINITE, message)
+def _refuse_no_sound(block: Frames, before: int, rate: int) -> None:
+    # Of samples that are not numbers neither holds.
+    if block.min(initial=0.0) >= -LOUDEST and block.max(initial=0.0) <= LOUDEST:
+        return
+    at_s = (before + int(np.argmin((np.abs(block) <= LOUDEST).all(axis=1)))) / rate
+    message = (
+        f"The song has a sample that is not a number, infinite, or too large to be sound, at {at_s:.3f} s; repair it, or "
+        "export it again."
+    )
+    raise AudioProcessingError(Code.NOT_FINITE, message)
 
 
 def _fraction(done: int, sound: Reader, view: View) -> float:

@@ -121,7 +121,10 @@ _spare: "list[_Child]" = []
 @contextlib.contextmanager
 def _borrowed() -> "Iterator[_Child]":
     with _lock:
-        child = _spare.pop() if _spare and _spare[-1].is_there else None
+        child = _spare.pop() if _spare else None
+    if child is not None and not child.is_there:
+        child.end()  # for its socket
+        child = None
     child = child or _Child()
     try:
         yield child

@@ -3,7 +3,7 @@
 A stem is a weighted sum of the model's parts, and in one case of the song:
 
     vocals            1 x vocals
-    instrumental      the other parts added up, or the song minus the vocals
+    instrumental      the other parts added up, or the song minus the vocals (always where the model has no other part)
     no_NAME           the same for NAME
     guide             instrumental, and the vocals at a level for singers who want help
     master            1 x the song, for files that hold it beside its stems
@@ -121,7 +121,7 @@ def _row(stem: str, without: str | None, parts: Sequence[str], instrumental: str
     if without is None:
         return {stem: 1.0}
     level = 10 ** (guide_db / 20) if stem == GUIDE else 0.0
-    if instrumental == "minus":
-        return {SONG: 1.0, without: level - 1.0}
     others = {part: 1.0 for part in parts if part != without}
+    if instrumental == "minus" or not others:
+        return {SONG: 1.0, without: level - 1.0}
     return {**others, without: level} if level else others

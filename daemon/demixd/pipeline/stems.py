@@ -16,10 +16,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from demixd.audio.ffmpeg import stemfile
+from demixd.audio.ffmpeg import rates, stemfile
 from demixd.audio.formats import Target
 from demixd.audio.pcm import BLOCK, Frames, Pcm
-from demixd.audio.resample import resample_frames
 from demixd.audio.streams import Facts
 from demixd.errors import StopProcessingError
 from demixd.pipeline import encode
@@ -69,7 +68,7 @@ class Separated(msgspec.Struct, frozen=True, kw_only=True):
     def blocks(self, stem: str, target: Target) -> Iterator[Frames]:
         """One stem's blocks `[T, target.channels]` at the target's rate; a mono song is on both sides."""
         copies = target.channels // self.track.channels
-        blocks = resample_frames(self.stems[stem].blocks(), self.track.rate, target.rate)
+        blocks = rates.converted(self.stems[stem].blocks(), self.track.rate, target.rate)
         return (np.repeat(each, copies, axis=1) for each in blocks) if copies > 1 else blocks
 
     def peaks(self, target: Target, check: Check, progress: Progress) -> dict[str, float]:

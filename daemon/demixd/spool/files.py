@@ -8,6 +8,7 @@
     rename_new   a rename that fails where the new name is taken
     sha256_of    the hash of an open file
     born_ns      when a file was made
+    refuses_files  whether a folder is one in which there can be none
 
 Below a folder that others write to, names are reached by `nofollow`; here it is only the last part of a path that is no
 link.
@@ -20,6 +21,7 @@ import os
 import stat
 import struct
 import sys
+import tempfile
 from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
@@ -206,3 +208,12 @@ def born_ns(root: Path, path: Path) -> int | None:
         return None
     mask, seconds, nanoseconds = struct.unpack(_STATX, found.raw)
     return None if failed or not mask & _STATX_BTIME else seconds * 10**9 + nanoseconds
+
+
+def refuses_files(folder: Path) -> str | None:
+    """Why no file can be made in a folder that is there, as the end of a sentence; None where one can. It never has a name."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"no file can be made in it ({error.strerror})"

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from demixd.spool import nofollow, private
+from demixd.spool.files import refuses_files
 from demixd.spool.mounts import Root, mount_of
 from demixd.spool.tree import PRIVATE, Spool
 from demixd.supervisor.ledger import Ledger
@@ -139,7 +140,7 @@ class Folders:
         if part == _LEDGER:
             return None if self._ledger.is_there else f"{folder} {GONE}"
         try:
-            if (reason := self._link_reason(part, folder)) is not None:
+            if (reason := self._other_reason(part, folder)) is not None:
                 return reason
             if not folder.is_dir():
                 if known is not None and not (part == _PRIVATE and self._is_same_outbox):
@@ -149,16 +150,24 @@ class Folders:
                 self._make(part, folder)
             if part == _PRIVATE:
                 self._close_private(folder)
-            if part in _OURS and not os.access(folder, os.W_OK | os.X_OK):
-                return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
+            if part in _OURS and (reason := self._closed_reason(part, folder)) is not None:
+                return reason
             if known is None:
                 self._remember(part, folder, folder.stat().st_ino)
         except OSError as error:
             return f"{folder} ({part}) cannot be used: {error.strerror}."
         return None
 
-    def _link_reason(self, part: str, folder: Path) -> str | None:
-        """Why a folder that is a link, or leads through one, cannot be used."""
+    def _closed_reason(self, part: str, folder: Path) -> str | None:
+        """Why nothing can be written in a folder; that one in /proc, say, holds no files is seen only the first time."""
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
+        if part == "work" and self._known[part] is None and (reason := refuses_files(folder)) is not None:
+            return f"{folder} (work) cannot be used, {reason}: set [paths] work to a folder on a disk."
+        return None
+
+    def _other_reason(self, part: str, folder: Path) -> str | None:
+        """Why what is there, a link or a file, cannot be used in place of a folder. Raises OSError."""
         if part in self._became_links:
             return (
                 f"{self._became_links[part]} ({part}) is a link, and was a folder: put the folder back, or let [paths] name "
@@ -166,6 +175,8 @@ class Folders:
             )
         if folder.is_symlink():
             return f"{folder} ({part}) is a link, and was a folder: put the folder back; demixd goes on by itself then."
+        if folder.exists() and not folder.is_dir():
+            return f"{folder} ({part}) is no folder: put one in its place; demixd goes on by itself then."
         return None
 
     def _make(self, part: str, folder: Path) -> None:

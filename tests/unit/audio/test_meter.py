@@ -11,7 +11,8 @@ import pytest
 import torch
 import torchaudio
 
-from demixd.audio.ffmpeg.meter import LAYOUTS, Loudness, Meter
+from demixd.audio.ffmpeg.filtering import LAYOUTS
+from demixd.audio.ffmpeg.meter import Loudness, Meter
 from demixd.audio.pcm import BLOCK, Frames
 
 RATES = [8000, 11025, 22050, 44100, 48000, 96000, 192000]

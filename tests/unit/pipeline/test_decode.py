@@ -406,6 +406,19 @@ def test_not_finite(tmp_path: Path, value: float, channels: int) -> None:
     assert "at 10.000 s" in error.message
 
 
+@pytest.mark.parametrize(
+    ("container", "subtype", "value"),
+    [("WAV", "FLOAT", 3.4e38), ("WAV", "FLOAT", -1e20), ("WAV", "DOUBLE", 1e300), ("CAF", "DOUBLE", 1e300)],
+)
+def test_too_large_to_be_sound(tmp_path: Path, container: str, subtype: str, value: float) -> None:
+    """Samples that no sound has, of whose squares there would be no sum, are refused as those that are no numbers are."""
+    audio = tones(2 * BLOCK, rate=8000).astype(np.float64)
+    audio[80_000:, -1] = value
+    error = refused(song(tmp_path / "song", audio, 8000, subtype=subtype, format=container))
+    assert error.code is Code.NOT_FINITE
+    assert "too large to be sound, at 10.000 s" in error.message
+
+
 def test_too_long(tmp_path: Path) -> None:
     """A song over the limit is refused before decoding if it says so, else when it gets there; at the limit not."""
     path = song(tmp_path / "song.flac", tones(3 * 8000, rate=8000), 8000)

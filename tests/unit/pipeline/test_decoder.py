@@ -154,6 +154,21 @@ def test_one_that_died_while_it_waited(tmp_path: Path) -> None:
     assert decoded(song, tmp_path)[0].frames == 44100
 
 
+def test_one_that_took_its_place_is_kept(tmp_path: Path) -> None:
+    """The song after it has that one too, and nothing of the dead one stays open."""
+    song = make_song(tmp_path / "song.wav")
+    decoded(song, tmp_path)
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    (child,) = children()
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    decoded(song, tmp_path)
+    (other,) = children()
+    decoded(song, tmp_path)
+    assert children() == [other]
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+
+
 def test_memory_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A song that would take all of it is refused, by name."""
     greedy = "from demixd.pipeline import decode_child as child; child.decode = lambda *_, **__: bytearray(4 << 30)"

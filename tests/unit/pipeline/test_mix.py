@@ -52,6 +52,12 @@ def test_recipe(
     assert {part for number, part in enumerate(FOUR) if any(row[number] for row in matrix)} == needed
 
 
+@pytest.mark.parametrize("how", ["add", "minus", "auto"])
+def test_the_rest_of_a_model_of_one_part(how: str) -> None:
+    """It is the song minus the part: there are no other parts that could be added up."""
+    assert recipe(["instrumental"], ["vocals"], instrumental=how).stems == {"instrumental": {SONG: 1, "vocals": -1}}
+
+
 @pytest.mark.parametrize(
     "stems", [[*FOUR, "instrumental"], ["vocals", "drums", "instrumental"], ["bass", "instrumental"]]
 )

@@ -26,6 +26,7 @@ from demixd.audio.tags.reading import tags_of
 from demixd.engine.engine import Engine
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline import decoder
+from demixd.pipeline.decode import LOUDEST
 from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
@@ -400,6 +401,51 @@ def test_guide(tmp_path: Path, how: str) -> None:
     _, out = separated(path, tmp_path / "work", (0.1, 0.2, 0.3, 0.4), stems=("guide",), guide_db=-20, instrumental=how)
     _, decoded = heard(out / "guide.wav")
     assert np.abs(decoded - audio * (0.6 + 0.04)).max() < 1e-3
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_guide_that_leaves_nothing_out(tmp_path: Path, rate: int) -> None:
+    """With the vocals as they are, the song minus nothing of them is the song, to the last bit."""
+    audio = original(rate)
+    path = song(tmp_path / "song.wav", audio, rate, subtype="FLOAT")
+    _, out = separated(path, tmp_path / "work", stems=("guide",), guide_db=0, instrumental="minus")
+    assert np.array_equal(heard(out / "guide.wav")[1], audio)
+
+
+def test_a_part_that_no_member_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is silent, but for its share of the song's mean, also where it alone is asked for."""
+    monkeypatch.setattr(Shares, "weights", ((1.0, 1.0, 1.0, 0.0),))
+    path = song(tmp_path / "song.wav", original(44100))
+    _, out = separated(path, tmp_path / "work", stems=("vocals",), format="wav", bit_depth="float")
+    assert np.abs(heard(out / "vocals.wav")[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize(("clip", "rate"), [("joint", "source"), ("none", "source"), ("joint", 48000)])
+def test_as_loud_as_a_song_may_be(tmp_path: Path, clip: str, rate: str | int) -> None:
+    """The largest samples that are taken come out as any others do, and what is measured of them are numbers."""
+    audio = original(44100)
+    audio *= LOUDEST / np.abs(audio).max()
+    path = song(tmp_path / "song.wav", audio, subtype="FLOAT")
+    result, out = separated(path, tmp_path / "work", stems=PARTS, clip=clip, rate=rate)
+    assert result.residual_db is not None and result.residual_db < -60
+    assert all(each.sound and each.sound.true_peak_dbtp is not None for each in result.files)
+    _, decoded = heard(out / "bass.wav")
+    gain = 10 ** (result.gain_db / 20)
+    if rate == "source":
+        assert np.abs(decoded / gain - audio / 4).max() < 1e-3 * LOUDEST
+
+
+@pytest.mark.parametrize(
+    ("song_rate", "options"),
+    [(44100, {"rate": 44101}), (8000, {"rate": 8001}), (22254, {"format": "mp3"}), (11025, {"rate": 192_000})],
+)
+def test_rates_far_from_a_simple_ratio(tmp_path: Path, song_rate: int, options: dict[str, Any]) -> None:
+    """The stems have as many frames as they should at their rate, and the song's sound where it was."""
+    frames = 20 * song_rate + 1
+    path = song(tmp_path / "song.wav", tones(frames, rate=song_rate), song_rate, subtype="FLOAT")
+    result, _ = separated(path, tmp_path / "work", stems=("bass",), **options)
+    (file,) = result.files
+    assert file.frames == -(-frames * file.rate // song_rate)
 
 
 def test_facts(tmp_path: Path) -> None:

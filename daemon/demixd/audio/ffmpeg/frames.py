@@ -53,7 +53,8 @@ def samples_of(frame: AudioFrame) -> Frames:
     """A frame as `[T, C]` float32, full scale 1."""
     found = array_of(frame)
     if found.dtype.kind == "f":
-        return np.asarray(found, np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is no sound
+            return np.asarray(found, np.float32)
     half = HALF[found.dtype.str[1:]]
     # Converted before the division, as in libsndfile; the division is exact, by a power of two.
     return (np.asarray(found, np.float32) - (half if found.dtype.kind == "u" else 0)) / np.float32(half)

@@ -11,15 +11,14 @@
 - A meter is used by one thread at a time. Several meters share nothing.
 """
 
-import av
-import av.filter
-import msgspec
-import numpy as np
+from collections.abc import Sequence
 
+import msgspec
+from av.audio.frame import AudioFrame
+
+from demixd.audio.ffmpeg.filtering import Filter
 from demixd.audio.pcm import Frames
 from demixd.audio.truepeak import TruePeak
-
-LAYOUTS = {1: "mono", 2: "stereo"}
 
 GATE = -70.0
 """LUFS; the answer of `ebur128` where no gating block was louder than that."""
@@ -40,45 +39,28 @@ class Meter:
     """Measures blocks of finite audio at `rate` (8 to 192 kHz), 1 or 2 channels; `read` is called once, after the last."""
 
     def __init__(self, rate: int, channels: int) -> None:
-        self._rate, self._channels = rate, channels
         self._peak = TruePeak(rate, channels)
         self._lufs = GATE
-        self._graph = av.filter.Graph()
-        self._graph.threads = 1  # before any filter; otherwise each graph starts a thread per core, for nothing
-        self._input = self._graph.add_abuffer(sample_rate=rate, format="flt", layout=LAYOUTS[channels])
-        meter = self._graph.add("ebur128", "metadata=1:framelog=quiet")
-        self._output = self._graph.add("abuffersink")
-        self._graph.link_nodes(self._input, meter, self._output).configure()
+        self._loudness = Filter("ebur128", "metadata=1:framelog=quiet", rate, channels)
 
     def feed(self, block: Frames) -> None:
         """Measure the next block, `[T, channels]`."""
         if not len(block):
             return
         self._peak.feed(block)
-        flat = np.ascontiguousarray(block, dtype=np.float32).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(flat, format="flt", layout=LAYOUTS[self._channels])
-        frame.sample_rate = self._rate
-        self._input.push(frame)
-        self._drain()
+        self._note(self._loudness.feed(block))
 
     def read(self) -> Loudness:
         """The measures of all blocks."""
-        self._input.push(None)
-        self._drain()
+        self._note(self._loudness.end())
         peak = self._peak.read()
         return Loudness(
             lufs=round(self._lufs, 2) if self._lufs > GATE else None,
             true_peak_dbtp=None if peak is None else round(peak, 2),
         )
 
-    def _drain(self) -> None:
-        """Take all frames out of the graph: each of 100 ms has the loudness up to its end, a shorter last one has none."""
-        frames = []
-        while True:
-            try:
-                frames.append(self._output.pull())
-            except (av.BlockingIOError, av.EOFError):
-                break
+    def _note(self, frames: Sequence[AudioFrame]) -> None:
+        """Each frame of 100 ms has the loudness up to its end, a shorter last one has none."""
         for frame in reversed(frames):
             if (found := frame.metadata.get(INTEGRATED)) is not None:
                 self._lufs = float(found)

@@ -12,7 +12,7 @@ from shlex import quote
 
 from demixd.cli.check.finding import Finding, Level
 from demixd.config import Config
-from demixd.spool.files import rename_new
+from demixd.spool.files import refuses_files, rename_new
 from demixd.spool.leases import lease_fails, survive_lease_breaks
 from demixd.spool.mounts import is_remote, mount_of
 from demixd.spool.tree import Spool
@@ -41,7 +41,7 @@ def _no_spool(path: Path, parts: Sequence[str]) -> Finding:
 def folder(part: str, path: Path, config: Config) -> Finding:
     """Whether this user can read and write a part of the spool."""
     if not path.is_dir():
-        return _absent(part, path)
+        return _no_folder(part, path) if path.exists() else _absent(part, path)
     kind = mount_of(path).kind
     remote = is_remote(kind)
     place = f"{path}, on {kind}{', which is remote' if remote else ''}"
@@ -66,6 +66,10 @@ def _is_closed_to_group(inbox: Path) -> bool:
     """Whether the spool's group, which may write to the spool, may not drop songs: a umask of 022 has made the inbox so."""
     above, own = inbox.parent.stat(), inbox.stat()
     return bool(above.st_mode & stat.S_IWGRP) and not own.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _no_folder(part: str, path: Path) -> Finding:
+    return Finding(Level.FAIL, part, f"{path} is no folder: put one in its place, or set [paths] {part} to one")
 
 
 def _absent(part: str, path: Path) -> Finding:
@@ -103,10 +107,9 @@ def state(path: Path) -> Finding:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return Finding(Level.NOTE, "state", f"{path} is the daemon's own, and not visible to you")
     kind = mount_of(path).kind
-    if is_remote(kind):
-        return Finding(
-            Level.FAIL, "state", f"{path} is on {kind}, where SQLite is not safe: put [paths] state on a disk"
-        )
+    reason = "SQLite is not safe there" if is_remote(kind) else refuses_files(path)
+    if reason is not None:
+        return Finding(Level.FAIL, "state", f"{path} is on {kind}, and {reason}: put [paths] state on a disk")
     return Finding(Level.OK, "state", f"{path}, on {kind}")
 
 
@@ -125,6 +128,8 @@ def work(spool: Spool) -> Finding:
             f"{private} is on another mount than {outbox}, so that no rename can publish: unmount it",
         )
     scratch = _nearest(spool.scratch)
+    if spool.own_work and os.access(scratch, os.W_OK) and (reason := refuses_files(scratch)) is not None:
+        return Finding(Level.FAIL, "work", f"{scratch} is of no use, {reason}: set [paths] work to a folder on a disk")
     return Finding(
         Level.OK, "work", f"{scratch}, on {mount_of(scratch).kind}; stems are written on the outbox's filesystem"
     )
