@@ -287,7 +287,8 @@ def _check_apart(config: Config) -> None:
     parts |= {"state": config.state, "models": config.models}
     if config.paths.work:
         parts["work"] = Path(config.paths.work)
-    for (one, first), (other, second) in combinations(parts.items(), 2):
+    on_the_share = (("spool", Path(config.paths.spool)), ("state", config.state))
+    for (one, first), (other, second) in (*combinations(parts.items(), 2), on_the_share):
         if {one, other} <= {"state", "models", "work"} or ({one, other} == {"done", "failed"} and first == second):
             continue
         try:
