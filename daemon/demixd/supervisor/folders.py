@@ -5,6 +5,7 @@ remembers, is waited for; and an inbox that is another folder than before says n
 the private folder of the outbox is made again, where that is the folder as before: others may have removed it.
 """
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from demixd.spool import nofollow, private
 from demixd.spool.mounts import Root, mount_of
 from demixd.spool.tree import PRIVATE, Spool
+from demixd.supervisor import notify
 from demixd.supervisor.ledger import Ledger
 
 _PRIVATE = f"outbox/{PRIVATE}"
@@ -150,11 +152,11 @@ class Folders:
             if part == _PRIVATE:
                 self._close_private(folder)
             if part in _OURS and not os.access(folder, os.W_OK | os.X_OK):
-                return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
+                return _unwritable(part, folder)
             if known is None:
                 self._remember(part, folder, folder.stat().st_ino)
         except OSError as error:
-            return f"{folder} ({part}) cannot be used: {error.strerror}."
+            return f"{folder} ({part}) cannot be used: {notify.reason(error)}."
         return None
 
     def _link_reason(self, part: str, folder: Path) -> str | None:
@@ -207,3 +209,10 @@ class Folders:
     def _remember(self, part: str, folder: Path, inode: int) -> None:
         self._known[part] = known = _Known(path=str(folder), inode=inode)
         self._ledger.note(f"place {part}", known)
+
+
+def _unwritable(part: str, folder: Path) -> str:
+    """The sentence about a folder that cannot be written. Raises OSError where its disk is read-only: no owner would help."""
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
