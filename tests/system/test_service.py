@@ -472,6 +472,30 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
     machine.run("systemctl", "stop", "demixd@karaoke.service")
 
 
+@pytest.mark.daily
+def test_without_cuda(box: Box) -> None:
+    """`--cpu` makes an environment beside the one with CUDA, and upgrades keep to it."""
+    machine, index = box.machine, "https://index.invalid/cpu"
+
+    def installed(*words: str) -> str:
+        box.install(*words)
+        return machine.run("readlink", "/opt/demixd/.venv").stdout.strip()
+
+    with_cuda = installed()
+    machine.run(
+        "bash",
+        "-c",
+        INSTALLED.replace("--version;", f"--version; echo {index};") + f"echo {index} >$venv/cpu-index",
+        PROJECT=PROJECT,
+        PACKAGES=PACKAGES,
+    )
+    without = installed("--cpu", index)
+    assert installed() == without != with_cuda
+    machine.path(f"/opt/demixd/{without}/cpu-index").unlink()
+    machine.run("bash", "-c", INSTALLED, PROJECT=PROJECT, PACKAGES=PACKAGES)
+    assert installed() == with_cuda
+
+
 # ---- what it may do
 
 
