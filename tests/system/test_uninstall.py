@@ -20,6 +20,7 @@ class Home:
             ".config/demixd",
             ".local/state/demixd/models",
             ".local/state/demixd/recorded",
+            ".local/state/demixd/work",
             ".local/state/demixd/.cache",
         ):
             (folder / path).mkdir(parents=True)
