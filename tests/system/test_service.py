@@ -261,7 +261,7 @@ def test_an_upgrade_in_the_middle_of_a_song(box: Box) -> None:
     box.drop("upgraded.flac", 60.0)
     box.separating("upgraded.flac")
     said = box.install()
-    assert f"{UNIT}: stopped; a running song waits for the new version" in said
+    assert f"{UNIT}: stopped; a running song waits\n" in said and f"{UNIT}: started again\n" in said
     assert box.pid != before
     assert "A line that is new" in box.machine.path("/opt/demixd/README.md").read_text()
     assert box.done("upgraded.flac")["attempt"] == 1
@@ -503,7 +503,7 @@ def test_without_cuda(box: Box) -> None:
 def second(box: Box) -> Iterator[str]:
     """A second service's unit; its configuration is there, with a spool, and it is taken away afterwards."""
     machine = box.machine
-    machine.run("install", "-d", "-m", "2775", "-g", "demixd", "/srv/second")
+    machine.run("install", "-d", "-m", "2775", "-g", "demixd", "/srv/second", "/srv/moved")
     machine.write(
         "/etc/demixd/demixd@second.toml",
         '[paths]\nspool = "/srv/second"\nstate = "/var/lib/demixd@second"\n[model]\nname = "demo"\ndevice = "cpu"\n',
@@ -511,7 +511,7 @@ def second(box: Box) -> Iterator[str]:
     yield "demixd@second.service"
     machine.run("systemctl", "disable", "--now", "demixd@second.service")
     machine.run("rm", "-rf", "/etc/demixd/demixd@second.toml", "/etc/systemd/system/demixd@second.service.d")
-    machine.run("rm", "-rf", "/var/lib/demixd@second", "/srv/second")
+    machine.run("rm", "-rf", "/var/lib/demixd@second", "/srv/second", "/srv/moved")
 
 
 def try_as_root(box: Box) -> None:
@@ -548,6 +548,19 @@ def test_a_service_that_does_not_start(box: Box, second: str) -> None:
     assert f"{second} has not started, and journalctl -u {second} says why" in todo
     assert f"{state}/lock cannot be written by this user: change its owner or mode" in todo
     box.machine.run("systemctl", "reset-failed", second)
+
+
+@pytest.mark.daily
+def test_only_what_has_changed_is_started_anew(box: Box, second: str) -> None:
+    """Neither a new service nor the other folders of one stop another, and what was stopped is said to be started again."""
+    before = box.pid
+    assert "stopped" not in box.install("--instance", "second")
+    file = box.machine.path("/etc/demixd/demixd@second.toml")
+    file.write_text(file.read_text().replace("/srv/second", "/srv/moved"))
+    said = box.install()
+    assert f"{second}: stopped; a running song waits\n" in said and f"{second}: started again\n" in said
+    assert box.pid == before
+    assert box.machine.path("/srv/moved/inbox").is_dir()
 
 
 # ---- what it may do
