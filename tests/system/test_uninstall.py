@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemons import ROOT
+from mounts import mounts, needs_mounts, tmpfs
 
 
 class Home:
@@ -67,8 +68,20 @@ def test_what_somebody_keeps_there_stays(tmp_path: Path, place: str) -> None:
     said = home.uninstall()
     assert home.song.read_bytes() == b"a song"
     assert f"{tmp_path}/.local/{place}/demixd, all but music" in said
+    assert f"{tmp_path}/.local/{place}/demixd\n" in said.partition("What stays:\n")[2]
     assert home.home.exists() is (place == "share")
     assert home.state.exists() is (place == "state")
+
+
+@needs_mounts
+def test_a_mount_point_stays(tmp_path: Path) -> None:
+    """Where a disk was mounted for the program it is emptied, and told of: nothing is left in it, and it cannot be removed."""
+    mount = tmpfs(tmp_path / ".local/share/demixd", 1 << 20)
+    with mounts(mount):
+        said = Home(tmp_path, "music").uninstall()
+        assert list(mount.at.iterdir()) == []
+    assert f"  what was in {mount.at}, on which something is mounted\n" in said
+    assert f"  {mount.at}\n" in said.partition("What stays:\n")[2]
 
 
 def test_models_of_ones_own_stay(tmp_path: Path) -> None:
