@@ -2,12 +2,13 @@
 # Sourced by daemon/try, tests/run, tests/benchmarks/run and systemd/install: makes a virtual environment from the lock
 # files, once. Needs $root, the project's folder. $venv is where it is made, $home what it is for: both are $root's own, except
 # for systemd/install. $compile is pip's word: a module is compiled when it is first loaded, and most of torch's never are; only
-# a service, which may not write there, needs them all compiled. $cpu_index is one that has torch for CPUs alone, or empty.
+# a service, which may not write there, needs them all compiled. $cpu_index is one that has torch for CPUs alone, or empty:
+# that of the environment in use, unless another is asked for.
 
 venv=${venv:-$root/.venv}
 home=${home:-$root}
 compile=${compile:---no-compile}
-cpu_index=${cpu_index:-}
+cpu_index=${cpu_index:-$(cat "$home/.venv/cpu-index" 2>/dev/null || true)}
 
 # Python is isolated (-I) throughout: whoever can write to the folder that a script is called in must not be heard by it.
 
@@ -38,6 +39,7 @@ lock() {
         pip_install --require-hashes --only-binary=:all: -r "$venv/tmp/$1" || return
         # shellcheck disable=SC2046 # two words
         pip_install --only-binary=:all: --index-url "$cpu_index" $(sed -nE 's/^((torch|torchaudio)==[^ ]+).*/\1/p' "$lock") || return
+        printf '%s' "$cpu_index" >"$venv/cpu-index"
     else
         pip_install --require-hashes "${2:---only-binary=:all:}" -r "$lock" || return
     fi
@@ -64,7 +66,7 @@ how_much() {
     elif [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; then
         printf '%s' ": about 5 GB, with CUDA for the NVIDIA GPU"
     else
-        printf '%s' ": about 5 GB, of which 3.5 GB are for an NVIDIA GPU, and there is none here; --cpu leaves that out, see --help"
+        printf '%s' ": about 5 GB, of which 3.5 GB are for an NVIDIA GPU, and there is none here; daemon/try and systemd/install leave that out by --cpu, see --help"
     fi
 }
 

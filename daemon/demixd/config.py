@@ -288,7 +288,8 @@ def _check_apart(config: Config) -> None:
         there = next(each for each in (folder, *folder.parents) if _key(each) is not None)
         if not there.is_dir():
             raise ValueError(f"[paths] {part} ({folder}): {there} is no folder: set {part} to one")
-    for (one, first), (other, second) in combinations((parts | own).items(), 2):
+    on_the_share = (("spool", Path(config.paths.spool)), ("state", config.state))
+    for (one, first), (other, second) in (*combinations((parts | own).items(), 2), on_the_share):
         if {one, other} <= own.keys() or ({one, other} == {"done", "failed"} and first == second):
             continue
         try:
@@ -296,10 +297,8 @@ def _check_apart(config: Config) -> None:
         except (OSError, RuntimeError) as error:
             raise ValueError(f"[paths] {one} ({first}) or {other} ({second}) cannot be followed: {error}") from error
         if met:
-            raise ValueError(
-                f"[paths] {one} ({first}) and {other} ({second}) lie in each other or are one folder: set {one} or "
-                f"{other} to a folder of its own"
-            )
+            met_how = f"{one} ({first}) and {other} ({second}) lie in each other or are one folder"
+            raise ValueError(f"[paths] {met_how}: set {one} or {other} to a folder of its own")
 
 
 def _lies_in(inner: Path, outer: Path) -> bool:

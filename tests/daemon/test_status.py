@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from commands import ENVIRONMENT, Piped, heartbeat, program, write
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd import config as configuration
-from demixd.cli import names
+from demixd.cli import app, config_option, names
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import Health
 from demixd.cli.status.overview import overview
@@ -298,6 +299,19 @@ def test_before_the_first_start(tmp_path: Path) -> None:
     assert daemon.command("status").stdout == f"{said}0 queued, 0 not ready\n"
     daemon.spool.rmdir()
     assert daemon.command("status").stdout.startswith(f"{said}{daemon.spool} is not there: mount it, or make it; ")
+
+
+def test_what_starts_an_installed_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the installer has made a unit for the configuration, `status` names that one, and else `demixd run`."""
+    monkeypatch.setattr(config_option, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(configuration, "DEFAULT_PATH", tmp_path / "demixd.toml")
+    (tmp_path / "units/demixd@sing.service.d").mkdir(parents=True)
+    (tmp_path / "units/demixd@sing.service.d/50-paths.conf").touch()
+    for name, start in ("demixd", "demixd run"), ("demixd@sing", "sudo systemctl start demixd@sing"):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(f'[paths]\nspool = "{tmp_path}"\n')
+        said = CliRunner().invoke(app.commands, ["--config", str(file), "status"]).stdout
+        assert said.startswith(f"demixd has not run on this spool yet: start it with `{start}`. ")
 
 
 def test_one_mistake_is_told_once(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def new(folder: Path, after: str) -> Simulated:
     shared = {
         "state": f'spool = "{other}"\nstate = "{folder / "state"}"',
         "spool": f'spool = "{spool}"\nstate = "{other / "state"}"',
-        "outbox": f'spool = "{other}"\noutbox = "{outbox}"\nstate = "{other / "state"}"',
+        "outbox": f'spool = "{other}"\noutbox = "{outbox}"\nstate = "{folder / "other-state"}"',
     }
     other.mkdir()
     for part, paths in shared.items():

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ RUN: dict[tuple[str, str], tuple[str, ...]] = {
     (README, "Running it"): ("test_running_it",),
     (PROTOCOL, "Clients"): ("test_running_it",),
     (PROTOCOL, "The queue, from another language"): ("test_the_queue_in_a_shell",),
+    (TUNING, "Three examples"): ("test_an_example_without_the_service",),
     (TUNING, "Without a GPU"): ("test_installing_openvino",),
     (SERVICE, "Installing, and taking it away"): ("test_a_model_that_is_not_there", "test_taking_it_away"),
     (SERVICE, "Mounts and permissions"): ("test_a_second_spool_whose_mount_comes_late",),
@@ -151,6 +153,20 @@ def document(spool: Path, name: str) -> dict[str, Any]:
     path = spool / "status" / name
     found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
     return found
+
+
+def test_an_example_without_the_service(copy: Copy) -> None:
+    """Copied, with another spool and a state folder, it is a configuration that counts; git does not see the copy."""
+    copy.set_up()
+    (line,) = lines(TUNING, "Three examples")
+    copy.type(line)
+    file = copy.project / "demixd.toml"
+    text = file.read_text(encoding="utf-8")
+    spool = f'spool = "{copy.home}/music"\nstate = "{copy.home}/state"'
+    file.write_text(re.sub("^spool = .*", spool, text, flags=re.MULTILINE), encoding="utf-8")
+    said = copy.type("mkdir ~/music; .venv/bin/demixd --config demixd.toml check || true")
+    assert f"{copy.home}/music/inbox is not there yet" in said and f"{copy.home}/state is not there yet" in said
+    assert "/demixd.toml" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="no openvino: tests/run installs it")

@@ -261,7 +261,7 @@ def test_an_upgrade_in_the_middle_of_a_song(box: Box) -> None:
     box.drop("upgraded.flac", 60.0)
     box.separating("upgraded.flac")
     said = box.install()
-    assert f"{UNIT}: stopped; a running song waits for the new version" in said
+    assert f"{UNIT}: stopped; a running song waits\n" in said and f"{UNIT}: started again\n" in said
     assert box.pid != before
     assert "A line that is new" in box.machine.path("/opt/demixd/README.md").read_text()
     assert box.done("upgraded.flac")["attempt"] == 1
@@ -470,6 +470,97 @@ def test_a_second_spool_whose_mount_comes_late(box: Box) -> None:
     machine.path(f"{spool}/full").unlink()
     box.done("sung.flac", spool)
     machine.run("systemctl", "stop", "demixd@karaoke.service")
+
+
+@pytest.mark.daily
+def test_without_cuda(box: Box) -> None:
+    """`--cpu` makes an environment beside the one with CUDA, and upgrades keep to it."""
+    machine, index = box.machine, "https://index.invalid/cpu"
+
+    def installed(*words: str) -> str:
+        box.install(*words)
+        return machine.run("readlink", "/opt/demixd/.venv").stdout.strip()
+
+    with_cuda = installed()
+    machine.run(
+        "bash",
+        "-c",
+        INSTALLED.replace("--version;", f"--version; echo {index};") + f"echo {index} >$venv/cpu-index",
+        PROJECT=PROJECT,
+        PACKAGES=PACKAGES,
+    )
+    without = installed("--cpu", index)
+    assert installed() == without != with_cuda
+    machine.path(f"/opt/demixd/{without}/cpu-index").unlink()
+    machine.run("bash", "-c", INSTALLED, PROJECT=PROJECT, PACKAGES=PACKAGES)
+    assert installed() == with_cuda
+
+
+# ---- a service beside it
+
+
+@pytest.fixture
+def second(box: Box) -> Iterator[str]:
+    """A second service's unit; its configuration is there, with a spool, and it is taken away afterwards."""
+    machine = box.machine
+    machine.run("install", "-d", "-m", "2775", "-g", "demixd", "/srv/second", "/srv/moved")
+    machine.write(
+        "/etc/demixd/demixd@second.toml",
+        '[paths]\nspool = "/srv/second"\nstate = "/var/lib/demixd@second"\n[model]\nname = "demo"\ndevice = "cpu"\n',
+    )
+    yield "demixd@second.service"
+    machine.run("systemctl", "disable", "--now", "demixd@second.service")
+    machine.run("rm", "-rf", "/etc/demixd/demixd@second.toml", "/etc/systemd/system/demixd@second.service.d")
+    machine.run("rm", "-rf", "/var/lib/demixd@second", "/srv/second", "/srv/moved")
+
+
+def try_as_root(box: Box) -> None:
+    """`demixd run`, as root, for a moment, before there is a service."""
+    words = ("demixd", "--config", "/etc/demixd/demixd@second.toml", "run")
+    box.machine.run("timeout", "--preserve-status", "10", *words)
+    assert box.machine.path("/var/lib/demixd@second/ledger.sqlite3").exists()
+    box.machine.run("rm", "-rf", "/srv/second")
+    box.machine.run("install", "-d", "-m", "2775", "-g", "demixd", "/srv/second")
+
+
+@pytest.mark.daily
+def test_a_daemon_that_root_has_tried_before(box: Box, second: str) -> None:
+    """The installer gives the service what it has left in the state folder, and follows no link there."""
+    try_as_root(box)
+    state = "/var/lib/demixd@second"
+    box.machine.run("ln", "-s", "/etc/hostname", f"{state}/.cache")
+    assert "Still to do" not in box.install("--instance", "second")
+    assert box.machine.is_active(second)
+    assert set(box.machine.run("find", state, "-printf", "%u\\n").stdout.split()) == {"demixd"}
+    assert box.machine.run("stat", "-c", "%U", "/etc/hostname").stdout == "root\n"
+
+
+@pytest.mark.daily
+def test_a_service_that_does_not_start(box: Box, second: str) -> None:
+    """It is in what is still to do, with the reason, and nobody is told where its songs go."""
+    state = "/var/lib/demixd@second"
+    box.machine.run("install", "-d", "-m", "700", "-o", "demixd", "-g", "demixd", state)
+    box.machine.run("touch", f"{state}/lock")
+    box.machine.run("chmod", "600", f"{state}/lock")
+    done = box.machine.run(f"{PROJECT}/systemd/install", "--instance", "second", check=False)
+    todo = done.stdout.partition("Still to do:")[2]
+    assert done.returncode == 1 and "Songs go into" not in done.stdout
+    assert f"{second} has not started, and journalctl -u {second} says why" in todo
+    assert f"{state}/lock cannot be written by this user: change its owner or mode" in todo
+    box.machine.run("systemctl", "reset-failed", second)
+
+
+@pytest.mark.daily
+def test_only_what_has_changed_is_started_anew(box: Box, second: str) -> None:
+    """Neither a new service nor the other folders of one stop another, and what was stopped is said to be started again."""
+    before = box.pid
+    assert "stopped" not in box.install("--instance", "second")
+    file = box.machine.path("/etc/demixd/demixd@second.toml")
+    file.write_text(file.read_text().replace("/srv/second", "/srv/moved"))
+    said = box.install()
+    assert f"{second}: stopped; a running song waits\n" in said and f"{second}: started again\n" in said
+    assert box.pid == before
+    assert box.machine.path("/srv/moved/inbox").is_dir()
 
 
 # ---- what it may do

@@ -134,6 +134,15 @@ def test_try_without_cuda(tmp_path: Path) -> None:
     assert "pip install" not in asked, "it is done once"
 
 
+def test_an_upgrade_has_no_cuda_either(tmp_path: Path) -> None:
+    """A lock file that has changed is installed from the index that `--cpu` has named before."""
+    first_run(tmp_path, "--cpu", "https://index.invalid/cpu")
+    (tmp_path / ".venv" / "requirements.lock.sha256").write_text("another one's")
+    done, asked, _ = first_run(tmp_path)
+    assert "with torch for the CPU alone" in done.stderr
+    assert "--index-url https://index.invalid/cpu torch==" in asked
+
+
 def test_try_shows_how_far_it_is(tmp_path: Path) -> None:
     """It says how much is to come, for whom; on a terminal pip has its bars, elsewhere it is quiet."""
     done, asked, locks = first_run(tmp_path)
@@ -141,7 +150,7 @@ def test_try_shows_how_far_it_is(tmp_path: Path) -> None:
     assert "--quiet" in asked and "--progress-bar" not in asked
     assert locks == (ROOT / "config" / "requirements.lock").read_text()
     if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
-        assert "there is none here; --cpu leaves that out" in done.stderr
+        assert "there is none here; daemon/try and systemd/install leave that out by --cpu" in done.stderr
     shutil.rmtree(tmp_path / ".venv")
     _, asked, _ = first_run(tmp_path, terminal=True)
     assert "--progress-bar=on" in asked and "--quiet" not in asked

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemons import ROOT
+from mounts import mounts, needs_mounts, tmpfs
 
 
 class Home:
@@ -20,6 +21,7 @@ class Home:
             ".config/demixd",
             ".local/state/demixd/models",
             ".local/state/demixd/recorded",
+            ".local/state/demixd/work",
             ".local/state/demixd/.cache",
         ):
             (folder / path).mkdir(parents=True)
@@ -66,8 +68,20 @@ def test_what_somebody_keeps_there_stays(tmp_path: Path, place: str) -> None:
     said = home.uninstall()
     assert home.song.read_bytes() == b"a song"
     assert f"{tmp_path}/.local/{place}/demixd, all but music" in said
+    assert f"{tmp_path}/.local/{place}/demixd\n" in said.partition("What stays:\n")[2]
     assert home.home.exists() is (place == "share")
     assert home.state.exists() is (place == "state")
+
+
+@needs_mounts
+def test_a_mount_point_stays(tmp_path: Path) -> None:
+    """Where a disk was mounted for the program it is emptied, and told of: nothing is left in it, and it cannot be removed."""
+    mount = tmpfs(tmp_path / ".local/share/demixd", 1 << 20)
+    with mounts(mount):
+        said = Home(tmp_path, "music").uninstall()
+        assert list(mount.at.iterdir()) == []
+    assert f"  what was in {mount.at}, on which something is mounted\n" in said
+    assert f"  {mount.at}\n" in said.partition("What stays:\n")[2]
 
 
 def test_models_of_ones_own_stay(tmp_path: Path) -> None:
@@ -118,13 +132,14 @@ def test_a_dry_run_works_anywhere(tmp_path: Path, words: list[str]) -> None:
 
 
 def test_a_dry_run_tells_what_each_option_does(tmp_path: Path) -> None:
-    """OpenVINO and the configuration to begin with are told; where there is a configuration, that the other is not used."""
+    """OpenVINO, no CUDA, and the configuration to begin with are told; where there is one, that the other is not used."""
 
     def said(*words: str) -> str:
         command = [str(ROOT / "systemd" / "install"), "--user", "--dry-run", *words]
         environment = {**os.environ, "HOME": str(tmp_path)}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
+    assert "CPU alone" not in said() and "torch for the CPU alone" in said("--cpu", "https://index.invalid/cpu")
     assert "OpenVINO" not in said() and "its packages and OpenVINO into" in said("--openvino")
     mine, there = tmp_path / "mine.toml", tmp_path / ".config/demixd/demixd.toml"
     mine.write_text('[paths]\nspool = "/music"\n')

@@ -154,6 +154,14 @@ def test_a_file_is_no_folder(tmp_path: Path, part: str, below: str) -> None:
         config.check(made, "where.toml")
 
 
+def test_the_state_folder_is_not_on_the_share() -> None:
+    """Whoever writes to the spool could take it away, also where no other folder of the spool is in its way."""
+    for state in ("/there", "/there/state"):
+        made = config.Config(paths=config.Paths(spool="/there", state=state))
+        with pytest.raises(ConfigError, match=r"spool \(/there\) and state|inbox .* and state"):
+            config.check(made, "where.toml")
+
+
 def test_an_installed_program_has_its_models_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the installer has made a folder for them; else they are in the state folder. A configuration may name another."""
     monkeypatch.setattr(config, "BESIDE", tmp_path / "models")

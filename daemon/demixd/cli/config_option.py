@@ -19,6 +19,8 @@ T = TypeVar("T")
 _FILE, _MISTAKE = f"{__name__}.file", f"{__name__}.mistake"
 """Keys in `click.Context.meta`, which a command shares with the group that it belongs to."""
 
+UNITS = Path("/etc/systemd/system")
+
 _WITHOUT_PATHS = (
     "mend it: until then nobody knows the folders, and no command works. A daemon that runs goes on, and files alone still "
     "reach it: a song that is put into its inbox, and NAME.cancel there"
@@ -52,6 +54,14 @@ def chosen_file() -> Path | None:
     """The file that the command line gives; None where it gives none."""
     file: Path | None = click.get_current_context().meta.get(_FILE)
     return file
+
+
+def start_command() -> str:
+    """What starts the daemon of this configuration: its service where systemd/install has made one, which leaves this file."""
+    file, _ = configuration.chosen(chosen_file())
+    name = file.stem if file is not None and file.parent == configuration.DEFAULT_PATH.parent else ""
+    is_installed = name and (UNITS / f"{name}.service.d" / "50-paths.conf").exists()
+    return f"sudo systemctl start {name}" if is_installed else "demixd run"
 
 
 def configured(command: Callable[Concatenate[Config, P], T]) -> Callable[P, T]:

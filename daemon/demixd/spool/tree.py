@@ -48,6 +48,8 @@ PRIVATE_LOCK = "lock"
 """The lock file in a folder of our own: the state folder, and the private one of the outbox."""
 LEASE = f"{HIDDEN}lease"
 LEDGER = "ledger.sqlite3"
+KEPT_OPEN = (PRIVATE_LOCK, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")
+"""The files of the state folder that the daemon writes to as long as it runs, the last two SQLite's beside the ledger."""
 SNAPSHOT = "song"
 """The private copy of the song, in the job's `tmp`."""
 
@@ -178,6 +180,12 @@ def real(folder: Path) -> Path:
     Where this user may not look, it is the folder, and whoever uses it gets the error.
     """
     return folder.resolve() if os.path.islink(folder) else folder  # noqa: PTH114 - false where nobody may look
+
+
+def closed_file(state: Path) -> Path | None:
+    """The first of the daemon's own files in the state folder that this user cannot write: another one has made it."""
+    there = (path for name in KEPT_OPEN if (path := state / name).exists())
+    return next((path for path in there if not os.access(path, os.R_OK | os.W_OK, effective_ids=True)), None)
 
 
 def pin(work: str) -> nofollow.Pin:

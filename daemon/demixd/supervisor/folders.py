@@ -5,6 +5,7 @@ remembers, is waited for; and an inbox that is another folder than before says n
 the private folder of the outbox is made again, where that is the folder as before: others may have removed it.
 """
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from demixd.spool import nofollow, private
 from demixd.spool.files import refuses_files
 from demixd.spool.mounts import Root, mount_of
 from demixd.spool.tree import PRIVATE, Spool
+from demixd.supervisor import notify
 from demixd.supervisor.ledger import Ledger
 
 _PRIVATE = f"outbox/{PRIVATE}"
@@ -155,13 +157,13 @@ class Folders:
             if known is None:
                 self._remember(part, folder, folder.stat().st_ino)
         except OSError as error:
-            return f"{folder} ({part}) cannot be used: {error.strerror}."
+            return f"{folder} ({part}) cannot be used: {notify.reason(error)}."
         return None
 
     def _closed_reason(self, part: str, folder: Path) -> str | None:
         """Why nothing can be written in a folder; that one in /proc, say, holds no files is seen only the first time."""
         if not os.access(folder, os.W_OK | os.X_OK):
-            return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."
+            return _unwritable(part, folder)
         if part == "work" and self._known[part] is None and (reason := refuses_files(folder)) is not None:
             return f"{folder} (work) cannot be used, {reason}: set [paths] work to a folder on a disk."
         return None
@@ -218,3 +220,10 @@ class Folders:
     def _remember(self, part: str, folder: Path, inode: int) -> None:
         self._known[part] = known = _Known(path=str(folder), inode=inode)
         self._ledger.note(f"place {part}", known)
+
+
+def _unwritable(part: str, folder: Path) -> str:
+    """The sentence about a folder that cannot be written. Raises OSError where its disk is read-only: no owner would help."""
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    return f"{folder} ({part}) cannot be written: let demixd's user write there; it goes on by itself then."

@@ -24,7 +24,7 @@ import msgspec
 from demixd.errors import StateError
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job, Stage, State
-from demixd.spool.tree import companion
+from demixd.spool.tree import closed_file, companion
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Ledger:
                 self._db.close()
                 raise
         except sqlite3.OperationalError as error:  # of the disk, not of the file: it may be as good as ever
+            if (closed := closed_file(path.parent)) is not None:
+                raise StateError(f"{closed} cannot be written by this user: change its owner or mode") from error
             raise StateError(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise UnreadableError(f"{path}: {error}") from error

@@ -213,7 +213,9 @@ def _opened(folder: int, path: Path) -> int:
 
 
 def _of_another_user(user: int, path: Path) -> OSError:
-    reason = f"it is of user {user}, whose daemon may use the folder; where there is none, remove the file"
+    reason = (
+        f"the file belongs to user {user}, whose daemon may use its folder; where no such daemon runs, remove the file"
+    )
     return OSError(errno.EPERM, reason, str(path))
 
 

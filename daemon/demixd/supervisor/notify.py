@@ -3,6 +3,7 @@
 systemd-python says it. Without it, or without systemd, nothing is said, and everything else works.
 """
 
+import errno
 import logging
 import os
 import time
@@ -41,6 +42,21 @@ def send(*lines: str) -> None:
 def reloading() -> None:
     """The configuration is being read again; READY=1 ends it. The time is what `Type=notify-reload` asks for."""
     send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def reason(error: OSError) -> str:
+    """Why a folder cannot be used, without a full stop; where the unit may be what keeps us from writing, with the remedy."""
+    return f"{error.strerror}{remedy() if error.errno == errno.EROFS else ''}"
+
+
+def remedy() -> str:
+    """What to do for a folder that the unit does not name, as the end of a sentence; empty where no unit limits the folders.
+
+    $STATE_DIRECTORY tells of StateDirectory= (systemd.exec(5)), which the unit of a desktop's user, without limits, has not.
+    """
+    if "STATE_DIRECTORY" not in os.environ:
+        return ""
+    return ": run `sudo systemd/install` again, since the service may only write to the folders that its unit names"
 
 
 def watchdog_s() -> float | None:

@@ -120,7 +120,7 @@ class Service:
             self._locks.take("state")
             self._ledger = rebuild.open_ledger(self.config.state, self._hold)
         except OSError as error:
-            raise ConfigError(f"The folder {error.filename} cannot be used: {error.strerror}.") from error
+            raise ConfigError(f"{error.filename} cannot be used: {notify.reason(error)}.") from error
         survive_lease_breaks()
         self.workers = WorkerManager(self.config, self.mailbox.put, self._start_worker)
         told: dict[str, Any] = {"device": lambda: self.workers.device, "keep_alive": self._keep_alive}
@@ -250,7 +250,7 @@ class Service:
         try:
             fresh = self._load()
             if fresh.paths != self.config.paths:
-                raise ConfigError("[paths] has changed, which only a restart can take over")
+                raise ConfigError(f"[paths] has changed, which only a restart can take over{notify.remedy()}")
         except ConfigError as error:
             self._beating.refuse(str(error))
         else:

@@ -31,7 +31,7 @@ def new(folder: Path, after: str) -> Daemon:
         "state": f"spool = {json.dumps(str(other))}\nstate = {state}",
         "spool": f"spool = {spool}\nstate = {json.dumps(str(other / 'state'))}",
         "outbox": f"spool = {json.dumps(str(other))}\noutbox = {json.dumps(str(daemon.outbox))}\n"
-        f"state = {json.dumps(str(other / 'state'))}",
+        f"state = {json.dumps(str(folder / 'other-state'))}",
     }
     for part, paths in shared.items():
         (folder / f"second-{part}.toml").write_text(f'[paths]\n{paths}\n[model]\nname = "demo"\ndevice = "cpu"\n')

@@ -110,6 +110,20 @@ def test_a_bad_configuration(tmp_path: Path, change: Callable[[str], str], reaso
         assert daemon.final("song.wav")["state"] == "done"
 
 
+def test_other_folders_of_a_service(tmp_path: Path) -> None:
+    """Its unit names the folders: a restart alone would make them read-only for the daemon, so the installer is named too."""
+    daemon = Daemon(tmp_path, fake=True)
+    try:
+        daemon.start(STATE_DIRECTORY="/var/lib/demixd").ready()
+        rewrite(daemon, lambda text: text.replace('spool = "', 'spool = "/elsewhere'))
+        says(
+            daemon, "[paths] has changed, which only a restart can take over: run `sudo systemd/install` again, since "
+        )
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 MISTAKES = {
     "[defaults]\nfromat = 1\n": "fromat: there is no such key; did you mean format?",
     '[defaults]\nstems = ["banjo"]\n': '[defaults] stems has "banjo": demo has no such stem. There are drums, bass,',

@@ -299,6 +299,29 @@ def test_a_read_only_inbox(tmp_path: Path) -> None:
         }
 
 
+REMEDY = ": run `sudo systemd/install` again, since the service may only write to the folders that its unit names"
+
+
+@needs_mounts
+@pytest.mark.parametrize(("made", "part"), [((), "inbox"), (("inbox", "outbox", "status", "done", "failed"), "outbox")])
+def test_a_spool_that_the_unit_does_not_name(tmp_path: Path, made: tuple[str, ...], part: str) -> None:
+    """It is read-only for the service: no owner would help, but the installer, which names it. No other daemon hears of it."""
+    daemon = Daemon(tmp_path, fake=True)
+    daemon.inbox.rmdir()
+    for each in made:
+        (daemon.spool / each).mkdir()
+    mount = bind(daemon.spool, daemon.spool)
+    said = f"{daemon.spool / part} ({part}) cannot be used: Read-only file system"
+    with mounts(mount):
+        mount.change("bind,ro")
+        for unit, told in ({}, f"{said}."), ({"STATE_DIRECTORY": "/var/lib/demixd"}, f"{said}{REMEDY}."):
+            try:
+                daemon.start(**unit)
+                daemon.until(lambda told=told: told in daemon.log.read_text(), "it is said")
+            finally:
+                daemon.end()
+
+
 @contextmanager
 def full_state(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
     """A daemon whose ledger cannot be written since its disk is full, and which says so; a song waits. And what fills it."""

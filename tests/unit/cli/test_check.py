@@ -1,8 +1,12 @@
-"""What `demixd check` finds about the machine, of a configuration alone."""
+"""What `demixd check` finds about the machine, of a configuration alone; and about the files of the state folder."""
 
+import os
+import tempfile
 from pathlib import Path
 
-from demixd.cli.check import machine
+import pytest
+
+from demixd.cli.check import folders, machine
 from demixd.cli.check.finding import Level
 from demixd.config import Config, Limits
 
@@ -18,3 +22,22 @@ def test_the_memory_that_auto_takes() -> None:
     """What it would be now: 256 MiB to 8 GiB, however much is free."""
     found = machine.memory(Config(), Path("/there/work"))
     assert 256 <= int(found.text.split()[0]) <= 8192
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
+@pytest.mark.parametrize("name", ["lock", "ledger.sqlite3", "ledger.sqlite3-wal", "ledger.sqlite3-shm"])
+def test_a_file_that_another_user_has_made_in_the_state_folder(name: str) -> None:
+    """A daemon that root has tried has left it, and the one of this user could not start."""
+    with tempfile.TemporaryDirectory() as above:
+        state = Path(above) / "state"
+        state.mkdir()
+        (state / name).touch(0o600)
+        assert folders.state(state).level is Level.OK
+        for folder in (state.parent, state):
+            os.chown(folder, 12345, -1)
+        os.seteuid(12345)
+        try:
+            found = folders.state(state)
+        finally:
+            os.seteuid(0)
+    assert (found.level, found.text.partition(" cannot be written")[0]) == (Level.FAIL, str(state / name))

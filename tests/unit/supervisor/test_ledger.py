@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from demixd.errors import StateError
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job, Stage
 from demixd.supervisor.ledger import _SCHEMA, VERSION, Foreign, Ledger, UnreadableError
@@ -118,3 +121,21 @@ def test_a_fact_of_another_version(ledger: Ledger) -> None:
     assert ledger.fact("place", Foreign) == Foreign()
     assert ledger.fact("place", Identity) is None
     assert ledger.fact("nothing", Identity) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
+def test_a_ledger_that_another_user_has_made() -> None:
+    """SQLite calls it readonly, or fails to open it: the error names the file, and what helps."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite3"
+        Ledger(path, print).close()
+        for mode in (0o644, 0o600):
+            path.chmod(mode)
+            os.chown(folder, 12345, -1)
+            os.seteuid(12345)
+            try:
+                with pytest.raises(StateError) as error:
+                    Ledger(path, print)
+            finally:
+                os.seteuid(0)
+            assert str(error.value) == f"{path} cannot be written by this user: change its owner or mode"

@@ -95,7 +95,7 @@ def test_a_lock_of_another_user() -> None:
             os.seteuid(0)
         locks.release()
     assert error.value.filename == str(folder / "status" / ".demixd-lock")
-    assert "it is of user 0, whose daemon may use the folder" in str(error.value)
+    assert "the file belongs to user 0, whose daemon may use its folder" in str(error.value)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it plays another user")
@@ -106,7 +106,7 @@ def test_a_lock_file_that_another_user_has_put_there(tmp_path: Path) -> None:
     lock.write_bytes(msgspec.json.encode(msgspec.structs.replace(owner(1), host="elsewhere")))
     os.chown(lock, 12345, 12345)
     locks = locks_of(tmp_path)
-    with pytest.raises(OSError, match="it is of user 12345, whose daemon may use the folder") as error:
+    with pytest.raises(OSError, match="the file belongs to user 12345, whose daemon may use its folder") as error:
         locks.take("status")
     assert error.value.filename == str(lock)
     lock.unlink()

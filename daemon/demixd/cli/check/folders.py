@@ -15,7 +15,7 @@ from demixd.config import Config
 from demixd.spool.files import refuses_files, rename_new
 from demixd.spool.leases import lease_fails, survive_lease_breaks
 from demixd.spool.mounts import is_remote, mount_of
-from demixd.spool.tree import Spool
+from demixd.spool.tree import Spool, closed_file
 
 SONG_BYTES = 1 << 30
 """The free space that the copy and the stems of a song of twenty minutes may need."""
@@ -106,6 +106,8 @@ def state(path: Path) -> Finding:
         return Finding(Level.FAIL, "state", f"{path} is not there and cannot be made in {above}: change [paths] state")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return Finding(Level.NOTE, "state", f"{path} is the daemon's own, and not visible to you")
+    if (closed := closed_file(path)) is not None:
+        return Finding(Level.FAIL, "state", f"{closed} cannot be written by this user: change its owner or mode")
     kind = mount_of(path).kind
     reason = "SQLite is not safe there" if is_remote(kind) else refuses_files(path)
     if reason is not None:

@@ -42,6 +42,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None
     is_hidden: bool = False
     """Whether this user may not look into status/."""
+    start: str = "demixd run"
+    """The command that starts a daemon here."""
     told: str = ""
     """A mistake in the configuration of which the command has warned itself."""
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 import msgspec
 
 from demixd.cli import client, names, text
+from demixd.cli.config_option import start_command
 from demixd.cli.console import say
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import RUNNING, Liveness, age_s, is_overdue
@@ -113,5 +114,6 @@ def _overviews(spool: Spool, *, recursive: bool | None = None) -> Iterator[tuple
         if recursive is not None and is_down and reader.trouble is None:
             with suppress(OSError):  # there is no inbox yet, or none that this user may look into: `check` says which
                 unseen = names.unseen(spool, reader.songs, recursive=recursive)
-        yield overview(reader, health, liveness.silence_s(began), age, unseen), reader.songs
+        shown = overview(reader, health, liveness.silence_s(began), age, unseen)
+        yield msgspec.structs.replace(shown, start=start_command()), reader.songs
         pause(began, REFRESH_S)

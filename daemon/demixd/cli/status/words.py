@@ -52,7 +52,7 @@ def sentence(shown: Overview) -> str:
     if daemon is None and shown.is_hidden:
         return "whether demixd runs on this spool is not visible to you"
     if daemon is None or shown.health is Health.NEVER_RUN:
-        return f"demixd has not run on this spool yet: start it with `demixd run`. {HELD}"
+        return f"demixd has not run on this spool yet: start it with `{shown.start}`. {HELD}"
     who = f"demixd {daemon.version}"
     match shown.health:
         case Health.ALIVE:
