@@ -20,7 +20,7 @@ from benchmarks import measure
 from benchmarks.ceiling import report
 from benchmarks.ceiling.messages import Cost, Ready, Work
 from benchmarks.ceiling.report import OLDER, PRESENT, Ceiling, Round
-from benchmarks.contenders import PYTHON
+from benchmarks.contenders.resident import PYTHON
 
 from demixd.cli.bench.measure import WARM_UP_S, machine, today, warn_if_busy
 from demixd.cli.bench.report import encode
