@@ -1,10 +1,9 @@
-"""demixd against `demucs.api.Separator` and the `demucs` command, with the same weights and songs: tests/benchmarks/run.
+"""demixd against `demucs.api.Separator`, the `demucs` command and unblend, with the same weights and songs: tests/benchmarks/run.
 
 program     from weights to report; it loads no torch, so that it takes nothing from those that are measured
-weights     a process that makes the folder of models that all three read; `models` says which model
-contenders  Demucs' two: a song in, its stems on disk and the seconds out; demixd is `MeasuredDaemon` of the package
-separator   the process in which `demucs.api.Separator` stays loaded; `messages` go to it and come from it
-references  the stems that were mixed into a song, and how near the three come to them; `sdr` is the formula
+weights     a process that makes the folder of models that all read; `models` says which model
+contenders/ the others: a song in, its stems on disk and the seconds out; demixd is `MeasuredDaemon` of the package
+references  the stems that were mixed into a song, and how near the contenders come to them; `sdr` is the formula
 measure     turn by turn, medians, ratios
 report      the result, and its JSON; `tables` show it
 ceiling/    the other benchmark: the pipeline alone, with a network that answers at once
@@ -21,10 +20,11 @@ import click
 import msgspec
 from benchmarks import measure, references, report, tables
 from benchmarks.ceiling import report as ceiling
-from benchmarks.contenders import Command, Separator
+from benchmarks.contenders import demucs, unblend
+from benchmarks.contenders.resident import Resident
 from benchmarks.models import RANDOM, prepare
 from benchmarks.references import Judge
-from benchmarks.report import COMMAND, DEMIXD, SEPARATOR, Report
+from benchmarks.report import COMMAND, DEMIXD, SEPARATOR, UNBLEND, Report
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -40,7 +40,7 @@ from demixd.engine.models.store import Where
 from demixd.errors import AudioProcessingError, ConfigError
 from demixd.terminal import safe
 
-Contender = MeasuredDaemon | Separator | Command
+Contender = MeasuredDaemon | Resident | demucs.Command
 
 
 class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +52,7 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     repeat: int
     with_command: bool
+    with_unblend: bool
     references: Path | None = None
 
 
@@ -67,10 +68,16 @@ def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Repor
         demixd = _daemon(folder / "demixd", where, options)
         stack.enter_context(demixd.started_twice())
         say("demucs.api.Separator loads.")
-        separator = stack.enter_context(Separator.running(folder / "separator", where, options.device))
+        separator = stack.enter_context(demucs.separator(folder / "separator", where, options.device))
         field: dict[str, Contender] = {DEMIXD: demixd, SEPARATOR: separator}
+        notes = []
+        if options.with_unblend:
+            running = unblend.running(folder / "unblend", where, separator.loaded.device, say)
+            peer, note = _if_it_can(stack, running)
+            field |= {} if peer is None else {UNBLEND: peer}
+            notes.append(note)
         if options.with_command:
-            field[COMMAND] = Command(folder / "command", where, separator.loaded.device)
+            field[COMMAND] = demucs.Command(folder / "command", where, separator.loaded.device)
         say("Each separates a short song that does not count.")
         contenders = {name: _judged(name, each, judge) for name, each in field.items()}
         warm_up = [synthetic_song(folder / "warm-up.flac", min(WARM_UP_S, options.seconds))]
@@ -95,8 +102,20 @@ def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Repor
             contenders={name: _measured(each, runs[name]) for name, each in field.items()},
             ratios={name: measure.ratio(runs[DEMIXD], each) for name, each in runs.items() if name != DEMIXD},
             sdr=judge.verdict(),
-            notes=tuple(judge.notes),
+            notes=(*notes, *judge.notes),
         )
+
+
+def _if_it_can(
+    stack: contextlib.ExitStack, running: contextlib.AbstractContextManager[Resident]
+) -> tuple[Resident | None, str]:
+    """unblend where it can be measured, and what must be known of it, or why it cannot."""
+    try:
+        peer = stack.enter_context(running)
+    except RefusedError as error:
+        say(f"unblend is left out: {error}.")
+        return None, f"unblend is left out: {error}"
+    return peer, peer.loaded.about or ""
 
 
 def _daemon(folder: Path, where: Where, options: BenchOptions) -> MeasuredDaemon:
@@ -173,6 +192,9 @@ def markdown(path: Path) -> str:
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Rounds.")
 @click.option("--json", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write everything to FILE.")
 @click.option("--skip-command", is_flag=True, help="Leave out the demucs command, which loads the model each time.")
+@click.option(
+    "--with-unblend", is_flag=True, help="unblend too, in an environment of its own, which is made first (6 GB)."
+)
 @click.option(
     "--references",
     metavar="FOLDER",

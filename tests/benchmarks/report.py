@@ -10,7 +10,7 @@ from demixd.protocol.job import EngineFacts
 
 SCHEMA = 1
 
-DEMIXD, SEPARATOR, COMMAND = "demixd", "separator", "command"
+DEMIXD, SEPARATOR, UNBLEND, COMMAND = "demixd", "separator", "unblend", "command"
 """The contenders."""
 
 MIXTURE = "mixture"
@@ -59,8 +59,8 @@ class Schema(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One benchmark; `engine` is what demixd says that it separated with.
 
-    `sdr` is of the mixture and the contenders where there were reference stems, and `notes` say what must be known of it;
-    the oldest reports lack both.
+    `sdr` is of the mixture and the contenders where there were reference stems; `notes` say what must be known of it, and of
+    contenders. The oldest reports lack both.
     """
 
     schema: int

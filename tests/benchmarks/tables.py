@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, Report
+from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, UNBLEND, Report
 
 from demixd.cli import text
 from demixd.cli.bench.report import Machine, conditions, machine, number, size_or_unknown, songs, starts
@@ -13,6 +13,7 @@ NAMES = {
     MIXTURE: "the song itself",
     DEMIXD: "demixd",
     SEPARATOR: "`Separator`, loaded once",
+    UNBLEND: "`unblend`, loaded once",
     COMMAND: "`demucs` command, cold",
 }
 BAR = r"\|"

@@ -2,6 +2,7 @@
 
     FOLDER/ NAME.yaml  SIG.safetensors    as demixd reads them
                        SIG.th             the same weights, for Demucs: of a local folder it reads no other kind
+            unblend.json                  for unblend, which reads SIG.safetensors: of models of one HTDemucs
 
 MODEL is a `store.Where` in JSON. Without it the model is a full-size htdemucs with random weights, which is as fast as the
 published one. Weights are in half precision, as Demucs publishes them. A process of its own: its memory goes with it.
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 import torch
 import yaml
+from benchmarks.contenders import unblend
 from benchmarks.models import RANDOM
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
@@ -49,6 +51,7 @@ def make_random(folder: Path) -> None:
     save_file(_half(module), folder / f"{SIGNATURE}.safetensors", metadata)
     _pickle(module, folder / f"{SIGNATURE}.th")
     (folder / f"{RANDOM}.yaml").write_text(yaml.safe_dump({"models": [SIGNATURE]}), encoding="utf-8")
+    _name_for_unblend(module, RANDOM, folder / f"{SIGNATURE}.safetensors")
 
 
 def copy(where: Where, folder: Path) -> None:
@@ -62,12 +65,26 @@ def copy(where: Where, folder: Path) -> None:
         shutil.copy(member.path, folder)
         if member.path.suffix != ".th":
             _pickle(module, folder / f"{member.sig}.th")
+            if len(files.members) == 1 and isinstance(module, HTDemucs):
+                _name_for_unblend(module, where.name, folder / member.path.name)
 
 
 def _pickle(module: Any, path: Path) -> None:
     """As `demucs.states.load_model` reads it."""
     args, kwargs = module._init_args_kwargs
     torch.save({"klass": type(module), "args": args, "kwargs": kwargs, "state": _half(module)}, path)
+
+
+def _name_for_unblend(module: Any, name: str, weights: Path) -> None:
+    """As `UNBLEND_EXTRA_MODELS` names a file of such; what its class does not take, it leaves out."""
+    _, kwargs = module._init_args_kwargs
+    entry = {
+        "architecture": "htdemucs",
+        "sources": module.sources,
+        "config": kwargs | {"sources": module.sources},
+        "checkpoint": {"format": "safetensors", "path": weights.name},
+    }
+    (weights.parent / unblend.MODELS).write_text(json.dumps({"models": {name: entry}}, default=float), encoding="utf-8")
 
 
 def _half(module: torch.nn.Module) -> dict[str, torch.Tensor]:

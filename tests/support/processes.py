@@ -1,4 +1,4 @@
-"""What the kernel says of a daemon's processes: memory, processor time, descriptors, watches."""
+"""What the kernel says of a daemon's processes: memory, processor time, bytes written, descriptors, watches."""
 
 import contextlib
 import os
@@ -24,6 +24,17 @@ def busy_s(process: int) -> float:
     """Seconds of processor time that a process has used."""
     words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def written(process: int) -> int:
+    """Bytes of files on disks that a process and its children have made dirty (proc(5), write_bytes), ended ones included.
+
+    Files on a tmpfs do not count, and those that are gone again do.
+    """
+    home = Path(f"/proc/{process}")
+    own = dict(line.split(": ") for line in (home / "io").read_text().splitlines())["write_bytes"]
+    begun = [child for path in home.glob("task/*/children") for child in path.read_text().split()]
+    return int(own) + sum(written(int(child)) for child in begun)
 
 
 def watched(daemon: Daemon) -> set[int]:

@@ -20,9 +20,9 @@ from benchmarks import measure
 from benchmarks.ceiling import report
 from benchmarks.ceiling.messages import Cost, Ready, Work
 from benchmarks.ceiling.report import OLDER, PRESENT, Ceiling, Round
-from benchmarks.contenders import PYTHON
+from benchmarks.contenders.resident import PYTHON
 
-from demixd.cli.bench.measure import machine, today, warn_if_busy
+from demixd.cli.bench.measure import WARM_UP_S, machine, today, warn_if_busy
 from demixd.cli.bench.report import encode
 from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.cli.throwaway import child, last_line
@@ -80,11 +80,11 @@ def bench(against: str | None, seconds: float, repeat: int) -> Ceiling:
                 {OLDER: folder / "commit", **roots},
                 {OLDER: _unpacked(against, folder / "commit"), **commits},
             )
-        works = _works(folder, seconds)
+        works, warm_up = _works(folder / "song", seconds), _works(folder / "warm-up", min(WARM_UP_S, seconds))
         sides = {name: stack.enter_context(Side.running(name, root, folder)) for name, root in roots.items()}
         contenders = {name: side.separated for name, side in sides.items()}
-        say("A first round does not count.")
-        measure.alternate(contenders, works, 1, lambda *_: None)
+        say("Each separates short songs that do not count.")
+        measure.alternate(contenders, warm_up, 1, lambda *_: None)
         rounds = measure.alternate(contenders, works, repeat, _tell)
         return Ceiling(
             date=today(),
@@ -97,7 +97,8 @@ def bench(against: str | None, seconds: float, repeat: int) -> Ceiling:
 
 
 def _works(folder: Path, seconds: float) -> list[Work]:
-    """The same song in each format, once for each choice of stems."""
+    """The same song in each format, once for each choice of stems, in a new folder."""
+    folder.mkdir()
     record(folder / "song.wav", seconds)
     sound, rate = soundfile.read(folder / "song.wav", dtype="int16")
     for each in FORMATS[1:]:

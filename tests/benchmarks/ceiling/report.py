@@ -20,7 +20,9 @@ PRESENT, OLDER = "present", "older"
 MEASURE_S = 240.0
 """Seconds of song to which costs are scaled in the table."""
 
-SPEED = "x real time"
+SPEED, WRITTEN = "x real time", "MB written"
+NO_RATIO = (SPEED, WRITTEN)
+"""Speed says the same as the seconds, and where next to nothing is written, times that says nothing."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,16 +60,19 @@ def columns(cost: Cost, song_s: float) -> dict[str, float]:
         "song to stems": cost.seconds * scale,
         SPEED: song_s / cost.seconds,
         "CPU seconds": cost.cpu_s * scale,
-        "MB written": cost.written_bytes / 1e6 * scale,
+        WRITTEN: cost.written_bytes / 1e6 * scale,
     }
 
 
 def table(report: Ceiling) -> Table:
-    """A row for each kind of song and side; where there are two sides, a third one has how many times the present's it was."""
-    present = report.rounds[PRESENT]
-    names = list(columns(present[0].cost, report.song_s))
+    """A row for each kind of song and side; where there are two sides, a third one has how many times the present's it was.
+
+    A step that only the older one has keeps its column.
+    """
+    sides = [columns(rounds[0].cost, report.song_s) for rounds in report.rounds.values()]
+    names = max(map(list, sides), key=len)
     rows: list[tuple[str, ...]] = []
-    for title in dict.fromkeys(each.title for each in present):
+    for title in dict.fromkeys(each.title for each in report.rounds[PRESENT]):
         cells = {
             side: [columns(each.cost, report.song_s) for each in rounds if each.title == title]
             for side, rounds in report.rounds.items()
@@ -83,7 +88,11 @@ def table(report: Ceiling) -> Table:
 
 def ratios(older: dict[str, float], present: dict[str, float]) -> dict[str, float]:
     """How many times the present's the older one's cells are, of costs that both have."""
-    return {name: cell / present[name] for name, cell in older.items() if cell and present.get(name) and name != SPEED}
+    return {
+        name: cell / present[name]
+        for name, cell in older.items()
+        if cell and present.get(name) and name not in NO_RATIO
+    }
 
 
 def _medians(names: Sequence[str], found: Sequence[dict[str, float]]) -> list[str]:

@@ -11,24 +11,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+import soundfile
 import torch
 from benchmarks import measure, program, report, tables, weights
 from benchmarks.ceiling import report as ceiling
 from benchmarks.ceiling.report import OLDER, PRESENT
+from benchmarks.contenders import demucs as demucs_contenders
+from benchmarks.contenders import unblend
 from benchmarks.models import RANDOM
 from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR
 from demucs.pretrained import get_model
 
 import stems
 from daemons import PATIENCE_S, ROOT
+from demixd.cli.bench.measure import synthetic_song
 from demixd.cli.bench.report import Run, Song, encode
+from demixd.cli.console import RefusedError
 from demixd.engine.families import demucs
 from demixd.engine.models.store import Where
+from demixd.protocol.progress import Step
 from reports import example, run
 
 RESULTS = ROOT / "tests" / "benchmarks"
-STEPS = {"snapshot_s", "decode_s", "separate_s", "mix_s", "encode_s", "publish_s"}
+STEPS = {f"{step}_s" for step in Step}
 
 
 def benchmark(folder: Path, *words: str | Path) -> tuple[int, str]:
@@ -134,7 +141,7 @@ def test_the_ceiling(tmp_path: Path) -> None:
             (name, count) for name in ("wav", "flac", "mp3") for count in (2, 4)
         ]
         for each in rounds:
-            assert set(each.cost.timing) == {"decode_s", "separate_s", "mix_s", "encode_s"}
+            assert set(each.cost.timing) == STEPS - {"snapshot_s", "publish_s"}
             assert each.cost.cpu_s > 0
             assert (each.cost.written_bytes > 0) or found.machine.filesystem == "tmpfs"
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -174,6 +181,58 @@ def test_all_have_the_same_weights(make: Callable[[Path], Where], tmp_path: Path
         assert all(torch.equal(mine[name], their[name]) for name in mine)
     if where.name == RANDOM:
         assert round(sum(each.numel() for each in ours.parameters()) / 1e6) == 42
+
+
+# ---- unblend
+
+
+def test_unblend_is_given_the_same_weights(tmp_path: Path) -> None:
+    """What unblend is told of the model is its file of weights and what its network is made of."""
+    random_model(tmp_path)
+    (entry,) = json.loads((tmp_path / unblend.MODELS).read_bytes())["models"].values()
+    assert (tmp_path / entry["checkpoint"]["path"]).exists()
+    assert entry["config"] == {**weights.FULL_SIZE, "segment": 7.8}
+    assert entry["sources"] == entry["config"]["sources"]
+
+
+def test_unblend_is_left_out_where_it_cannot_have_the_model(tmp_path: Path) -> None:
+    """A model that is no single HTDemucs is named in the sentence that says why unblend is not measured."""
+    where = Where(name="bag-of-four", repo=None, models=str(tmp_path), allow_pickle=False)
+    running = unblend.running(tmp_path / "unblend", where, "cpu", lambda _: None)
+    with pytest.raises(RefusedError, match="bag-of-four"), running:
+        pass
+
+
+@pytest.mark.daily
+def test_unblend_is_left_out_where_it_cannot_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip complains of is said, and the next run tries again."""
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(unblend, "ENVIRONMENT", tmp_path / "environment")
+    where = demo_model(tmp_path)
+    for _ in range(2):
+        running = unblend.running(tmp_path / "unblend", where, "cpu", lambda _: None)
+        with pytest.raises(RefusedError, match=r"cannot be installed: .*unblend"), running:
+            pass
+
+
+@pytest.mark.skipif(not unblend.is_there(), reason="no unblend: tests/benchmarks/run NAME --with-unblend installs it")
+def test_unblend_separates_as_demucs_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same weights unblend's stems are those of `demucs.api.Separator`."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'daemon'}:{ROOT / 'tests'}")
+    where = demo_model(tmp_path)
+    song = synthetic_song(tmp_path / "song.flac", SONG_S)
+    heard: list[dict[str, np.ndarray]] = []
+    for name, running in (
+        ("separator", demucs_contenders.separator(tmp_path / "separator", where, "cpu")),
+        ("unblend", unblend.running(tmp_path / "unblend", where, "cpu", lambda _: None)),
+    ):
+        with running as contender, contender.separated(song) as (run, stems):
+            assert run.separate_s, name
+            heard.append({stem: soundfile.read(path)[0] for stem, path in stems.items()})
+    theirs, its = heard
+    for stem in theirs:
+        assert its[stem] == pytest.approx(theirs[stem], abs=2e-3)
 
 
 # ---- the pure parts

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from daemons import make_song, running
-from mounts import mounts, needs_mounts, tmpfs
+from mounts import disk, mounts, needs_mounts, tmpfs
+from processes import written
 
 pytestmark = needs_mounts
 
@@ -22,6 +23,20 @@ def test_a_song_within_the_budget_writes_no_sound(tmp_path: Path) -> None:
         make_song(daemon.inbox / "song.wav", 10.0)
         sidecar = daemon.final("song.wav")
     assert (sidecar["state"], sidecar["warnings"]) == ("done", [])
+
+
+def test_a_song_within_the_budget_writes_its_stems_alone(tmp_path: Path) -> None:
+    """With everything on a disk, the worker and its children write the bytes of the stems there, and no sound beside them.
+
+    Sound would be 7 MB for the song, and as much for each stem.
+    """
+    with mounts(disk(tmp_path / "image", tmp_path / "d", 256)), running(tmp_path / "d") as daemon:
+        worker = daemon.read("_daemon.json")["worker"]["pid"]
+        before = written(worker)
+        make_song(daemon.inbox / "song.wav", 20.0)
+        assert daemon.final("song.wav")["state"] == "done"
+        beyond = written(worker) - before - sum(path.stat().st_size for path in daemon.outbox.glob("song/*.wav"))
+    assert 0 <= beyond < 1 << 20
 
 
 def test_a_song_beyond_it_goes_to_the_outbox_where_work_is_too_small(tmp_path: Path) -> None:

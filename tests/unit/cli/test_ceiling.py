@@ -68,7 +68,17 @@ def test_the_ratio_of_two_commits_is_of_pairs() -> None:
     """A slow round slows both sides, and does not move how many times the present's cost the older one's is."""
     table = report.table(found(**{OLDER: rounds(3.0, 30.0, 6.0), PRESENT: rounds(2.0, 20.0, 4.0)}))
     assert [row[0].removeprefix("wav, 2 stems: ") for row in table.rows] == [OLDER, PRESENT, "older / present"]
-    assert table.rows[-1][1:] == ("1.50", "1.50", "", "1.50", "1.00")
+    assert table.rows[-1][1:] == ("1.50", "1.50", "", "1.50", "")
+
+
+def test_a_step_that_is_gone_keeps_its_column() -> None:
+    """What the older commit took for a step that the present one has no more is in the table, and has no ratio."""
+    older, present = rounds(3.0), rounds(2.0)
+    timing = {**older[0].cost.timing, "mix_s": 0.5}
+    older = (msgspec.structs.replace(older[0], cost=msgspec.structs.replace(older[0].cost, timing=timing)),)
+    table = report.table(found(**{OLDER: older, PRESENT: present}))
+    assert table.head == ("", "decode", "mix", "song to stems", "x real time", "CPU seconds", "MB written")
+    assert [row[2] for row in table.rows] == ["1.00", "", ""]
 
 
 @pytest.mark.parametrize("of", [found(**{PRESENT: rounds(1.0)}), example()], ids=["ceiling", "demucs"])

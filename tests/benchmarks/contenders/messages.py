@@ -1,4 +1,4 @@
-"""The messages to and from `separator`. No torch, since the other end loads none."""
+"""The messages to and from a contender that stays loaded. No torch, since the other end loads none."""
 
 import msgspec
 
@@ -10,8 +10,11 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """`about` is what must be known of it beside the machine's versions, as a sentence without its full stop."""
+
     device: str
     gpu: str | None
+    about: str | None = None
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""`demucs.api.Separator` in a process of its own, loaded once: `python -m benchmarks.separator SETUP`, in JSON lines.
+"""`demucs.api.Separator` in a process of its own, loaded once: `python -m benchmarks.contenders.separator SETUP`, in JSON lines.
 
     it says  {"device": "cpu", "gpu": null}                once the model is loaded
     it hears {"song": PATH, "folder": PATH}                      one line a song
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import torch
-from benchmarks.messages import Done, Loaded, Setup, Task
+from benchmarks.contenders.messages import Done, Loaded, Setup, Task
 from demucs.api import Separator
 from demucs.audio import save_audio
 
