@@ -176,7 +176,9 @@ def _read(data: bytes) -> dict[str, Any]:
         raise bad("the file is nested too deeply: options are one object, and no value of it holds another") from error
     except json.JSONDecodeError as error:
         where = f"something is wrong at line {error.lineno}, column {error.colno}, or just before"
-        raise bad(f"the file is not JSON: {where}; often that is a comma too many, or quotes that are missing") from error
+        raise bad(
+            f"the file is not JSON: {where}; often that is a comma too many, or quotes that are missing"
+        ) from error
     except ValueError as error:
         raise bad(f"the file is not JSON: {error}") from error
     if not isinstance(found, dict):
@@ -228,7 +230,9 @@ def effective(
     profile = profile_of(name, profiles) if own.profile is UNSET else own.profile
     if profile is not None and profile not in profiles:
         there = ", ".join(profiles) or "none"
-        raise bad(f"profile = {shown(profile)}: there is no such profile; the configuration as it was last read has {there}")
+        raise bad(
+            f"profile = {shown(profile)}: there is no such profile; the configuration as it was last read has {there}"
+        )
     preset = dict(profiles[profile]) if profile is not None else {}
     model = preset.pop("model", model)
     if own.model is not UNSET:
