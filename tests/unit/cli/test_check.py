@@ -1,8 +1,11 @@
 """What `demixd check` finds about the machine, of a configuration alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
-from demixd.cli.check import machine
+import pytest
+
+from demixd.cli.check import folders, machine
 from demixd.cli.check.finding import Level
 from demixd.config import Config, Limits
 
@@ -18,3 +21,10 @@ def test_the_memory_that_auto_takes() -> None:
     """What it would be now: 256 MiB to 8 GiB, however much is free."""
     found = machine.memory(Config(), Path("/there/work"))
     assert 256 <= int(found.text.split()[0]) <= 8192
+
+
+def test_little_room_is_told_in_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with some megabytes left has not 0.0 GB."""
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000))
+    found = folders.space(tmp_path, 100 << 20, "songs may wait")
+    assert found.text == f"4 MB free at {tmp_path}: songs may wait; make room for 105 MB"
