@@ -5,6 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import simulated_worker
 from simulated import Simulated, simulated
 from simulated_songs import make_song
 
@@ -20,13 +23,16 @@ def told(daemon: Simulated) -> list[tuple[float, dict[str, Any]]]:
     return seen
 
 
-def test_the_queue_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_the_queue_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a heartbeat a minute, each of four songs is seen to run, the last one to wait, and at last none."""
+    monkeypatch.setattr(
+        simulated_worker, "SEGMENT_S", 2.0
+    )  # each takes longer than the second in which nothing is told
     with simulated(tmp_path, status=SELDOM) as daemon:
         seen = told(daemon)
         names = [f"song {number}.wav" for number in range(4)]
         for name in names:
-            make_song(daemon.inbox / name, 9.0, size=5000)
+            make_song(daemon.inbox / name, 3.0, size=5000)
         for name in names:
             daemon.final(name)
         daemon.sleep(2.0)
