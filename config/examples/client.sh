@@ -31,7 +31,8 @@ while :; do
     fi
 done
 if [ "$state" != "done" ]; then
-    echo "$state: $(value "$sidecar" code)" >&2
+    code=$(value "$sidecar" code) # a song that was cancelled has none
+    echo "$state${code:+: $code}" >&2
     exit 1
 fi
 mkdir -p "$folder" && cp -R "$spool/outbox/$(value "$sidecar" dir)/." "$folder" && cd "$folder" || exit 1

@@ -23,7 +23,7 @@ from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, ef
 from demixd.protocol.result_names import holdable
 from demixd.protocol.typed import Section, no_such_key, shown, typed
 
-DEFAULT_PATH = Path("/etc/demixd/demixd.toml")
+DEFAULT_PATH, BUILT_IN = Path("/etc/demixd/demixd.toml"), "the built-in defaults"
 
 BESIDE = Path(__file__).parents[2] / "models"
 """The models of an installed program, which only root writes: the installer makes this folder, beside `daemon`."""
@@ -189,7 +189,7 @@ def load(path: Path | None = None, *, only: str = "") -> Config:
     `only` names the one section that is wanted, whatever is wrong in the others.
     """
     if (path := chosen(path)[0]) is None:
-        return check(Config(), "the built-in defaults")
+        return check(Config(), BUILT_IN)
     return check(parse(_read(path), str(path), only=only), str(path))
 
 
@@ -201,7 +201,7 @@ def chosen(path: Path | None) -> tuple[Path | None, str]:
         return Path(named), f"{named}, from $DEMIXD_CONFIG"
     if DEFAULT_PATH.exists():
         return DEFAULT_PATH, str(DEFAULT_PATH)
-    return None, f"the built-in defaults, since there is no --config, $DEMIXD_CONFIG or {DEFAULT_PATH}"
+    return None, f"{BUILT_IN}, since there is no --config, $DEMIXD_CONFIG or {DEFAULT_PATH}"
 
 
 def _read(path: Path) -> str:

@@ -93,8 +93,12 @@ def disk_code(error: OSError) -> Code:
     return Code.NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.IO_ERROR
 
 
-def disk_error(error: OSError, doing: str) -> AudioProcessingError:
-    """An error of the operating system as one of ours; `doing` names the work that failed."""
+def disk_error(error: OSError, doing: str, disk: object = None) -> AudioProcessingError:
+    """An error of the operating system as one of ours; `doing` names the work that failed, `disk` the folder whose disk it is."""
     if disk_code(error) is Code.NO_SPACE:
-        return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}; free some.", str(error))
+        full = disk or error.filename
+        where = (
+            f" on the disk of {full}" if full and not str(full).startswith("/proc/") else ""
+        )  # an open folder's path
+        return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}{where}; free some.", str(error))
     return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror or error}.", str(error))

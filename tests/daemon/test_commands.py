@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from demixd.cli import text
 from demixd.cli.app import commands
 from demixd.cli.follow import Follower, Losses
 from demixd.cli.status import view
-from demixd.cli.status.liveness import Health, Liveness
+from demixd.cli.status.liveness import ABSENT, Health, Liveness
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
 from demixd.engine.models import store
@@ -268,7 +269,14 @@ def test_a_folder_is_no_song(tmp_path: Path) -> None:
     """`submit` says what to do with one: its songs can be named, and the inbox takes it as it is."""
     (tmp_path / "Album").mkdir()
     done = Daemon(tmp_path / "d").command("submit", tmp_path / "Album")
-    said = f"demixd: {tmp_path}/Album is a folder: name the songs in it, or move it into the inbox (`mv`) as it is\n"
+    said = f"demixd: {tmp_path}/Album is a folder: name the songs in it, or copy it into the inbox (`cp -r`) as it is\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_stems_without_commas_between_them(tmp_path: Path) -> None:
+    """The second one is taken for a song: `submit` says that there is no such file, and how several stems are written."""
+    done = Daemon(tmp_path / "d").command("submit", "--stems", "vocals", "drums", make_song(tmp_path / "song.wav", 0.1))
+    said = "demixd: drums: there is no such file; several stems have commas between them: --stems vocals,drums\n"
     assert (done.returncode, done.stderr) == (1, said)
 
 
@@ -276,7 +284,7 @@ def test_submit_says_that_nobody_is_there(daemon: Daemon, tmp_path: Path) -> Non
     """Where no daemon runs the song waits for one, and that is said at once; where one runs it is not."""
     alone, song = Daemon(tmp_path / "d"), make_song(tmp_path / "alone.wav", 0.1)
     done = alone.command("submit", song)
-    said = "No daemon runs on this spool: what was dropped waits in the inbox until one is started.\n"
+    said = f"{ABSENT}\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert (alone.inbox / "alone.wav").exists()
     assert daemon.command("submit", song).stderr == ""
@@ -310,17 +318,44 @@ def test_a_configuration_that_is_no_toml(tmp_path: Path) -> None:
 
 
 def test_a_model_that_there_is_not(held: Daemon, tmp_path: Path) -> None:
-    """`submit` warns of it as of other mistakes, and drops the song, with options too: a daemon that runs goes on."""
+    """Commands warn of it as of other mistakes, `submit` drops the song, with options too: a daemon that runs goes on."""
     good = held.config.read_text()
     try:
         held.config.write_text(good.replace('name = "demo"', 'name = "htdemuc"'))
-        done = held.command("submit", make_song(tmp_path / "unmodelled.wav", 0.1), "--format", "flac")
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.startswith('demixd: warning: [model] name = "htdemuc": there is no such model')
-        assert done.stderr.endswith("; no daemon starts with that, and one that runs goes on by the old\n")
-        assert done.stderr.count("\n") == 1
+        song = make_song(tmp_path / "unmodelled.wav", 0.1)
+        for words in (["submit", song, "--format", "flac"], ["status"], ["cancel", "unmodelled.wav"]):
+            done = held.command(*words)
+            assert done.returncode == 0, done.stderr
+            said = f'demixd: warning: {held.config}: [model] name = "htdemuc": there is no such model'
+            assert done.stderr.startswith(said)
+            assert done.stderr.endswith("; no daemon starts with that, and one that runs goes on by the old\n")
+            assert done.stderr.count("\n") == 1
     finally:
         held.config.write_text(good)
+
+
+def test_a_configuration_that_the_daemon_has_not_read(held: Daemon, tmp_path: Path) -> None:
+    """Commands say that the daemon goes by the old one, until it has read the file again; a comment changes nothing."""
+    good, song = held.config.read_text(), make_song(tmp_path / "unread.wav", 0.1)
+    said = f"demixd: warning: the daemon has not read what {held.config} says now, and goes by the old: "
+    try:
+        held.config.write_text(f"{good}\n# a comment\n")
+        assert held.command("status").stderr == ""
+        held.config.write_text(f'{good}\n[profiles.unread]\nformat = "flac"\n')
+        for words in (["submit", song, "--profile", "unread"], ["status"]):
+            assert held.command(*words).stderr.startswith(said)
+        failed = held.final("unread.wav")["error"]["message"]
+        assert "there is no such profile; the configuration as it was last read has " in failed
+        before = held.read("_daemon.json")["configuration"]
+        assert held.process is not None
+        held.process.send_signal(signal.SIGHUP)
+        held.until(lambda: held.read("_daemon.json")["configuration"] != before, "read again")
+        assert held.command("status").stderr == ""
+    finally:
+        held.config.write_text(good)
+        assert held.process is not None
+        held.process.send_signal(signal.SIGHUP)
+        held.until(lambda: held.command("status").stderr == "", "the old one again")
 
 
 def test_a_mistake_in_the_configuration(held: Daemon, tmp_path: Path) -> None:
@@ -406,7 +441,7 @@ def test_wait_in_bars(held: Daemon, tmp_path: Path) -> None:
     """On a terminal every song has a bar, all at once; results stay above them, and the bars go."""
     songs = [make_song(tmp_path / f"bar {number}.wav", 0.2 + number / 10) for number in range(3)]
     with Terminal(held, "submit", "--wait", "--force", *songs) as terminal:
-        terminal.says("bar 0.wav", "bar 1.wav", "bar 2.wav", "━", "queued", "separate", "90 %")
+        terminal.says("bar 0.wav", "bar 1.wav", "bar 2.wav", "━", "queued", "separate", " %")
         held.hold.unlink()
         assert terminal.ends() == 0
         for number in range(3):
@@ -431,18 +466,26 @@ def test_wait_follows_the_new_drop(held: Daemon, tmp_path: Path) -> None:
         command.says("again.wav: cancelled")
 
 
-def test_wait_notices_that_nobody_is_there(tmp_path: Path) -> None:
-    """Without a daemon `--wait` says so, once, and goes on waiting until one has come and done the song."""
-    daemon = Daemon(tmp_path / "d", fake=True, status={"heartbeat_s": 0.2})
-    try:
-        with Piped(daemon, "submit", "--wait", make_song(tmp_path / "song.wav", 0.2)) as command:
-            command.says("The daemon is not running")
-            daemon.start()
-            assert command.ends() == 0
-            assert command.err.read_text().count("not running") == 1
-        assert daemon.ready().stop() == 0
-    finally:
-        daemon.end()
+@pytest.mark.parametrize("words", [["submit", "--wait"], ["cancel", "--wait"], ["cancel", "--wait", "--all"]])
+def test_nobody_waits_for_a_daemon_that_does_not_run(tmp_path: Path, words: list[str]) -> None:
+    """Where none runs a command that would wait says so at once and ends with 1; what it asks for is in the inbox."""
+    daemon, song = Daemon(tmp_path / "d"), make_song(tmp_path / "song.wav", 0.2)
+    if words[0] == "cancel":
+        assert daemon.command("submit", song).returncode == 0
+    began = time.monotonic()
+    done = daemon.command(*words, *([] if "--all" in words else [song if words[0] == "submit" else "song.wav"]))
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"demixd: {ABSENT}")
+    assert time.monotonic() - began < 5.0
+    assert len(list(daemon.inbox.iterdir())) == 1 + (words[0] == "cancel")
+
+
+def test_cancel_says_that_no_daemon_runs(tmp_path: Path) -> None:
+    """The song is asked to stop all the same, and that is no failure."""
+    daemon = Daemon(tmp_path / "d")
+    daemon.command("submit", make_song(tmp_path / "song.wav", 0.2))
+    for words in (["song.wav"], ["--all"]):
+        done = daemon.command("cancel", *words)
+        assert (done.returncode, done.stderr) == (0, f"{ABSENT}\n")
 
 
 def test_wait_ends_when_a_song_is_gone_before_it_is_seen(tmp_path: Path) -> None:
@@ -451,6 +494,8 @@ def test_wait_ends_when_a_song_is_gone_before_it_is_seen(tmp_path: Path) -> None
     status = daemon.spool / "status"
     status.mkdir(exist_ok=True)
     entry = {"name": "link.wav", "name_b64": "", "reason": "not-a-regular-file"}
+    seqs = itertools.count()
+    (status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(next(seqs), interval_s=100.0)))
     with Piped(
         daemon, "submit", "--wait", *(make_song(tmp_path / f"{name}.wav", 0.1) for name in ("gone", "link"))
     ) as command:
@@ -461,7 +506,6 @@ def test_wait_ends_when_a_song_is_gone_before_it_is_seen(tmp_path: Path) -> None
         listing = {"schema": 1, "seq": 1, "entries": [entry], "updated_at": "2026-01-01T00:00:00Z"}
         (status / "_inbox.json").write_text(json.dumps(listing))
         command.says("link.wav: lost: what has its name in the inbox is no song (not-a-regular-file)")
-        seqs = itertools.count()
 
         def beat() -> bool:
             (status / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(next(seqs))))
@@ -631,7 +675,7 @@ def test_watch_on_a_terminal(held: Daemon, tmp_path: Path) -> None:
     (held.inbox / "placeholder.wav").touch()
     held.command("submit", "--force", *(make_song(tmp_path / f"live {number}.wav", 0.2) for number in range(2)))
     with Terminal(held, "status", "--watch") as terminal:
-        terminal.says(" is ready", "Running", "live 0.wav", "━", "90 %", "separate", "Queue: 1", "live 1.wav")
+        terminal.says(" is ready", "Running", "live 0.wav", "━", " %", "separate", "Queue: 1", "live 1.wav")
         terminal.says("Not ready: 1", "placeholder.wav", "empty", "Last results", "past.wav", "done")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.ends() == 0

@@ -374,3 +374,19 @@ def test_one_that_cannot_be_removed_while_the_next_song_runs(
         assert (daemon.inbox / name).exists()
         cannot_be_removed[0] = False
         daemon.until(lambda: not list(daemon.inbox.iterdir()), "it goes once it can")
+
+
+def test_a_cancel_for_nobody_is_logged_once(tmp_path: Path) -> None:
+    """With the name that was meant, where a song's differs in its case or its extension alone."""
+    with simulated(tmp_path, inbox={"after": "keep"}) as daemon:
+        make_song(daemon.inbox / "box.wav", 0.2)
+        make_song(daemon.inbox / "Test Song.wav", 0.2)
+        daemon.final("Test Song.wav")
+        for name in ("test song", "Nope.wav"):
+            (daemon.inbox / f"{name}.cancel").touch()
+        daemon.until(lambda: not list(daemon.inbox.glob("*.cancel")), "they are removed")
+        told = [line for line in daemon.log.read_text().splitlines() if "there is no song of that name" in line]
+        assert sorted(told) == [
+            "Nope.wav.cancel: there is no song of that name, and nothing to stop",
+            "test song.cancel: there is no song of that name, and nothing to stop; did you mean Test Song.wav.cancel?",
+        ]

@@ -1,5 +1,7 @@
 """Files that other programs make of one another in the inbox: none is taken from under them, and none is done twice."""
 
+import re
+from datetime import datetime
 from pathlib import Path
 
 from demixd.supervisor.inbox.readiness import DOWNLOAD_S
@@ -39,9 +41,13 @@ def test_parts_that_nobody_merges_are_songs(tmp_path: Path) -> None:
         (daemon.inbox / "a").mkdir()
         for name in names:
             make_song(daemon.inbox / name, 0.2)
-        began = daemon.clock.now()
+        began, day = daemon.clock.now(), daemon.clock.wall()
         daemon.sleep(DOWNLOAD_S - 5)
         assert [state(daemon, name) for name in names] == [("waiting", "companion-file")] * 2
+        told = re.search(
+            r" taken at (.*) UTC if no file that begins with Tune\. changes\.$", daemon.song(names[0])["message"]
+        )
+        assert told and 0 <= datetime.fromisoformat(f"{told[1]}+00:00").timestamp() - day - DOWNLOAD_S <= 61
         for name in names:
             assert daemon.final(name)["state"] == "done"
         assert daemon.clock.now() < began + DOWNLOAD_S + 60

@@ -127,6 +127,15 @@ def test_refused_options_keep_their_tag(tmp_path: Path, options: str) -> None:
         assert (sidecar["error"]["code"], sidecar["tag"]) == ("bad-options", "table 4")
 
 
+def test_the_log_says_why_a_song_waits(tmp_path: Path) -> None:
+    """Behind the reason stands its sentence."""
+    with simulated(tmp_path) as daemon:
+        (daemon.inbox / "cut.wav.job.json").write_text(f'{{"wait_for_sha256": "{"0" * 64}"}}')
+        make_song(daemon.inbox / "cut.wav", 0.3)
+        daemon.until(lambda: daemon.song("cut.wav").get("reason") == "truncated", "it waits")
+        assert "\ncut.wav: waiting (truncated): The song's sha256 is " in daemon.log.read_text()
+
+
 def test_what_is_cut_short_is_waited_for_until_a_time_that_is_told(tmp_path: Path) -> None:
     """The sidecar says until when; a start begins the grace anew, and says so too, also where a hash is waited for."""
     daemon = Simulated(tmp_path, limits={"truncated_grace_s": 300.0})

@@ -248,7 +248,8 @@ def _subtype(track: Track, name: str, chosen: Format, bit_depth: str) -> tuple[s
     if depth in chosen.subtypes:
         return chosen.subtypes[depth], ()
     best = list(chosen.subtypes)[-1]
-    return chosen.subtypes[best], (f"{name} cannot carry {depth} samples; the stems have {best} bits.",)
+    samples = f"{depth}-bit samples" if depth.isdigit() else f"{depth} samples"
+    return chosen.subtypes[best], (f"{name} cannot carry {samples}; the stems have {best} bits.",)
 
 
 def _bad_option(key: str, value: object, offered: Iterable[str]) -> AudioProcessingError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from demixd import config as configuration
-from demixd.cli.config_option import chosen_file, config_option, configured, mistake, with_folders
+from demixd.cli.config_option import chosen_file, config_option, configured, mistake, source, with_folders
 from demixd.cli.console import (
     BadWordError,
     RefusedError,
@@ -57,9 +57,10 @@ def run(config: Config) -> None:
     from demixd.supervisor.service import Service
 
     journal.start(config.log.level)
-    file = chosen_file()
-    logging.getLogger(__name__).info("the configuration: %s", configuration.chosen(file)[1])
-    Service(checked(config), lambda: checked(configuration.load(file))).run()
+    path, why = configuration.chosen(chosen_file())
+    file = os.path.realpath(path) if path else ""
+    logging.getLogger(__name__).info("the configuration: %s", why)
+    Service(checked(config, source()), lambda: checked(configuration.load(path), source()), file=file).run()
 
 
 @commands.command(short_help="Check whether all is ready for the daemon.")
@@ -72,7 +73,7 @@ def check(config: Config, only_configuration: bool) -> None:
     from demixd.engine.models.configured import checked, faults
 
     if only_configuration:
-        checked(config)
+        checked(config, source())
         return
     from demixd.cli.check.finding import Level
     from demixd.cli.check.findings import findings
@@ -149,15 +150,14 @@ def submit(
     """Drop each SONG into the inbox, with the options that are given."""
     from demixd.cli import submit as submitting
     from demixd.cli.follow import follow_to_end
-    from demixd.cli.status.liveness import is_absent
+    from demixd.cli.status.liveness import ABSENT, is_absent
 
     if as_json and not wait:
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
     spool = Spool(config)
     chosen = submitting.song_options(given, settings)
     with refusing_os_errors():
-        known = None if mistake() or submitting.warn_of_models(config) else config
-        drops = submitting.plan(known, spool, songs, folder=folder, chosen=chosen)
+        drops = submitting.plan(None if mistake() else config, spool, songs, folder=folder, chosen=chosen)
     with interruptible("The songs go on: `demixd status` shows them, `demixd cancel NAME` stops one."):
         followers = []
         for each in submitting.drop(spool, drops):
@@ -165,7 +165,7 @@ def submit(
             if not wait:
                 say(f"{each.name}: dropped; its status will be in {each.path}")
         if not wait and is_absent(spool):
-            complain("No daemon runs on this spool: what was dropped waits in the inbox until one is started.")
+            complain(ABSENT)
         if wait and not follow_to_end(spool, followers, _silence_notice(config, spool).due, as_json=as_json):
             sys.exit(1)
 

@@ -12,6 +12,8 @@ from demixd import config as configuration
 from demixd.cli.console import complain
 from demixd.config import Config
 from demixd.errors import ConfigError
+from demixd.protocol.status import ConfigurationFacts, DaemonStatus
+from demixd.spool.tree import DAEMON, Spool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,6 +85,16 @@ def mistake() -> str:
     return told
 
 
+def source() -> str:
+    """The file of the configuration, as errors name it."""
+    return str(configuration.chosen(chosen_file())[0] or configuration.BUILT_IN)
+
+
+def is_here(config: Config) -> bool:
+    """Whether this is the daemon's machine, as far as its folders tell."""
+    return os.path.isdir(config.repo or config.state)  # noqa: PTH112 - false where nobody may look
+
+
 def _load_what_can_be(file: Path | None) -> Config:
     try:
         config = configuration.load(file)
@@ -97,7 +109,38 @@ def _load_what_can_be(file: Path | None) -> Config:
     found, why = configuration.chosen(file)
     if found is None and not Path(config.paths.spool).is_dir():
         complain(f"demixd: warning: this goes by {why}: give the configuration that the daemon has")
+    if not _warn_of_models(config) and found is not None and _is_unread(config, found):
+        remedy = "`sudo systemctl reload demixd` if it is the service, else start it again"
+        complain(f"demixd: warning: the daemon has not read what {found} says now, and goes by the old: {remedy}")
     return config
+
+
+def _warn_of_models(config: Config) -> bool:
+    """Warn where the configuration asks its models for something that they have not; whether it does.
+
+    A daemon does not start so, and one that runs goes on by what it read before. On another machine the answer is its own.
+    """
+    from demixd.engine.models.configured import faults
+
+    if wrong := next(faults(config), None) if is_here(config) else None:
+        wrong = f"{source()}: {wrong.rstrip('.')}"
+        click.get_current_context().meta[_MISTAKE] = wrong
+        complain(f"demixd: warning: {wrong}; no daemon starts with that, and one that runs goes on by the old")
+    return bool(wrong)
+
+
+def _is_unread(config: Config, file: Path) -> bool:
+    """Whether a daemon runs here that goes by another content of this file. Of a file on another machine there is no telling."""
+    from demixd.cli.status.liveness import is_absent
+    from demixd.spool import documents
+    from demixd.spool.processes import this_process
+
+    spool, here = Spool(config), this_process()
+    daemon = documents.read(spool.status / DAEMON, DaemonStatus, largest=documents.LARGEST_LIST)
+    if daemon is None or (daemon.process.boot, daemon.process.namespace) != (here.boot, here.namespace):
+        return False
+    now = ConfigurationFacts.of(os.path.realpath(file), config)
+    return daemon.configuration.file == now.file and daemon.configuration != now and not is_absent(spool)
 
 
 def _with(load: Callable[[Path | None], Config], command: Callable[Concatenate[Config, P], T]) -> Callable[P, T]:

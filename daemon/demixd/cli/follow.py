@@ -76,6 +76,11 @@ class Follower:
             return f"{self.name}: done, {words.result(song, spool.outbox)}"
         return f"{self.name}: {song.state}" + (f": {song.message}" if song.message else "")
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be known of the stems, a line each."""
+        return words.warning_lines(self.song) if self.song is not None and self.song.state is self.state else []
+
 
 class Losses:
     """Finds drops of which no job comes: their files were removed or replaced before the daemon had seen them."""
@@ -189,8 +194,13 @@ def _plain_lines() -> Callable[[list[Follower]], None]:
 
 
 def _result_to(spool: Spool, good: Print, bad: Print) -> Callable[[Follower], None]:
-    """A function that prints the result of a job by `good` if it is done, else by `bad`."""
-    return lambda each: (good if each.state is State.DONE else bad)(each.result(spool))
+    """A function that prints the result of a job, and its warnings, by `good` if it is done, else by `bad`."""
+
+    def show(each: Follower) -> None:
+        for line in (each.result(spool), *each.warnings):
+            (good if each.state is State.DONE else bad)(line)
+
+    return show
 
 
 def _json_to(spool: Spool, good: Print, bad: Print) -> Callable[[Follower], None]:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from demixd.cli import client
-from demixd.cli.console import BadWordError, RefusedError, complain
+from demixd.cli.config_option import is_here
+from demixd.cli.console import BadWordError, RefusedError
 from demixd.cli.follow import Follower
 from demixd.config import Config
 from demixd.engine.models import configured
@@ -72,7 +73,7 @@ def plan(
     data = _encoded(chosen) if chosen else None
     seen: dict[str, Path] = {}
     for song in songs:
-        _check_song(song)
+        _check_song(song, has_stems="stems" in chosen)
         if config is not None and (told := config.limits.too_large(song.stat().st_size)):
             raise RefusedError(f"{song}: {told.rstrip('.')}: raise it, or cut the song")
         name = f"{below}{song.name}"
@@ -85,19 +86,6 @@ def plan(
         if data is not None:
             _check_options(config, name, song, data)
     return [Drop(song=song, name=name, options=data) for name, song in seen.items()]
-
-
-def warn_of_models(config: Config) -> bool:
-    """Warn where the configuration asks its models for something that they have not; whether it does.
-
-    A daemon does not start so, and one that runs goes on by what it read before. On another machine the answer is its own.
-    """
-    wrong = next(configured.faults(config), None) if _is_here(config) else None
-    if wrong:
-        complain(
-            f"demixd: warning: {wrong.rstrip('.')}; no daemon starts with that, and one that runs goes on by the old"
-        )
-    return wrong is not None
 
 
 def _check_options(config: Config | None, name: str, song: Path, data: bytes) -> None:
@@ -143,9 +131,12 @@ def _encoded(chosen: Mapping[str, Any]) -> bytes:
         raise BadWordError("An option holds bytes that are not UTF-8: JSON cannot carry them") from None
 
 
-def _check_song(song: Path) -> None:
+def _check_song(song: Path, *, has_stems: bool) -> None:
     if song.is_dir():
-        raise RefusedError(f"{song} is a folder: name the songs in it, or move it into the inbox (`mv`) as it is")
+        raise RefusedError(f"{song} is a folder: name the songs in it, or copy it into the inbox (`cp -r`) as it is")
+    if not os.path.lexists(song):
+        several = "; several stems have commas between them: --stems vocals,drums" if has_stems else ""
+        raise RefusedError(f"{song}: there is no such file{several}")
     kind = kind_of_file(song.name)
     if kind is not Kind.SONG:
         raise RefusedError(f"{song}: the daemon would leave it in the inbox ({kind}): convert or rename it")
@@ -175,12 +166,7 @@ def _taken(name: str) -> str:
 
 def _is_lacking(config: Config, model: str) -> bool:
     """Whether there is no such model. On another machine than the daemon's, the answer is left to the daemon."""
-    return configured.lacks(model, config) and _is_here(config)
-
-
-def _is_here(config: Config) -> bool:
-    """Whether this is the daemon's machine, as far as its folders tell."""
-    return os.path.isdir(config.repo or config.state)  # noqa: PTH112 - false where nobody may look
+    return configured.lacks(model, config) and is_here(config)
 
 
 def drop(spool: Spool, drops: Iterable[Drop]) -> Iterator[Follower]:

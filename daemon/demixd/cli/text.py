@@ -38,6 +38,11 @@ def clock(seconds: float | None) -> str:
     return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
 
 
+def left(seconds: float | None) -> str:
+    """`0:11 left`; empty for None."""
+    return "" if seconds is None else f"{clock(seconds)} left"
+
+
 def ago(seconds: float) -> str:
     """`4 s`, `3 min`, `5 h`, `2 days`."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):

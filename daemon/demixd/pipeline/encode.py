@@ -30,6 +30,7 @@ from demixd.audio.streams import DamagedError, Facts, NotReadableError, NotWrita
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.job import StemFile
 from demixd.spool.files import open_own, sha256_of, sync
+from demixd.spool.room import disk_of
 
 SERIAL = 1
 """The serial number of an Ogg's one stream. libsndfile draws a random one, and the same stem would differ each time."""
@@ -65,7 +66,7 @@ def write(blocks: Iterable[Frames], path: Path, target: Target, *, frames: int, 
         how.tag(path)
         size, digest = _finished(path, target)
     except OSError as error:
-        raise disk_error(error, path.name) from error
+        raise disk_error(error, path.name, disk_of(path.parent)) from error
     return StemFile(
         stem=how.stem,
         name=path.name,
@@ -118,7 +119,7 @@ def finish(path: Path, target: Target, make: Callable[[Path], None], tag: Callab
         tag(path)
         return _finished(path, target)
     except OSError as error:
-        raise disk_error(error, path.name) from error
+        raise disk_error(error, path.name, disk_of(path.parent)) from error
 
 
 def _encode(

@@ -16,6 +16,7 @@ import msgspec
 
 from demixd.engine.models.catalog import offered
 from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.typed import did_you_mean
 
 SONG = "(song)"
 """The song itself among the names of parts; no model can have a part of that name."""
@@ -96,7 +97,8 @@ def _omits(stem: str, parts: Sequence[str]) -> str | None:
         return None
     without = VOCALS if stem in ("instrumental", GUIDE) else stem.removeprefix("no_")
     if without == stem or without not in parts:
-        message = f'The model has no stem "{stem}"; it offers {", ".join(offered(parts))}.'
+        there = offered(parts)
+        message = f'The model has no stem "{stem}"{did_you_mean(stem, there) or "."} It offers {", ".join(there)}.'
         raise AudioProcessingError(Code.BAD_OPTIONS, message)
     return without
 

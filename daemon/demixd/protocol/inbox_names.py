@@ -96,9 +96,9 @@ def kind_of_folder(leaf: str) -> Kind | None:
     return Kind.RESERVED if leaf.endswith((".json", ".cancel")) else None
 
 
-def being_written(names: Iterable[str]) -> set[str]:
-    """The names that are still being written: for each, a companion such as NAME.part is among `names`, those of one folder."""
-    return {name.rpartition(".")[0] for name in names if name.lower().endswith(_UNFINISHED)}
+def being_written(names: Iterable[str]) -> dict[str, str]:
+    """The names that are still being written, each with its companion, such as NAME.part, among `names`: those of one folder."""
+    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(_UNFINISHED)}
 
 
 def is_unfinished(leaf: str) -> bool:

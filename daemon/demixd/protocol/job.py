@@ -10,6 +10,7 @@ Two rules:
 """
 
 from enum import StrEnum
+from functools import cache
 
 import msgspec
 
@@ -53,6 +54,21 @@ class Reason(StrEnum):
     MODEL_MISSING = "model-missing"
     OUTBOX_MISSING = "outbox-missing"
     RETRY = "retry"
+
+
+_WAITS_FOR = {
+    Reason.EMPTY: "{it} has no bytes yet.",
+    Reason.OPEN_FOR_WRITING: "A program has {it} open for writing; it has to close it first.",
+    Reason.CHANGING: "{it} came or changed a moment ago; it is taken once it keeps looking the same.",
+    Reason.PERMISSION: "The daemon's user may not read {it}: change its owner or its mode.",
+}
+
+
+@cache
+def waits_for(reason: Reason, it: str = "the song") -> str:
+    """The sentence on why a song waits where its file, or the file `it`, is not ready."""
+    sentence = _WAITS_FOR[reason].format(it=it)
+    return sentence[0].upper() + sentence[1:]
 
 
 class Stage(StrEnum):

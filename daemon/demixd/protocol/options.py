@@ -31,7 +31,7 @@ from demixd.protocol.typed import Section, no_such_key, shown, typed
 LONGEST = 64 * 1024
 """Bytes of an option file."""
 
-ModelName = Annotated[str, Meta(min_length=1, max_length=100)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=100, title="a text of 1 to 100 characters, one model")]
 ProfileName = Annotated[str, Meta(min_length=1, max_length=60)]
 Sha256 = Annotated[
     # The lengths too: `$` also matches before a final newline.
@@ -174,6 +174,11 @@ def _read(data: bytes) -> dict[str, Any]:
         raise bad("a text in it has half a surrogate pair, which is no character") from error
     except RecursionError as error:
         raise bad("the file is nested too deeply: options are one object, and no value of it holds another") from error
+    except json.JSONDecodeError as error:
+        where = f"something is wrong at line {error.lineno}, column {error.colno}, or just before"
+        raise bad(
+            f"the file is not JSON: {where}; often that is a comma too many, or quotes that are missing"
+        ) from error
     except ValueError as error:
         raise bad(f"the file is not JSON: {error}") from error
     if not isinstance(found, dict):
@@ -225,15 +230,16 @@ def effective(
     profile = profile_of(name, profiles) if own.profile is UNSET else own.profile
     if profile is not None and profile not in profiles:
         there = ", ".join(profiles) or "none"
-        raise bad(f"profile = {shown(profile)}: there is no such profile; the configuration has {there}")
+        raise bad(
+            f"profile = {shown(profile)}: there is no such profile; the configuration as it was last read has {there}"
+        )
     preset = dict(profiles[profile]) if profile is not None else {}
     model = preset.pop("model", model)
     if own.model is not UNSET:
         model = own.model
         if not is_known(model):
-            raise bad(
-                f"model = {shown(model)}: there is no such model; `demixd models list` shows those that there are"
-            )
+            one = "a song has one model" if "," in model else "`demixd models list` shows those that there are"
+            raise bad(f"model = {shown(model)}: there is no such model; {one}")
     try:
         return typed({**msgspec.structs.asdict(defaults), **preset, **job.changed}, Defaults).of(model, profile)
     except ValueError as error:

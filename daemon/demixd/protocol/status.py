@@ -5,6 +5,7 @@ them has a lone surrogate, which other JSON readers reject.
 """
 
 import base64
+import hashlib
 from typing import Any
 
 import msgspec
@@ -32,6 +33,22 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     boot: str = ""
     namespace: int = 0
     started: int = 0
+
+
+class ConfigurationFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration that the daemon goes by: its `file`, empty for the built-in defaults, and the hash of its values.
+
+    Both are empty in files of former versions.
+    """
+
+    file: str = ""
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, file: str, values: msgspec.Struct) -> "ConfigurationFacts":
+        """Those of `values`, whatever else the text of their `file` holds."""
+        text = msgspec.json.encode(values, order="deterministic")
+        return cls(file=file.encode("utf-8", "replace").decode(), sha256=hashlib.sha256(text).hexdigest())
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +168,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: str
     process: ProcessFacts = ProcessFacts()
     queue_eta_s: tuple[NotNegative | None, ...] = msgspec.field(default_factory=lambda: ())
+    configuration: ConfigurationFacts = ConfigurationFacts()
 
 
 class InboxEntry(msgspec.Struct, frozen=True, kw_only=True):

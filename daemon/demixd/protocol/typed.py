@@ -33,16 +33,21 @@ def typed(values: Any, kind: type[T]) -> T:
         if isinstance(error.__cause__, ValueError):
             raise ValueError(str(error.__cause__)) from error
         key = re.findall(r"at `\$\.(\w+)", str(error))[0]
-        words = wanted(inspect.type_info(kinds[key]))
-        raise ValueError(f"{key} = {shown(values[key])}: it must be {words}") from error
+        kind_of_value = inspect.type_info(kinds[key])
+        meant = did_you_mean(values[key], _words(kind_of_value), '"')
+        raise ValueError(f"{key} = {shown(values[key])}: it must be {wanted(kind_of_value)}{meant}") from error
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:
     """The sentence for an unknown key, with the known key that is most like it, and all of them."""
     known = list(known)
-    close = get_close_matches(key.lower(), known, n=1)
-    meant = f"; did you mean {close[0]}?" if close else "."
-    return f"there is no such key{meant} There are {', '.join(known)}"
+    return f"there is no such key{did_you_mean(key, known) or '.'} There are {', '.join(known)}"
+
+
+def did_you_mean(word: Any, known: Iterable[str], quote: str = "") -> str:
+    """The end of a message about a wrong `word`: that of the `known` ones which is most like it; empty where none is."""
+    close = get_close_matches(word.lower(), known, n=1) if isinstance(word, str) else ()
+    return f"; did you mean {quote}{close[0]}{quote}?" if close else ""
 
 
 def shown(value: Any) -> str:
@@ -52,6 +57,13 @@ def shown(value: Any) -> str:
         return f"{{{inside}}}" if isinstance(value, dict) else f"[{inside}]"
     text = json.dumps(value) if isinstance(value, str | int | float | None) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _words(kind: inspect.Type) -> list[str]:
+    """The words that a value may be."""
+    if isinstance(kind, inspect.UnionType):
+        return [word for each in kind.types for word in _words(each)]
+    return [each for each in kind.values if isinstance(each, str)] if isinstance(kind, inspect.LiteralType) else []
 
 
 def wanted(kind: inspect.Type) -> str:

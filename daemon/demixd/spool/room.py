@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from demixd.errors import AudioProcessingError, Code
+from demixd.spool.tree import PRIVATE
 
 RESERVE_BYTES = 256 << 20
 RESERVE_SHARE = 20
@@ -22,6 +23,13 @@ def beyond_reserve(place: int | Path) -> tuple[int, int]:
     return found.f_bavail * found.f_frsize - reserve, size - reserve
 
 
+def disk_of(place: int | Path) -> Path:
+    """The folder by which people know the disk of an open file or a folder: one of ours that others see, or have set."""
+    path = Path(os.path.realpath(f"/proc/self/fd/{place}" if isinstance(place, int) else place))
+    folder = path.parent if isinstance(place, int) else path
+    return next((each.parent for each in (folder, *folder.parents) if each.name == PRIVATE), folder)
+
+
 def require(place: int | Path, need: int, *, there: int = 0) -> None:
     """Raise NO_SPACE where `need` bytes are not free on a disk, TOO_LARGE where they would not be if it were empty.
 
@@ -29,12 +37,14 @@ def require(place: int | Path, need: int, *, there: int = 0) -> None:
     """
     free, all_of_it = beyond_reserve(place)
     if 0 < all_of_it < need + there:
-        whole = f"The work needs {(need + there) / 1e6:.0f} MB, and its whole disk has {all_of_it / 1e6:.0f} MB for it"
+        disk = f"the whole disk of {disk_of(place)}"
+        whole = f"The work needs {(need + there) / 1e6:.0f} MB, and {disk} has {all_of_it / 1e6:.0f} MB for it"
         raise AudioProcessingError(
             Code.TOO_LARGE, f"{whole}; cut the song, ask for less, or give [paths] work and outbox a larger disk."
         )
     if all_of_it and free < need:
-        message = f"The work needs {need / 1e6:.0f} MB, and {max(free, 0) / 1e6:.0f} MB are free for it; make room."
+        there_is = f"{max(free, 0) / 1e6:.0f} MB are free for it on the disk of {disk_of(place)}"
+        message = f"The work needs {need / 1e6:.0f} MB, and {there_is}; make room there."
         raise AudioProcessingError(Code.NO_SPACE, message, str(place) if isinstance(place, Path) else None)
 
 
@@ -53,4 +63,4 @@ class Watch:
             self._unwatched = 0
             free, all_of_it = beyond_reserve(self._handle)
             if all_of_it and free < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(disk_of(self._handle)))

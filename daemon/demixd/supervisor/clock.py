@@ -2,11 +2,25 @@
 
 import queue
 import time
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from demixd.child_process import AwakeTime
 
 T = TypeVar("T")
+
+LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""The last time that can be told: a grace, or a wrong clock, may lie beyond it."""
+
+
+def utc(now: float) -> str:
+    """A UNIX time in seconds as the protocol writes it."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def told(at: float) -> str:
+    """A UNIX time in seconds as sentences have it."""
+    return datetime.fromtimestamp(min(at, LATEST), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 class Clock(Protocol):

@@ -6,7 +6,8 @@ hangs must be noticed.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from demixd.config import Config
 from demixd.protocol import status
@@ -20,10 +21,15 @@ from demixd.version import __version__
 log = logging.getLogger(__name__)
 
 
-class Heartbeat:
-    """Writes `_daemon.json` every `[status] heartbeat_s`, and at once after `soon`. `now` is monotonic, in seconds.
+NEWS_S = 1.0
+"""How long after a heartbeat the next one comes at the earliest that tells of songs: ten thousand may change at once."""
 
-    `watch` tells how changes of the inbox are noticed, `warnings` what else the administrator should know.
+
+class Heartbeat:
+    """Writes `_daemon.json` every `[status] heartbeat_s`, when songs have come further, and at once after `soon`.
+
+    `now` is monotonic, in seconds. `file` is that of the configuration; `watch` tells how changes of the inbox are noticed,
+    `warnings` what else the administrator should know.
     """
 
     def __init__(
@@ -32,9 +38,11 @@ class Heartbeat:
         context: Context,
         locks: Locks,
         facts: status.DaemonFacts,
+        file: str,
         watch: Callable[[], status.WatchStatus],
         warnings: Callable[[], tuple[str, ...]],
     ) -> None:
+        self._file = file
         self.reconfigure(config)
         self._context = context
         self._locks = locks
@@ -48,11 +56,27 @@ class Heartbeat:
         """Sentences about what keeps the daemon from working at all."""
         self.is_announced = False
         """Whether systemd has been told READY."""
-        self.due = self._alive_due = 0.0
+        self._due = self._alive_due = self._told_at = 0.0
+
+    @property
+    def due(self) -> float:
+        """When the next one is to be written: every so often, and sooner where it would not show the queue as it is."""
+        return min(self._due, self._told_at + NEWS_S) if self._context.jobs.has_news else self._due
 
     def reconfigure(self, config: Config) -> None:
         self._every_s = config.status.heartbeat_s
+        self._configuration = status.ConfigurationFacts.of(self._file, config)
         self._refused: tuple[str, ...] = ()
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Tell systemd that the configuration is read again, and when that is over."""
+        if self.is_announced:
+            notify.reloading()
+        yield
+        if self.is_announced:
+            notify.send("READY=1")
+            self.soon()
 
     def refuse(self, reason: str) -> None:
         """Say, until a reload succeeds, why the last one did not."""
@@ -63,7 +87,7 @@ class Heartbeat:
 
     def soon(self) -> None:
         """Have the next `live` beat at once: something has changed that others wait for."""
-        self.due = 0.0
+        self._due = 0.0
 
     def tell(self, now: float, *, is_open: bool) -> None:
         """Tell systemd READY once everything that can be done is done. `is_open`: whether songs can be taken."""
@@ -86,7 +110,7 @@ class Heartbeat:
     def live(self, now: float) -> None:
         """Do what is due of the heartbeat and of systemd's `WATCHDOG=1`."""
         if now >= self.due:
-            self.due = now + self._every_s
+            self._due, self._told_at = now + self._every_s, now
             self.beat()
         if (every := notify.watchdog_s()) is not None and now >= self._alive_due:
             self._alive_due = now + every
@@ -95,6 +119,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Write `_daemon.json` and say the same in one line to systemd."""
         jobs, folders = self._context.jobs, self._context.folders
+        jobs.has_news = False
         queued = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.queue())
         in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.running)
         document = status.DaemonStatus(
@@ -115,6 +140,7 @@ class Heartbeat:
             updated_at=jobs.now,
             process=self._process,
             queue_eta_s=jobs.etas(),
+            configuration=self._configuration,
         )
         if "status" not in folders.missing and self._locks.holds("status") and self._locks.rival is None:
             jobs.write(self._context.spool.status / DAEMON, document)

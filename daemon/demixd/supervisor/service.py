@@ -72,8 +72,8 @@ Event = Wake | Quit | Reload | Said | Died | SnapshotTaken | ResultChecked
 class Service:
     """One daemon on one spool.
 
-    `load` reads the configuration anew, or raises ConfigError. `clock` is the time, and `start_worker` makes a worker that
-    posts what it says; tests have both of their own.
+    `load` reads the configuration anew from `file`, or raises ConfigError. `clock` is the time, and `start_worker` makes a
+    worker that posts what it says; tests have both of their own.
     """
 
     def __init__(
@@ -81,11 +81,12 @@ class Service:
         config: Config,
         load: Callable[[], Config],
         *,
+        file: str = "",
         clock: Clock | None = None,
         start_worker: StartWorker = WorkerProcess,
     ) -> None:
         self.config = config
-        self._load = load
+        self._load, self._file = load, file
         self._clock = AwakeClock(clock or SystemClock())
         self._start_worker = start_worker
         self.spool = Spool(config)
@@ -149,6 +150,7 @@ class Service:
             self._context,
             self._locks,
             self._facts,
+            self._file,
             watch=lambda: self._poller.watch,
             warnings=lambda: (*self._poller.warnings, *self._ledger.warnings),
         )
@@ -245,20 +247,17 @@ class Service:
 
     def _reload(self, now: float) -> None:
         """Read the configuration again and go by it; one that cannot be used changes nothing."""
-        if self._beating.is_announced:
-            notify.reloading()
-        try:
-            fresh = self._load()
-            if fresh.paths != self.config.paths:
-                raise ConfigError(f"[paths] has changed, which only a restart can take over{notify.remedy()}")
-        except ConfigError as error:
-            self._beating.refuse(str(error))
-        else:
-            self._reconfigure(fresh, now)
-            log.info("the configuration was read again")
-        if self._beating.is_announced:
-            notify.send("READY=1")
-            self._beating.soon()
+        with self._beating.reloading():
+            try:
+                fresh = self._load()
+                if fresh.paths != self.config.paths:
+                    how = f"[paths] has changed, which only a restart can take over{notify.remedy()}"
+                    raise ConfigError(f"{self._file}: {how}")
+            except ConfigError as error:
+                self._beating.refuse(str(error))
+            else:
+                self._reconfigure(fresh, now)
+                log.info("the configuration was read again")
 
     def _reconfigure(self, config: Config, now: float) -> None:
         """Go by another configuration; songs in flight end as they have begun, queued songs keep their options."""

@@ -143,3 +143,13 @@ def test_a_stop_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def test_warnings_are_in_the_log(tmp_path: Path) -> None:
+    """They follow the line of the song's end, where whoever runs the daemon looks."""
+    with running(tmp_path, fake=True) as daemon:
+        (daemon.inbox / "song.wav.job.json").write_text('{"format": "flac", "bit_depth": 32}')
+        make_song(daemon.inbox / "song.wav", 0.3)
+        daemon.final("song.wav")
+        said = "song.wav: flac cannot carry 32-bit samples; the stems have 24 bits.\n"
+        daemon.until(lambda: said in daemon.log.read_text().partition("song.wav: done (")[2], "its line")

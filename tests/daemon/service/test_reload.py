@@ -168,15 +168,19 @@ def test_a_reload_before_the_daemon_can_hear_it(tmp_path: Path) -> None:
 
 def test_other_commands_hear_it(tmp_path: Path) -> None:
     """Only the daemon keeps the signal: another command that has that word among its own ends by it, as programs do."""
-    daemon = Daemon(tmp_path, status={"heartbeat_s": 0.2})
+    daemon = Daemon(tmp_path, fake=True, status={"heartbeat_s": 0.2})
+    daemon.hold.touch()
+    daemon.start().ready()
     song = make_song(tmp_path / "song.wav", 0.1)
     words = [sys.executable, "-m", "demixd", "--config", daemon.config, "submit", "--wait", "--to", "run", song]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith(b"The daemon is not running")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"run/song.wav: ")
         process.send_signal(signal.SIGHUP)
         assert process.wait(timeout=60) == -signal.SIGHUP
+    daemon.hold.unlink()
+    assert daemon.stop() == 0
 
 
 def test_another_model(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ TOLD, UNTOLD = True, False
 
 
 BAD: list[tuple[str, bytes | dict[str, Any], tuple[str, ...], bool]] = [
-    ("not JSON", b"format = mp3", ("not JSON", "line 1 column 1"), UNTOLD),
+    ("not JSON", b"format = mp3", ("not JSON", "line 1, column 1", "quotes that are missing"), UNTOLD),
+    ("a comma too many", b'{"format": "mp3",\n}', ("not JSON", "line 2, column 1", "a comma too many"), UNTOLD),
     ("cut off", b'{"format": "mp3"', ("not JSON",), UNTOLD),
     ("two objects", b'{"format": "mp3"} {}', ("not JSON",), UNTOLD),
     ("NaN", b'{"overlap": NaN}', ("not JSON", "NaN"), UNTOLD),
@@ -37,7 +38,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], tuple[str, ...], bool]] = [
     ("schema is true", {"schema": True}, ("schema = true", "must be 1"), TOLD),
     ("profile is null", {"profile": None}, ("profile = null", "text"), TOLD),
     ("profile is empty", {"profile": ""}, ('profile = ""', "1 to 60"), TOLD),
-    ("model is a list", {"model": ["htdemucs"]}, ("model = [...]", "text"), TOLD),
+    ("model is a list", {"model": ["htdemucs"]}, ("model = [...]", "one model"), TOLD),
     ("stems is a text", {"stems": "vocals"}, ('stems = "vocals"', "list"), TOLD),
     ("stems are none", {"stems": []}, ("stems", "1 to 64 entries"), TOLD),
     ("stems are many", {"stems": [f"stem{n}" for n in range(65)]}, ("stems", "1 to 64 entries"), TOLD),
@@ -49,6 +50,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], tuple[str, ...], bool]] = [
         ('format = "aiff"', '"alac", "flac", "m4a", "mp3", "ogg", "opus", "source" or "wav"'),
         TOLD,
     ),
+    ("format in capitals", {"format": "MP3"}, ('format = "MP3"', 'did you mean "mp3"?'), TOLD),
     ("bitrate is no quality of LAME's", {"bitrate": "V10"}, ('bitrate = "V10"', '"V9"'), TOLD),
     ("quality is high", {"quality": 10}, ("quality = 10", "from 0 to 9"), TOLD),
     ("the guide's vocals are loud", {"guide_db": 3}, ("guide_db = 3", "from -60 to 0"), TOLD),

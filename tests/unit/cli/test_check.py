@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,3 +42,10 @@ def test_a_file_that_another_user_has_made_in_the_state_folder(name: str) -> Non
         finally:
             os.seteuid(0)
     assert (found.level, found.text.partition(" cannot be written")[0]) == (Level.FAIL, str(state / name))
+
+
+def test_little_room_is_told_in_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with some megabytes left has not 0.0 GB."""
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000))
+    found = folders.space(tmp_path, 100 << 20, "songs may wait")
+    assert found.text == f"4 MB free at {tmp_path}: songs may wait; make room for 105 MB"

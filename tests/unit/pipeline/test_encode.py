@@ -87,6 +87,7 @@ def test_depth_that_does_not_fit(format: str, depth: str, song_subtype: str, sub
     chosen, warnings = choose_target(track(subtype=song_subtype), format=format, bit_depth=depth)
     assert chosen.subtype == subtype
     assert "24 bits" in warnings[0]
+    assert ("32-bit samples" if depth == "32" else "float samples") in warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,12 @@ def test_unknown_stem(stems: list[str]) -> None:
     assert error.value.code is Code.BAD_OPTIONS
 
 
+def test_a_stem_in_another_case_is_recognized() -> None:
+    """A stem that is most like one of the model's is answered with that one."""
+    with pytest.raises(AudioProcessingError, match='no stem "Vocals"; did you mean vocals'):
+        recipe(["Vocals"], FOUR)
+
+
 def test_no_instrumental_without_vocals() -> None:
     """A model without vocals offers no instrumental."""
     with pytest.raises(AudioProcessingError, match="offers drums, rest, no_drums, no_rest"):

@@ -171,6 +171,12 @@ def test_a_missing_model_of_the_configuration_is_not_the_song_s_mistake() -> Non
         CONFIG.options_of("Song.flac", read(model="htdemucs"), lambda _: False)
 
 
+def test_several_models_in_one_text() -> None:
+    """Who writes models as stems are written is told that a song has one."""
+    with pytest.raises(AudioProcessingError, match="there is no such model; a song has one model"):
+        CONFIG.options_of("Song.flac", read(model="demo,htdemucs"), lambda _: False)
+
+
 @pytest.mark.parametrize(
     ("template", "path"),
     [

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +41,18 @@ def test_what_fits_and_what_does_not(disk: SimpleNamespace) -> None:
     assert code(disk, free=600, need=500, there=451) is Code.TOO_LARGE
 
 
+@pytest.mark.parametrize("below", ["", ".demixd/job/out"])
+def test_the_full_disk_is_named(disk: SimpleNamespace, tmp_path: Path, below: str) -> None:
+    """By the folder that people know, not by what the daemon keeps in it, also where it is told by an open file."""
+    disk.f_bavail = 54
+    folder = tmp_path / below
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for place in (folder, file.fileno()):
+            with pytest.raises(AudioProcessingError, match=f"4 MB are free for it on the disk of {tmp_path};"):
+                room.require(place, 14_000_000)
+
+
 def test_a_large_disk_has_no_larger_reserve(disk: SimpleNamespace) -> None:
     disk.f_blocks = 1_000_000
     assert code(disk, free=256 + 100, need=100) is None
@@ -61,5 +74,5 @@ def test_a_file_that_grows(disk: SimpleNamespace) -> None:
         for _ in range(300):
             disk.f_bavail -= 1
             watch.wrote(MIB)
-    assert error.value.errno == errno.ENOSPC
+    assert error.value.errno == errno.ENOSPC and error.value.filename
     assert 0 < disk.f_bavail < 50

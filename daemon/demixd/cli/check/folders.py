@@ -11,6 +11,7 @@ from pathlib import Path
 from shlex import quote
 
 from demixd.cli.check.finding import Finding, Level
+from demixd.cli.text import size
 from demixd.config import Config
 from demixd.spool.files import refuses_files, rename_new
 from demixd.spool.leases import lease_fails, survive_lease_breaks
@@ -167,10 +168,10 @@ def space(path: Path, least: int, otherwise: str) -> Finding:
     """Whether `least` bytes are free at `path`; `otherwise` says what happens if not."""
     folder = _nearest(path)
     free = shutil.disk_usage(folder).free
-    text = f"{free / 1e9:.1f} GB free at {folder}"
+    text = f"{size(free)} free at {folder}"
     if free >= least:
         return Finding(Level.OK, "space", text)
-    return Finding(Level.FAIL, "space", f"{text}: {otherwise}; make room for {least / 1e9:.1f} GB")
+    return Finding(Level.FAIL, "space", f"{text}: {otherwise}; make room for {size(least)}")
 
 
 def lease(inbox: Path) -> Finding:

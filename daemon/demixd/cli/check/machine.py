@@ -116,5 +116,7 @@ def systemd() -> Finding:
         if importlib.util.find_spec("systemd.daemon"):
             return Finding(Level.OK, "systemd", "systemd-python tells systemd how the daemon is")
     return Finding(
-        Level.NOTE, "systemd", "systemd-python is not installed: no READY, no WATCHDOG, and the journal without fields"
+        Level.NOTE,
+        "systemd",
+        "systemd-python, which only the service needs, is not installed: no READY, no WATCHDOG, and the journal without fields",
     )

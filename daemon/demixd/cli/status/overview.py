@@ -47,6 +47,9 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     told: str = ""
     """A mistake in the configuration of which the command has warned itself."""
 
+    says_worker: bool = True
+    """Whether what keeps the worker from its work is said above the songs."""
+
     @property
     def not_songs(self) -> tuple[InboxEntry, ...]:
         """Those of the entries that no program or system keeps for itself."""

@@ -12,7 +12,7 @@ nothing flickers.
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -169,10 +169,10 @@ Cells = Callable[[int, Any], tuple[Text, ...]]
 def _lists(shown: Overview) -> list[tuple[str, tuple[Any, ...], Cells]]:
     ended = ", ".join(f"{shown.counts[state]} {state}" for state in COLOURS if shown.counts.get(state))
     return [
-        (f"Queue: {len(shown.queue)}", shown.queue, partial(_queued, shown.etas)),
-        (f"Not ready: {len(shown.waiting)}", shown.waiting, _waiting),
+        (f"Queue: {len(shown.queue)}", shown.queue, partial(_queued, shown)),
+        (f"Not ready: {len(shown.waiting)}", shown.waiting, partial(_waiting, shown)),
         (f"In the inbox, not seen yet: {len(shown.unseen)}", shown.unseen, _unseen),
-        (f"Last results ({ended})", shown.results, _result),
+        (f"Last results ({ended})", shown.results, partial(_result, shown)),
     ]
 
 
@@ -190,16 +190,17 @@ def _table(songs: tuple[Any, ...], cells: Cells, lines: int) -> RenderableType:
     return table
 
 
-def _queued(etas: Mapping[str, float], place: int, song: Sidecar) -> tuple[Text, ...]:
+def _queued(shown: Overview, place: int, song: Sidecar) -> tuple[Text, ...]:
     why = "" if song.reason == "queued" else song.reason or ""
-    told = f"{why}  {song.message}".strip()
-    if not told and song.job_id in etas:
-        return Text(str(place), style="dim"), _name(song), Text(f"done in {text.clock(etas[song.job_id])}", style="dim")
+    told = f"{why}  {words.message(song, shown)}".strip()
+    if not told and (left := text.left(shown.etas.get(song.job_id))):
+        return Text(str(place), style="dim"), _name(song), Text(left, style="dim")
     return Text(str(place), style="dim"), _name(song), Text(safe(told), style="yellow")
 
 
-def _waiting(_place: int, song: Sidecar) -> tuple[Text, ...]:
-    return Text(), _name(song), Text(safe(f"{song.reason}  {song.message}".strip()), style="yellow")
+def _waiting(shown: Overview, _place: int, song: Sidecar) -> tuple[Text, ...]:
+    told = f"{song.reason}  {words.message(song, shown)}".strip()
+    return Text(), _name(song), Text(safe(told), style="yellow")
 
 
 def _left(_place: int, song: Sidecar) -> tuple[Text, ...]:
@@ -210,11 +211,12 @@ def _unseen(_place: int, name: str) -> tuple[Text, ...]:
     return Text(), Text(safe(name)), Text()
 
 
-def _result(_place: int, song: Sidecar) -> tuple[Text, ...]:
+def _result(shown: Overview, _place: int, song: Sidecar) -> tuple[Text, ...]:
     folder, _, leaf = song.input.name.rpartition("/")
     usual = f"{folder}/{folder_name(leaf)}".lstrip("/")
-    what = words.message(song) if song.output is None else "" if song.output.dir == usual else f"in {song.output.dir}"
-    told = Text(safe(f"{song.state}  {what}".strip() + words.made_before(song)))
+    where = "" if song.output is None or song.output.dir == usual else f"in {song.output.dir}"
+    what = words.message(song, shown) if song.output is None else where
+    told = Text(safe(f"{song.state}  {what}".strip() + words.marks(song)))
     told.stylize(COLOURS[song.state], 0, len(song.state))
     return Text(_time(song.state_since), style="dim"), _name(song), told
 
@@ -250,7 +252,7 @@ def _progress(rows: Sequence[Row]) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
     table.add_column(ratio=2)
-    for width in (5, 6, 5):
+    for width in (5, 6, 9):
         table.add_column(min_width=width, justify="right", no_wrap=True)
     table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -261,7 +263,7 @@ def _progress(rows: Sequence[Row]) -> RenderableType:
             ProgressBar(total=1.0, completed=fraction),
             text.percent(fraction),
             text.speed(at.speed_x if at else None),
-            text.clock(row.eta_s),
+            text.left(row.eta_s),
             Text(safe(row.text), style="dim"),
         )
     return table

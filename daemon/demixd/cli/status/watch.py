@@ -37,6 +37,7 @@ def show_once(config: Config, given: Sequence[str], *, everything: bool, told: s
     over: Sequence[Sidecar] = newest_first(songs) if everything else shown.results
     if given:
         (going, unseen, others), over = _wanted(spool, given, songs, shown), ()
+        shown = msgspec.structs.replace(shown, says_worker=False)
     elif view.is_terminal() and not everything:
         view.show(shown)
         return shown.is_well
@@ -44,12 +45,14 @@ def show_once(config: Config, given: Sequence[str], *, everything: bool, told: s
         say(words.line(shown))
     for song in going:
         say(words.song_line(song, shown, spool.outbox))
+        for line in words.warning_lines(song) if given else ():
+            say(line)
     for name in unseen:
         say(words.unseen_line(name))
     for song in over:
         say(words.song_line(song, shown, spool.outbox))
     for entry in others:
-        say(words.entry_line(entry))
+        say(words.entry_line(entry, [song.input.name for song in songs]))
     if not given and len(going) + len(over) < len(songs):
         say(f"and {len(songs) - len(going) - len(over)} more that are over: `demixd status --all` shows them")
     return shown.is_well

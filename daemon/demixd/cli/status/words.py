@@ -1,13 +1,15 @@
 """An overview in sentences and plain lines. Pure."""
 
+from collections.abc import Iterable
 from pathlib import PurePath
 
 from demixd.cli import text
 from demixd.cli.status.liveness import RUNNING, Health
 from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
-from demixd.protocol.inbox_names import Kind
-from demixd.protocol.job import State
+from demixd.protocol.inbox_names import Kind, kind_of_file
+from demixd.protocol.job import Reason, State
 from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar
+from demixd.spool.tree import OPTIONS, companion
 from demixd.terminal import safe
 
 FIRST = 3
@@ -24,7 +26,7 @@ NO_SONG: dict[str, str] = {
     Kind.NO_SUCH_JOB: "it is a cancel file, and there is no song of that name",
     Kind.EXPIRED: "it is a cancel file that came before its song was made",
     Kind.ANSWERED: "it is a cancel file that was obeyed, and cannot be removed",
-    Kind.LONELY_OPTIONS: "it is an option file, and its song is not there",
+    Kind.LONELY_OPTIONS: "it is an option file, and its song is not there; it has to be called like the song, extension and all",
     Kind.LATE_OPTIONS: "it is an option file that came after its song was taken: it is not used",
     Kind.NOT_WALKED: "it is a folder, and [inbox] recursive is false",
     Kind.UNREADABLE_FOLDER: "it is a folder that the daemon may not list: change its owner or mode",
@@ -65,6 +67,8 @@ def sentence(shown: Overview) -> str:
             return f"{who} is not running: its process has ended, last heard of{_age(shown)}. Start it{held}"
         case Health.SILENT:
             return f"{who} is not running: silent for {text.ago(shown.silence_s)}. Start it. {HELD}"
+    if shown.age_s is not None and shown.age_s <= daemon.interval_s:
+        return f"{who} {_doing(daemon)} (last heard{_age(shown)})"
     return f"{who} was {daemon.state}{_age(shown)}{_next_sign(shown)}"
 
 
@@ -92,8 +96,6 @@ def _next_sign(shown: Overview) -> str:
     if shown.daemon is None or shown.age_s is None:
         return ""
     due_s = shown.daemon.interval_s - shown.age_s
-    if due_s >= 0:
-        return f", its next sign of life is due in {text.ago(due_s)}"
     doubt = f", and it probably does not run any more. {HELD}" if shown.is_overdue else ""
     return f", its next sign of life was due {text.ago(-due_s)} ago{doubt}"
 
@@ -130,9 +132,24 @@ def _no_songs(count: int) -> str:
     return f"{text.some(count, 'entry')} of the inbox {'is no song' if count == 1 else 'are no songs'}"
 
 
-def entry_line(entry: InboxEntry) -> str:
-    """An entry of the inbox that is no song, and why, on one plain line."""
-    return safe(f"{entry.name}: no song ({entry.reason}): {NO_SONG.get(entry.reason, 'a newer demixd knows why')}")
+def entry_line(entry: InboxEntry, songs: Iterable[str] = ()) -> str:
+    """An entry of the inbox that is no song, and why, on one plain line; `songs` are those that there are, by name."""
+    why = _misnamed(entry, songs) or NO_SONG.get(entry.reason, "a newer demixd knows why")
+    return safe(f"{entry.name}: no song ({entry.reason}): {why}")
+
+
+def _misnamed(entry: InboxEntry, songs: Iterable[str]) -> str:
+    """What an option file that has none of their names must be called; empty for any other entry."""
+    stem = entry.name.removesuffix(OPTIONS)
+    if entry.reason == Kind.LONELY_OPTIONS:
+        song = next((each for each in songs if each.rpartition(".")[0] == stem), "")
+        return f"for {song} it must be called {companion(song, OPTIONS)}" if song else ""
+    if entry.reason != Kind.NOT_AUDIO or not entry.name.lower().endswith(".json"):
+        return ""
+    song = entry.name[: -len(".json")]
+    if kind_of_file(song.rpartition("/")[2]) is not Kind.SONG:
+        return "it is no audio; an option file is called like its song, and then .job.json, such as Song.mp3.job.json"
+    return f"as an option file for {song} it must be called {companion(song, OPTIONS)}"
 
 
 def line(shown: Overview) -> str:
@@ -143,7 +160,7 @@ def line(shown: Overview) -> str:
             parts.append(f"{song.input.name} {AGAIN}")
             continue
         at = song.progress
-        left = "" if at.eta_s is None else f"done in {text.clock(at.eta_s)}"
+        left = text.left(at.eta_s)
         told = (f"{text.percent(at.fraction)} {song.doing}", text.speed(at.speed_x), left, _tag(song))
         parts.append(f"running {song.input.name} {', '.join(fact for fact in told if fact)}")
     unseen = f", {len(shown.unseen)} not seen yet" if shown.unseen else ""
@@ -152,7 +169,7 @@ def line(shown: Overview) -> str:
         parts.append(f"{_no_songs(len(shown.not_songs))} ({LISTED})")
     if shown.results:
         last = shown.results[0]
-        parts.append(f"last: {last.input.name} {last.state}{made_before(last)}")
+        parts.append(f"last: {last.input.name} {last.state}{marks(last)}")
     return safe("; ".join(part.rstrip(".") for part in parts))
 
 
@@ -173,11 +190,13 @@ def song_line(song: Sidecar, shown: Overview, outbox: PurePath) -> str:
     if song.state is State.RUNNING:
         what.append(text.percent(song.progress.fraction))
         eta_s = song.progress.eta_s
-    if eta_s is not None:
-        what.append(f"done in {text.clock(eta_s)}")
-    if told := result(song, outbox) or message(song):
-        what.append(told)
-    return safe(f"{song.input.name}: {', '.join(what)}{facts(song)}")
+    what += [text.left(eta_s), result(song, outbox) or message(song, shown)]
+    return safe(f"{song.input.name}: {', '.join(filter(None, what))}{facts(song)}")
+
+
+def warning_lines(song: Sidecar) -> list[str]:
+    """What is to be known of the song's stems, a plain line each."""
+    return [safe(f"  warning: {warning}") for warning in song.warnings]
 
 
 def unseen_line(name: str) -> str:
@@ -187,17 +206,20 @@ def unseen_line(name: str) -> str:
 
 def result(song: Sidecar, outbox: PurePath) -> str:
     """Where the song's result lies, and whether it was there already; empty where there is none."""
-    return f"in {outbox / song.output.dir}{made_before(song)}" if song.output else ""
+    return f"in {outbox / song.output.dir}{marks(song)}" if song.output else ""
 
 
-def made_before(song: Sidecar) -> str:
-    """A mark for a song whose result is that of an earlier one, after a blank; empty for any other."""
-    return " (made before)" if song.duplicate_of else ""
+def marks(song: Sidecar) -> str:
+    """Marks, after a blank, for a song whose result is that of an earlier one, or has warnings; empty for any other."""
+    told = ["made before"] if song.duplicate_of else []
+    told += [text.some(len(song.warnings), "warning")] if song.warnings else []
+    return f" ({', '.join(told)})" if told else ""
 
 
 def facts(song: Sidecar) -> str:
     """The song's length and tag, each after two blanks; empty where there is neither."""
-    return "".join(f"  {fact}" for fact in (text.clock(song.input.duration_s), _tag(song)) if fact)
+    length = "" if song.input.duration_s is None else f"{text.clock(song.input.duration_s)} long"
+    return "".join(f"  {fact}" for fact in (length, _tag(song)) if fact)
 
 
 def _tag(song: Sidecar) -> str:
@@ -205,6 +227,8 @@ def _tag(song: Sidecar) -> str:
     return f"tag: {song.tag}" if song.tag else ""
 
 
-def message(song: Sidecar) -> str:
-    """The song's message, where it says more than its state."""
-    return "" if song.message.lower() == song.state else song.message
+def message(song: Sidecar, shown: Overview) -> str:
+    """The song's message, where it says more than its state and what is said of the worker, for all songs."""
+    is_of_model = shown.says_worker and song.reason is Reason.MODEL_MISSING and bool(song.message)
+    is_said = is_of_model and any(song.message in each for each in trouble(shown))
+    return "" if is_said or song.message.lower() == song.state else song.message

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,20 @@ from demixd.engine.models.bag import SUFFIX
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED, QUANTIZED, offered
 from demixd.errors import AudioProcessingError, Code, ConfigError
 from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
-from demixd.protocol.typed import shown
+from demixd.protocol.typed import did_you_mean, shown
 
 log = logging.getLogger(__name__)
 
 
-def checked(config: Config) -> Config:
-    """`config` itself. Raises ConfigError where every song of [defaults] or of a profile would fail; warns where some would."""
+def checked(config: Config, where: str) -> Config:
+    """`config` itself, of the file `where`. Raises ConfigError where every song of [defaults] or of a profile would fail.
+
+    It warns where some songs would.
+    """
     if wrong := next(faults(config), None):
-        raise ConfigError(wrong)
+        raise ConfigError(f"{where}: {wrong}")
     for doubt in doubts(config):
-        log.warning("%s", doubt)
+        log.warning("%s: %s", where, doubt)
     return config
 
 
@@ -74,12 +76,11 @@ def _no_such(model: str, config: Config) -> str:
     """The sentence about a model that there is not, after the word that names it."""
     if model in QUANTIZED:
         return f"it is packed by diffq, which is not supported; use {model.removesuffix('_q')}"
-    close = get_close_matches(model, PUBLISHED, 1)
-    remedy = f"did you mean {close[0]}?" if close else "`demixd models list` shows those that there are"
+    remedy = did_you_mean(model, PUBLISHED) or "; `demixd models list` shows those that there are"
     bag = f"{model}{SUFFIX}"
     if os.path.lexists(store.folder_of(model, repo=config.repo, models=config.models) / bag):
-        remedy = f"{bag} there is not a regular file: put the model's own in its place"
-    return f"there is no such model in {config.repo or config.models}; {remedy}"
+        remedy = f"; {bag} there is not a regular file: put the model's own in its place"
+    return f"there is no such model in {config.repo or config.models}{remedy}"
 
 
 def lacks(model: str, config: Config) -> bool:
@@ -109,8 +110,7 @@ def misfits(model: str, naming: str, stems: Iterable[str], config: Config) -> It
     there = offered(parts or ())
     for stem in stems if parts is not None else ():
         if stem not in there:
-            close = get_close_matches(stem, there, 1)
-            meant = f"; did you mean {close[0]}?" if close else "."
+            meant = did_you_mean(stem, there) or "."
             yield f"stems has {shown(stem)}: {model} has no such stem{meant} There are {', '.join(there)}"
 
 

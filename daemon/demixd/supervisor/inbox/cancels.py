@@ -8,6 +8,7 @@ A cancel means what had been seen when it came. A song that is first seen with i
 two looks. One that cannot be removed is remembered by its identity, and means nothing more.
 """
 
+import logging
 import os
 
 import msgspec
@@ -18,6 +19,8 @@ from demixd.spool.tree import CANCEL, companion
 from demixd.supervisor.inbox.scan import Listing, Seen
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.runner import Runner
+
+log = logging.getLogger(__name__)
 
 LOOKS = 2
 """How many looks a cancel for nobody stays."""
@@ -43,26 +46,27 @@ class Cancels:
             return told
         known = (*self._jobs.active, *self._jobs.successors, *listing.songs)
         names = {companion(name, CANCEL): name for name in known}
+        near = {_beginning(name): name for name in known}
         for seen in listing.cancels:
+            name = names.get(seen.name, seen.name.removesuffix(CANCEL))
             if seen.name == CANCEL:
                 told += self._cancel_all(seen, listing, now)
+            elif (job := self._jobs.newest(name)) is None:
+                told += self._of_unknown(seen, near.get(_beginning(name)) or near.get(name.casefold()))
             else:
-                told += self._cancel(seen, names.get(seen.name, seen.name.removesuffix(CANCEL)), listing, fresh, now)
+                told += self._cancel(seen, job, listing, fresh, now)
         listed = {seen.name for seen in listing.cancels}
         self._unknown = {name: count for name, count in self._unknown.items() if name in listed}
         return told
 
-    def _cancel(self, seen: Seen, name: str, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
-        job = self._jobs.newest(name)
-        if job is None:
-            return self._of_unknown(seen)
+    def _cancel(self, seen: Seen, job: Job, listing: Listing, fresh: set[str], now: float) -> list[Seen]:
         running = self._runner.runs(job.name)
         if seen.identity == job.cancel_file:
             told = self._not_for(job, seen, running=running, now=now)
             return [_as(seen, Kind.EXPIRED)] if job.job_id in fresh and not running else told
         if running:
             self._runner.cancel(job.name, now)
-            job = self._jobs.newest(name) or job
+            job = self._jobs.newest(job.name) or job
         if job.state is State.WAITING:
             self._end(job, listing)
         elif not running:
@@ -125,12 +129,20 @@ class Cancels:
             return False
         return True
 
-    def _of_unknown(self, seen: Seen) -> list[Seen]:
-        """List a cancel file for a name that has no job, and remove it after some looks."""
+    def _of_unknown(self, seen: Seen, near: str | None) -> list[Seen]:
+        """List a cancel file for a name that has no job, and remove it after some looks. `near` is a song that it may mean."""
+        if seen.name not in self._unknown:
+            meant = f"; did you mean {companion(near, CANCEL)}?" if near else ""
+            log.warning("%s: there is no song of that name, and nothing to stop%s", seen.name, meant)
         count = self._unknown[seen.name] = self._unknown.get(seen.name, 0) + 1
         if count > LOOKS:
             self._files.remove(seen.name)
         return [_as(seen, Kind.NO_SUCH_JOB)]
+
+
+def _beginning(name: str) -> str:
+    """The song's name but for its extension, which people forget, and for its case."""
+    return name.rpartition(".")[0].casefold()
 
 
 def _as(seen: Seen, kind: Kind) -> Seen:

@@ -19,7 +19,7 @@ from demixd.engine.models import store
 from demixd.errors import AudioProcessingError
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import Kind
-from demixd.protocol.job import Error, Job, Reason, Stage, State
+from demixd.protocol.job import Error, Job, Reason, Stage, State, waits_for
 from demixd.protocol.options import JobOptions
 from demixd.spool.files import born_ns
 from demixd.spool.leases import writer_has
@@ -158,6 +158,7 @@ class Intake:
         return True
 
     def _new(self, seen: Seen, last: Job | None, cancels: dict[str, Identity], at: str) -> Job:
+        reason = Reason.CHANGING if seen.identity.size else Reason.EMPTY
         return Job(
             job_id=uuid.uuid4().hex,
             raw_name=os.fsencode(seen.name),
@@ -165,7 +166,8 @@ class Intake:
             options=self._usual,
             max_attempts=self._config.limits.max_attempts,
             state_since=at,
-            reason=Reason.CHANGING if seen.identity.size else Reason.EMPTY,
+            reason=reason,
+            message=waits_for(reason),
             previous=previous(last) if last else None,
             cancel_file=self._not_for(seen, last, cancels),
         )
@@ -226,12 +228,13 @@ class Intake:
             self._accept(ready, verdict.options)
             return
         self.look_again_at = min(self.look_again_at, verdict.look_again_at)
-        if (verdict.reason, seen.identity) != (job.reason, job.identity):
+        message = verdict.message or (job.message if verdict.reason is job.reason else "")
+        if (verdict.reason, message, seen.identity) != (job.reason, job.message, job.identity):
             self._jobs.update(
                 job,
                 State.WAITING,
                 reason=verdict.reason,
-                message=job.message if verdict.reason is job.reason else "",
+                message=message,
                 identity=seen.identity,
                 ready_at=0.0,
                 # What grows is still coming: its grace begins anew.

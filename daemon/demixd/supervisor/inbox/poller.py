@@ -45,7 +45,7 @@ class Poller:
         self._runner = runner
         self._inbox: Path = context.spool.inbox
         self._rehash = Rehash(self._inbox, wake)
-        self._readiness = Readiness(config, context.spool)
+        self._readiness = Readiness(config, context.spool, context.clock.wall)
         self._intake = Intake(config, context, self._readiness, self._rehash)
         self._cancels = Cancels(context, runner)
         self._explained = Explained(context.spool, context.jobs)

@@ -4,8 +4,10 @@ How long the settle time is depends on the filesystem. Where others may write wi
 filesystem, FUSE), or where a lease does not notice a writer, a file has to look the same for longer.
 """
 
+import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,12 +17,13 @@ from demixd.errors import AudioProcessingError
 from demixd.protocol import options
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import beginnings, download_of
-from demixd.protocol.job import Job, Reason
+from demixd.protocol.job import Job, Reason, waits_for
 from demixd.protocol.options import JobOptions
 from demixd.spool import nofollow
 from demixd.spool.leases import lease_fails, writer_has
 from demixd.spool.mounts import UNKNOWN, Mount, is_remote, mount_of
 from demixd.spool.tree import OPTIONS, Spool, companion
+from demixd.supervisor.clock import told
 from demixd.supervisor.inbox.scan import NOTHING, Listing, Seen
 
 DOWNLOAD_S = 600.0
@@ -36,6 +39,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Why a song is not ready (None: it is), when to look again, and what its option file says, or what is wrong in it."""
 
     reason: Reason | None = None
+    message: str = ""
+    """The reason as a sentence; empty where the job has one of its own."""
     look_again_at: float = FOREVER
     options: JobOptions | AudioProcessingError = options.NONE
     tag: str | None = None
@@ -43,11 +48,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness:
-    """Judges the songs of the inbox. `now` is monotonic, in seconds."""
+    """Judges the songs of the inbox. `now` is monotonic, in seconds; `wall` is the time of day."""
 
-    def __init__(self, config: Config, spool: Spool) -> None:
+    def __init__(self, config: Config, spool: Spool, wall: Callable[[], float]) -> None:
         self.reconfigure(config)
-        self._spool = spool
+        self._spool, self._wall = spool, wall
         self._settling = Settling()
         self._read: dict[str, tuple[Identity, Verdict]] = {}
         """What settled option files say, by their songs' names: each is read once, however long its song is not ready."""
@@ -66,11 +71,14 @@ class Readiness:
     def of(self, job: Job, seen: Seen, now: float) -> Verdict:
         """Whether the song of a waiting job is ready."""
         if seen.identity.size == 0:
-            return Verdict(reason=Reason.EMPTY)
+            return _not_ready(Reason.EMPTY)
         if seen.companion:
-            return Verdict(reason=Reason.COMPANION_FILE)
-        if (over := self._in_use_until(seen.name, now)) > now:
-            return Verdict(reason=Reason.COMPANION_FILE, look_again_at=over)
+            message = (
+                f"{_shown(seen.companion)} beside it says that it is not complete; it is taken once that has gone."
+            )
+            return Verdict(reason=Reason.COMPANION_FILE, message=message)
+        if (verdict := self._in_use(seen.name, now)) is not None:
+            return verdict
         over = self.settles_at(seen.name, seen.identity, now)  # beside its options, not after them
         verdict = self._of_options(seen, now)
         if verdict.reason is not None:
@@ -78,10 +86,10 @@ class Readiness:
         chosen = verdict.options
         awaits_hash = isinstance(chosen, JobOptions) and chosen.own.wait_for_sha256 is not None
         if over > now and not awaits_hash:
-            return Verdict(reason=Reason.CHANGING, look_again_at=over)
+            return _not_ready(Reason.CHANGING, over)
         reason = writer_has(self._spool.inbox, self._spool.song(seen.name), seen.identity)
         if reason is not None:
-            return Verdict(reason=reason, look_again_at=now + RECHECK_S)
+            return _not_ready(reason, now + RECHECK_S)
         if job.reason is Reason.TRUNCATED and job.identity == seen.identity:
             # It may heal by growing. When its grace is over it is taken once more, to fail, or with its hole.
             left = (job.truncated_since or now) + self._config.limits.truncated_grace_s - now
@@ -96,15 +104,15 @@ class Readiness:
         path = self._spool.options(seen.name)
         over = self.settles_at(companion(seen.name, OPTIONS), seen.options, now)
         if over > now:
-            return Verdict(reason=Reason.CHANGING, look_again_at=over)
+            return _not_ready(Reason.CHANGING, over, "its option file")
         if reason := writer_has(self._spool.inbox, path, seen.options):
-            return Verdict(reason=reason, look_again_at=now + RECHECK_S)
+            return _not_ready(reason, now + RECHECK_S, "its option file")
         identity, verdict = self._read.get(seen.name, (None, Verdict()))
         if identity != seen.options:
             try:
                 verdict = self._parsed(path, seen.options)
             except OSError:
-                return Verdict(reason=Reason.CHANGING, look_again_at=now + RECHECK_S)  # it went just now
+                return _not_ready(Reason.CHANGING, now + RECHECK_S, "its option file")  # it went just now
             self._read[seen.name] = seen.options, verdict
         return verdict
 
@@ -118,14 +126,25 @@ class Readiness:
         except AudioProcessingError as error:
             return Verdict(options=error, tag=options.tag_of(data))
 
-    def _in_use_until(self, name: str, now: float) -> float:
-        """Until when a program makes another file of the song: it is a part of a download, or is being converted."""
+    def _in_use(self, name: str, now: float) -> Verdict | None:
+        """Whether a program makes another file of the song: it is a part of a download, or is being converted."""
         for other in self._relatives.twins(name):
-            if (over := self.settles_at(other.name, other.identity, now)) > now:
-                return over
-            if writer_has(self._spool.inbox, self._spool.song(other.name), other.identity) is Reason.OPEN_FOR_WRITING:
-                return now + RECHECK_S
-        return self._relatives.complete_at(name)
+            over, path = self.settles_at(other.name, other.identity, now), self._spool.song(other.name)
+            if over <= now and writer_has(self._spool.inbox, path, other.identity) is Reason.OPEN_FOR_WRITING:
+                over = now + RECHECK_S
+            if over > now:
+                message = f"{_shown(other.name)} may be made of it just now; it is taken once that has been written."
+                return Verdict(reason=Reason.COMPANION_FILE, message=message, look_again_at=over)
+        if (over := self._relatives.complete_at(name)) <= now:
+            return None
+        whole = _shown(f"{download_of(name)}.")
+        at = told(
+            math.ceil((self._wall() + over - now) / 60) * 60
+        )  # whole minutes: a clock that is put right a bit is no news
+        message = (
+            f"By its name it is a part of a download; it is taken at {at} if no file that begins with {whole} changes."
+        )
+        return Verdict(reason=Reason.COMPANION_FILE, message=message, look_again_at=over)
 
     def settles_at(self, name: str, identity: Identity, now: float) -> float:
         """When the file's settle time is over, if it keeps looking as it does; it is over if that is not after `now`."""
@@ -137,6 +156,15 @@ class Readiness:
         """Drop what is known of files that are not in the listing any more."""
         self._settling.forget({*listing.songs, *(seen.name for seen in listing.options)})
         self._read = {name: read for name, read in self._read.items() if name in listing.songs}
+
+
+def _not_ready(reason: Reason, look_again_at: float = FOREVER, it: str = "the song") -> Verdict:
+    return Verdict(reason=reason, message=waits_for(reason, it), look_again_at=look_again_at)
+
+
+def _shown(name: str) -> str:
+    """The last part of a file's name, as sentences and JSON can have it."""
+    return os.fsencode(name.rpartition("/")[2]).decode("utf-8", "replace")
 
 
 class Settling:

@@ -24,8 +24,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: str
     kind: Kind
     identity: Identity
-    companion: bool = False
-    """Whether another file beside it says that it is still being written."""
+    companion: str = ""
+    """The file beside it that says that it is still being written; empty where there is none."""
     options: Identity | None = None
     """The song's option file."""
 
@@ -152,8 +152,8 @@ class _Walk:
             if not isinstance(seen, Seen):
                 self._sub_folder(handle, name, leaf, seen)
                 continue
-            if seen.companion is not (leaf in unfinished):
-                seen = msgspec.structs.replace(seen, companion=leaf in unfinished)
+            if seen.companion != (beside := unfinished.get(leaf, "")):
+                seen = msgspec.structs.replace(seen, companion=beside)
                 self.is_new = True
             self.files[name] = seen
 

@@ -24,15 +24,16 @@ class JobQueue:
     def __iter__(self) -> Iterator[str]:
         return (job_id for *_, job_id in self._sorted.copy())
 
-    def put(self, job: Job) -> None:
-        """Sort `job` in, or take it out where it is not ready."""
+    def put(self, job: Job) -> bool:
+        """Sort `job` in, or take it out where it is not ready; whether it has another place now."""
         place = (*job.order, job.job_id) if job.state is State.WAITING and job.ready_at else None
         if place == self._places.get(job.job_id):
-            return
+            return False
         self.drop(job.job_id)
         if place is not None:
             self._places[job.job_id] = place
             insort(self._sorted, place)
+        return True
 
     def drop(self, job_id: str) -> None:
         if (place := self._places.pop(job_id, None)) is not None:

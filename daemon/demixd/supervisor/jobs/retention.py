@@ -21,10 +21,10 @@ from demixd.protocol.job import Job
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
 from demixd.spool.tree import Spool
-from demixd.supervisor.clock import Clock
+from demixd.supervisor.clock import Clock, utc
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs import reasons
-from demixd.supervisor.jobs.table import JobTable, utc
+from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.ledger import Ledger
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from demixd.protocol.progress import Progress, Tick
 from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool
 from demixd.supervisor import journal
+from demixd.supervisor.clock import utc
 from demixd.supervisor.jobs.pace import Measure, Pace
 from demixd.supervisor.jobs.queue import JobQueue
 from demixd.supervisor.ledger import Foreign, Ledger
@@ -34,11 +34,6 @@ PACE = "pace"
 
 PLACES = 1_000
 """Places of the queue that get a time with each heartbeat."""
-
-
-def utc(now: float) -> str:
-    """A UNIX time in seconds as the protocol writes it."""
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class JobTable:
@@ -80,6 +75,8 @@ class JobTable:
         self._ended_successors: dict[str, Job] = {}
         """Newer drops that ended before the running job of their name; they are shown after it."""
         self._running: dict[str, Job] = {}
+        self.has_news = False
+        """Whether the queue, or the state of a job, has changed since a heartbeat told of them."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -198,6 +195,7 @@ class JobTable:
         is_new = job.state is not before.state
         level = logging.INFO if is_new or job.reason is not before.reason else logging.DEBUG
         detail = f" ({job.reason or job.step})" if job.reason or job.step else ""
+        detail += f": {job.message}" if job.reason and job.message else ""
         log.log(level, "%s: %s%s", job.shown, job.state, detail, extra=self.fields(job, is_new=is_new))
 
     def fields(self, job: Job, *, is_new: bool = True) -> dict[str, str]:
@@ -250,8 +248,9 @@ class JobTable:
     def _keep(self, job: Job, place: dict[str, Job]) -> None:
         place[job.name] = job
         self._latest = max(self._latest, job.ready_at)
-        self._by_id[job.job_id] = job
-        self._queue.put(job)
+        before, self._by_id[job.job_id] = self._by_id.get(job.job_id), job
+        is_moved = before is None or before.state is not job.state
+        self.has_news = self._queue.put(job) or is_moved or self.has_news
         if job.state is State.RUNNING:
             self._running[job.job_id] = job
         else:
@@ -262,6 +261,7 @@ class JobTable:
         self._keep(job, self.successors if self._is_successor(job) else self.active)
 
     def _forget(self, job: Job) -> None:
+        self.has_news = True
         self._queue.drop(job.job_id)
         self._etas.pop(job.job_id, None)
         self._running.pop(job.job_id, None)

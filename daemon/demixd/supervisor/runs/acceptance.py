@@ -3,7 +3,7 @@
 import msgspec
 
 from demixd.errors import Code
-from demixd.protocol.job import Job, Reason, Stage, State
+from demixd.protocol.job import Job, Reason, Stage, State, waits_for
 from demixd.protocol.progress import Step
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
@@ -29,7 +29,7 @@ class Earlier(msgspec.Struct, frozen=True, kw_only=True):
 def accept(job: Job, context: Context) -> Job | Ends | Waits:
     """Point 1: the ledger knows that the song is accepted. The running job, or what becomes of it instead."""
     if identity_of(context.spool.options(job.name)) != job.options_file:
-        return Waits(reason=Reason.CHANGING, settles_anew=True)
+        return Waits(reason=Reason.CHANGING, message=waits_for(Reason.CHANGING, "its option file"), settles_anew=True)
     if message := context.config.limits.too_large(job.identity.size):
         return outcomes.fails(Code.TOO_LARGE, message)
     trace.point("1-accepted")

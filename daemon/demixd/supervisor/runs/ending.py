@@ -117,6 +117,8 @@ class Ending:
     def _log(self, job: Job) -> None:
         level = logging.WARNING if job.state is State.FAILED else logging.INFO
         log.log(level, "%s: %s%s", job.shown, job.state, self._outcome(job), extra=self._jobs.fields(job))
+        for warning in job.warnings:
+            log.warning("%s: %s", job.shown, warning, extra=self._jobs.fields(job, is_new=False))
 
     def _outcome(self, job: Job) -> str:
         """Why a job has failed; where the result of one that is done lies, and how long it took."""

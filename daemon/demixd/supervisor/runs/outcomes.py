@@ -17,12 +17,12 @@ an attempt is counted beyond the last   ends `failed`
 """
 
 import errno
-from datetime import UTC, datetime
 
 import msgspec
 
 from demixd.errors import RETRYABLE, Code, disk_code
-from demixd.protocol.job import Error, Job, Reason, Stage, State
+from demixd.protocol.job import Error, Job, Reason, Stage, State, waits_for
+from demixd.supervisor.clock import told
 from demixd.supervisor.runs.snapshot import Outcome
 
 RETRY_S = 30.0
@@ -64,9 +64,6 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float = 0.0
     """For how long it is not tried again."""
 
-
-LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-"""The last time that can be told: a grace, or a wrong clock, may lie beyond it."""
 
 CANCELLED = Ends(state=State.CANCELLED)
 
@@ -120,8 +117,8 @@ def after_missing_part(job: Job, message: str, at: Circumstances) -> Waits | Non
     left_s = since + at.grace_s - at.now
     if left_s <= 0:
         return None
-    until = datetime.fromtimestamp(min(at.wall + left_s, LATEST), UTC).strftime("%Y-%m-%d %H:%M:%S")
-    message = f"{message} The rest is waited for until {until} UTC."
+    remedy = "" if job.wait_for_sha256 else " If the song is damaged for good, convert it, and drop what comes of that."
+    message = f"{message} The rest is waited for until {told(at.wall + left_s)}.{remedy}"
     return Waits(reason=Reason.TRUNCATED, message=message, settles_anew=True, truncated_since=since)
 
 
@@ -144,7 +141,7 @@ def after_snapshot(job: Job, *, has_hole: bool, at: Circumstances) -> Job | Ends
 def without_snapshot(outcome: Outcome) -> Waits:
     """The song could not be copied as it was accepted; the next look finds out what its file is now."""
     if outcome is Outcome.BUSY:
-        return Waits(reason=Reason.OPEN_FOR_WRITING, settles_anew=True)
+        return Waits(reason=Reason.OPEN_FOR_WRITING, message=waits_for(Reason.OPEN_FOR_WRITING), settles_anew=True)
     message = "The song changed while it was being copied."
     return Waits(reason=Reason.CHANGING, message=message, settles_anew=True)
 
@@ -207,7 +204,8 @@ WITHOUT_OUTBOX = Waits(reason=Reason.OUTBOX_MISSING, message="The outbox went aw
 def described(error: OSError) -> Error:
     """An error of the operating system as one of ours."""
     if disk_code(error) is Code.NO_SPACE:
-        code, message = Code.NO_SPACE, f"No space left for the work: {error.strerror}. Make room; it goes on then."
+        full = f"No space left for the work on the outbox's disk: {error.strerror}."
+        code, message = Code.NO_SPACE, f"{full} Make room there; it goes on then."
     elif error.errno in AWAY:
         code, message = Code.OUTBOX_MISSING, f"The outbox cannot be used: {error}. It goes on when it is back."
     else:

@@ -18,6 +18,7 @@ from demixd.protocol.job import Job, Reason
 from demixd.protocol.options import JobOptions
 from demixd.spool.leases import lease_fails, survive_lease_breaks
 from demixd.spool.tree import Spool
+from demixd.supervisor.inbox import readiness
 from demixd.supervisor.inbox.readiness import FOREVER, RECHECK_S, InboxMounts, Readiness, Settling
 from demixd.supervisor.inbox.scan import NOTHING, Seen
 from jobs import identity, job
@@ -39,7 +40,7 @@ class Home:
         self.inbox.mkdir()
         self.song = self.inbox / "song.wav"
         self.song.write_bytes(b"music")
-        self.readiness = Readiness(config, Spool(config))
+        self.readiness = Readiness(config, Spool(config), lambda: 0.0)
         self.readiness.mounts.renew(self.inbox)
 
     def seen(self, **facts: Any) -> Seen:
@@ -94,9 +95,26 @@ def test_an_empty_file(home: Home) -> None:
     assert home.at(1000.0) == (Reason.EMPTY, FOREVER)
 
 
+def test_what_is_not_ready_has_a_sentence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reason comes with words: which file is in the way, and what has to become of it."""
+
+    def said(now: float, **facts: Any) -> str:
+        return home.readiness.of(job(), home.seen(**facts), now).message
+
+    assert said(0.0, companion="song.wav.aria2").startswith("song.wav.aria2 beside it says that it is not complete;")
+    assert said(0.0) == "The song came or changed a moment ago; it is taken once it keeps looking the same."
+    for reason, words in (("OPEN_FOR_WRITING", "open for writing"), ("PERMISSION", "may not read the song:")):
+        monkeypatch.setattr(readiness, "writer_has", lambda *_, reason=reason: Reason[reason])
+        assert words in said(10.0)
+    home.options("{}")
+    assert said(20.0).startswith("Its option file came or changed")
+    home.song.write_bytes(b"")
+    assert said(0.0) == "The song has no bytes yet."
+
+
 def test_a_companion(home: Home) -> None:
     """What another file beside it says comes before anything else."""
-    assert home.at(1000.0, companion=True) == (Reason.COMPANION_FILE, FOREVER)
+    assert home.at(1000.0, companion="song.wav.part") == (Reason.COMPANION_FILE, FOREVER)
 
 
 def test_a_writer(home: Home) -> None:

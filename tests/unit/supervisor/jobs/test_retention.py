@@ -15,9 +15,10 @@ from demixd.protocol import status
 from demixd.protocol.job import Job, Output, Stage, State
 from demixd.protocol.status import DaemonFacts
 from demixd.spool.tree import Spool
+from demixd.supervisor.clock import utc
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs.retention import AT_ONCE, DAY_S, EVERY_S, Retention
-from demixd.supervisor.jobs.table import JobTable, utc
+from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.ledger import Ledger
 from jobs import identity, job
 from simulated_clock import SimulatedClock

@@ -31,6 +31,9 @@ def of_system(number: int) -> OSError:
     return OSError(number, os.strerror(number), "/a/file")
 
 
+REMEDY = " If the song is damaged for good, convert it, and drop what comes of that."
+
+
 @pytest.mark.parametrize("code", FAULTS)
 def test_a_fault(code: Code) -> None:
     """The song, its options, the model or we are at fault: it ends `failed`, with the error as it was said."""
@@ -42,7 +45,7 @@ def test_truncated_within_its_grace() -> None:
     outcome = outcomes.after_error(STARTED, error(Code.TRUNCATED), ALONE)
     assert outcome == Waits(
         reason=Reason.TRUNCATED,
-        message="What is wrong. The rest is waited for until 1970-01-01 00:10:00 UTC.",
+        message=f"What is wrong. The rest is waited for until 1970-01-01 00:10:00 UTC.{REMEDY}",
         settles_anew=True,
         truncated_since=ALONE.now,
     )
@@ -55,14 +58,21 @@ def test_truncated_again(missed_s: float) -> None:
     outcome = outcomes.after_error(job, error(Code.TRUNCATED), ALONE)
     assert isinstance(outcome, Waits)
     assert outcome.truncated_since == ALONE.now - missed_s
-    assert outcome.message.endswith({0.0: " 00:10:00 UTC.", 599.0: " 00:00:01 UTC."}[missed_s])
+    assert outcome.message.endswith({0.0: " 00:10:00 UTC.", 599.0: " 00:00:01 UTC."}[missed_s] + REMEDY)
+
+
+def test_a_hash_tells_what_is_missing() -> None:
+    """A song whose hash is known is not damaged for good, whatever its file lacks yet: nobody is told to convert it."""
+    job = msgspec.structs.replace(STARTED, wait_for_sha256="0" * 64)
+    outcome = outcomes.after_error(job, error(Code.TRUNCATED), ALONE)
+    assert isinstance(outcome, Waits) and outcome.message.endswith(" UTC.")
 
 
 def test_truncated_for_ever() -> None:
     """A grace beyond all calendars is told as their end."""
     outcome = outcomes.after_error(STARTED, error(Code.TRUNCATED), msgspec.structs.replace(ALONE, grace_s=1e15))
     assert isinstance(outcome, Waits)
-    assert outcome.message.endswith(" until 9999-12-31 00:00:00 UTC.")
+    assert outcome.message.endswith(f" until 9999-12-31 00:00:00 UTC.{REMEDY}")
 
 
 def test_truncated_after_its_grace() -> None:
