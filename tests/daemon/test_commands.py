@@ -441,7 +441,7 @@ def test_wait_in_bars(held: Daemon, tmp_path: Path) -> None:
     """On a terminal every song has a bar, all at once; results stay above them, and the bars go."""
     songs = [make_song(tmp_path / f"bar {number}.wav", 0.2 + number / 10) for number in range(3)]
     with Terminal(held, "submit", "--wait", "--force", *songs) as terminal:
-        terminal.says("bar 0.wav", "bar 1.wav", "bar 2.wav", "━", "queued", "separate", " %")
+        terminal.says("bar 0.wav", "bar 1.wav", "bar 2.wav", "━", "queued", "separate", "79 %")
         held.hold.unlink()
         assert terminal.ends() == 0
         for number in range(3):
@@ -675,7 +675,7 @@ def test_watch_on_a_terminal(held: Daemon, tmp_path: Path) -> None:
     (held.inbox / "placeholder.wav").touch()
     held.command("submit", "--force", *(make_song(tmp_path / f"live {number}.wav", 0.2) for number in range(2)))
     with Terminal(held, "status", "--watch") as terminal:
-        terminal.says(" is ready", "Running", "live 0.wav", "━", " %", "separate", "Queue: 1", "live 1.wav")
+        terminal.says(" is ready", "Running", "live 0.wav", "━", "79 %", "separate", "Queue: 1", "live 1.wav")
         terminal.says("Not ready: 1", "placeholder.wav", "empty", "Last results", "past.wav", "done")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.ends() == 0

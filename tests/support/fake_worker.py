@@ -197,7 +197,7 @@ def separate(order: Separate, facts: EngineFacts) -> None:
         check(order.job_id)
         if fraction <= HELD_AT:
             tell(order.job_id, Step.SEPARATE, fraction, segment_s=0.01)
-            fraction += 0.05
+            fraction = round(fraction + 0.05, 2)
         if not is_there("hold", in_doubt=True):
             break
         time.sleep(0.02)
