@@ -70,6 +70,7 @@ def inductor(graph: nn.Module) -> Callable[..., Any]:
     import torch._inductor.config as config
 
     config.compile_threads = 1  # no pool of processes, which would outlive the compilation
+    config.cpp_cache_precompile_headers = False  # they lie in /tmp/torchinductor_USER, whatever the variables say
     return torch.compile(graph, mode="reduce-overhead", dynamic=False, fullgraph=True)
 
 
