@@ -6,7 +6,8 @@ contenders/ the others: a song in, its stems on disk and the seconds out; demixd
 references  the stems that were mixed into a song, and how near the contenders come to them; `sdr` is the formula
 measure     turn by turn, medians, ratios
 report      the result, and its JSON; `tables` show it
-ceiling/    the other benchmark: the pipeline alone, with a network that answers at once
+ceiling/    another benchmark: the pipeline alone, with a network that answers at once
+gpu/        another one: what a GPU does in ten minutes, row by row
 """
 
 import contextlib

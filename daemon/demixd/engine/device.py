@@ -55,10 +55,37 @@ def answers(device: torch.device) -> bool:
         return False
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has computed all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peak(device: torch.device) -> int:
+    """Bytes that are allocated on the GPU now, from which on `peak_bytes` counts; 0 for the CPU, whose are not counted."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return int(torch.cuda.memory_allocated(device))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most bytes that were allocated on the GPU at once since `reset_peak`; 0 for the CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0
+
+
 def free_bytes(device: torch.device) -> int:
-    """Free memory of the GPU in bytes, with what torch's cache in this process would give back."""
+    """Free memory of the device in bytes, of a GPU with what torch's cache in this process would give back."""
+    if device.type != "cuda":
+        return host.room()
     free, _ = torch.cuda.mem_get_info(device)
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def unreserved_bytes(device: torch.device) -> int:
+    """Memory of the device in bytes that neither this process nor another one holds, once torch's cache is given back."""
+    give_back()
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else host.room()
 
 
 def free_mib(wanted: str) -> int | None:

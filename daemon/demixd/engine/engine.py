@@ -7,6 +7,7 @@ that song, and no other, is done again by a simpler engine:
 """
 
 import copy
+import logging
 import time
 from typing import Any
 
@@ -17,11 +18,14 @@ from torch import Tensor
 from demixd.engine import accuracy
 from demixd.engine import batch as batches
 from demixd.engine import device as devices
+from demixd.engine.cache import Run
 from demixd.engine.device import CPU
 from demixd.engine.networks import Eager, Network, Reduced
 from demixd.engine.segments import grid_of
 from demixd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
 from demixd.protocol.job import EngineFacts
+
+log = logging.getLogger(__name__)
 
 HALVES = ("float16", "bfloat16")
 """What `precision = "auto"` tries on a GPU, in this order: float16 has three bits more, bfloat16 never overflows."""
@@ -78,13 +82,13 @@ class Engine:
         chosen, fallback = devices.choose(device)
         if chosen.type != "cpu":
             try:
-                return cls._eager(bag, chosen, name, sha256, None)._in_precision(precision)._with_batch(batch)
+                return cls._eager(bag, chosen, name, sha256, None)._by_speed(precision, batch)
             except torch.OutOfMemoryError as error:
                 devices.give_back()
                 raise ModelTooLargeError(_first_line(error)) from error
             except (RuntimeError, AudioProcessingError) as error:
                 fallback = f"{chosen} failed at warm-up ({_first_line(error)}); using the CPU"
-        engine = cls._eager(bag, CPU, name, sha256, fallback)._in_precision(precision)
+        engine = cls._eager(bag, CPU, name, sha256, fallback)._accurate(precision)[0]
         engine.batch = 1 if batch == "auto" else int(batch)
         engine.on_stand_in = fallback is not None
         return engine
@@ -110,9 +114,10 @@ class Engine:
         engine.first_run_s = time.perf_counter() - began
         return engine
 
-    def _in_precision(self, precision: str) -> "Engine":
-        """This engine in the wanted precision, or in float32, with the reason, where that is not accurate here."""
+    def _accurate(self, precision: str) -> "list[Engine]":
+        """This engine in each wanted precision that is accurate here; in float32 where none is, with the reasons."""
         wanted = {"auto": HALVES if self.accelerated else (), "float32": ()}.get(precision, (precision,))
+        found: list[list[Network]] = []
         engine = self
         for each in wanted:
             if not self.accelerated and not devices.has(each):
@@ -123,17 +128,59 @@ class Engine:
                 faults = [each.fault for each in self.measure(networks) if each.fault]
             except (RuntimeError, ValueError) as error:
                 faults = [f"{each} failed at warm-up ({_first_line(error)})"]
-            if not faults:
-                return self.with_networks(networks)
-            engine = engine.with_fallback(f"{faults[0]}; it is not used")
+            if faults:
+                engine = engine.with_fallback(f"{faults[0]}; it is not used")
+            else:
+                found.append(networks)
+        return [self.with_networks(networks) for networks in found] or [engine]
+
+    def _by_speed(self, precision: str, batch: int | str) -> "Engine":
+        """This engine in the precision and with the batch that are the fastest of those that are wanted and possible."""
+        engines = self._accurate(precision)
+        if batch == "auto":
+            trials = {each.facts.precision: batches.trial_on(each.networks[0], self._segments[0]) for each in engines}
+            choice = batches.choose(trials, devices.free_bytes(self.device))
+            engine = next(each for each in engines if each.facts.precision == choice.precision)
+            engine.batch = choice.batch
+        else:
+            engine = engines[0]
+            engine.batch = int(batch)
+        del engines
+        devices.give_back()
         return engine
 
-    def measure(self, networks: list[Network], *, runs: int = 1) -> list[accuracy.Measurement]:
+    def measure(self, networks: list[Network], *, runs: int = 1, batch: int = 1) -> list[accuracy.Measurement]:
         """Accuracy and speed of a network for each member, on the members' test segments."""
         return [
-            accuracy.measure(network, segment, expected, runs=runs)
+            accuracy.measure(network, segment, expected, runs=runs, batch=batch)
             for network, segment, expected in zip(networks, self._segments, self.expected, strict=True)
         ]
+
+    def run(self, networks: list[Network], *, runs: int, batch: int = 1) -> Run:
+        """The same for the record, of all members together."""
+        measured = self.measure(networks, runs=runs, batch=batch)
+        error = max(each.error for each in measured)
+        found = Run(
+            runtime=networks[0].runtime,
+            precision=networks[0].precision,
+            seconds=sum(each.seconds for each in measured),
+            error=error if error < float("inf") else None,
+            fault=next((each.fault for each in measured if each.fault), None),
+            batch=batch,
+        )
+        log.info(
+            "%s in %s, %d at once: %.4f s for a segment of each member, %s",
+            found.runtime,
+            found.precision,
+            found.batch,
+            found.seconds,
+            found.fault or "accurate",
+        )
+        return found
+
+    def segment(self, member: int) -> Tensor:
+        """The test segment `[1, C, T]` of a member, on the device; `member` is its place in the bag, from 0."""
+        return self._segments[member]
 
     def with_networks(self, networks: list[Network], *, device: str | None = None) -> "Engine":
         """This engine with other networks, which are known to be accurate; `device` as the sidecar shows it."""
@@ -146,16 +193,6 @@ class Engine:
             device=device or self.facts.device,
         )
         return other
-
-    def _with_batch(self, batch: int | str) -> "Engine":
-        """This engine with `batch` segments at once; `auto`: as many as the GPU's memory and speed allow."""
-        if batch == "auto":
-            trial = batches.trial_on(self.networks[0], self._segments[0])
-            self.batch = batches.choose(trial, devices.free_bytes(self.device))
-            devices.give_back()
-        else:
-            self.batch = int(batch)
-        return self
 
     def with_fallback(self, reason: str) -> "Engine":
         """This engine, with one more reason in `fallback` why it is not the one that was asked for."""

@@ -1,10 +1,15 @@
-"""The machine: its processor's name, cores and number formats, and its free memory. The only reader of /proc/cpuinfo.
+"""The machine: its processor's name, cores and number formats, its free memory, and its compiler.
+
+The only reader of /proc/cpuinfo.
 
 A cgroup, and each cgroup above it, can allow less than the machine has: the smallest limit counts. Only cgroup v2 is
 read (`0::/system.slice/demixd.service` in /proc/self/cgroup).
 """
 
+import importlib.util
 import os
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +29,21 @@ def cpu_name() -> str:
 def has_nvidia() -> bool:
     """Whether the driver of an NVIDIA GPU shows one; torch may be unable to use it."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def lacks_for_compiling() -> tuple[str, ...]:
+    """What has to be installed before torch can compile a model for a GPU; empty where all is there.
+
+    Triton makes the kernels, and for each of them a C compiler makes the function that starts it from Python.
+    """
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # as Triton has it
+    headers = Path(sysconfig.get_paths(scheme)["include"])
+    there = {
+        "Triton (the Python package `triton`)": importlib.util.find_spec("triton"),
+        "a C compiler (`gcc`)": os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"),
+        "Python's headers (`python3-dev`)": (headers / "Python.h").is_file(),
+    }
+    return tuple(name for name, found in there.items() if not found)
 
 
 def has_bfloat16() -> bool:

@@ -10,7 +10,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from demixd.engine.families.demucs_core import Core, Mix, bare, can_split, mixed, put_together, take_apart
+from demixd.engine.families.demucs_core import (
+    Core,
+    Mix,
+    bare,
+    can_split,
+    keep_positions,
+    mixed,
+    put_together,
+    take_apart,
+)
 
 Check = Callable[[], None]
 
@@ -19,7 +28,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 class Network(Protocol):
     runtime: str
-    """`torch` or `openvino`."""
+    """`torch`, `torch-compiled` or `openvino`."""
     precision: str
     """`float32`, `float16` or `bfloat16`."""
 
@@ -38,6 +47,7 @@ class Eager:
 
     def __init__(self, member: Any, device: torch.device) -> None:
         self.member = member.to(device).eval()
+        keep_positions(self.member)
         self._check: Check = never
         _hook(self.member, lambda: self._check())
 
@@ -60,20 +70,20 @@ class Reduced:
         if not can_split(member):
             raise ValueError(f"{type(member).__name__} has no core that could run in {precision}")
         self.precision = precision
-        self._member = member
-        self._dtype = DTYPES[precision]
+        self.member = member
+        self.dtype = DTYPES[precision]
         self._check: Check = never
-        self._core = Core(bare(member).to(device, self._dtype).eval())
-        _hook(self._core, lambda: self._check())
-        _cast(self._core, self._dtype)
+        self.core = Core(bare(member).to(device, self.dtype).eval())
+        _hook(self.core, lambda: self._check())
+        _cast(self.core, self.dtype)
 
     def __call__(self, windows: Tensor, check: Check, mix: Mix | None = None) -> Tensor:
         self._check = check
         try:
             with torch.inference_mode():
-                spectrogram = take_apart(self._member, windows)
-                spectrograms, waves = self._core(spectrogram.to(self._dtype), windows.to(self._dtype))
-                return put_together(self._member, spectrograms, waves, mix)
+                spectrogram = take_apart(self.member, windows)
+                spectrograms, waves = self.core(spectrogram.to(self.dtype), windows.to(self.dtype))
+                return put_together(self.member, spectrograms, waves, mix)
         finally:
             self._check = never
 

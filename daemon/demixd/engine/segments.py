@@ -20,6 +20,7 @@ Pure: tensors in, tensors out; the model is an argument. Shapes: `[B, C, T]` int
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -111,20 +112,20 @@ def trim_centre(block: Tensor, length: int) -> Tensor:
 def answers(forward: Forward, read: Read, frames: int, grid: Grid, batch: int = 1) -> Iterator[Tensor]:
     """The model's answers to a song of `frames`, `[<= batch, N, C, segment]`: one for each multiple of the stride.
 
-    An answer that the song's end cuts short is zero behind it.
+    Windows of one length go through the model together, the short last segments of a model of one length too. An answer
+    that the song's end cuts short is zero behind it.
     """
-    whole = max(0, (frames - grid.segment) // grid.stride + 1)
-    valid = grid.valid(grid.segment)
-    for number in range(0, whole, batch):
-        size = min(batch, whole - number)
-        start, _ = window(number * grid.stride, grid.segment, valid)
-        heard = read(start, start + (size - 1) * grid.stride + valid)
-        yield trim_centre(forward(heard.unfold(-1, valid, grid.stride).transpose(0, 1)), grid.segment)
-    for offset in range(whole * grid.stride, frames, grid.stride):
-        length = frames - offset
-        heard = read(*window(offset, length, grid.valid(length)))
-        answer = trim_centre(forward(heard[None]), length)
-        yield torch.nn.functional.pad(answer, (0, grid.segment - length))
+    segments = ((offset, min(grid.segment, frames - offset)) for offset in range(0, frames, grid.stride))
+    for valid, alike in groupby(segments, key=lambda segment: grid.valid(segment[1])):
+        while some := list(islice(alike, batch)):
+            heard = [read(*window(offset, length, valid)) for offset, length in some]
+            answer = forward(torch.stack(heard))
+            parts = [trim_centre(each, length) for each, (_, length) in zip(answer, some, strict=True)]
+            if some[-1][1] < grid.segment:
+                parts = [torch.nn.functional.pad(part, (0, grid.segment - part.shape[-1])) for part in parts]
+                yield torch.stack(parts)
+            else:
+                yield trim_centre(answer, grid.segment)
 
 
 def overlap_add(answers: Iterable[Tensor], grid: Grid) -> Iterator[Tensor]:

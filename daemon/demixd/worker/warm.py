@@ -8,9 +8,10 @@ from demixd.engine.engine import Engine
 from demixd.engine.families.demucs import LoadedModel, load
 from demixd.engine.models.catalog import AUTO, PUBLISHED, Demand
 from demixd.engine.models.fetch import fetch
-from demixd.engine.openvino import autotune, converter, runtime
+from demixd.engine.openvino import converter, runtime
 from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
 from demixd.worker.messages import Warm
+from demixd.worker.tuning import recalled
 
 
 def warm(order: Warm, tell: Callable[[str], None]) -> Engine:
@@ -56,8 +57,7 @@ def _engine(loaded: LoadedModel, name: str, order: Warm, device: str) -> Engine:
     )
     if order.device == converter.GRAPHICS and not (converter.is_installed() and runtime.has_device("GPU")):
         return engine.with_fallback(f"{order.device} is not available on this machine; using the CPU")
-    rules = autotune.rules(engine, order.device, order.precision, order.compiled)
-    return autotune.recall(engine, rules) if rules is not None else engine
+    return recalled(engine, order)
 
 
 def _noted(engine: Engine, too_large: list[str], name: str) -> Engine:

@@ -21,13 +21,13 @@ from demucs.apply import BagOfModels
 from demucs.demucs import Demucs
 from torch import Tensor
 
-from demixd.engine import accuracy, host
+from demixd.engine import accuracy, cache, host
 from demixd.engine.accuracy import LIMIT
+from demixd.engine.cache import Conversion, Run
 from demixd.engine.families.demucs import load
 from demixd.engine.models import store
 from demixd.engine.networks import Eager, Network, never
-from demixd.engine.openvino import autotune, cache, convert, converter, runtime
-from demixd.engine.openvino.cache import Conversion, Run
+from demixd.engine.openvino import autotune, convert, converter, runtime
 from demixd.engine.openvino.converter import ConversionError
 from demixd.errors import StopProcessingError
 from members import packed, put
@@ -388,7 +388,7 @@ def test_a_conversion_needs_room(order: Conversion, monkeypatch: pytest.MonkeyPa
 def test_keys_know_the_model_and_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another model, another version of a library or another format is another key."""
     keys = {cache.key("a"), cache.key("b")}
-    for name in cache.LIBRARIES:
+    for name in cache.OPENVINO:
         monkeypatch.setattr(cache, "version", lambda each, name=name: "9" if each == name else "1")
         keys.add(cache.key("a"))
     monkeypatch.setattr(cache, "FORMAT", 0)

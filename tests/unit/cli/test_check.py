@@ -1,6 +1,7 @@
 """What `demixd check` finds about the machine, of a configuration alone; and about the files of the state folder."""
 
 import os
+import sysconfig
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from demixd.cli.check import folders, machine
 from demixd.cli.check.finding import Level
 from demixd.config import Config, Limits
+from demixd.engine import host
 
 
 def test_the_memory_for_sound() -> None:
@@ -49,3 +51,38 @@ def test_little_room_is_told_in_megabytes(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000))
     found = folders.space(tmp_path, 100 << 20, "songs may wait")
     assert found.text == f"4 MB free at {tmp_path}: songs may wait; make room for 105 MB"
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with an NVIDIA GPU, and with all that compiles a model for it."""
+    (tmp_path / "nvidia0").touch()
+    (tmp_path / "Python.h").touch()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "gcc").touch(mode=0o755)
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.11.0")
+    monkeypatch.setattr(sysconfig, "get_paths", lambda _: {"include": str(tmp_path)})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.delenv("CC", raising=False)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_a_gpu_lacks_to_be_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Triton, a C compiler or Python's headers the model is not compiled: a note says what to install."""
+    assert machine.device("auto").level is Level.OK
+    (tmp_path / "tools" / "gcc").unlink()
+    found = machine.device("auto")
+    assert found.level is Level.NOTE
+    assert found.text.endswith(
+        "; the model is not compiled for it, which would make it faster: install a C compiler (`gcc`)"
+    )
+    (tmp_path / "Python.h").unlink()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert [each.partition(" (")[0] for each in host.lacks_for_compiling()] == [
+        "Triton",
+        "a C compiler",
+        "Python's headers",
+    ]

@@ -13,8 +13,7 @@ from demucs.apply import BagOfModels
 
 from demixd.audio.budget import Budget
 from demixd.audio.pcm import Shelf
-from demixd.engine import accuracy, batch, device
-from demixd.engine.batch import Trial
+from demixd.engine import accuracy, device
 from demixd.engine.engine import Engine
 from demixd.engine.networks import Network, Reduced
 from demixd.errors import AudioProcessingError, Code, DeviceLostError
@@ -234,7 +233,7 @@ def test_a_wrong_fast_way_is_caught(precision: str, tmp_path: Path, monkeypatch:
         monkeypatch.setattr("demixd.engine.engine.HALVES", ("bfloat16",))
         engine = Engine._eager(bag, device.CPU, "test", "0", None)
         engine.accelerated = True
-        engine = engine._in_precision("auto")
+        engine = engine._accurate("auto")[0]
     else:
         engine = warm(bag, precision=precision)
     assert engine.facts.precision == "float32"
@@ -292,38 +291,3 @@ def test_a_model_that_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AudioProcessingError) as error:
             warm(bag)
         assert error.value.code is Code.BAD_MODEL
-
-
-# ---- the batch
-
-
-def test_the_batch_grows_while_it_pays() -> None:
-    """As long as the memory is there and a segment gets cheaper; then no more."""
-    tried: list[int] = []
-
-    def trial(size: int) -> Trial:
-        tried.append(size)
-        return Trial(seconds=0.01 + 0.002 * size, bytes=100 + 50 * size)
-
-    assert batch.choose(trial, free=10**9) == batch.LARGEST
-    assert tried == [1, 2, 4, 8, 16, 32]
-    tried.clear()
-    assert batch.choose(trial, free=1000) == 8, "0.7 x 1000 holds 100 + 50 x 8, not 100 + 50 x 16"
-    assert tried == [1, 2, 4, 8], "what does not fit is not tried"
-
-
-def test_the_batch_stops_where_it_does_not_pay() -> None:
-    """A processor that is busy with one gains nothing by two; a cancel waits no longer than half a second."""
-    assert batch.choose(lambda size: Trial(seconds=0.1 * size, bytes=1), free=10**9) == 1
-    assert batch.choose(lambda size: Trial(seconds=0.1 + 0.05 * size, bytes=1), free=10**9) == 8
-
-
-def test_the_batch_where_the_forecast_was_wrong() -> None:
-    """Out of memory during the trial: the last one that was possible."""
-
-    def trial(size: int) -> Trial:
-        if size > 4:
-            raise out_of_memory()
-        return Trial(seconds=0.01, bytes=1)
-
-    assert batch.choose(trial, free=10**9) == 4

@@ -16,21 +16,25 @@ from demucs.apply import BagOfModels
 from demucs.demucs import Demucs
 
 from daemons import Daemon, make_song, running
-from demixd.engine import host
+from demixd.engine import cache, host
+from demixd.engine.cache import Run
 from demixd.engine.engine import Engine
-from demixd.engine.openvino import autotune, cache, convert, converter, runtime
+from demixd.engine.models.store import Where
+from demixd.engine.openvino import autotune, convert, converter, runtime
 from demixd.engine.openvino.autotune import Rules
-from demixd.engine.openvino.cache import Run
 from demixd.worker.messages import Warm
 from demixd.worker.tuning import tuned
 from demixd.worker.warm import warm as warm_up
 from processes import children, is_over
-from separations import SOURCES, Reference, generated, ours, separated, short_bag, warm, worst
+from separations import SOURCES, Reference, generated, nothing, ours, separated, short_bag, warm, worst
 
 installed = pytest.mark.skipif(
     not converter.is_installed(),
     reason="no OpenVINO: pip install --require-hashes --no-deps -r config/requirements-openvino.lock",
 )
+
+
+NOWHERE = Where(name="test", repo=None, models="/nowhere", allow_pickle=False)
 
 
 def run(runtime: str, precision: str, seconds: float, fault: str | None = None) -> Run:
@@ -129,7 +133,7 @@ def test_the_winner_is_known_at_the_next_start(converted: tuple[Engine, Rules], 
 def test_every_way_is_measured(converted: tuple[Engine, Rules]) -> None:
     """Every way is in the record, and the engine is what the record says."""
     engine, rules = converted
-    winner = autotune.tune(engine, rules)
+    winner = autotune.tune(engine, rules, NOWHERE, nothing)
     runs = autotune._record(engine, rules)
     assert runs is not None
     assert [(each.runtime, each.precision, each.fault) for each in runs] == [
@@ -157,7 +161,7 @@ def test_a_wrong_way_is_not_taken(
         record(engine, rules, run("torch", "float32", 2.0), run("openvino", "float32", 1.0))
     monkeypatch.setattr(runtime.Compiled, "__call__", noise)
     if at == "the first start":
-        assert autotune.tune(engine, rules) is engine
+        assert autotune.tune(engine, rules, NOWHERE, nothing) is engine
         return
     chosen = autotune.recall(engine, rules)
     assert chosen.facts.runtime == "torch"

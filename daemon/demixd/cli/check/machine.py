@@ -77,6 +77,9 @@ def device(wanted: str) -> Finding:
         )
     if _version("torch").endswith("+cpu"):
         return Finding(Level.NOTE, "device", f"{names}, but torch here is built for the CPU: install torch with CUDA")
+    if lacks := host.lacks_for_compiling():
+        slower = f"{names}; the model is not compiled for it, which would make it faster: install {', '.join(lacks)}"
+        return Finding(Level.NOTE, "device", slower)
     return Finding(Level.OK, "device", names)
 
 

@@ -8,6 +8,8 @@ is Demucs' own `forward`, with the four methods that call the transforms replace
 """
 
 import copy
+from functools import cache
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -32,12 +34,34 @@ def bare(member: Any) -> Any:
     return twin
 
 
+def keep_positions(member: Any) -> None:
+    """Have a member make its position embeddings once for a shape.
+
+    Demucs makes those of its spectrograms on the CPU for every batch, and copies them to the GPU, which waits for them.
+    """
+    transformer = getattr(member, "crosstransformer", None)
+    if transformer is None:
+        return
+    forward = type(transformer).forward
+    make = forward.__globals__["create_2d_sin_embedding"]
+
+    @cache
+    def made(*shape: Any) -> Tensor:
+        with torch.inference_mode(mode=False), torch.no_grad():
+            positions: Tensor = make(*shape)
+            return positions
+
+    scope = {**forward.__globals__, "create_2d_sin_embedding": made}
+    transformer.forward = MethodType(FunctionType(forward.__code__, scope), transformer)
+
+
 class Core(nn.Module):
     """A member between its transforms. The member is changed, and gives no waves by itself any more."""
 
     def __init__(self, member: Any) -> None:
         super().__init__()
         self.member = member
+        keep_positions(member)
         member._spec = lambda _: None
         member._magnitude = lambda _: self._heard
         member._mask = lambda _, spectrograms: spectrograms

@@ -10,17 +10,18 @@ configuration names a precision or Intel's graphics, OpenVINO serves although to
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from demixd.engine import host
+from demixd.engine import cache, host
+from demixd.engine.cache import Conversion, Run
 from demixd.engine.engine import Engine
 from demixd.engine.families.demucs_core import can_split
+from demixd.engine.models.store import Where
 from demixd.engine.networks import Eager, Network
-from demixd.engine.openvino import cache, converter, runtime
-from demixd.engine.openvino.cache import Run
+from demixd.engine.openvino import converter, runtime
 from demixd.engine.openvino.converter import GRAPHICS
 from demixd.engine.openvino.runtime import Compiled
 
@@ -69,23 +70,27 @@ def rules(engine: Engine, device: str, precision: str, compiled: str | None) -> 
     return made if made.candidates and (made.target == "CPU" or runtime.has_device(made.target)) else None
 
 
+def key(engine: Engine) -> str:
+    """The KEY of the engine's model."""
+    return cache.key(engine.facts.model_sha256)
+
+
 def is_due(engine: Engine, rules: Rules) -> bool:
     """Whether there is no record for this machine yet, and to make one has not failed within a day."""
-    key = cache.key(engine.facts.model_sha256)
-    return _record(engine, rules) is None and not cache.has_failed(rules.root, key, time.time())
+    return _record(engine, rules) is None and not cache.has_failed(rules.root, key(engine), time.time())
 
 
 def seconds(engine: Engine, rules: Rules) -> float:
     """About how long it takes from here to the record: with CONVERTING, unless the conversion is there."""
     parts = [MEASURING]
-    if cache.find(rules.root, cache.key(engine.facts.model_sha256)) is None:
+    if cache.find(rules.root, key(engine)) is None:
         parts.append(CONVERTING)
     return sum(fixed + factor * engine.first_run_s for fixed, factor in parts)
 
 
 def recall(engine: Engine, rules: Rules) -> Engine:
     """The engine with the networks that the record names, after one more check of their accuracy; else `engine`."""
-    folder = cache.find(rules.root, cache.key(engine.facts.model_sha256))
+    folder = cache.find(rules.root, key(engine))
     runs = _record(engine, rules)
     best = _fastest(runs, rules) if runs is not None else None
     if folder is None or best is None:
@@ -100,26 +105,29 @@ def recall(engine: Engine, rules: Rules) -> Engine:
     return engine.with_fallback(f"{faults[0]}; it is not used") if faults else _with(engine, networks, rules)
 
 
-def tune(engine: Engine, rules: Rules) -> Engine:
-    """Measure torch and every candidate, write the record, and take the fastest.
+def reason_not(engine: Engine, rules: Rules, model: Where) -> str | None:
+    """Why it should not be begun; None where it may. `model` is where the engine's model is."""
+    return converter.reason_not(_conversion(engine, rules, model), model.locate())
 
-    The conversion has to be there. Raises `ValueError` and `RuntimeError` where OpenVINO cannot use it.
+
+def tune(engine: Engine, rules: Rules, model: Where, tell: Callable[[], None]) -> Engine:
+    """Convert the model, measure torch and every candidate, write the record, and take the fastest.
+
+    `tell` is called after each long step: who is silent for long is given up.
+    Raises `ConversionError`, and `ValueError` and `RuntimeError` where OpenVINO cannot use the conversion.
     """
-    folder = rules.root / cache.key(engine.facts.model_sha256)
-    runs = [_run(engine, engine.networks)]
+    folder = converter.convert(_conversion(engine, rules, model))
+    tell()
+    runs = [engine.run(engine.networks, runs=RUNS)]
     found: dict[str, list[Network]] = {}
-    for precision in rules.candidates:
-        found[precision] = build(engine.eager, folder, precision=precision, target=rules.target)
-        runs.append(_run(engine, found[precision]))
+    try:
+        for precision in rules.candidates:
+            found[precision] = build(engine.eager, folder, precision=precision, target=rules.target)
+            runs.append(engine.run(found[precision], runs=RUNS))
+    except ValueError:
+        cache.discard(folder)
+        raise
     cache.write_runs(folder, tuple(runs), processor=_machine(engine, rules), threads=host.threads())
-    for run in runs:
-        log.info(
-            "%s in %s: %.3f s for a segment of each member, %s",
-            run.runtime,
-            run.precision,
-            run.seconds,
-            run.fault or "accurate",
-        )
     best = _fastest(runs, rules)
     return _with(engine, found[best.precision], rules) if best is not None else engine
 
@@ -140,21 +148,9 @@ def build(eager: Sequence[Eager], folder: Path, *, precision: str, target: str =
     return [made[members.index(member)] for member in members]
 
 
-def _run(engine: Engine, networks: list[Network]) -> Run:
-    measured = engine.measure(networks, runs=RUNS)
-    error = max(each.error for each in measured)
-    return Run(
-        runtime=networks[0].runtime,
-        precision=networks[0].precision,
-        seconds=sum(each.seconds for each in measured),
-        error=error if error < float("inf") else None,
-        fault=next((each.fault for each in measured if each.fault), None),
-    )
-
-
 def _record(engine: Engine, rules: Rules) -> tuple[Run, ...] | None:
     """The runs on record, if they have every candidate of today; else None."""
-    folder = rules.root / cache.key(engine.facts.model_sha256)
+    folder = rules.root / key(engine)
     runs = cache.read_runs(folder, processor=_machine(engine, rules), threads=host.threads())
     measured = {run.precision for run in runs or () if run.runtime == "openvino"}
     return runs if runs and set(rules.candidates) <= measured else None
@@ -179,6 +175,10 @@ def _fastest(runs: Sequence[Run], rules: Rules) -> Run | None:
 
 def _with(engine: Engine, networks: list[Network], rules: Rules) -> Engine:
     return engine.with_networks(networks, device=GRAPHICS if rules.target == "GPU" else None)
+
+
+def _conversion(engine: Engine, rules: Rules, model: Where) -> Conversion:
+    return Conversion(model=model, sha256=engine.facts.model_sha256, folder=str(rules.root))
 
 
 def _machine(engine: Engine, rules: Rules) -> str:

@@ -10,11 +10,10 @@ import msgspec
 
 from demixd import child_process
 from demixd.config import Config
-from demixd.engine import host
+from demixd.engine import cache, host
+from demixd.engine.cache import Conversion
 from demixd.engine.models import store
 from demixd.engine.models.store import ModelFiles, Where
-from demixd.engine.openvino import cache
-from demixd.engine.openvino.cache import Conversion
 
 PROGRAM = child_process.python("demixd.engine.openvino.convert")
 

@@ -1,14 +1,21 @@
-"""Models converted for OpenVINO, on disk, with the measurements of each way to run them.
+"""What was made of models to run them faster on this machine, on disk, with the measurements of each way to run them.
 
-    STATE/compiled/
-      KEY/             appears complete, by one rename, or not at all; its mtime is when it was last used
+    STATE/compiled/    0700, and so is each KEY: what lies here is run
+      KEY/             its mtime is when it was last used
+        runs.json      time and error of each way to run the model, on the processor or GPU and with the threads that it names
+
+        by OpenVINO; appears complete, by one rename, or not at all:
         0.xml 0.bin    the core of the bag's first member, in float32; 1.xml ...
         cache/         OpenVINO's own: what it compiled for this processor
-        runs.json      time and error of each way to run the model, on the processor and with the threads that it names
+
+        by torch.compile; complete when there is runs.json:
+        inductor/      torch's own: graphs and kernels that it compiled
+        triton/        Triton's own: kernels for this GPU
+
       KEY.tries        a byte for each time that KEY/runs.json was to be made, until it is
       .KEY-1f2e3d4c/   being made, and locked by the process that makes it; unlocked: garbage
 
-    KEY = sha256 of the model's sha256, the versions of openvino, torch and demucs, and FORMAT; 16 hex digits
+    KEY = sha256 of the model's sha256, the versions of the libraries that made it, and FORMAT; 16 hex digits
 
 All of it can be made again; damage or loss costs time and nothing else. No torch here.
 """
@@ -31,7 +38,10 @@ from demixd.spool.files import rename_new, sync, sync_folder, write_whole
 FORMAT = 1
 """Raised whenever our conversion changes."""
 
-LIBRARIES = ("openvino", "torch", "demucs")
+OPENVINO = ("openvino", "torch", "demucs")
+INDUCTOR = ("triton", "torch", "demucs")
+"""The libraries that make a KEY: the first one names it."""
+
 CACHE = "cache"
 RUNS = "runs.json"
 TRIES = ".tries"
@@ -58,8 +68,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     precision: str
     seconds: float
+    """For a segment of each member."""
     error: float | None
     fault: str | None = None
+    batch: int = 1
 
 
 class _Runs(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +80,9 @@ class _Runs(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
 
 
-def key(sha256: str) -> str:
+def key(sha256: str, libraries: tuple[str, ...] = OPENVINO) -> str:
     """KEY for a model's sha256, as above."""
-    lines = [sha256, *(f"{name} {_version(name)}" for name in LIBRARIES), str(FORMAT)]
+    lines = [sha256, *(f"{name} {_version(name)}" for name in libraries), str(FORMAT)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -79,8 +91,20 @@ def find(root: Path, key: str) -> Path | None:
     folder = root / key
     if not core(folder, 0).exists():
         return None
+    use(folder)
+    return folder
+
+
+def use(folder: Path) -> None:
+    """The folder counts as used now."""
     with contextlib.suppress(OSError):
         os.utime(folder)
+
+
+def private(folder: Path) -> Path:
+    """The folder, made where it is not there, and closed to all others: what lies in it is run. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
     return folder
 
 
@@ -92,9 +116,7 @@ def core(folder: Path, member: int) -> Path:
 @contextlib.contextmanager
 def making(root: Path, key: str) -> Iterator[Path]:
     """A folder to make a conversion in, renamed to KEY at the end, unless another process has made KEY meanwhile."""
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / f".{key}-{secrets.token_hex(4)}"
-    folder.mkdir()
+    folder = private(private(root) / f".{key}-{secrets.token_hex(4)}")
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -149,8 +171,7 @@ def write_runs(folder: Path, runs: tuple[Run, ...], *, processor: str, threads: 
 
 def count_try(root: Path, key: str, tries: int = 1) -> None:
     """Count a try before it begins, so that one which ends with this process counts too. Raises OSError."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f"{key}{TRIES}").open("ab") as file:
+    with (private(root) / f"{key}{TRIES}").open("ab") as file:
         file.write(b"." * tries)
 
 

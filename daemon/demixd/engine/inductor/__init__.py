@@ -1,0 +1,1 @@
+"""Models compiled by torch.compile, the fastest runtime on NVIDIA's GPUs."""
