@@ -118,14 +118,14 @@ def answers(forward: Forward, read: Read, frames: int, grid: Grid, batch: int = 
     segments = ((offset, min(grid.segment, frames - offset)) for offset in range(0, frames, grid.stride))
     for valid, alike in groupby(segments, key=lambda segment: grid.valid(segment[1])):
         while some := list(islice(alike, batch)):
-            heard = [read(*window(offset, length, valid)) for offset, length in some]
-            answer = forward(torch.stack(heard))
+            if some[-1][1] == grid.segment:
+                start, _ = window(some[0][0], grid.segment, valid)
+                heard = read(start, start + (len(some) - 1) * grid.stride + valid)
+                yield trim_centre(forward(heard.unfold(-1, valid, grid.stride).transpose(0, 1)), grid.segment)
+                continue
+            answer = forward(torch.stack([read(*window(offset, length, valid)) for offset, length in some]))
             parts = [trim_centre(each, length) for each, (_, length) in zip(answer, some, strict=True)]
-            if some[-1][1] < grid.segment:
-                parts = [torch.nn.functional.pad(part, (0, grid.segment - part.shape[-1])) for part in parts]
-                yield torch.stack(parts)
-            else:
-                yield trim_centre(answer, grid.segment)
+            yield torch.stack([torch.nn.functional.pad(part, (0, grid.segment - part.shape[-1])) for part in parts])
 
 
 def overlap_add(answers: Iterable[Tensor], grid: Grid) -> Iterator[Tensor]:
