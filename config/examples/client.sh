@@ -30,11 +30,8 @@ while :; do
         exit 1
     fi
 done
-if [ "$state" != "done" ]; then
-    code=$(value "$sidecar" code) # a song that was cancelled has none
-    echo "$state${code:+: $code}" >&2
-    exit 1
-fi
+code=$(value "$sidecar" code) # a song that was cancelled has none
+[ "$state" = "done" ] || { echo "$state${code:+: $code}" >&2; exit 1; }
 mkdir -p "$folder" && cp -R "$spool/outbox/$(value "$sidecar" dir)/." "$folder" && cd "$folder" || exit 1
 grep -oE '"name":"[^"]*"[^}]*"sha256":"[0-9a-f]*"' stems.json |
     sed 's/"name":"\([^"]*\)".*"sha256":"\(.*\)"/\2  \1/' | sha256sum -c --quiet

@@ -705,7 +705,7 @@ def test_watch_without_a_terminal(tmp_path: Path) -> None:
             daemon.start().ready()
             command.says(" is ready; 0 queued, 0 not ready\n")
             daemon.command("submit", make_song(tmp_path / "song.wav", 0.2))
-            command.says("; running song.wav 90 % separate")
+            command.says("; running song.wav 79 % separate")
             daemon.hold.unlink()
             command.says("last: song.wav done\n")
             assert daemon.stop() == 0

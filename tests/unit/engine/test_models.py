@@ -300,7 +300,7 @@ def test_what_is_no_file_holds_nobody_up(local: Path, make: Callable[[Path], Non
     (local / leaf).unlink()
     make(local / leaf)
     refused(Code.MODEL_MISSING, lambda: store.verify(locate(local)), leaf)
-    assert configured.checked(given) is given
+    assert configured.checked(given, "where.toml") is given
     rows = {row.name: row for row in listing.rows(repo=None, models=local, allow_pickle=False)}
     assert rows["htdemucs"].state is listing.State.MISSING
 
@@ -1051,9 +1051,9 @@ def test_names_and_stems_of_a_configuration(
     assert all(word in found[0] for word in words)
     if words:
         with pytest.raises(ConfigError):
-            configured.checked(given)
+            configured.checked(given, "where.toml")
     else:
-        assert configured.checked(given) is given
+        assert configured.checked(given, "where.toml") is given
 
 
 @pytest.mark.parametrize(
@@ -1070,10 +1070,10 @@ def test_options_that_suit_only_some_songs(
 ) -> None:
     """Those are no mistake, for the songs' own formats decide; whoever starts with them is warned, with the remedy."""
     given = configuration(tmp_path, **sections)
-    assert configured.checked(given) is given
+    assert configured.checked(given, "where.toml") is given
     assert [record.levelname for record in caplog.records] == ["WARNING"] * len(places)
     for place, said in zip(places, caplog.messages, strict=True):
-        assert said.startswith(f'{place} clip = "none" needs float samples')
+        assert said.startswith(f'where.toml: {place} clip = "none" needs float samples')
         assert 'fails as bad-options; set format = "wav" and bit_depth = "float", or clip = "joint"' in said
 
 

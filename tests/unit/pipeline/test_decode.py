@@ -197,9 +197,7 @@ def test_cut(tmp_path: Path, container: str, how: dict[str, str], left: float) -
     assert "cut short" in error.message
 
 
-@pytest.mark.parametrize(
-    ("container", "kept"), [("FLAC", 30), ("FLAC", 60), ("FLAC", 0.5), ("FLAC", 0.99), ("MP3", 0.3)]
-)
+@pytest.mark.parametrize(("container", "kept"), [("FLAC", 60), ("FLAC", 0.5), ("FLAC", 0.99), ("MP3", 0.3)])
 def test_cut_in_its_first_frame(tmp_path: Path, container: str, kept: float) -> None:
     """A song of which not a single frame is there, or not even all of its header, is cut short too, and no bad one."""
     path = song(tmp_path / "song", tones(2000, rate=48000), 48000, format=container)

@@ -154,7 +154,7 @@ def _short(held: int, declared: int, unit: str) -> str | None:
 def _flac(file: BinaryIO, size: int) -> Container:
     """A FLAC (RFC 9639, 8) without its tags and pictures: only the first block of metadata says how to decode it."""
     head, at = read_at(file, 4, 38), 4
-    if len(head) == 38 and (head[0] & 0x7F or head[1:4] != b"\0\0\x22"):
+    if len(head) < 38 or head[0] & 0x7F or head[1:4] != b"\0\0\x22":
         return Container(format="flac", demuxer="flac")
     for _ in range(MOST_BLOCKS):
         block = read_at(file, at, 4)
