@@ -106,6 +106,13 @@ def decode(
         raise disk_error(error, "decoding the song") from error
 
 
+def warm() -> None:
+    """Have a decoder wait for the next song. Raises OSError."""
+    with _lock:
+        if not _spare:
+            _spare.append(_Child())
+
+
 def close() -> None:
     """End the decoder that waits for the next song."""
     with _lock:

@@ -77,6 +77,8 @@ def _warm(order: Warm, channel: Channel, budget: Budget) -> "Engine | None":
 
     `budget` becomes what the order allows: once the model has taken its own memory.
     """
+    # What the first song needs is loaded now, and its decoder started: it would take 0.3 s.
+    from demixd.pipeline import decoder, song  # noqa: F401
     from demixd.worker.tuning import tuned
     from demixd.worker.warm import warm
 
@@ -84,6 +86,7 @@ def _warm(order: Warm, channel: Channel, budget: Budget) -> "Engine | None":
     try:
         engine = warm(order, lambda text: channel.send(Fetching(message=text)))
         engine = tuned(engine, order, lambda text: channel.send(Tuning(message=text)))
+        decoder.warm()
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the supervisor must know
         channel.send(Unready(error=described(error)))
         return None

@@ -176,3 +176,12 @@ def test_memory_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     told = refusal(make_song(tmp_path / "song.wav"), tmp_path)
     assert told.code is Code.BAD_AUDIO
     assert "takes more than 1024 MiB of memory" in told.message
+
+
+def test_one_waits_for_the_first_song(tmp_path: Path) -> None:
+    """A worker that is warm has its decoder started: the first song does not wait for that."""
+    decoder.warm()
+    waiting = children()
+    assert len(waiting) == 1
+    decoded(make_song(tmp_path / "song.wav", 0.2), tmp_path)
+    assert children() == waiting
