@@ -111,7 +111,9 @@ def measured(group: str, plan: Plan, limits: dict[str, float], clock: Clock, fol
                 yield row
                 left.pop(row.row, None)
                 spare = 0.0
-            process.kill()
+            if not left:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(clock.left(START_S))  # it removes what it has made
 
 
 def _lines(process: "subprocess.Popen[bytes]") -> "queue.SimpleQueue[bytes]":

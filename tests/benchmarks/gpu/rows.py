@@ -19,7 +19,7 @@ from benchmarks.gpu.messages import Plan, Row
 
 from demixd.cli import client
 from demixd.cli.bench.daemon import peak_bytes
-from demixd.cli.console import RefusedError
+from demixd.cli.console import RefusedError, exit_on_sigterm
 from demixd.cli.follow import Follower
 from demixd.cli.throwaway import POLL_S, ThrowawayDaemon
 from demixd.engine.models.demo.recording import record
@@ -183,6 +183,7 @@ def say(row: Row) -> None:
 
 
 def main() -> None:
+    exit_on_sigterm()
     plan = msgspec.json.decode(sys.argv[2], type=Plan)
     with tempfile.TemporaryDirectory(dir=plan.folder) as own:
         {"network": network, "song": song, "daemon": daemon}[sys.argv[1]](msgspec.structs.replace(plan, folder=own))
