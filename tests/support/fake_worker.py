@@ -3,7 +3,7 @@
 
 While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated stays there, and can be stopped; while
 `hold-ahead` or `hold-encode` does, one that is decoded ahead, or whose stems are to be written. While `deaf` lies there,
-none can be stopped.
+none can be stopped. `held` is there once a song is held.
 A song that holds the word POISON is the end of the process, by SIGSEGV, as soon as it is decoded. While `babble` lies
 there, what is in it (with JOB for the job's id) is what is said when a song has begun to be separated.
 While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says what its hash is. What it was ordered to
@@ -56,9 +56,9 @@ from demixd.worker.messages import (
 
 FOLDER = Path(os.environ["FAKE_FOLDER"])
 SOURCES = ("drums", "bass", "other", "vocals")
-HELD_AT = 0.8
-"""How far a song comes that is held. It says no more then, so that the calls of a worker that is stopped are the same each
-time."""
+HELD_AT, SEEN_S = 0.79, 0.1
+"""How far a song comes that is held, and after how many seconds, so that it is seen. It says no more then: the calls of a
+worker that is stopped are the same each time."""
 stopped: set[str] = set()
 forgotten: dict[int, Prepare] = {}
 """Orders to prepare whose turn does not come, by identity: the same job may be prepared again."""
@@ -192,19 +192,26 @@ def separate(order: Separate, facts: EngineFacts) -> None:
     mix.recipe(options.stems, SOURCES)  # knows what no stem is
     tell(order.job_id, Step.SEPARATE, 0.04)
     babble(order.job_id)
-    fraction = 0.04
-    while True:
-        check(order.job_id)
-        if fraction <= HELD_AT:
-            tell(order.job_id, Step.SEPARATE, fraction, segment_s=0.01)
-            fraction = round(fraction + 0.05, 2)
-        if not is_there("hold", in_doubt=True):
-            break
-        time.sleep(0.02)
+    tell(order.job_id, Step.SEPARATE, 0.04, segment_s=0.01)
+    hold(order.job_id)
     with changed:
         check(order.job_id)
         to_finish.append((order, lambda: say(written(order, song, facts, target, warnings))))
         changed.notify_all()
+
+
+def hold(job_id: str) -> None:
+    """Stay while that is wanted; `held` is there once nothing more is said."""
+    since, is_told = time.monotonic(), False
+    while is_there("hold", in_doubt=True):
+        check(job_id)
+        if not is_told and time.monotonic() > since + SEEN_S:
+            is_told = True
+            tell(job_id, Step.SEPARATE, HELD_AT, segment_s=0.01)
+            with contextlib.suppress(OSError):  # a disk that fails, which tests have it do
+                (FOLDER / "held").touch()
+        time.sleep(0.02)
+    check(job_id)
 
 
 def tell(job_id: str, step: Step, fraction: float, segment_s: float | None = None) -> None:

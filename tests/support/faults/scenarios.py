@@ -42,10 +42,12 @@ def _drop(daemon: Daemon, tag: str) -> None:
 
 
 def _held(daemon: Daemon, tag: str) -> None:
+    held = daemon.folder / "held"
+    held.unlink(missing_ok=True)
     daemon.hold.touch()
     name = f"{tag}song.wav"
     _song(daemon, name)
-    daemon.until(lambda: daemon.song(name).get("progress", {}).get("fraction", 0) > 0.7, f"{name} is held")
+    daemon.until(held.exists, f"{name} is held")
 
 
 def _done_before(daemon: Daemon, tag: str) -> None:
