@@ -783,7 +783,7 @@ LIGHT = ["status", "status --json", "check", "submit SONG", "submit --wait SONG"
 @pytest.mark.parametrize("command", [*LIGHT, "models list"])
 def test_commands_load_little(daemon: Daemon, tmp_path: Path, command: str) -> None:
     """What works by files alone starts fast: it loads no torch, no numpy, no codec, no ledger and no file events."""
-    song = make_song(tmp_path / "light.wav", 0.1)
+    song = make_song(tmp_path / f"{tmp_path.name}.wav", 0.1)
     if "cancel" in command:
         daemon.command("submit", song)
     given = song.name if "cancel" in command else str(song)
