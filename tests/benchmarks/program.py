@@ -224,10 +224,10 @@ def command(
             file.write_bytes(encode(found))
 
 
-def main() -> None:
-    """An error is one sentence on standard error, and status 1."""
+def run(command: click.Command, name: str) -> None:
+    """Run one of the benchmarks' commands: an error is one sentence on standard error, and status 1."""
     try:
-        command(prog_name="tests/benchmarks/run NAME")
+        command(prog_name=name)
     except AudioProcessingError as error:
         complain(error.message)
         sys.exit(1)
@@ -237,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(command, "tests/benchmarks/run NAME")

@@ -34,6 +34,15 @@ SLOW_S = 600.0
 """A heartbeat for which nobody waits."""
 
 
+def table(spool: Spool, age_s: float | None = None, height: int | None = None) -> str:
+    """What `status --watch` draws for a daemon that is alive, on a wide terminal."""
+    reader = StatusReader(spool)
+    reader.refresh()
+    console = Console(file=io.StringIO(), width=110, height=height, force_terminal=False)
+    console.print(view.render(overview(reader, Health.ALIVE, 0.0, age_s), height))
+    return console.file.getvalue()
+
+
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon whose heart beats every ten minutes, as on a NAS; each test starts it, and ends it in its own way."""
@@ -421,11 +430,7 @@ def test_warnings_are_shown(tmp_path: Path) -> None:
     song._before = None
     song.refresh()
     assert song.warnings == below
-    reader = StatusReader(spool)
-    reader.refresh()
-    console = Console(file=io.StringIO(), width=100, force_terminal=False)
-    console.print(view.render(overview(reader, Health.ALIVE, 0.0)))
-    assert "done (1 warning)" in console.file.getvalue()
+    assert "done (1 warning)" in table(spool)
 
 
 def test_a_missing_model_is_said_once(tmp_path: Path) -> None:
@@ -471,11 +476,7 @@ def test_a_result_that_was_made_before_is_said(tmp_path: Path) -> None:
     lines = daemon.command("status").stdout.splitlines()
     assert lines[0].endswith("; last: dup2.wav done (made before)")
     assert lines[1] == f"dup2.wav: done, in {daemon.outbox / 'dup1'} (made before)"
-    reader = StatusReader(Spool(configuration.load(daemon.config)))
-    reader.refresh()
-    console = Console(file=io.StringIO(), width=100, force_terminal=False)
-    console.print(view.render(overview(reader, Health.ALIVE, 0.0)))
-    assert "done  in dup1 (made before)" in console.file.getvalue()
+    assert "done  in dup1 (made before)" in table(Spool(configuration.load(daemon.config)))
 
 
 def test_cancelled_says_so_once(tmp_path: Path) -> None:
@@ -502,11 +503,7 @@ def test_the_table_has_tags_lengths_times_and_a_clock(tmp_path: Path) -> None:
     beat = msgspec.to_builtins(heartbeat(1))
     beat |= {"queue": [{"job_id": "next.mp3", "name": "next.mp3"}], "queue_eta_s": [65.0]}
     (spool.status / "_daemon.json").write_text(json.dumps(beat))
-    reader = StatusReader(spool)
-    reader.refresh()
-    console = Console(file=io.StringIO(), width=110, height=24, force_terminal=False)
-    console.print(view.render(overview(reader, Health.ALIVE, 0.0, 5.0), 24))
-    text = console.file.getvalue()
+    text = table(spool, age_s=5.0, height=24)
     lines = {line.split()[0] if line.split() else "": line for line in text.splitlines()}
     assert re.search(r"^● demixd 1 is ready  \d\d:\d\d:\d\d$", text.splitlines()[0].rstrip())
     assert "now.mp3  3:25 long  tag: table 4" in lines["now.mp3"] and "0:11 left" in lines["now.mp3"]

@@ -7,7 +7,6 @@ report     the result, its JSON and its table
 import contextlib
 import io
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -21,10 +20,11 @@ from benchmarks.ceiling import report
 from benchmarks.ceiling.messages import Cost, Ready, Work
 from benchmarks.ceiling.report import OLDER, PRESENT, Ceiling, Round
 from benchmarks.contenders.resident import PYTHON
+from benchmarks.program import run
 
 from demixd.cli.bench.measure import WARM_UP_S, machine, today, warn_if_busy
 from demixd.cli.bench.report import encode
-from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.console import RefusedError, exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.cli.throwaway import child, last_line
 from demixd.engine.models.demo.recording import record
 
@@ -154,14 +154,5 @@ def command(against: str | None, seconds: float, repeat: int, file: Path | None)
             file.write_bytes(encode(found))
 
 
-def main() -> None:
-    """An error is one sentence on standard error, and status 1."""
-    try:
-        command(prog_name="tests/benchmarks/run --ceiling NAME")
-    except RefusedError as error:
-        complain(str(error))
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    run(command, "tests/benchmarks/run --ceiling NAME")

@@ -1,4 +1,4 @@
-"""`unblend.Separator` as a contender: https://pypi.org/project/unblend.
+"""`unblend.Separator` as a contender, the fastest public Demucs.
 
 It needs a newer torch than Demucs allows, and so an environment of its own, which is made from the package index, once.
 """

@@ -7,7 +7,6 @@ of time: a group of rows (`rows`) is a process, which is ended where a row takes
 import contextlib
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,16 +18,16 @@ import msgspec
 from benchmarks.contenders.resident import PYTHON
 from benchmarks.gpu.messages import Network, Plan, Row
 from benchmarks.models import prepare
+from benchmarks.program import run
 
 from demixd.cli.bench.measure import machine, today, warn_if_busy
 from demixd.cli.bench.report import conditions
 from demixd.cli.bench.report import machine as machine_line
 from demixd.cli.config_option import configured
-from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.console import exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.cli.text import size
 from demixd.cli.throwaway import child, last_line
 from demixd.config import Config
-from demixd.errors import AudioProcessingError, ConfigError
 
 HEAD = ("| row | seconds | x real time | memory | GPU memory | |", "| --- | --- | --- | --- | --- | --- |")
 NONE = "not measured"
@@ -226,17 +225,5 @@ def command(
         bench(table, plan, limit, folder)
 
 
-def main() -> None:
-    """An error is one sentence on standard error, and status 1."""
-    try:
-        command(prog_name="tests/benchmarks/run --gpu NAME")
-    except AudioProcessingError as error:
-        complain(error.message)
-        sys.exit(1)
-    except (RefusedError, ConfigError) as error:
-        complain(str(error))
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    run(command, "tests/benchmarks/run --gpu NAME")
