@@ -4,8 +4,8 @@
                                                                                  |--> peaks, energies (`Survey`)
 
 All of it happens on the engine's device, and what comes back are the stems. The model gets the song less its mean and divided
-by its standard deviation, as `demucs.api.Separator` does it. The deviation is undone in each stem, and the mean is shared
-out among all parts that the model has, so that they add up to the song; `Separator` gives all of it to each of them.
+by its standard deviation, as `demucs.api.Separator` does it. The sums undo the deviation by their weights, and the mean is
+shared out among all parts that the model has, so that they add up to the song; `Separator` gives all of it to each of them.
 """
 
 import logging
