@@ -113,7 +113,7 @@ class Writer:
         self._file = file
 
     def write(self, block: NDArray[Any]) -> None:
-        """Append `[T, C]`: float32, or integers in the upper bits of 32. Raises `NotWritableError`."""
+        """Append `[T, C]`: float32, int16, or integers in the upper bits of 32. Raises `NotWritableError`."""
         try:
             self._file.write(block)
         except soundfile.SoundFileError as error:

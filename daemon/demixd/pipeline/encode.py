@@ -150,7 +150,7 @@ def _created(
 
 
 def _samples(blocks: Iterable[Frames], subtype: str, how: Manner) -> Iterator[tuple[NDArray[Any], float]]:
-    """Each block as the library gets it, with the block's peak: float32, or integers in the upper bits of 32."""
+    """Each block as the library gets it, with the block's peak: float32, or integers as `_integers` makes them."""
     bits, dither = BITS.get(subtype), Dither(how.seed)
     exact = np.float64 if bits is not None and bits > 16 else np.float32
     for block in blocks:
@@ -165,14 +165,15 @@ def _samples(blocks: Iterable[Frames], subtype: str, how: Manner) -> Iterator[tu
         yield _integers(samples, bits, dither) if bits else (samples, peak)
 
 
-def _integers(samples: NDArray[Any], bits: int, dither: Dither) -> tuple[NDArray[np.int32], float]:
-    """A block rounded to `bits`, in the upper bits of 32, where libsndfile and FFmpeg expect them; and its peak."""
+def _integers(samples: NDArray[Any], bits: int, dither: Dither) -> tuple[NDArray[Any], float]:
+    """A block rounded to `bits`, in int16 or in the upper bits of int32, as libsndfile and FFmpeg expect it; and its peak."""
     half = 2 ** (bits - 1)
     steps = dither.rounded(samples * half) if bits <= DITHERED else np.rint(samples * half)
     np.clip(steps, -half, half - 1, out=steps)
     peak = _peak(steps) / half
-    steps *= 2 ** (32 - bits)
-    return steps.astype(np.int32), peak
+    integer = np.int16 if bits <= 16 else np.int32  # libsndfile writes int16 as it is, in a fifth of the time
+    steps *= 2 ** (np.iinfo(integer).bits - bits)
+    return steps.astype(integer), peak
 
 
 def _peak(samples: NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-"""Metering: a stem's loudness, true peak and silence, measured while it is written, on a thread of its own.
+"""Metering: a stem's loudness, true peak and silence, measured while it is written.
 
 encode --blocks--> loudness, true peak (audio/ffmpeg/meter.py), silence (audio/levels.py) --> Sound
 """
@@ -16,21 +16,26 @@ AHEAD = 8
 
 
 class Metering:
-    """Measures one stem. The end of the `with` block ends the thread."""
+    """Measures one stem, on a thread of its own where there is a core for it (`beside`): else two threads would only take
+    the core from each other. The end of the `with` block ends the thread."""
 
-    def __init__(self, rate: int, channels: int) -> None:
+    def __init__(self, rate: int, channels: int, *, beside: bool) -> None:
         self._levels, self._meter = Levels(rate, channels), Meter(rate, channels)
-        self._thread = ThreadPoolExecutor(1, "metering")
+        self._thread = ThreadPoolExecutor(1, "metering") if beside else None
         self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> "Metering":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
 
     def feed(self, block: Frames) -> None:
         """Measure the next block `[T, C]`; waits where `AHEAD` of them are not measured yet."""
+        if self._thread is None:
+            self._measure(block)
+            return
         if len(self._pending) == AHEAD:
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(self._measure, block))

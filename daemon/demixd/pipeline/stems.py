@@ -31,6 +31,8 @@ from demixd.protocol.result_names import ONE_FILE, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
 
+CORES = os.cpu_count() or 1
+
 REPORT_S = 0.2
 """How often progress is reported while stems are written."""
 
@@ -109,7 +111,7 @@ class StemWriter:
 
             return self._write(stems[number], count)
 
-        with ThreadPoolExecutor(min(len(stems), os.cpu_count() or 1), "encode") as pool:
+        with ThreadPoolExecutor(min(len(stems), CORES), "encode") as pool:
             written = [pool.submit(write, number) for number in range(len(stems))]
             try:
                 left = set(written)
@@ -131,7 +133,8 @@ class StemWriter:
         name = f"{stem}.{target.suffix}" if one_file else self._name(stem)
         folder = None if one_file else self._folder(name)
         path = (folder.path if folder else order.tmp) / name.rpartition("/")[2]
-        with Metering(target.rate, target.channels) as metering:
+        has_spare_core = len(self._separated.stems) < CORES
+        with Metering(target.rate, target.channels, beside=has_spare_core) as metering:
             how = encode.Manner(
                 stem=stem,
                 check=check,

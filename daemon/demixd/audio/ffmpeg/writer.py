@@ -43,7 +43,7 @@ class Writer:
         self._frames = 0
 
     def write(self, block: NDArray[Any]) -> None:
-        """Append `[T, C]`: float32, or integers in the upper bits of 32. Raises `NotWritableError`."""
+        """Append `[T, C]`: float32, int16, or integers in the upper bits of 32. Raises `NotWritableError`."""
         if len(block):
             self._fifo.write(self._frame(block))
         while (frame := self._fifo.read(self._size)) is not None:
@@ -56,8 +56,6 @@ class Writer:
         self._encode(None)
 
     def _frame(self, block: NDArray[Any]) -> AudioFrame:
-        if self._samples == "s16p":
-            block = (block >> 16).astype(np.int16)
         frame = AudioFrame.from_ndarray(
             np.ascontiguousarray(block.T), format=self._samples, layout=LAYOUTS[self._target.channels]
         )
