@@ -62,7 +62,7 @@ def separate_audio(
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
     tell("Loading the model")
     demand = Demand.of(settings.model.name, settings.defaults.stems)
-    engine = _engine(_with_own_folders(Warm.of(settings, demand), settings.state))
+    engine = _engine(_with_own_folders(Warm.of(settings, demand, settings.devices[0]), settings.state))
     observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)

@@ -86,12 +86,18 @@ class Status(Section, frozen=True):
     keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30
 
 
+DeviceName = Annotated[
+    str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|openvino:GPU)\Z", title="auto, cpu, cuda, cuda:N or openvino:GPU")
+]
+Devices = Annotated[
+    tuple[DeviceName, ...], Meta(min_length=1, max_length=64, title="or a list of these, one for each worker")
+]
+
+
 class Model(Section, frozen=True):
     name: ModelName = "htdemucs"
     repo: str = ""
-    device: Annotated[
-        str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|openvino:GPU)\Z", title="auto, cpu, cuda, cuda:N or openvino:GPU")
-    ] = "auto"
+    device: DeviceName | Devices = "auto"
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     batch: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
     keep_alive_s: Annotated[float, Meta(ge=-1, le=YEAR_S)] = -1
@@ -177,6 +183,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def named_models(self) -> frozenset[str]:
         """The models that the configuration itself names."""
         return frozenset({self.model.name, *(str(each["model"]) for each in self.profiles.values() if "model" in each)})
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices of `[model] device`, in order."""
+        return (self.model.device,) if isinstance(self.model.device, str) else self.model.device
 
     @property
     def repo(self) -> Path | None:

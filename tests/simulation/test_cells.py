@@ -80,7 +80,7 @@ def refused(daemon: Simulated, part: str) -> None:
         found,
         lambda: found,
         clock=clock,
-        start_worker=lambda post: SimulatedWorker(post, clock, daemon.folder, Script()),
+        start_worker=lambda post, threads=None: SimulatedWorker(post, clock, daemon.folder, Script(), threads),
     )
     folder = "status" if part == "spool" else part
     words = rf"is used by another demixd \(process .*each daemon needs its own {folder} folder"

@@ -6,6 +6,8 @@ from demixd import config
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.manager import WorkerManager
+from demixd.supervisor.workers.missing import MissingModels
+from demixd.supervisor.workers.place import places
 from demixd.supervisor.workers.process import Died, Said
 from demixd.worker.messages import Ready
 
@@ -16,9 +18,12 @@ class Worker:
     def __init__(self, **model: Any) -> None:
         self.sent: list[Any] = []
         self.started = 0
-        self.manager = WorkerManager(config.Config(model=config.Model(**model)), lambda _: None, self._start)
+        settings = config.Config(model=config.Model(**model))
+        (self.place,) = places(settings, 0)
+        self.manager = WorkerManager(settings, lambda _: None, self._start, self.place, MissingModels())
 
-    def _start(self, _post: Any) -> "Worker":
+    def _start(self, post: Any, threads: int | None = None) -> "Worker":
+        self.post, self.threads = post, threads
         self.started += 1
         self.pid = 1000 + self.started
         return self

@@ -20,11 +20,17 @@ def choose(wanted: str) -> tuple[torch.device, str | None]:
     if not wanted.startswith(("auto", "cuda")):
         return CPU, None
     number = int(wanted.partition(":")[2] or 0)
-    if torch.cuda.is_available() and number < torch.cuda.device_count():
+    if number < count():
+        torch.cuda.set_device(number)  # pinned memory, and compiled kernels, go by the current one
         return torch.device("cuda", number), None
     if wanted == "auto":
         return CPU, None
     return CPU, f"{wanted} is not available on this machine; using the CPU"
+
+
+def count() -> int:
+    """How many CUDA devices there are that torch can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def name_of(device: torch.device) -> str:

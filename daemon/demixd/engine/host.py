@@ -16,6 +16,8 @@ from pathlib import Path
 BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 """Flags of processors that multiply bfloat16; others are slower with it than with float32."""
 
+THREADS = "OMP_NUM_THREADS"
+
 CPUINFO = Path("/proc/cpuinfo")
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -52,9 +54,13 @@ def has_bfloat16() -> bool:
 
 
 def threads() -> int:
-    """How many threads are worth starting: one a physical core (two on a core share its multipliers), within our limits."""
+    """How many threads are worth starting: one a physical core (two on a core share its multipliers), within our limits.
+
+    OMP_NUM_THREADS, by which a worker gets its share of the machine, is such a limit.
+    """
     count = cores(_read(CPUINFO), os.sched_getaffinity(0))
-    allowed = [quota(_read(folder / "cpu.max")) for folder in _cgroups()]
+    told = os.environ.get(THREADS, "")
+    allowed = [int(told) if told.isdecimal() else None, *(quota(_read(folder / "cpu.max")) for folder in _cgroups())]
     return max(1, min([count, *(each for each in allowed if each is not None)]))
 
 

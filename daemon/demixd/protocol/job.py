@@ -88,7 +88,10 @@ class CancelResult(StrEnum):
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The model and device that separated the song. `fallback`: a sentence on why they are not those of the configuration."""
+    """The model and device that separate the song. `fallback`: a sentence on why they are not those of the configuration.
+
+    `worker`: the id of the worker that has it (see `WorkerStatus`).
+    """
 
     model: str
     model_sha256: str
@@ -99,6 +102,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = "torch"
     """`torch` or `openvino`."""
     fallback: str | None = None
+    worker: str | None = None
 
 
 class Sound(msgspec.Struct, frozen=True, kw_only=True):

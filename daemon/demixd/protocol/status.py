@@ -111,11 +111,17 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
         return self.reason or self.step or ""
 
 
+class JobName(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    job_id: str
+    name: str
+
+
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker. `state`: `starting`, `fetching`, `tuning`, `ready`, `asleep` (ended because it was idle), `missing-model`
-    or `dead`.
+    """A worker. `state`: `starting`, `fetching`, `tuning`, `ready`, `asleep` (ended because it was idle), `missing-model`,
+    `dead`, or `without-gpu` (there is one worker fewer until its GPU is back).
 
     `tuning`: the fastest way to run the model is being looked for, once on a machine. `batch`: segments computed at once.
+    `id`: its number, from 1, which a song's `engine.worker` has; `host`: the machine that it is on; `in_flight`: its songs.
     `memory_bytes`: its resident memory. `gpu_peak_bytes`: the most of the GPU's memory that it has used; null without a GPU.
     """
 
@@ -131,6 +137,9 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str | None = None
     batch: int | None = None
     gpu_peak_bytes: int | None = None
+    id: str = "1"
+    host: str = ""
+    in_flight: tuple[JobName, ...] = ()
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,13 +149,9 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-class JobName(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    job_id: str
-    name: str
-
-
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The heartbeat, `status/_daemon.json`. `seq` grows every `interval_s`; `running` is the first of `in_flight`.
+    """The heartbeat, `status/_daemon.json`. `seq` grows every `interval_s`; `running` is the first of `in_flight`,
+    and `worker` the first of `workers`.
 
     `queue_eta_s`: for each song in `queue`, the seconds until it is done, null while unknown.
     """
@@ -157,6 +162,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     pid: int
     worker: WorkerStatus
+    workers: tuple[WorkerStatus, ...] = msgspec.field(default_factory=lambda: ())
     running: JobName | None
     in_flight: tuple[JobName, ...] = msgspec.field(default_factory=lambda: ())  # files of former versions have none
     queue: tuple[JobName, ...]

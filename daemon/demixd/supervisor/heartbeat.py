@@ -91,9 +91,9 @@ class Heartbeat:
 
     def tell(self, now: float, *, is_open: bool) -> None:
         """Tell systemd READY once everything that can be done is done. `is_open`: whether songs can be taken."""
-        workers, folders = self._context.workers, self._context.folders
+        pool, folders = self._context.pool, self._context.folders
         is_held = folders.missing or self.obstacles or self._locks.rival  # longer than systemd waits for a start, maybe
-        if not self.is_announced and workers.is_settled and (is_open or is_held):
+        if not self.is_announced and pool.is_settled and (is_open or is_held):
             self.is_announced = True
             notify.send("READY=1")
             self.soon()
@@ -122,13 +122,15 @@ class Heartbeat:
         jobs.has_news = False
         queued = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.queue())
         in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.running)
+        workers = self._context.pool.status(self._songs())
         document = status.DaemonStatus(
             schema=status.SCHEMA,
             seq=jobs.seq(),
             interval_s=self._every_s,
             state=self.state,
             pid=os.getpid(),
-            worker=self._context.workers.status,
+            worker=next((each for each in workers if each.state == "ready"), workers[0]),
+            workers=workers,
             running=in_flight[0] if in_flight else None,
             in_flight=in_flight,
             queue=queued,
@@ -146,6 +148,14 @@ class Heartbeat:
             jobs.write(self._context.spool.status / DAEMON, document)
         notify.send(f"STATUS={self._doing().rstrip('.')}; {len(queued)} waiting")
 
+    def _songs(self) -> dict[str, list[status.JobName]]:
+        """The songs that each worker has, by its id."""
+        found: dict[str, list[status.JobName]] = {}
+        for job in self._context.jobs.running:
+            if job.engine is not None and job.engine.worker is not None:
+                found.setdefault(job.engine.worker, []).append(status.JobName(job_id=job.job_id, name=job.shown))
+        return found
+
     def _doing(self) -> str:
         """What the daemon does at present, or what it waits for."""
         if self.obstacles:
@@ -157,4 +167,5 @@ class Heartbeat:
             return next(iter(missing.values()))
         if running := self._context.jobs.running:
             return "; ".join(f"{job.shown}: {job.message.rstrip('.')}" for job in running)
-        return self._context.workers.message or self._context.workers.state
+        best = self._context.pool.best
+        return best.message or best.state

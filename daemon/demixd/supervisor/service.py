@@ -40,7 +40,7 @@ from demixd.supervisor.runs.ending import Ending
 from demixd.supervisor.runs.recovery import recover
 from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.runs.scheduler import Scheduler
-from demixd.supervisor.workers.manager import WorkerManager
+from demixd.supervisor.workers.pool import Pool
 from demixd.supervisor.workers.process import Died, Said, StartWorker, WorkerProcess
 from demixd.version import __version__
 from demixd.worker.messages import Ready, Unready
@@ -123,8 +123,8 @@ class Service:
         except OSError as error:
             raise ConfigError(f"{error.filename} cannot be used: {notify.reason(error)}.") from error
         survive_lease_breaks()
-        self.workers = WorkerManager(self.config, self.mailbox.put, self._start_worker)
-        told: dict[str, Any] = {"device": lambda: self.workers.device, "keep_alive": self._keep_alive}
+        self.pool = Pool(self.config, self.mailbox.put, self._start_worker)
+        told: dict[str, Any] = {"devices": lambda: self.pool.devices, "keep_alive": self._keep_alive}
         self.jobs = JobTable(self.spool, self._ledger, self._facts, self._clock.wall, **told)
         self.folders = Folders(self.spool, self._ledger)
         self._access = Access(self.config, self.folders, self._locks)
@@ -138,7 +138,8 @@ class Service:
             folders=self.folders,
             cancel_files=cancel_files,
             ending=self._ending,
-            workers=self.workers,
+            pool=self.pool,
+            worker=self.pool.best,
             post=self.mailbox.put,
         )
         self.runner = Runner(self._context)
@@ -154,7 +155,7 @@ class Service:
             watch=lambda: self._poller.watch,
             warnings=lambda: (*self._poller.warnings, *self._ledger.warnings),
         )
-        self.workers.tick(self._clock.now(), busy=False)
+        self.pool.tick(self._clock.now(), busy=set(), waiting=False)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A terminal that is closed takes what runs in it along; nobody asks for another configuration so.
@@ -197,9 +198,7 @@ class Service:
         if self._is_stopping:
             return
         now = self._clock.now()
-        if self.workers.is_outdated and not self.jobs.running:
-            self.workers.renew(now)
-        self.workers.tick(now, busy=bool(self.jobs.running or self.jobs.queue_length))
+        self.pool.tick(now, busy=self.runner.busy, waiting=bool(self.jobs.queue_length))
         self.runner.tick(now)
         if now >= self._access.due:
             self._find_folders(now)
@@ -234,12 +233,12 @@ class Service:
                 self._is_stopping = True
             case Reload():
                 self._reload(now)
-            case Said() if self.workers.on_message(event, now):
-                self.runner.on_message(event.message)
+            case Said() if (worker := self.pool.on_message(event, now)) is not None:
+                self.runner.on_message(worker, event.message)
                 if isinstance(event.message, Ready | Unready):
                     self._beating.soon()
-            case Died() if self.workers.on_death(event, now):
-                self.runner.on_death(event.how)
+            case Died() if (worker := self.pool.on_death(event, now)) is not None:
+                self.runner.on_death(worker, event.how)
             case SnapshotTaken():
                 self.runner.on_snapshot(event)
             case ResultChecked():
@@ -263,7 +262,7 @@ class Service:
         """Go by another configuration; songs in flight end as they have begun, queued songs keep their options."""
         self.config = config
         journal.set_level(config.log.level)
-        self.workers.reconfigure(config, now)
+        self.pool.reconfigure(config, now)
         self.runner.reconfigure(config)
         self._ending.reconfigure(config)
         self._poller.reconfigure(config)
@@ -302,7 +301,7 @@ class Service:
 
     def break_off(self) -> None:
         """End as by a crash; the next start finds out what is not in the ledger yet."""
-        self.workers.close()
+        self.pool.close()
         self.runner.abandon()
         self._poller.stop()
 
@@ -310,7 +309,7 @@ class Service:
         """Stop within seconds: the songs in flight wait again, the worker ends."""
         self._beating.state = "stopping"
         notify.send("STOPPING=1")
-        self.workers.close()
+        self.pool.close()
         self.runner.give_back()
         self._poller.stop()
         self._beating.beat()

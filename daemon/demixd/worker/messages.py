@@ -30,7 +30,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
 class Warm(_Message, frozen=True):
     """`models` is the folder of models, `recorded` that of their first hashes, `compiled` that of converted ones (null: none
-    are made or used). `memory_bytes`: for the sound of all songs in flight."""
+    are made or used). `memory_bytes`: for the sound of all songs in flight; the worker has one of `shares` of it."""
 
     model: str
     device: str
@@ -43,15 +43,16 @@ class Warm(_Message, frozen=True):
     batch: int | str = "auto"
     compiled: str | None = None
     memory_bytes: int | str = "auto"
+    shares: int = 1
     may_fetch: bool = True
     """Whether the model may be fetched at need: one that the configuration names. Anybody's option file names others."""
 
     @classmethod
-    def of(cls, config: Config, demand: Demand) -> "Warm":
-        """The order for `demand` under `config`."""
+    def of(cls, config: Config, demand: Demand, device: str, shares: int = 1) -> "Warm":
+        """The order for `demand` under `config`, to one of so many workers."""
         return cls(
             model=demand.model,
-            device=config.model.device,
+            device=device,
             models=str(config.models),
             repo=config.model.repo or None,
             allow_pickle=config.model.allow_pickle,
@@ -61,6 +62,7 @@ class Warm(_Message, frozen=True):
             batch=config.model.batch,
             compiled=str(config.compiled),
             memory_bytes=config.limits.memory_bytes,
+            shares=shares,
             may_fetch=demand.model in config.named_models,
         )
 
@@ -148,7 +150,10 @@ class Tuning(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """The model is warm, after `seconds`. `batch`: segments at once. `on_stand_in`: the CPU serves in place of a GPU."""
+    """The model is warm, after `seconds`. `batch`: segments at once. `on_stand_in`: the CPU serves in place of a GPU.
+
+    `gpus`: how many CUDA devices the worker sees.
+    """
 
     engine: EngineFacts
     sources: tuple[str, ...]
@@ -156,6 +161,7 @@ class Ready(_Message, frozen=True):
     batch: int = 1
     gpu_peak_bytes: int | None = None
     on_stand_in: bool = False
+    gpus: int = 0
 
 
 class Unready(_Message, frozen=True):

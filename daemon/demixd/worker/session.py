@@ -78,6 +78,7 @@ def _warm(order: Warm, channel: Channel, budget: Budget) -> "Engine | None":
     `budget` becomes what the order allows: once the model has taken its own memory.
     """
     # What the first song needs is loaded now, and its decoder started: it would take 0.3 s.
+    from demixd.engine import device as devices
     from demixd.pipeline import decoder, song  # noqa: F401
     from demixd.worker.tuning import tuned
     from demixd.worker.warm import warm
@@ -90,7 +91,7 @@ def _warm(order: Warm, channel: Channel, budget: Budget) -> "Engine | None":
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the supervisor must know
         channel.send(Unready(error=described(error)))
         return None
-    budget.resize(host.sound_bytes(order.memory_bytes))
+    budget.resize(host.sound_bytes(order.memory_bytes) // order.shares)
     channel.send(
         Ready(
             engine=engine.facts,
@@ -99,6 +100,7 @@ def _warm(order: Warm, channel: Channel, budget: Budget) -> "Engine | None":
             batch=engine.batch,
             gpu_peak_bytes=engine.gpu_peak_bytes,
             on_stand_in=engine.on_stand_in,
+            gpus=devices.count(),
         )
     )
     return engine

@@ -230,7 +230,7 @@ def test_what_was_missing_is_asked_for_at_once() -> None:
     asked = len(worker.sent)
     worker.manager.tick(2.0, busy=False)
     assert len(worker.sent) == asked
-    worker.manager.reconfigure(config.Config(), 3.0)
+    worker.manager.reconfigure(config.Config(), worker.place, 3.0)
     worker.manager.tick(3.0, busy=False)
     assert len(worker.sent) == asked + 1
     assert worker.started == 1, "the same worker, for the same configuration"
@@ -242,7 +242,7 @@ def test_no_song_begins_with_an_outdated_model() -> None:
     worker.manager.tick(0.0, busy=False)
     worker.ready(1.0)
     assert worker.manager.serves(options("htdemucs"))
-    worker.manager.reconfigure(config.Config(model=config.Model(precision="float32")), 2.0)
+    worker.manager.reconfigure(config.Config(model=config.Model(precision="float32")), worker.place, 2.0)
     assert worker.manager.is_outdated and not worker.manager.serves(options("htdemucs"))
     worker.manager.renew(3.0)
     assert worker.manager.want(options("htdemucs"), 3.0) is Have.BUSY
@@ -263,7 +263,7 @@ def test_what_has_nothing_to_do_with_the_model_keeps_it() -> None:
     changed = msgspec.structs.replace(
         before, model=config.Model(keep_alive_s=5.0), defaults=Defaults(format="mp3"), limits=config.Limits()
     )
-    worker.manager.reconfigure(changed, 2.0)
+    worker.manager.reconfigure(changed, worker.place, 2.0)
     assert not worker.manager.is_outdated
     worker.manager.tick(3.0, busy=False)
     worker.manager.tick(20.0, busy=False)

@@ -19,7 +19,7 @@ from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import table
 from demixd.supervisor.service import IDLE_S, Quit, Reload, Service, Wake
-from demixd.supervisor.workers.process import Died, Said
+from demixd.supervisor.workers.process import Post
 from simulated_clock import SimulatedClock
 from simulated_eyes import SimulatedEyes
 from simulated_songs import make_song
@@ -50,6 +50,9 @@ class Simulated(Daemon):
         self.script = Script()
         self.service: Service | None = None
         self.worker: SimulatedWorker | None = None
+        """The one that was started last."""
+        self.workers: list[SimulatedWorker] = []
+        """All that live."""
         self.eyes = SimulatedEyes(self.spool, self.outbox, self.clock)
         self.at: dict[str, list[str | Callable[[], None]]] = {}
         """What is still to happen at each trace point, once: words of tests/support/actions.py, `kill`, or anything."""
@@ -84,8 +87,9 @@ class Simulated(Daemon):
     def _load(self) -> config.Config:
         return config.parse(self.config.read_text(encoding="utf-8"), str(self.config))
 
-    def _start_worker(self, post: Callable[[Said | Died], None]) -> SimulatedWorker:
-        self.worker = SimulatedWorker(post, self.clock, self.folder, self.script)
+    def _start_worker(self, post: Post, threads: int | None = None) -> SimulatedWorker:
+        self.worker = SimulatedWorker(post, self.clock, self.folder, self.script, threads)
+        self.workers = [*(each for each in self.workers if each.is_alive), self.worker]
         return self.worker
 
     def _change(self) -> None:
@@ -275,8 +279,8 @@ class Simulated(Daemon):
         """What it has to do still, by what it knows itself."""
         if self.service is None or self.is_restarting:
             return ["start"]
-        if not self.service._is_open or not self.service._access.is_whole or not self.service.workers.is_ready:
-            return [*self.service.folders.missing, self.service.workers.state]
+        if not self.service._is_open or not self.service._access.is_whole or not self.service.pool.best.is_ready:
+            return [*self.service.folders.missing, self.service.pool.best.state]
         jobs = self.service.jobs
         waiting = (*jobs.active.values(), *jobs.successors.values())
         return [f"{job.shown}: {job.state} {job.reason}" for job in waiting]

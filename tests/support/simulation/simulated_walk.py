@@ -43,7 +43,7 @@ class SimulatedWalk(Walk):
     def __init__(self, folder: Path, seed: int, again: str = "") -> None:
         super().__init__(folder, seed)
         self._again = again
-        self.daemon.constants |= {"demixd.supervisor.workers.manager:STALL_FLOOR_S": 5.0}
+        self.daemon.constants |= {"demixd.supervisor.workers.patience:STALL_FLOOR_S": 5.0}
         self.eyes = self.daemon.eyes
         self.daemon.judge = self._judge
         self.may_go = tuple(self.daemon.spool / name for name in ("inbox", "outbox", "status", "done"))

@@ -9,7 +9,7 @@ goes. A `Script` says what else goes wrong with a song.
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from demixd.protocol.job import EngineFacts, Error, StemFile
 from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import file_name
 from demixd.protocol.track import Track
-from demixd.supervisor.workers.process import Died, Said
+from demixd.supervisor.workers.process import Died, Post, Said
 from demixd.worker.messages import (
     Decoded,
     Failed,
@@ -58,6 +58,8 @@ class Script:
 
     def __init__(self) -> None:
         self.of: dict[str, list[str]] = {}
+        self.gpus: list[bool] = []
+        """Of each CUDA device that torch shows, whether it works."""
         self.pids = itertools.count(10_000_001)
 
     def put(self, name: str, *what: str) -> None:
@@ -71,9 +73,12 @@ class SimulatedWorker:
     """`demixd.supervisor.workers.manager.Worker`. Songs are separated, written, and decoded ahead in a lane each."""
 
     def __init__(
-        self, post: Callable[[Said | Died], None], clock: SimulatedClock, folder: Path, script: Script
+        self, post: Post, clock: SimulatedClock, folder: Path, script: Script, threads: int | None = None
     ) -> None:
         self._post, self._clock, self._folder, self._script = post, clock, folder, script
+        self.threads = threads
+        self.songs: list[str] = []
+        """The names of the songs that it was to separate, in order."""
         self.pid = next(script.pids)
         self.is_alive = True
         self._lanes: dict[str, deque[tuple[str, Work]]] = {"main": deque(), "finish": deque(), "ahead": deque()}
@@ -93,6 +98,7 @@ class SimulatedWorker:
             case Warm():
                 self._enter("main", "", self._warm(message))
             case Separate():
+                self.songs.append(message.name)
                 self._enter("main", message.job_id, self._attempt(message.job_id, self._separate(message)))
             case Prepare():
                 self._ahead[message.job_id] = message
@@ -157,9 +163,14 @@ class SimulatedWorker:
             return
         weights = self._folder / f"weights-{order.model}"
         sha256 = weights.read_text() if weights.exists() else order.model
-        facts: dict[str, Any] = {"device": "cpu", "device_name": "none", "precision": "float32"}
+        facts: dict[str, Any] = {"device": self._device(order), "device_name": "none", "precision": "float32"}
         self._facts = EngineFacts(model=order.model, model_sha256=sha256, **facts)
-        self._say(Ready(engine=self._facts, sources=SOURCES, seconds=WARM_S))
+        self._say(Ready(engine=self._facts, sources=SOURCES, seconds=WARM_S, gpus=len(self._script.gpus)))
+
+    def _device(self, order: Warm) -> str:
+        number = int(order.device.partition(":")[2] or 0)
+        wants_gpu = order.device.startswith(("auto", "cuda"))
+        return f"cuda:{number}" if wants_gpu and self._script.gpus[number : number + 1] == [True] else "cpu"
 
     def _attempt(self, job_id: str, work: Work) -> Work:
         try:

@@ -63,7 +63,7 @@ class Patient:
             "demixd.supervisor.runs.outcomes:LONGER": 1.0,
         }
         self.daemon.constants |= {
-            "demixd.supervisor.workers.manager:STALL_FLOOR_S": 5.0,
+            "demixd.supervisor.workers.patience:STALL_FLOOR_S": 5.0,
             "demixd.supervisor.workers.missing:RETRY_S": [0.5],
         }
         self.shown: dict[str, dict[str, Any]] = {}

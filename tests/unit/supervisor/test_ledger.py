@@ -18,7 +18,7 @@ from demixd.protocol.job import Job, Stage
 from demixd.supervisor.ledger import _SCHEMA, VERSION, Foreign, Ledger, UnreadableError
 from jobs import identity, job
 
-SCHEMAS = {2: "5dabaf04e8884b11"}
+SCHEMAS = {3: "b10bf826469c4d2f"}
 """Version -> digest of the ledger's tables and of `Job`."""
 
 

@@ -52,7 +52,7 @@ def test_a_worker_that_tunes_is_not_idle() -> None:
     worker.manager.tick(0.0, busy=False)
     worker.manager.on_message(Said(worker.pid, Tuning(message="about 30 s")), 1.0)
     worker.manager.tick(60.0, busy=False)
-    assert (worker.manager.status.state, worker.manager.status.message) == ("tuning", "about 30 s")
+    assert (worker.manager.state, worker.manager.message) == ("tuning", "about 30 s")
     assert worker.manager.is_settled, "systemd is told that the daemon is ready"
     assert worker.manager.want(options("htdemucs"), 60.0) is Have.BUSY
     worker.ready(61.0)

@@ -69,7 +69,7 @@ def bench(config: Config, paths: Sequence[Path], options: BenchOptions) -> Repor
             machine=machine(folder, None if daemon.engine.device == "cpu" else daemon.engine.device_name, load),
             settings=Settings(
                 model=model.name,
-                device=model.device,
+                device=str(model.device),
                 precision=model.precision,
                 repeat=options.repeat,
                 stems=STEMS,
@@ -92,7 +92,8 @@ def _model(config: Config, options: BenchOptions) -> Model:
 
     Raises RefusedError, `bad-options`, `model-missing` and `bad-model`.
     """
-    asked = {"name": options.model, "device": options.device, "precision": options.precision, "keep_alive_s": -1}
+    device = options.device or config.devices[0]
+    asked = {"name": options.model, "device": device, "precision": options.precision, "keep_alive_s": -1}
     keys = msgspec.to_builtins(config.model) | {key: value for key, value in asked.items() if value is not None}
     try:
         model = typed(keys, Model)

@@ -44,7 +44,7 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
         ("memory", partial(machine.memory, config, spool.scratch)),
         ("space", partial(folders.space, spool.outbox, folders.SONG_BYTES, "songs may wait as no-space")),
         ("space", partial(folders.space, config.state, folders.LEDGER_BYTES, "the ledger may not be written")),
-        ("device", partial(machine.device, config.model.device)),
+        *(("device", partial(machine.device, each)) for each in dict.fromkeys(config.devices)),
         ("models", partial(_models, config)),
         *(("model", partial(_model, config, name)) for name in sorted(config.named_models) if not lacks(name, config)),
         *(("model", partial(Finding, Level.FAIL, "model", wrong)) for wrong in faults(config)),

@@ -276,7 +276,7 @@ def _head(shown: Overview, *, is_cut: bool) -> list[RenderableType]:
     lines = [light + Text(safe(words.sentence(shown))) + clock]
     if shown.daemon is not None:
         if shown.daemon.worker.state not in CANNOT_SEPARATE:
-            lines.append(Text(safe(f"  {words.worker(shown.daemon)}"), style="dim"))
+            lines += [Text(safe(f"  {each}"), style="dim") for each in words.workers(shown.daemon)]
         if shown.daemon.watch.mode == "poll":
             lines.append(
                 Text(safe(f"  no file events, looks from time to time: {shown.daemon.watch.why}"), style="dim")

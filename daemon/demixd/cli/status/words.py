@@ -8,7 +8,7 @@ from demixd.cli.status.liveness import RUNNING, Health
 from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.job import Reason, State
-from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar
+from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar, WorkerStatus
 from demixd.spool.tree import OPTIONS, companion
 from demixd.terminal import safe
 
@@ -100,9 +100,15 @@ def _next_sign(shown: Overview) -> str:
     return f", its next sign of life was due {text.ago(-due_s)} ago{doubt}"
 
 
-def worker(daemon: DaemonStatus) -> str:
-    """The model that the worker has warm, or why it has none."""
-    worker = daemon.worker
+def workers(daemon: DaemonStatus) -> list[str]:
+    """A sentence for each worker, which has its number where there are several."""
+    if len(daemon.workers) < 2:
+        return [worker(daemon.worker)]
+    return [f"{each.id}: {worker(each)}" for each in daemon.workers]
+
+
+def worker(worker: WorkerStatus) -> str:
+    """The model that a worker has warm, or why it has none."""
     if worker.model is None:
         return f"worker {worker.state}: {worker.message}".rstrip(": ")
     where = f"{worker.device} ({worker.device_name})" if worker.device_name else f"{worker.device}"
@@ -116,7 +122,7 @@ def trouble(shown: Overview) -> list[str]:
     daemon = shown.daemon
     told = [shown.trouble] if shown.trouble else []
     if daemon is not None and shown.health in RUNNING:
-        told += [worker(daemon)] if daemon.worker.state in CANNOT_SEPARATE else []
+        told += [worker(daemon.worker)] if daemon.worker.state in CANNOT_SEPARATE else []
         told += [each for each in daemon.warnings if not shown.told or shown.told not in each]
     return told
 

@@ -43,7 +43,7 @@ class Intake:
     def __init__(self, config: Config, context: Context, readiness: Readiness, rehash: Rehash) -> None:
         self.reconfigure(config)
         self._spool, self._jobs, self._folders = context.spool, context.jobs, context.folders
-        self._ending, self._workers = context.ending, context.workers
+        self._ending, self._pool = context.ending, context.pool
         self._readiness = readiness
         self._rehash = rehash
         self.look_again_at = FOREVER
@@ -214,7 +214,7 @@ class Intake:
 
     def _watch(self, job: Job, seen: Seen, now: float) -> None:
         """See whether a waiting job's song has become ready, or is ready no more."""
-        asks_anew = job.job_id in self._older and bool(self._workers.why_missing(job.options))
+        asks_anew = job.job_id in self._older and bool(self._pool.why_missing(job.options))
         if asks_anew:
             self._older.discard(job.job_id)
         if job.ready_at and _is_as_it_was(job, seen) and not asks_anew:

@@ -9,7 +9,7 @@ While a song is mixed and encoded the next one is separated, and it is decoded w
 
 import math
 import os.path
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
 
 import msgspec
@@ -107,19 +107,21 @@ class Pace:
         """Seconds that the steps after `step` take."""
         return _sum([self.step_s(each, job, device) for each in STEPS[STEPS.index(step) + 1 :]])
 
-    def queue(self, running: list[Job], queued: Iterable[Job], device: str | None) -> Iterator[float | None]:
-        """For each queued job, in the order of work, the seconds until it is done.
+    def queue(self, running: list[Job], queued: Iterable[Job], devices: Sequence[str | None]) -> Iterator[float | None]:
+        """For each queued job, in the order of work, the seconds until it is done by workers on `devices`, all as the first.
 
         `running` are those in flight, the one that is furthest along first.
         """
-        line = _Line()
+        device, lines, places = devices[0], [_Line() for _ in devices], dict[str, int]()
         for job in running:
+            who = job.engine.worker if job.engine and job.engine.worker else job.job_id  # not at a worker yet
+            line = lines[places.setdefault(who, len(places)) % len(lines)]
             line.occupy(job.step in FINISHING, self._left(job, device), self._after(Step.SEPARATE, job, device))
         for job in queued:
             if job.reason is Reason.QUEUED:
                 before = _sum([self.step_s(step, job, device) for step in (Step.SNAPSHOT, Step.DECODE)])
                 model, after = self.step_s(Step.SEPARATE, job, device), self._after(Step.SEPARATE, job, device)
-                yield line.put(before, model, after)
+                yield min(lines, key=lambda line: line.model_free).put(before, model, after)
             else:
                 yield None  # it waits for something else than its turn
 
@@ -138,7 +140,7 @@ class _Line:
     """When the model, and the two places in flight, are free; in seconds from now, None once that is not known."""
 
     def __init__(self) -> None:
-        self._model_free = self._ended = self._ended_before = 0.0
+        self.model_free = self._ended = self._ended_before = 0.0
         self._is_known = True
 
     def occupy(self, is_finishing: bool, left_s: float | None, after_s: float | None) -> None:
@@ -147,7 +149,7 @@ class _Line:
             self._is_known = False
             return
         if not is_finishing:
-            self._model_free = max(0.0, left_s - after_s)
+            self.model_free = max(0.0, left_s - after_s)
         self._ended, self._ended_before = max(self._ended, left_s), self._ended
 
     def put(self, before: float | None, model: float | None, after: float | None) -> float | None:
@@ -156,9 +158,9 @@ class _Line:
             self._is_known = False
             return None
         # It is decoded beside the one before; and while two are in flight it waits for the end of the first of them.
-        begins = max(self._model_free, self._ended_before) if self._ended else before
-        self._model_free = begins + model
-        self._ended, self._ended_before = max(self._model_free, self._ended) + after, self._ended
+        begins = max(self.model_free, self._ended_before) if self._ended else before
+        self.model_free = begins + model
+        self._ended, self._ended_before = max(self.model_free, self._ended) + after, self._ended
         return round(self._ended, 1)
 
 

@@ -10,7 +10,7 @@ kept         the last job of a name whose original is still in the inbox
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -39,8 +39,8 @@ PLACES = 1_000
 class JobTable:
     """The current jobs of each name.
 
-    `clock` is the time of day (UNIX seconds), `device` tells where songs are separated at present. `keep_alive` is called
-    with each sidecar: where thousands are written, or wait for the disk, the heartbeat must not wait for the last of them.
+    `clock` is the time of day (UNIX seconds); `devices` tells where songs are separated, a device for each worker; `keep_alive`
+    is called with each sidecar: where thousands are written, the heartbeat must not wait for the last of them.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class JobTable:
         daemon: status.DaemonFacts,
         clock: Callable[[], float],
         *,
-        device: Callable[[], str | None] = lambda: None,
+        devices: Callable[[], Sequence[str | None]] = lambda: (None,),
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._spool = spool
         self._ledger = ledger
         self._daemon = daemon
         self._clock = clock
-        self._device = device
+        self._devices = devices
         self._keep_alive = keep_alive
         self._count = 0
         self._latest = 0.0
@@ -133,7 +133,7 @@ class JobTable:
     def etas(self) -> tuple[float | None, ...]:
         """Seconds until each of the first songs in the queue is done; None while that is unknown."""
         jobs = list(islice(self.queued(), PLACES))
-        times = tuple(self._pace.queue(self.running, jobs, self._device()))
+        times = tuple(self._pace.queue(self.running, jobs, self._devices()))
         self._etas = {job.job_id: eta_s for job, eta_s in zip(jobs, times, strict=True)}
         return times
 
@@ -142,16 +142,16 @@ class JobTable:
         if job.reason is not Reason.QUEUED:
             return None
         if (before := self._queue.before(job.job_id)) is None:
-            (eta_s,) = self._pace.queue(self.running, [job], self._device())
+            (eta_s,) = self._pace.queue(self.running, [job], self._devices())
         else:
-            parts = (self._etas.get(before), self._pace.apart_s(job, self._device()))
-            eta_s = None if None in parts else round(sum(part or 0.0 for part in parts), 1)
+            begins, apart = self._etas.get(before), self._pace.apart_s(job, self._devices()[0])
+            eta_s = None if begins is None or apart is None else round(begins + apart / len(self._devices()), 1)
         self._etas[job.job_id] = eta_s
         return eta_s
 
     def left(self, job: Job, tick: Tick) -> Progress:
         """The progress of a running job by what its worker says of the step, with the time that is left of all of it."""
-        return self._pace.left(job, tick, self._device())
+        return self._pace.left(job, tick, self._devices()[0])
 
     # ---- what becomes of them
 
@@ -200,7 +200,7 @@ class JobTable:
 
     def fields(self, job: Job, *, is_new: bool = True) -> dict[str, str]:
         """The journal's fields of an entry about the job."""
-        return journal.about(job, device=self._device(), is_new=is_new)
+        return journal.about(job, device=self._devices()[0], is_new=is_new)
 
     def commit(self, job: Job, stage: Stage) -> Job:
         """Write the job with a new stage into the ledger: a promise, durable when this returns."""
@@ -225,7 +225,7 @@ class JobTable:
     def close(self, job: Job) -> None:
         """Let go of a finished job. Its name is free, or its successor's."""
         self.counts[job.state.value] += 1
-        if self._pace.learn(job, self._device()):
+        if self._pace.learn(job, self._devices()[0]):
             self._ledger.note(PACE, self._pace.measures)
         self._forget(job)
         if job.kept is not None:

@@ -63,7 +63,7 @@ def judge(job: Job, taken: SnapshotTaken, context: Context) -> Job | Ends | Wait
 
 def earlier_result(job: Job, context: Context) -> Earlier:
     """Where the result that `job` asks for may be; with `force` it is computed anyway."""
-    engine = context.workers.engine
+    engine = context.worker.engine
     if engine is None:
         return Earlier(job=job)
     job = msgspec.structs.replace(job, result_key=dedupe.key(job, engine.model_sha256))

@@ -15,10 +15,11 @@ from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.ending import Ending
 from demixd.supervisor.runs.outcomes import Circumstances
 from demixd.supervisor.workers.manager import WorkerManager
+from demixd.supervisor.workers.pool import Pool
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """`post` takes what happens on other threads to the main loop."""
+    """`post` takes what happens on other threads to the main loop. `worker` is the one that the run goes to."""
 
     config: Config
     clock: Clock
@@ -27,7 +28,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     folders: Folders
     cancel_files: CancelFiles
     ending: Ending
-    workers: WorkerManager
+    pool: Pool
+    worker: WorkerManager
     post: Callable[[SnapshotTaken | ResultChecked], None]
     retry_at: dict[str, float] = {}
     """When (monotonic) a job that has hit an obstacle may be tried again, by job id."""

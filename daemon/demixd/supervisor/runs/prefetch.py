@@ -14,6 +14,7 @@ from demixd.supervisor.runs.acceptance import earlier_result
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import DiskThread, SnapshotTaken
 from demixd.supervisor.runs.snapshot import Snapshot
+from demixd.supervisor.workers.manager import WorkerManager
 from demixd.worker.messages import Forget, Prepare
 
 
@@ -41,7 +42,7 @@ class Prefetch:
         self.disk.join()
         self.taken = taken
         made = taken.result
-        if not self._context.workers.is_ready or not isinstance(made, Snapshot) or made.sha256 is None:
+        if not self._context.worker.is_ready or not isinstance(made, Snapshot) or made.sha256 is None:
             return
         earlier = earlier_result(msgspec.structs.replace(self.job, sha256=made.sha256), self._context)
         job = earlier.job
@@ -50,7 +51,7 @@ class Prefetch:
             return
         self.is_at_worker = self.is_decoding = True
         limit_s = self._context.config.limits.max_duration_s
-        self._context.workers.send(Prepare.of(job, self._context.spool, limit_s))
+        self._context.worker.send(Prepare.of(job, self._context.spool, limit_s))
 
     def on_prepared(self) -> None:
         self.is_decoding = False
@@ -76,13 +77,23 @@ class Prefetch:
         spool = self._context.spool
         return snapshot.still_is(spool.song(self.job.name), self.job.identity, spool.inbox)
 
+    def leave(self, worker: WorkerManager) -> None:
+        """Go on with another worker, which decodes the song itself."""
+        self._recall()
+        self._context = msgspec.structs.replace(self._context, worker=worker)
+
+    def _recall(self) -> None:
+        """Have the worker forget the song."""
+        if self.is_at_worker:
+            self._context.worker.send(Forget(job_id=self.job.job_id))
+        self.is_at_worker = self.is_decoding = False
+
     def drop(self) -> None:
         """Give it up: the song's turn does not come, or the song has changed."""
-        self._context.prepared.clear()
+        self._context.prepared.discard(self.job.job_id)
         self.disk.abandon()
         self.disk.join()
-        if self.is_at_worker:
-            self._context.workers.send(Forget(job_id=self.job.job_id))
+        self._recall()
         self._context.spool.remove_work(self.job.job_id)
 
 

@@ -92,7 +92,7 @@ def manifest(job: Job, made: Finished) -> status.Manifest:
         residual_db=made.residual_db,
         files=made.files,
         options=msgspec.to_builtins(job.options),
-        engine=made.engine,
+        engine=job.engine or made.engine,
         warnings=made.warnings,
         version=__version__,
     )

@@ -45,7 +45,7 @@ class Run:
         self.job = job
         self._context = context
         self._config, self._spool = context.config, context.spool
-        self._jobs, self._workers = context.jobs, context.workers
+        self._jobs, self._worker = context.jobs, context.worker
         self.disk = DiskThread(context.spool, context.post)
         self.is_over = False
         self.is_at_worker = False
@@ -70,7 +70,7 @@ class Run:
 
     def has_stalled(self, now: float) -> bool:
         """Whether the worker has the song, and has got no further with it for too long, whatever it says."""
-        return self.is_at_worker and now > self._further_at + self._workers.patience_s(is_finishing=self.is_finishing)
+        return self.is_at_worker and now > self._further_at + self._worker.patience.of(is_finishing=self.is_finishing)
 
     # ---- points 1 to 3: the song becomes ours
 
@@ -145,20 +145,20 @@ class Run:
     def _send(self) -> None:
         """Point 3, then the worker's turn."""
         trace.point("3-started")
-        started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1)
+        started = msgspec.structs.replace(self.job, attempt=self.job.attempt + 1, engine=self._worker.engine)
         job = self.job = self._jobs.commit(started, Stage.STARTED)
-        if not self._workers.is_ready:
+        if not self._worker.is_ready:
             self._carry_out(Waits(reason=Reason.RETRY, message="The worker is not ready."))
             return
         trace.point("4-separate")
         self._further_at = self._context.clock.now()
         self.is_at_worker, self._is_prefetched = True, False
-        self._workers.send(Separate.of(job, self._spool, self._config.limits.max_duration_s))
+        self._worker.send(Separate.of(job, self._spool, self._config.limits.max_duration_s))
 
     def _forget(self) -> None:
         """Tell the worker that it need not decode the song ahead."""
         if self._is_prefetched:
-            self._workers.send(Forget(job_id=self.job.job_id))
+            self._worker.send(Forget(job_id=self.job.job_id))
         self._is_prefetched = False
 
     # ---- the worker's turn
@@ -209,7 +209,7 @@ class Run:
             State.RUNNING,
             step=Step.PUBLISH,
             progress=self._jobs.left(self.job, PUBLISHING),
-            engine=made.engine,
+            engine=self._worker.named(made.engine),
             timing={**self.job.timing, **made.timing},
             warnings=(*self.job.warnings, *made.warnings),
             message=PUBLISHING.message,
@@ -241,7 +241,7 @@ class Run:
         self.cancelled_at = now
         self.disk.abandon()
         if self.is_at_worker:
-            self._workers.send(Stop(job_id=self.job.job_id))
+            self._worker.send(Stop(job_id=self.job.job_id))
         elif not self.disk.is_busy:
             self._carry_out(CANCELLED)  # it waits for the result of another
 

@@ -1,58 +1,136 @@
-"""Whose turn it is: the first in the queue whose model is warm; and why the others wait.
+"""Whose turn it is, on which worker; and why the others wait.
+
+A free worker takes the first song in the queue's order. With several workers, among songs of equal priority, one goes
+before the first whose model the worker has warm, while another worker has the first one's model, has prepared the first
+one already, or the first has waited for less than `PASSED_S`.
 
 Beside a song in flight only the one that comes next matters, and only if it wants the model that is warm: it is prepared,
-and begins when the model is free. Another model is loaded when nothing is in flight.
+and begins when the model is free. Another model is loaded when nothing is in flight on the worker. A song that runs alone
+has all workers to itself, for it may need the disk alone.
 """
+
+from collections.abc import Collection, Iterator
+from itertools import islice
 
 from demixd.protocol.job import Job, Reason, State
 from demixd.supervisor.runs.context import Context
+from demixd.supervisor.runs.lane import Lane
 from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.workers.manager import Have
 
+PASSED_S = 60.0
+"""How long the first song of the queue may be passed over for one whose model is warm."""
+
+LOOKED_AT = 100
+"""How many songs are looked at for one whose model is warm."""
+
 
 class Scheduler:
-    """Starts the next job once the model is free. `now` is monotonic, in seconds."""
+    """Starts the next jobs once workers are free. `now` is monotonic, in seconds."""
 
     def __init__(self, context: Context, runner: Runner) -> None:
-        self._jobs, self._workers, self._folders = context.jobs, context.workers, context.folders
+        self._context, self._jobs, self._pool = context, context.jobs, context.pool
+        self._folders = context.folders
         self._runner = runner
         self._marked = False
         self._were_missing = False
 
     def begin(self, now: float) -> None:
-        """Start the next job, if its model is warm and the folders are there; prefetch the one after."""
-        if not self._jobs.running:
-            self._begin_first(now)
-        following = self._next(now)
-        if following is not None and self._runner.has_room_beside:
-            self._runner.start(self._unmark(following))
-            following = self._next(now)
-        self._runner.prepare(following)
-
-    def _begin_first(self, now: float) -> None:
-        if self._folders.missing:
-            self._were_missing = True
-            self._mark_all(Reason.OUTBOX_MISSING, next(iter(self._folders.missing.values())))
+        """Start the next jobs, where their models are warm and the folders are there; prefetch those after."""
+        if not self._jobs.running and not self._are_folders_there():
             return
-        if self._were_missing:
-            self._runner.end_pauses()  # whoever paused, paused for what is there again
-        self._choose(now)
-        if self._were_missing:
+        # Who can begin at once chooses first; what is left is prepared, and models are loaded for it.
+        for lane in self._free_lanes:
+            self._choose(lane, set(), now, loads=False)
+        for lane in self._runner.lanes:
+            if lane.has_room_beside and (following := self._next(lane, set(), now)) is not None:
+                self._runner.start(self._unmark(following), lane)
+            elsewhere = {each.prepares for each in self._runner.lanes if each is not lane}
+            lane.prepare(self._next(lane, elsewhere, now))
+        taken: set[str] = set()
+        for lane in self._free_lanes:
+            self._choose(lane, taken, now, loads=True)
+        if self._were_missing and not self._folders.missing:
             self._were_missing = False
             self._queue_again()
 
-    def _next(self, now: float) -> Job | None:
+    def _are_folders_there(self) -> bool:
+        if self._folders.missing:
+            self._were_missing = True
+            self._mark_all(Reason.OUTBOX_MISSING, next(iter(self._folders.missing.values())))
+            return False
+        if self._were_missing:
+            self._runner.end_pauses()  # whoever paused, paused for what is there again
+        return True
+
+    @property
+    def _free_lanes(self) -> list[Lane]:
+        return [lane for lane in self._runner.lanes if not lane.runs and lane.worker.takes_songs]
+
+    def _choose(self, lane: Lane, taken: set[str], now: float, *, loads: bool) -> None:
+        """Start a job on a free worker, or (`loads`) have its model loaded; `taken` are those that others load theirs for."""
+        if self._folders.missing:
+            return
+        for job in self._candidates(lane, taken, now, marks=True):
+            if (job.runs_alone and self._jobs.running) or any(each.runs_alone for each in self._jobs.running):
+                return  # it has all workers to itself, and nothing more begins before it
+            if not loads and not lane.worker.serves(job.options) and not lane.worker.lacks(job.options, now):
+                return
+            match lane.worker.want(job.options, now):
+                case Have.READY:
+                    self._runner.start(self._unmark(job), lane)
+                    self._unmark_all()
+                    return
+                case Have.MISSING:
+                    self._mark(job, Reason.MODEL_MISSING, lane.worker.why_missing(job.options))
+                case Have.BUSY:
+                    taken.add(job.job_id)
+                    self._wait_for_the_worker(lane)
+                    return
+
+    def _next(self, lane: Lane, taken: Collection[str | None], now: float) -> Job | None:
         """The job that can run beside those in flight, with the model that is warm; None where none can."""
         running = self._jobs.running
-        if not running or self._folders.missing or any(job.runs_alone for job in running):
+        if not lane.runs or not lane.worker.takes_songs or self._folders.missing:
             return None
-        for job in self._jobs.queued():
-            if self._is_held(job, now) or not self._folders.may_hold(job.name):
-                continue
-            if self._workers.serves(job.options):
+        if any(job.runs_alone for job in running):
+            return None
+        for job in self._candidates(lane, taken, now, marks=False):
+            if lane.worker.serves(job.options):
                 return None if job.runs_alone else job
-            if not self._workers.lacks(job.options, now):
+            if not lane.worker.lacks(job.options, now):
                 return None  # its model is loaded first
+        return None
+
+    def _candidates(self, lane: Lane, taken: Collection[str | None], now: float, *, marks: bool) -> Iterator[Job]:
+        """The jobs that a worker may take, in the order in which it is to ask for them; `marks`: say why others wait."""
+        is_first = len(self._runner.lanes) > 1
+        for job in self._jobs.queue():
+            if job.job_id in taken or self._is_held(job, now):
+                continue
+            if not self._folders.may_hold(job.name):
+                if marks:
+                    self._mark(job, Reason.OUTBOX_MISSING, "The inbox is another folder now, without this song.")
+                continue
+            if is_first and (better := self._better(lane, job, taken, now)) is not None:
+                yield better
+            is_first = False
+            yield job
+
+    def _better(self, lane: Lane, first: Job, taken: Collection[str | None], now: float) -> Job | None:
+        """A job of the same priority that goes before the first one on this worker; None where there is none."""
+        others = [each for each in self._runner.lanes if each is not lane]
+        is_prepared = any(each.prepares == first.job_id for each in others)
+        if first.runs_alone or (lane.worker.serves(first.options) and not is_prepared):
+            return None
+        is_served = any(each.worker.serves(first.options) for each in others)
+        if not is_prepared and not is_served and self._context.clock.wall() - first.ready_at >= PASSED_S:
+            return None
+        for job in islice(self._jobs.queued(), LOOKED_AT):
+            if job.priority == first.priority and job.job_id not in taken and not self._is_held(job, now):
+                is_free = not any(each.prepares == job.job_id for each in others) and not job.runs_alone
+                if is_free and lane.worker.serves(job.options) and self._folders.may_hold(job.name):
+                    return job
         return None
 
     def _is_held(self, job: Job, now: float) -> bool:
@@ -60,36 +138,19 @@ class Scheduler:
         newer = self._jobs.successors.get(job.name)
         return self._runner.pauses(job, now) or (newer is not None and newer.job_id == job.job_id)
 
-    def _choose(self, now: float) -> None:
-        for job in self._jobs.queue():
-            if self._is_held(job, now):
-                continue
-            if not self._folders.may_hold(job.name):
-                self._mark(job, Reason.OUTBOX_MISSING, "The inbox is another folder now, without this song.")
-                continue
-            match self._workers.want(job.options, now):
-                case Have.READY:
-                    self._runner.start(self._unmark(job))
-                    self._unmark_all()
-                    return
-                case Have.MISSING:
-                    self._mark(job, Reason.MODEL_MISSING, self._workers.why_missing(job.options))
-                case Have.BUSY:
-                    self._wait_for_the_worker()
-                    return
-
     def _queue_again(self) -> None:
         """All folders are there again: jobs that waited for them wait for their turn."""
         for job in self._jobs.queue():
             if job.reason is Reason.OUTBOX_MISSING and self._folders.may_hold(job.name):
                 self._unmark(job)
 
-    def _wait_for_the_worker(self) -> None:
+    def _wait_for_the_worker(self, lane: Lane) -> None:
         """While a model is loaded, which takes seconds, the jobs are queued; while it is fetched or tuned they say so."""
-        if self._workers.state == "fetching":
-            self._mark_all(Reason.MODEL_MISSING, self._workers.message)
-        elif self._workers.state == "tuning":
-            self._mark_all(Reason.QUEUED, self._workers.message)
+        worker = lane.worker
+        if worker.state == "fetching" and not self._pool.best.is_ready:
+            self._mark_all(Reason.MODEL_MISSING, worker.message)
+        elif worker.state == "tuning" and not self._pool.best.is_ready:
+            self._mark_all(Reason.QUEUED, worker.message)
         else:
             self._unmark_all()
 
@@ -98,7 +159,7 @@ class Scheduler:
         if self._marked:
             self._marked = False
             for job in self._jobs.queue():
-                if self._folders.may_hold(job.name) and not self._workers.why_missing(job.options):
+                if self._folders.may_hold(job.name) and not self._pool.why_missing(job.options):
                     self._unmark(job)
 
     def _mark_all(self, reason: Reason, message: str) -> None:

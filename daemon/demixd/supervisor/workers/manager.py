@@ -7,9 +7,7 @@ starting --> ready <--> (a song)        starting --> fetching, tuning, missing-m
 """
 
 import logging
-from collections.abc import Callable
 from enum import StrEnum
-from statistics import median
 
 import msgspec
 
@@ -18,27 +16,22 @@ from demixd.engine.models.catalog import Demand
 from demixd.protocol.job import EngineFacts, Error
 from demixd.protocol.options import Options
 from demixd.protocol.progress import Tick
-from demixd.protocol.status import WorkerStatus
 from demixd.supervisor import journal
 from demixd.supervisor.workers.missing import MissingModels, pause_s
-from demixd.supervisor.workers.process import Died, Said, StartWorker, Worker
+from demixd.supervisor.workers.patience import Patience
+from demixd.supervisor.workers.place import Place
+from demixd.supervisor.workers.process import Died, Post, Said, StartWorker, Worker
 from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Tuning, Unready, Warm
 
 log = logging.getLogger(__name__)
 
-STALL_FLOOR_S = 60.0
-STALL_FACTOR = 20
-"""A worker has stalled when a song gets no further for `max(STALL_FLOOR_S, STALL_FACTOR x the median segment)`."""
-
-WRITING_STALL_S = 900.0
-"""The same while stems are written: to sync gigabytes to a slow disk takes minutes, and the model is free meanwhile."""
-
 WARM_STALL_S = 900.0
 """Loading can be slow (a cold disk, a slow hub); this long without a word it is taken for hung."""
 
-
 GPU_RETRY_S = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """How long the CPU serves in place of a GPU that was lost before an idle worker is started anew to look for it."""
+
+WITHOUT_GPU = "without-gpu"
 
 
 class Have(StrEnum):
@@ -51,24 +44,26 @@ class Have(StrEnum):
 
 
 class WorkerManager:
-    """The one worker, whichever process it is at the moment, and the one model that is warm in it.
+    """One worker, whichever process it is at the moment, and the one model that is warm in it.
 
     `_demand` is what is asked of it now, `_default` what the configuration asks for before any song does.
     """
 
-    def __init__(self, config: Config, post: Callable[[Said | Died], None], start: StartWorker) -> None:
-        self._config = config
+    def __init__(self, config: Config, post: Post, start: StartWorker, place: Place, missing: MissingModels) -> None:
+        """`missing`: the models that could not be had, by any worker."""
+        self._config, self.place = config, place
+        self.is_retired = False
+        """Whether it takes no more songs: there is no place for it any more."""
         self._demand = self._default = Demand.of(config.model.name, config.defaults.stems)
         self._is_outdated = False
         self._warm: Demand | None = None
         """What was demanded when that came which is warm now."""
-        self._post = post
-        self._start_worker = start
+        self._post, self._start_worker = post, start
         self.process: Worker | None = None
         self.state = "starting"
         self.ready: Ready | None = None
         """What the worker last said of the engine that it has."""
-        self._missing = MissingModels()
+        self._missing = missing
         self.message = ""
         self._retry_at = 0.0
         self._deaths = 0
@@ -76,12 +71,16 @@ class WorkerManager:
         self._had_gpu = False
         self._gpu_tries = 0
         self._warm_since = self._heard_of_songs = 0.0
-        self._segments: list[float] = []
+        self.patience = Patience()
 
     @property
     def engine(self) -> EngineFacts | None:
         """The facts of the engine that is warm."""
-        return self.ready.engine if self.ready else None
+        return self.named(self.ready.engine) if self.ready else None
+
+    def named(self, engine: EngineFacts) -> EngineFacts:
+        """`engine`, as the one of this worker."""
+        return msgspec.structs.replace(engine, worker=self.place.id)
 
     @property
     def device(self) -> str | None:
@@ -97,16 +96,25 @@ class WorkerManager:
         return self.state != "starting"
 
     @property
+    def is_settled_here(self) -> bool:
+        """Whether it neither fetches a model nor makes it faster, which others would only do as well."""
+        return self.state not in ("starting", "fetching", "tuning")
+
+    @property
+    def takes_songs(self) -> bool:
+        return not self.is_retired and self.state != WITHOUT_GPU
+
+    @property
     def is_outdated(self) -> bool:
         """Whether the warm model was demanded by a former configuration; `renew` ends that."""
         return self._is_outdated
 
-    def reconfigure(self, config: Config, now: float) -> None:
+    def reconfigure(self, config: Config, place: Place, now: float) -> None:
         """Go by another configuration. Missing models are asked for again, since they may be there now."""
-        demand = Demand.of(config.model.name, config.defaults.stems)
-        if (Warm.of(config, demand), demand) != (Warm.of(self._config, self._default), self._default):
+        before = self._wanted
+        self._config, self._default, self.place = config, Demand.of(config.model.name, config.defaults.stems), place
+        if self._wanted != before:
             self._is_outdated = True
-        self._config, self._default = config, demand
         self._missing.ask_at_once(now)
 
     def renew(self, now: float) -> None:
@@ -117,25 +125,6 @@ class WorkerManager:
             return
         log.info("worker: begins anew, since the configuration of the model has changed")
         self._restart(now, "The configuration of the model has changed")
-
-    @property
-    def status(self) -> WorkerStatus:
-        pid = self.process.pid if self.process else None
-        engine = self.engine
-        return WorkerStatus(
-            state=self.state,
-            pid=pid,
-            message=self.message,
-            model=engine.model if engine else None,
-            device=engine.device if engine else None,
-            device_name=engine.device_name if engine else None,
-            precision=engine.precision if engine else None,
-            fallback=engine.fallback if engine else None,
-            runtime=engine.runtime if engine else None,
-            batch=self.ready.batch if self.ready else None,
-            memory_bytes=self.process.resident_bytes() if self.process else None,
-            gpu_peak_bytes=self.ready.gpu_peak_bytes if self.ready else None,
-        )
 
     def send(self, message: ToWorker) -> None:
         """Send the worker a message; without a worker it is lost, as is everything that one had."""
@@ -170,16 +159,15 @@ class WorkerManager:
     def why_missing(self, options: Options) -> str:
         return self._missing.why(_demand(options))
 
-    def tick(self, now: float, *, busy: bool) -> None:
+    def tick(self, now: float, *, busy: bool, may_start: bool = True) -> None:
         """Start the worker where there is none, ask again for what was missing, end an idle worker. `busy`: songs wait or run."""
-        self._missing.look(self._config.repo or self._config.models, now)
         if self.state in ("starting", "fetching", "tuning") and self.process and now > self._heard + WARM_STALL_S:
             self.kill(now, "it was silent for too long while warming up")
         if busy:
             self._heard_of_songs = now
         elif self.is_ready:
             self._rest(now)
-        if self.process is None and self.state != "asleep" and now >= self._retry_at:
+        if self.process is None and self.state != "asleep" and now >= self._retry_at and may_start:
             self._start(now)
         elif self.state == "missing-model" and not self._missing.lacks(self._demand, now):
             self._load(self._demand, now)
@@ -187,7 +175,7 @@ class WorkerManager:
     def _start(self, now: float) -> None:
         """Start the process; where the machine has no room for it, try again later."""
         try:
-            self.process = self._start_worker(self._post)
+            self.process = self._start_worker(self._post, self.place.threads)
         except OSError as error:
             self._log_death(f"the worker cannot be started: {error}")
             self._drop(f"The worker cannot be started: {error.strerror}")
@@ -216,23 +204,31 @@ class WorkerManager:
         """Whether the worker is on the CPU, though a GPU was asked for or was there before."""
         if self.ready is None or self.ready.engine.device != "cpu":
             return False
-        return self.ready.on_stand_in or (self._had_gpu and self._config.model.device != "cpu")
+        return self.ready.on_stand_in or (self._had_gpu and self.place.device != "cpu")
 
     def _wake(self, now: float) -> None:
         if self.state == "asleep":
             self.state, self.message, self._retry_at = "starting", "Waking up", now
+
+    @property
+    def _wanted(self) -> tuple[Warm, Demand, int | None]:
+        """What a process has to be started anew for, if it is another; a share of the memory is not worth that."""
+        order = Warm.of(self._config, self._default, self.place.device)
+        return order, self._default, self.place.threads
+
+    def _order(self, demand: Demand) -> Warm:
+        return Warm.of(self._config, demand, self.place.device, self.place.shares)
 
     def _load(self, demand: Demand, now: float) -> None:
         """Have the worker load and warm what is demanded."""
         assert self.process is not None
         self._demand, self.state, self._heard = demand, "starting", now
         self.message = f"Loading {demand.model}"
-        self.process.send(Warm.of(self._config, demand))
+        self.process.send(self._order(demand))
 
-    def on_message(self, said: Said, now: float) -> bool:
-        """Take in a message about the worker itself; False where it comes from a former process."""
-        if self.process is None or said.pid != self.process.pid:
-            return False
+    def on_message(self, said: Said, now: float) -> None:
+        """Take in a message about the worker itself, from the process that it is now."""
+        assert self.process is not None
         self.process.heard()
         self._heard = now
         match said.message:
@@ -249,20 +245,25 @@ class WorkerManager:
                 self._miss(error, now)
                 log.warning("worker %d: %s", said.pid, error.message)
             case Progressed(at=Tick(segment_s=float() as segment_s)):
-                self._segments = [*self._segments[-99:], segment_s]
+                self.patience.note(segment_s)
             case _:
                 pass  # of the job, which is the runner's
-        return True
 
     def _on_ready(self, ready: Ready, now: float) -> None:
         """The worker is warm."""
         self._warm_since = now
         if ready.engine.device.startswith("cuda"):
             self._had_gpu, self._gpu_tries = True, 0
-        self.state, self.ready, self._warm, self._deaths, self._segments = "ready", ready, self._demand, 0, []
+        self.state, self.ready, self._warm, self._deaths = "ready", ready, self._demand, 0
+        self.patience = Patience()
         self._missing.found(self._demand)
         engine = ready.engine
         self.message = f"{engine.model} is warm on {engine.device_name} in {engine.precision}"
+        if self.place.stays_empty and engine.device == "cpu":
+            pause_s = GPU_RETRY_S[min(self._gpu_tries, len(GPU_RETRY_S) - 1)]
+            self._gpu_tries += 1
+            self._drop(f"{self.place.device} is not available; it is looked for again in {pause_s:.0f} s")
+            self.state, self._retry_at = WITHOUT_GPU, now + pause_s
 
     def _miss(self, error: Error, now: float) -> None:
         """The demanded model cannot be had; a model that was warm before still is."""
@@ -270,10 +271,8 @@ class WorkerManager:
         self.message = error.message
         self.state = "missing-model" if self.ready is None else "ready"
 
-    def on_death(self, died: Died, now: float) -> bool:
-        """Take in a worker's death; False where it is that of a former process."""
-        if self.process is None or died.pid != self.process.pid:
-            return False
+    def on_death(self, died: Died, now: float) -> None:
+        """Take in the death of the process that it is now."""
         self._log_death(f"worker {died.pid}: {died.how}")
         was_ready = self.is_ready
         self._drop(died.how)
@@ -281,7 +280,6 @@ class WorkerManager:
             self._retry_at = now
         else:
             self._put_off(now)
-        return True
 
     def kill(self, now: float, why: str) -> None:
         """End the process, which is of no use any more; the next `tick` starts another."""
@@ -294,12 +292,6 @@ class WorkerManager:
 
     def _log_death(self, sentence: str) -> None:
         log.warning(sentence, extra=journal.about_worker(self.device))
-
-    def patience_s(self, *, is_finishing: bool) -> float:
-        """How long a song in the worker may get no further; `is_finishing` once it needs the model no more."""
-        if is_finishing:
-            return WRITING_STALL_S
-        return max(STALL_FLOOR_S, STALL_FACTOR * median(self._segments)) if self._segments else STALL_FLOOR_S
 
     def close(self) -> None:
         """End the worker for good."""

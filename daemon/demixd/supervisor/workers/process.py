@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from demixd import child_process
+from demixd.engine import host
 from demixd.supervisor.workers.validate import doubt
 from demixd.worker.messages import FromWorker, ToWorker
 
@@ -57,9 +58,10 @@ class Died(msgspec.Struct, frozen=True):
 class WorkerProcess:
     """One worker process. What it says goes to `post`, from a thread of its own, as `Said` and at last one `Died`."""
 
-    def __init__(self, post: Callable[[Said | Died], None]) -> None:
+    def __init__(self, post: Callable[[Said | Died], None], threads: int | None = None) -> None:
+        """`threads`: how many it may compute with; None where the whole machine is its own."""
         self._post = post
-        environment = ENVIRONMENT | os.environ
+        environment = ENVIRONMENT | os.environ | ({host.THREADS: str(threads)} if threads else {})
         self._process = subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.pid = self._process.pid
         self._room = threading.Semaphore(UNHEARD)
@@ -150,6 +152,9 @@ def _understood(line: bytes) -> FromWorker | str:
     return doubt(message) or message
 
 
+Post = Callable[[Said | Died], None]
+
+
 class Worker(Protocol):
     """A worker, as the manager sees it; `WorkerProcess` is one."""
 
@@ -165,5 +170,7 @@ class Worker(Protocol):
     def close(self) -> None: ...
 
 
-StartWorker = Callable[[Callable[[Said | Died], None]], Worker]
-"""Starts a worker; what it says is posted."""
+class StartWorker(Protocol):
+    """Starts a worker; what it says is posted. `WorkerProcess` is one."""
+
+    def __call__(self, post: Post, threads: int | None = None) -> Worker: ...

@@ -88,25 +88,25 @@ def test_only_songs_that_were_computed_are_measured() -> None:
 def test_the_queue_in_a_row() -> None:
     """Each is decoded beside the one before, and separated while that is written; two are in flight at most."""
     jobs = [queued(f"{number}.mp3") for number in range(3)]
-    assert list(taught().queue([], jobs, "cpu")) == [3 + 50 + 22, 3 + 50 + 50 + 22, 3 + 50 + 50 + 50 + 22]
+    assert list(taught().queue([], jobs, ["cpu"])) == [3 + 50 + 22, 3 + 50 + 50 + 22, 3 + 50 + 50 + 50 + 22]
     slow = taught(done(timing={**SPENT, "encode_s": 80.0}))
-    assert list(slow.queue([], [*jobs, *jobs], "cpu")) == [3 + 50 + 82 + 82 * number for number in range(6)]
+    assert list(slow.queue([], [*jobs, *jobs], ["cpu"])) == [3 + 50 + 82 + 82 * number for number in range(6)]
 
 
 def test_the_queue_behind_songs_in_flight() -> None:
     """What they still take is counted: the model is free before the first of them is done."""
     finishing = running("a.mp3", job_id="a", step=Step.ENCODE, progress=Progress(eta_s=10.0), track=track(100.0))
     separated = running("b.mp3", job_id="b", progress=Progress(eta_s=40.0), track=track(100.0))
-    assert list(taught().queue([finishing, separated], [queued()], "cpu")) == [40 - 22 + 50 + 22]
+    assert list(taught().queue([finishing, separated], [queued()], ["cpu"])) == [40 - 22 + 50 + 22]
     begun = running("c.mp3", job_id="c", step=Step.SNAPSHOT, track=track(100.0))
-    assert list(taught().queue([begun], [queued()], "cpu")) == [75 - 22 + 50 + 22]
+    assert list(taught().queue([begun], [queued()], ["cpu"])) == [75 - 22 + 50 + 22]
 
 
 def test_a_place_behind_an_unknown_one_is_unknown() -> None:
     """And a song that waits for something else than its turn has none, and holds up nobody."""
     waits = queued("full.mp3", reason=Reason.NO_SPACE)
     jobs = [waits, queued("a.mp3"), queued("b.ogg"), queued("c.mp3")]
-    assert list(taught().queue([], jobs, "cpu")) == [None, 75.0, None, None]
+    assert list(taught().queue([], jobs, ["cpu"])) == [None, 75.0, None, None]
 
 
 def test_measures_are_remembered_and_bounded() -> None:

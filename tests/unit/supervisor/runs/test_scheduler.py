@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,14 +20,20 @@ from demixd.supervisor.workers.manager import Have
 from jobs import job
 
 
-class Workers:
+class Worker:
     """What is warm, what cannot be had, and what was asked for."""
 
-    def __init__(self) -> None:
-        self.warm = "htdemucs"
-        self.missing: set[str] = set()
+    takes_songs = True
+
+    def __init__(self, warm: str = "htdemucs", missing: set[str] | None = None) -> None:
+        self.warm = warm
+        self.missing: set[str] = set() if missing is None else missing
         self.state, self.message = "ready", ""
         self.asked: list[str] = []
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state == "ready" and bool(self.warm)
 
     def serves(self, options: Options) -> bool:
         return options.model == self.warm
@@ -42,6 +49,35 @@ class Workers:
         return f"no {options.model}" if options.model in self.missing else ""
 
 
+class Lane:
+    """A worker, the songs that it has, and the one that was prepared for it last."""
+
+    def __init__(self, stage: "Stage", worker: Worker) -> None:
+        self._stage, self.worker = stage, worker
+        self._started: list[str] = []
+        self.prepared: str | None = None
+
+    @property
+    def runs(self) -> list[Job]:
+        return [job for job in self._stage.jobs.running if job.job_id in self._started]
+
+    @property
+    def has_room_beside(self) -> bool:
+        return self._stage.has_room_beside
+
+    @property
+    def prepares(self) -> str | None:
+        return self.prepared
+
+    def prepare(self, job: Job | None) -> None:
+        self.prepared = job.job_id if job else None
+        self._stage.prepared.append(self.prepared)
+
+    def start(self, job_id: str) -> None:
+        self._started.append(job_id)
+        self.prepared = None
+
+
 class Stage:
     """Everything that a scheduler decides by, and what it decided."""
 
@@ -50,7 +86,8 @@ class Stage:
         self.spool.status.mkdir(parents=True)
         self.ledger = Ledger(folder / "state" / "ledger", pytest.fail)
         self.jobs = JobTable(self.spool, self.ledger, DaemonFacts(instance="i", version="v"), lambda: 1000.0)
-        self.workers = Workers()
+        self.wall = 1000.0
+        self.lanes = [Lane(self, Worker())]
         self.folders = self
         self.missing: dict[str, str] = {}
         self.elsewhere: set[str] = set()
@@ -62,7 +99,31 @@ class Stage:
         self.pauses_ended = 0
         self.scheduler = Scheduler(self, self)  # type: ignore[arg-type]
 
-    # as folders and as a runner
+    @property
+    def workers(self) -> Worker:
+        return self.lanes[0].worker
+
+    def second(self, warm: str = "htdemucs") -> Lane:
+        """Another worker joins."""
+        self.lanes.append(Lane(self, Worker(warm, self.workers.missing)))
+        return self.lanes[1]
+
+    # as folders, as a pool, as a clock, and as a runner
+
+    @property
+    def pool(self) -> "Stage":
+        return self
+
+    @property
+    def clock(self) -> Any:
+        return SimpleNamespace(wall=lambda: self.wall)
+
+    @property
+    def best(self) -> Worker:
+        return next((lane.worker for lane in self.lanes if lane.worker.is_ready), self.workers)
+
+    def why_missing(self, options: Options) -> str:
+        return self.workers.why_missing(options)
 
     def may_hold(self, name: str) -> bool:
         return name not in self.elsewhere
@@ -74,12 +135,13 @@ class Stage:
         self.pauses_ended += 1
         self.pausing.clear()
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job, lane: Lane) -> None:
         self.started.append(job.job_id)
+        lane.start(job.job_id)
+        for other in self.lanes:
+            if other.prepared == job.job_id:
+                other.prepared = None
         self.jobs.update(job, State.RUNNING, step=Step.SNAPSHOT)
-
-    def prepare(self, job: Job | None) -> None:
-        self.prepared.append(job.job_id if job else None)
 
     # what a test says
 
@@ -263,3 +325,104 @@ def test_reasons_are_said_once(stage: Stage) -> None:
     stage.begin()
     assert stage.spool.sidecar("a.wav").stat() == before
     assert stage.jobs.active["a.wav"].reason is Reason.OUTBOX_MISSING
+
+
+# ---- several workers
+
+
+def had_by(stage: Stage) -> list[list[str]]:
+    """The songs that each worker has."""
+    return [[job.job_id for job in lane.runs] for lane in stage.lanes]
+
+
+def test_two_workers(stage: Stage) -> None:
+    """Each takes the first of what is left, and the two that come next are prepared, one for each."""
+    stage.second()
+    stage.queue("a", "b", "c", "d")
+    assert (stage.begin(), had_by(stage)) == (["a", "b"], [["a"], ["b"]])
+    stage.begin()
+    assert [lane.prepared for lane in stage.lanes] == ["c", "d"]
+
+
+def test_who_has_prepared_a_song_keeps_it(stage: Stage) -> None:
+    """Among songs of equal priority a free worker takes its own; with nothing else left it takes that of the other."""
+    second = stage.second()
+    stage.queue("a", "b", "c", "d")
+    stage.begin()
+    stage.begin()
+    stage.jobs.close(msgspec.structs.replace(second.runs[0], state=State.DONE))
+    assert stage.begin() == ["d"]
+    assert stage.lanes[0].prepared == "c"
+    stage.jobs.close(msgspec.structs.replace(second.runs[0], state=State.DONE))
+    assert (stage.begin(), had_by(stage)) == (["c"], [["a"], ["c"]])
+
+
+def test_priority_before_what_is_prepared(stage: Stage) -> None:
+    second = stage.second()
+    stage.queue("a", "b")
+    stage.queue("c", priority=1)
+    stage.queue("d")
+    stage.begin()  # c and a
+    stage.queue("e", priority=5)
+    stage.begin()
+    assert stage.lanes[0].prepared == "e"
+    stage.jobs.close(msgspec.structs.replace(second.runs[0], state=State.DONE))
+    assert stage.begin() == ["e"]
+
+
+def test_the_warm_model_first(stage: Stage) -> None:
+    """For a minute a worker prefers a song whose model it has; then it loads that of the first."""
+    stage.queue("a", **of("other"))
+    stage.queue("b", "c")
+    stage.second()
+    assert stage.begin() == ["b", "c"]
+    stage.finish()
+    stage.queue("d", "e")
+    stage.wall += 61
+    assert (stage.begin(), stage.workers.asked[-1]) == (["d"], "other")
+
+
+def test_the_warm_model_as_long_as_another_worker_has_the_other(stage: Stage) -> None:
+    stage.second("other")
+    stage.queue("x", **of("other"))
+    assert stage.begin() == ["x"]
+    stage.queue("a", **of("other"))
+    stage.queue("b")
+    stage.wall += 3600
+    assert stage.begin() == ["b"]
+    assert [lane.prepared for lane in stage.lanes] == [None, "a"]
+
+
+def test_the_warm_model_does_not_go_before_priority(stage: Stage) -> None:
+    stage.second()
+    stage.queue("a", priority=1, **of("other"))
+    stage.queue("b")
+    assert (stage.begin(), had_by(stage)) == (["b"], [[], ["b"]])
+    assert stage.workers.asked == ["other"]
+
+
+def test_one_that_runs_alone_waits_for_all_workers(stage: Stage) -> None:
+    second = stage.second()
+    stage.queue("a")
+    stage.begin()
+    stage.queue("b", runs_alone=True)
+    stage.queue("c")
+    assert stage.begin() == []
+    stage.finish()
+    assert stage.begin() == ["b"]
+    assert stage.begin() == []
+    assert second.prepared is None
+
+
+def test_a_worker_that_is_not_warm_holds_up_nobody(stage: Stage) -> None:
+    """It gets what the other does not take; and songs do not say that they wait for it."""
+    second = stage.second("")
+    second.worker.state, second.worker.message = "fetching", "Fetching htdemucs: 10 %"
+    stage.queue("a", "b", "c")
+    assert (stage.begin(), had_by(stage)) == (["a"], [["a"], []])
+    assert stage.reason("b") == stage.reason("c") == ("queued", "")
+    stage.begin()
+    assert stage.lanes[0].prepared == "b"
+    second.worker.takes_songs = False
+    stage.finish()
+    assert stage.begin() == ["b"]

@@ -1,0 +1,47 @@
+"""The places for workers that a configuration asks for: one for each device of `[model] device`. Pure.
+
+"auto"              every CUDA device, each with a worker; where there is none, one worker on the CPU
+"cuda:1"            one worker
+["cpu", "cpu"]      one for each, which share the processor's cores; the sound of all songs in flight is shared out, too
+"""
+
+import msgspec
+
+from demixd.config import Config
+from demixd.engine import host
+
+ON_CPU = ("cpu", "auto")
+"""Devices that are the processor, or may be."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's place: `device` as the configuration has it, and of how many it has an equal share of the memory.
+
+    `threads`: how many it may compute with; None where no other worker computes on the processor. `stays_empty`: whether
+    there is no worker without that device, rather than one on the CPU.
+    """
+
+    id: str
+    device: str
+    shares: int = 1
+    threads: int | None = None
+    stays_empty: bool = False
+
+
+def places(config: Config, gpus: int) -> tuple[Place, ...]:
+    """The places, in order; `gpus`: how many CUDA devices a worker has seen, 0 before that."""
+    devices, is_auto = config.devices, config.model.device == "auto"
+    if is_auto:
+        devices = (*devices, *(f"cuda:{number}" for number in range(1, gpus)))
+    on_cpu = sum(device in ON_CPU for device in devices)
+    threads = max(1, host.threads() // on_cpu) if on_cpu > 1 else None
+    return tuple(
+        Place(
+            id=str(number),
+            device=device,
+            shares=len(devices),
+            threads=threads if device in ON_CPU else None,
+            stays_empty=is_auto and number > 1,
+        )
+        for number, device in enumerate(devices, 1)
+    )

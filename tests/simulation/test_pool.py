@@ -1,0 +1,227 @@
+"""Several workers on one spool: each has a song of its own, and what befalls one is nothing to the others."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demixd.engine import host
+from overlap import done, drop, go_on, held, separated, until_step
+from simulated import Simulated, simulated
+from simulated_worker import SimulatedWorker
+
+TWO: dict[str, Any] = {"model": {"device": ["cpu", "cpu"]}, "inbox": {"settle": 0.1, "scan_interval": 0.2}}
+
+
+@contextmanager
+def two(folder: Path, **sections: Any) -> Iterator[Simulated]:
+    with simulated(folder, **{**TWO, **sections}) as daemon:
+        (folder / "said").touch()
+        all_warm(daemon, 2)
+        yield daemon
+
+
+def workers(daemon: Simulated) -> list[dict[str, Any]]:
+    return list(daemon.read("_daemon.json")["workers"])
+
+
+def all_warm(daemon: Simulated, number: int) -> None:
+    daemon.until(lambda: [each["state"] for each in workers(daemon)] == ["ready"] * number, f"{number} are warm")
+
+
+def who_has(daemon: Simulated, name: str) -> SimulatedWorker:
+    return next(each for each in daemon.workers if name in each.songs)
+
+
+def who_had(daemon: Simulated, name: str) -> str:
+    return str(daemon.song(name)["engine"]["worker"])
+
+
+def test_two_songs_at_a_time(tmp_path: Path) -> None:
+    """Who has which is in the heartbeat and in the sidecars; in the manifest, too."""
+    with two(tmp_path) as daemon:
+        daemon.hold.touch()
+        jobs = [drop(daemon, f"{name}.wav") for name in "abcd"]
+        for name in "ab":
+            until_step(daemon, f"{name}.wav", "separate")
+        assert [who_had(daemon, f"{name}.wav") for name in "ab"] == ["1", "2"]
+        daemon.until(lambda: all(each["in_flight"] for each in workers(daemon)), "both are told")
+        told = daemon.read("_daemon.json")
+        assert [[song["job_id"] for song in each["in_flight"]] for each in told["workers"]] == [[jobs[0]], [jobs[1]]]
+        assert [each["job_id"] for each in told["in_flight"]] == jobs[:2]
+        assert [each["id"] for each in told["workers"]] == ["1", "2"]
+        assert told["worker"] == told["workers"][0]
+        assert {each["host"] for each in told["workers"]} != {""}
+        assert [daemon.song(f"{name}.wav")["state"] for name in "cd"] == ["waiting", "waiting"]
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav", "c.wav", "d.wav")
+        had = {name: who_had(daemon, f"{name}.wav") for name in "abcd"}
+        assert sorted(had.values()) == ["1", "1", "2", "2"]
+        started = list(daemon.workers)
+    assert all(each.threads == max(1, host.threads() // 2) for each in started)
+
+
+def test_in_the_order_of_priority(tmp_path: Path) -> None:
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        for number, priority in enumerate((0, 5, 0, 9, 1)):
+            drop(daemon, f"{number}.wav", priority=priority)
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav", *(f"{number}.wav" for number in range(5)))
+    assert separated(daemon)[2:] == [f"{number}.wav" for number in (3, 1, 4, 0, 2)]
+
+
+def test_a_worker_that_dies_costs_its_own_song_alone(tmp_path: Path) -> None:
+    """The other goes on; nothing of it is done again."""
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        other = who_has(daemon, "b.wav")
+        who_has(daemon, "a.wav").die()
+        daemon.until(lambda: daemon.song("a.wav")["state"] == "waiting", "it waits again")
+        assert daemon.song("a.wav")["attempt"] == 1
+        assert daemon.song("b.wav")["step"] == "separate"
+        daemon.sleep(5)
+        assert daemon.song("a.wav")["state"] == "waiting", "it runs alone"
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav")
+        assert (daemon.song("a.wav")["attempt"], daemon.song("b.wav")["attempt"]) == (2, 1)
+        assert other.songs.count("b.wav") == 1
+
+
+def test_a_worker_that_stalls_costs_its_own_song_alone(tmp_path: Path) -> None:
+    with two(tmp_path) as daemon:
+        daemon.script.put("a.wav", "stall")
+        drop(daemon, "a.wav")
+        until_step(daemon, "a.wav", "separate")
+        for name in "bcd":
+            drop(daemon, f"{name}.wav")
+            assert daemon.final(f"{name}.wav")["attempt"] == 1
+        done(daemon, "a.wav", "b.wav", "c.wav", "d.wav")
+        assert daemon.song("a.wav")["attempt"] == 2
+
+
+def test_one_song_under_two_names(tmp_path: Path) -> None:
+    """In flight at the same time, it is computed once."""
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        twin = drop(daemon, "b.wav", like="a.wav")
+        daemon.until(lambda: daemon.song("b.wav")["state"] == "running", "its turn")
+        daemon.sleep(2)
+        go_on(daemon)
+        assert daemon.final("b.wav")["duplicate_of"] == daemon.song("a.wav")["job_id"]
+        daemon.quiet()
+    assert sum(each.songs.count("b.wav") for each in daemon.workers) == 0, twin
+
+
+def test_two_drops_of_one_name(tmp_path: Path) -> None:
+    """The second waits for the first, also where a worker is free."""
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        daemon.make_song(tmp_path / "other.wav", 0.7)
+        (tmp_path / "other.wav").rename(daemon.inbox / "a.wav")
+        daemon.sleep(5)
+        assert len(daemon.read("_daemon.json")["in_flight"]) == 1
+        go_on(daemon)
+        daemon.until(lambda: {"a", "a (2)"} <= daemon.results(), "both results")
+        daemon.quiet()
+
+
+def test_cancel_of_all(tmp_path: Path) -> None:
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        (daemon.inbox / ".cancel").touch()
+        began = daemon.clock.now()
+        for name in "ab":
+            assert daemon.final(f"{name}.wav")["state"] == "cancelled"
+        assert daemon.clock.now() - began < 2
+        go_on(daemon)
+        daemon.quiet()
+
+
+def test_each_goes_to_sleep_by_itself(tmp_path: Path) -> None:
+    """An idle one, while the other works; and one song wakes one."""
+    with two(tmp_path, model={"device": ["cpu", "cpu"], "keep_alive_s": 5}) as daemon:
+        held(daemon, "a.wav")
+        daemon.until(lambda: [each["state"] for each in workers(daemon)] == ["ready", "asleep"], "one sleeps")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav")
+        daemon.until(lambda: [each["state"] for each in workers(daemon)] == ["asleep"] * 2, "both sleep")
+        held(daemon, "c.wav")
+        daemon.sleep(3)
+        assert sorted(each["state"] for each in workers(daemon)) == ["asleep", "ready"]
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav", "c.wav")
+
+
+def test_fewer_devices_by_a_reload(tmp_path: Path) -> None:
+    """Who has no place any more ends its song first; one more by another reload begins at once."""
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        text = daemon.config.read_text()
+        daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', 'device = "cpu"'))
+        daemon.reload()
+        drop(daemon, "c.wav")
+        daemon.sleep(3)
+        assert daemon.song("c.wav")["state"] == "waiting"
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav", "c.wav")
+        assert [who_had(daemon, f"{name}.wav") for name in "abc"] == ["1", "2", "1"]
+        assert [each["id"] for each in workers(daemon)] == ["1"]
+        daemon.config.write_text(text)
+        daemon.reload()
+        all_warm(daemon, 2)
+
+
+def test_every_gpu_by_auto(tmp_path: Path) -> None:
+    """The first worker sees them; where one does not work, there is one worker fewer, and no second one on the CPU."""
+    daemon = Simulated(tmp_path / "daemon", model={"device": "auto"}, inbox={"settle": 0.1, "scan_interval": 0.2})
+    daemon.script.gpus = [True, True, False]
+    try:
+        daemon.start()
+        daemon.ready()
+        daemon.until(
+            lambda: [each["state"] for each in workers(daemon)] == ["ready", "ready", "without-gpu"], "all have tried"
+        )
+        assert [each["device"] for each in workers(daemon)] == ["cuda:0", "cuda:1", None]
+        for name in "abcd":
+            drop(daemon, f"{name}.wav")
+        done(daemon, "a.wav", "b.wav", "c.wav", "d.wav")
+        assert {who_had(daemon, f"{name}.wav") for name in "abcd"} == {"1", "2"}
+        daemon.script.gpus[2] = True
+        all_warm(daemon, 3)
+    finally:
+        daemon.end()
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_after_a_crash(tmp_path: Path, kills: int) -> None:
+    """The daemon dies with a song at each worker: both are done again, each once, and no attempt is counted."""
+    daemon = Simulated(tmp_path / "daemon", **TWO)
+    try:
+        daemon.start()
+        daemon.ready()
+        all_warm(daemon, 2)
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        for _ in range(kills):
+            daemon.kill()
+            daemon.start()
+            daemon.ready()
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav")
+        assert daemon.song("b.wav")["attempt"] == 1
+    finally:
+        daemon.end()
