@@ -36,11 +36,12 @@ SCRIPTED = (
 
 
 class SimulatedWalk(Walk):
-    """`seed` draws what is done; `again` says how the same walk is gone once more."""
+    """`seed` draws what is done, by two workers where it is odd; `again` says how the same walk is gone once more."""
 
     daemon: Simulated
 
     def __init__(self, folder: Path, seed: int, again: str = "") -> None:
+        self._devices = ["cpu"] * (1 + seed % 2)
         super().__init__(folder, seed)
         self._again = again
         self.daemon.constants |= {"demixd.supervisor.workers.patience:STALL_FLOOR_S": 5.0}
@@ -53,6 +54,7 @@ class SimulatedWalk(Walk):
     def configured(self) -> Simulated:
         return Simulated(
             self.folder,
+            model={"device": self._devices},
             inbox={"settle": 0.2, "scan_interval": 0.2, "after": self.model.after},
             status={"heartbeat_s": 1.0},
             limits={"cancel_grace_s": 1.0, "truncated_grace_s": 1.5},
