@@ -96,8 +96,9 @@ class Eyes:
         self.check((document["reason"] is not None) == (state == "waiting"), f"{job_id}: {state}, {document['reason']}")
         self.check((document["step"] is not None) == (state == "running"), f"{job_id}: {state}, {document['step']}")
         fraction = document["progress"]["fraction"]
-        # Where the clock is simulated a song may run and wait again within one moment.
-        key = (job_id, document["attempt"], state, document["state_since"])
+        # Where the clock is simulated a song may run and wait again within one moment, and run at another worker.
+        worker = (document["engine"] or {}).get("worker")
+        key = (job_id, document["attempt"], state, document["state_since"], worker)
         self.check(fraction >= self._fractions.get(key, 0.0), f"fraction of {key} fell to {fraction}")
         self.check((fraction == 1.0) == (state == "done"), f"{job_id}: {state}, fraction {fraction}")
         self._fractions[key] = fraction
