@@ -33,7 +33,7 @@ class Eyes:
         """The final state of each job that was seen with one."""
         self._stamps: dict[Path, Stamp] = {}
         self._last: dict[Path, int] = {}
-        self._fractions: dict[tuple[str, int, str], float] = {}
+        self._fractions: dict[tuple[Any, ...], float] = {}
         self._outputs: dict[str, Any] = {}
 
     def look(self) -> None:

@@ -45,6 +45,10 @@ class Lane:
         """The id of the job that is prefetched."""
         return self.prefetch.job.job_id if self.prefetch is not None else None
 
+    def has_prepared(self, job: Job) -> bool:
+        """Whether the job is prefetched as it is now."""
+        return self.prefetch is not None and self.prefetch.is_for(job)
+
     # ---- what comes next
 
     def start(self, job: Job, prefetch: Prefetch | None) -> None:
@@ -56,7 +60,7 @@ class Lane:
 
     def prepare(self, job: Job | None) -> None:
         """Prefetch the job that comes next, once the model is at work; drop what was prefetched for another."""
-        if job is None or self.prefetch is None or not self.prefetch.is_for(job):
+        if job is None or not self.has_prepared(job):
             self.drop()
         if job is None or self.prefetch is not None or not all(run.is_decoded for run in self.runs):
             return

@@ -22,7 +22,7 @@ PASSED_S = 60.0
 """How long the first song of the queue may be passed over for one whose model is warm."""
 
 LOOKED_AT = 100
-"""How many songs are looked at for one whose model is warm."""
+"""How many songs are looked at for one whose model is warm, beside those that other workers may have prepared."""
 
 
 class Scheduler:
@@ -45,14 +45,25 @@ class Scheduler:
         for lane in self._runner.lanes:
             if lane.has_room_beside and (following := self._next(lane, set(), now)) is not None:
                 self._runner.start(self._unmark(following), lane)
-            elsewhere = {each.prepares for each in self._runner.lanes if each is not lane}
-            lane.prepare(self._next(lane, elsewhere, now))
+        self._prepare(now)
         taken: set[str] = set()
         for lane in self._free_lanes:
             self._choose(lane, taken, now, loads=True)
         if self._were_missing and not self._folders.missing:
             self._were_missing = False
             self._queue_again()
+
+    def _prepare(self, now: float) -> None:
+        """Have each worker that has songs prepare one of those that come next; who has one already keeps it."""
+        lanes = self._runner.lanes
+        ready = (job for job in self._jobs.queued() if not self._is_held(job, now) and self._folders.may_hold(job.name))
+        ahead = {job.job_id: job for job in islice(ready, len(lanes))}
+        for lane in lanes:
+            job = ahead.get(lane.prepares or "")
+            is_kept = job is not None and lane.has_prepared(job) and lane.worker.serves(job.options)
+            if not is_kept or self._folders.missing or any(each.runs_alone for each in self._jobs.running):
+                elsewhere = {each.prepares for each in lanes if each is not lane}
+                lane.prepare(self._next(lane, elsewhere, now))
 
     def _are_folders_there(self) -> bool:
         if self._folders.missing:
@@ -105,7 +116,7 @@ class Scheduler:
     def _candidates(self, lane: Lane, taken: Collection[str | None], now: float, *, marks: bool) -> Iterator[Job]:
         """The jobs that a worker may take, in the order in which it is to ask for them; `marks`: say why others wait."""
         is_first = len(self._runner.lanes) > 1
-        for job in self._jobs.queue():
+        for job in self._jobs.queued():
             if job.job_id in taken or self._is_held(job, now):
                 continue
             if not self._folders.may_hold(job.name):
@@ -126,7 +137,7 @@ class Scheduler:
         is_served = any(each.worker.serves(first.options) for each in others)
         if not is_prepared and not is_served and self._context.clock.wall() - first.ready_at >= PASSED_S:
             return None
-        for job in islice(self._jobs.queued(), LOOKED_AT):
+        for job in islice(self._jobs.queued(), LOOKED_AT + len(others)):
             if job.priority == first.priority and job.job_id not in taken and not self._is_held(job, now):
                 is_free = not any(each.prepares == job.job_id for each in others) and not job.runs_alone
                 if is_free and lane.worker.serves(job.options) and self._folders.may_hold(job.name):
