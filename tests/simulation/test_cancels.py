@@ -390,3 +390,31 @@ def test_a_cancel_for_nobody_is_logged_once(tmp_path: Path) -> None:
             "Nope.wav.cancel: there is no song of that name, and nothing to stop",
             "test song.cancel: there is no song of that name, and nothing to stop; did you mean Test Song.wav.cancel?",
         ]
+
+
+def test_ends_of_one_name_while_status_is_away(tmp_path: Path) -> None:
+    """A song and a newer drop are cancelled then, and a third one comes: each says how the one before it has ended, and none
+    is shown before that one is over."""
+    with simulated(tmp_path, inbox={"settle": 0.1, "scan_interval": 0.2}) as daemon:
+        seen = list[str]()
+        daemon.eyes.also = lambda path: (
+            seen.append(daemon.song("a.wav")["job_id"]) if path.name == "a.wav.json" else None
+        )
+        daemon.hold.touch()
+        daemon.make_song(daemon.inbox / "a.wav", 0.3)
+        daemon.until(lambda: daemon.song("a.wav").get("step") == "separate", "it runs")
+        status, away = daemon.spool / "status", tmp_path / "away"
+        status.rename(away)
+        for seconds in (0.7, 0.9):
+            daemon.make_song(tmp_path / "other.wav", seconds).rename(daemon.inbox / "a.wav")
+            daemon.sleep(2)
+            (daemon.inbox / "a.wav.cancel").touch()
+            daemon.sleep(2)
+        daemon.make_song(tmp_path / "other.wav", 1.1).rename(daemon.inbox / "a.wav")
+        daemon.sleep(2)
+        daemon.hold.unlink()
+        away.rename(status)
+        daemon.until(lambda: daemon.song("a.wav")["state"] == "done", "the last one")
+        daemon.quiet()
+        assert daemon.song("a.wav")["previous"]["state"] == "cancelled"
+    assert len(set(seen)) == len([one for one, before in zip(seen, ["", *seen], strict=False) if one != before])

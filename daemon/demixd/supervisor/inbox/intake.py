@@ -19,7 +19,7 @@ from demixd.engine.models import store
 from demixd.errors import AudioProcessingError
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import Kind
-from demixd.protocol.job import Error, Job, Reason, Stage, State, waits_for
+from demixd.protocol.job import FINAL, Error, Job, Reason, Stage, State, waits_for
 from demixd.protocol.options import JobOptions
 from demixd.spool.files import born_ns
 from demixd.spool.leases import writer_has
@@ -115,7 +115,7 @@ class Intake:
                     self.foreign.append(msgspec.structs.replace(seen, kind=Kind.OTHER_VERSION))
                 elif last is None or not self._is_answered(last, seen, now):
                     new.append(self._new(seen, last, cancels, at))
-            elif not _is_its(current, seen):
+            elif not _is_its(current, seen) and not self._is_full(current, now):
                 if current.state is State.WAITING:
                     self._ending.end_missing(current, replaced=True)
                 new.append(self._new(seen, self._jobs.newest(name), cancels, at))
@@ -124,6 +124,13 @@ class Intake:
             self._jobs.add(new)
             for job in new if self._config.inbox.reasons else ():
                 reasons.remove_of(job.name, self._spool)
+
+    def _is_full(self, newest: Job, now: float) -> bool:
+        """Whether a name has a drop behind its running one that cannot be finished while a folder is away: another waits."""
+        if newest.state not in FINAL or newest.name not in self._jobs.successors:
+            return False
+        self.look_again_at = min(self.look_again_at, now + RECHECK_S)
+        return True
 
     def _is_answered(self, last: Job, seen: Seen, now: float) -> bool:
         """Whether the song was left in the inbox by its last job, which is over."""
@@ -168,7 +175,7 @@ class Intake:
             state_since=at,
             reason=reason,
             message=waits_for(reason),
-            previous=previous(last) if last else None,
+            previous=previous(last) if last and last.state in FINAL else None,
             cancel_file=self._not_for(seen, last, cancels),
         )
 

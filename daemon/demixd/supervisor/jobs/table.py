@@ -53,17 +53,13 @@ class JobTable:
         devices: Callable[[], Sequence[str | None]] = lambda: (None,),
         keep_alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._spool = spool
-        self._ledger = ledger
-        self._daemon = daemon
-        self._clock = clock
-        self._devices = devices
-        self._keep_alive = keep_alive
+        self._spool, self._ledger = spool, ledger
+        self._daemon, self._clock = daemon, clock
+        self._devices, self._keep_alive = devices, keep_alive
         self._count = 0
         self._latest = 0.0
         """The latest `ready_at` of them all."""
-        self._queue = JobQueue()
-        self._pace = Pace(ledger.fact(PACE, dict[str, Measure]))
+        self._queue, self._pace = JobQueue(), Pace(ledger.fact(PACE, dict[str, Measure]))
         self._etas: dict[str, float | None] = {}
         """When each song in the queue will be done, by job id, as last told."""
         self.unwritten: dict[Path, str] = {}
@@ -98,6 +94,10 @@ class JobTable:
         """The job of a name that waits for its song to be ready, or for its turn."""
         job = self.successors.get(name) or self.active.get(name)
         return job if job is not None and job.state is State.WAITING else None
+
+    def present(self, job: Job) -> Job:
+        """The job as it is now; one that is over as it was."""
+        return self._by_id.get(job.job_id, job)
 
     def newest(self, name: str) -> Job | None:
         """The current job of a name, else the last one that it had."""

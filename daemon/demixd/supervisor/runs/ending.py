@@ -87,7 +87,7 @@ class Ending:
         """Conclude the ends that waited for a folder which is there again."""
         for job in list(self.unfinished.values()):
             if not self._folders.are_away_for(job.name):
-                self.conclude(job)
+                self.conclude(self._jobs.present(job))
 
     def conclude(self, job: Job) -> Job:
         """Points 8 to 10 of a job that is final in the ledger. While a folder is away the rest has to wait."""
