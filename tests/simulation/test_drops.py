@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from demixd.protocol.job import Job
+from demixd.protocol.status import WatchStatus
+from demixd.supervisor.inbox.poller import WHOLE_LOOKS
+from demixd.supervisor.inbox.watch import InboxWatch
 from demixd.supervisor.jobs.table import JobTable
 from simulated import Killed, Simulated, simulated
 from simulated_songs import make_song
@@ -160,3 +163,22 @@ def test_what_is_cut_short_is_waited_for_until_a_time_that_is_told(tmp_path: Pat
         assert daemon.final("cut.wav")["error"]["code"] == "truncated"
     finally:
         daemon.end()
+
+
+@pytest.mark.parametrize("mode", ["events", "poll"])
+def test_a_change_of_which_the_kernel_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """A song that was answered and stays is written anew in its place: the next scan sees it, and where the kernel tells of
+    changes, and has not told of this one, the sixth at the latest."""
+    status = WatchStatus(mode=mode, why="")
+    monkeypatch.setattr(InboxWatch, "check", lambda watch, *_: setattr(watch, "status", status))
+    most = (WHOLE_LOOKS if mode == "events" else 1) * 5.0
+    with simulated(tmp_path, inbox={"after": "keep", "scan_interval": 5.0}) as daemon:
+        song = daemon.make_song(daemon.inbox / "a.wav", 0.3)
+        for seconds in (0.7, 0.2):
+            last = daemon.final("a.wav")["job_id"]
+            daemon.quiet()
+            song.write_bytes(daemon.make_song(tmp_path / f"{seconds}.wav", seconds).read_bytes())
+            began = daemon.clock.now()
+            daemon.until(lambda last=last: daemon.song("a.wav")["job_id"] != last, "a new job")
+            assert daemon.clock.now() - began <= most + 0.5
+        daemon.final("a.wav")
