@@ -237,7 +237,7 @@ def test_a_client_checks_what_it_has_collected(client: Client, tmp_path: Path) -
 
 
 def test_a_client_says_where_it_looked_for_a_result(client: Client, tmp_path: Path) -> None:
-    """Where the daemon's outbox is another folder than the client takes it for, one line names the place and the key; nothing is made."""
+    """Where the daemon's outbox lies elsewhere than the client thinks, one line names place and key, and nothing is made."""
     spool = tmp_path / "spool"
     for part in ("inbox", "status"):
         (spool / part).mkdir(parents=True)
