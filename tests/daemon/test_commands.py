@@ -343,7 +343,9 @@ def test_a_configuration_that_the_daemon_has_not_read(held: Daemon, tmp_path: Pa
         assert held.command("status").stderr == ""
         held.config.write_text(f'{good}\n[profiles.unread]\nformat = "flac"\n')
         for words in (["submit", song, "--profile", "unread"], ["status"]):
-            assert held.command(*words).stderr.startswith(said)
+            told = held.command(*words).stderr
+            assert told.startswith(said)
+            assert "`sudo systemctl reload demixd`" in told and "`kill -HUP PID`" in told and "start it again" in told
         failed = held.final("unread.wav")["error"]["message"]
         assert "there is no such profile; the configuration as it was last read has " in failed
         before = held.read("_daemon.json")["configuration"]
@@ -1078,7 +1080,10 @@ def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
 def test_a_model_that_nobody_has(tmp_path: Path, words: str) -> None:
     """Wherever a word names a model that there is not, the sentence and the status, that of a wrong word, are the same."""
     done = Daemon(tmp_path, model={"name": "demo"}).command(*words.split(), "htdemuc")
-    said = f"demixd: htdemuc: there is no such model in {tmp_path}/state/models; did you mean htdemucs?\n"
+    said = (
+        f"there is no such model: Demucs publishes none, and {tmp_path}/state/models has none; did you mean htdemucs?"
+    )
+    said = f"demixd: htdemuc: {said} `demixd models list` shows all\n"
     assert (done.returncode, done.stderr) == (2, said)
 
 
