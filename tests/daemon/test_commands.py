@@ -33,7 +33,7 @@ from demixd.cli import text
 from demixd.cli.app import commands
 from demixd.cli.follow import Follower, Losses
 from demixd.cli.status import view
-from demixd.cli.status.liveness import ABSENT, Health, Liveness
+from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
 from demixd.engine.models import store
@@ -43,6 +43,8 @@ from demixd.terminal import safe
 
 EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
 """Colour, blinking, a window's title, a C1 sequence that clears the screen, and a turned direction of writing."""
+
+ABSENT = "No daemon runs on this spool: what it is asked for waits until one is started with `demixd run`."
 
 
 @pytest.fixture(scope="module")
