@@ -336,6 +336,19 @@ def test_a_model_that_there_is_not(held: Daemon, tmp_path: Path) -> None:
         held.config.write_text(good)
 
 
+def test_submit_says_that_its_songs_wait_for_a_model(tmp_path: Path) -> None:
+    """That is of a model which is not there, and which the daemon does not fetch, as it does those of its configuration."""
+    daemon = Daemon(tmp_path / "d", **{"profiles.best": {"model": "htdemucs_ft"}})
+    said = "demixd: warning: The model {0} lacks its file {0}.yaml: run `demixd models fetch {0}`, or put it into {1}"
+    for number, (model, is_here) in enumerate([("mdx", False), ("mdx", True), ("htdemucs_ft", True), ("demo", True)]):
+        (daemon.folder / "state").mkdir(exist_ok=True) if is_here else None
+        done = daemon.command("submit", "--model", model, make_song(tmp_path / f"{number}.wav", 0.1))
+        told = [line for line in done.stderr.splitlines() if "lacks" in line]
+        warning = f"{said.format(model, daemon.folder / 'state' / 'models')}: until then what is submitted waits"
+        assert told == ([warning] if model == "mdx" and is_here else [])
+        assert done.returncode == 0 and (daemon.inbox / f"{number}.wav").exists()
+
+
 def test_a_configuration_that_the_daemon_has_not_read(held: Daemon, tmp_path: Path) -> None:
     """Commands say that the daemon goes by the old one, until it has read the file again; a comment changes nothing."""
     good, song = held.config.read_text(), make_song(tmp_path / "unread.wav", 0.1)
