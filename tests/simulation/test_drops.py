@@ -1,10 +1,12 @@
 """New drops and originals, each in one story; the matrix of cells has them at every point."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -182,3 +184,27 @@ def test_a_change_of_which_the_kernel_does_not_tell(tmp_path: Path, monkeypatch:
             daemon.until(lambda last=last: daemon.song("a.wav")["job_id"] != last, "a new job")
             assert daemon.clock.now() - began <= most + 0.5
         daemon.final("a.wav")
+
+
+@pytest.mark.parametrize(
+    ("size_mb", "end", "told"),
+    [
+        (10, ("failed", "too-large"), "needs 12 MB, and the whole disk of {} has 10 MB for it; cut the song,"),
+        (100, ("waiting", "no-space"), "needs 12 MB, and 5 MB are free for it on the disk of {}; make room there."),
+    ],
+)
+def test_a_song_whose_copy_finds_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_mb: int, end: tuple[str, str], told: str
+) -> None:
+    """It fails where the whole disk could not hold its copy, and else waits; how much is needed, and there, is said."""
+    disk, ask = SimpleNamespace(f_frsize=1_000_000, f_blocks=size_mb, f_bavail=10), os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda place: disk if isinstance(place, int) else ask(place))
+    with simulated(tmp_path) as daemon:
+        make_song(daemon.inbox / "song.wav", size=12_000_000)
+
+        def at() -> tuple[str | None, str | None]:
+            song = daemon.song("song.wav")
+            return song.get("state"), song.get("reason") or (song.get("error") or {}).get("code")
+
+        daemon.until(lambda: at() == end, f"it is {end}")
+        assert told.format(daemon.outbox) in daemon.song("song.wav")["message"]

@@ -101,6 +101,25 @@ def lacks(model: str, config: Config) -> bool:
     return not (config.model.repo or config.paths.models) or any(each.endswith(SUFFIX) for each in there)
 
 
+def why_missing(model: str, config: Config) -> str:
+    """The sentence about a model that is certainly not there and that no daemon fetches at need; empty for any other.
+
+    A daemon fetches those that its configuration names, and no more: anybody's option file names others.
+    """
+    if model == AUTO or (model in config.named_models and config.repo is None):
+        return ""
+    try:
+        (store.folder_of(model, repo=config.repo, models=config.models) / f"{model}{SUFFIX}").stat()
+    except FileNotFoundError:
+        try:
+            store.Where.of(config, model).locate()
+        except AudioProcessingError as error:
+            return error.message
+    except OSError:
+        pass  # another user's folder, say
+    return ""
+
+
 def misfits(model: str, naming: str, stems: Iterable[str], config: Config) -> Iterator[str]:
     """A sentence, which begins with the key, for each stem, or the file of several, that the model certainly does not have."""
     parts = _stems_of(model, config)
