@@ -167,6 +167,12 @@ def test_every_choice_of_an_option_is_documented() -> None:
             assert limit not in facts or f"{facts[limit]}" in table[name], (name, limit)
 
 
+def test_every_format_is_named_to_newcomers() -> None:
+    """README.md has the words that `format` takes, not only what people call those formats."""
+    formats = set(options.schema()["properties"]["format"]["enum"])
+    assert [each for each in formats - {"source"} if f"`{each}`" not in section("Running it", README)] == []
+
+
 def test_every_key_of_the_configuration_is_explained() -> None:
     """Every key of `demixd.toml` has words beside it; that the file has every key with its default is a test of its own."""
     lines = (ROOT / "config" / "demixd.toml").read_text(encoding="utf-8").splitlines()

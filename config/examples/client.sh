@@ -10,7 +10,7 @@ value() { grep -oE "\"$2\":(\"[^\"]*\"|[0-9]+)" "$1" 2>/dev/null | head -n 1 | s
 # The file is made new (-C): through no link that others put there.
 drop() { rm -f "$inbox/.$1.part" && (set -C && cat >"$inbox/.$1.part") && mv "$inbox/.$1.part" "$inbox/$1"; }
 
-for path in "$inbox" "$song"; do [ -e "$path" ] || { echo "$path is not there" >&2; exit 1; }; done
+for path in "$inbox" "${daemon%/*}" "$song"; do [ -e "$path" ] || { echo "$path is not there" >&2; exit 1; }; done
 older=$(value "$sidecar" job_id) # that of an earlier drop of this name
 printf %s "$options" | drop "$name.job.json" && drop "$name" <"$song" || exit 1
 trap 'touch "$inbox/$name.cancel"' INT TERM
@@ -32,6 +32,8 @@ while :; do
 done
 code=$(value "$sidecar" code) # a song that was cancelled has none
 [ "$state" = "done" ] || { echo "$state${code:+: $code}" >&2; exit 1; }
-mkdir -p "$folder" && cp -R "$spool/outbox/$(value "$sidecar" dir)/." "$folder" && cd "$folder" || exit 1
+result=$spool/outbox/$(value "$sidecar" dir)
+[ -d "$result" ] || { echo "$result is not there: see [paths] outbox" >&2; exit 1; }
+mkdir -p "$folder" && cp -R "$result/." "$folder" && cd "$folder" || exit 1
 grep -oE '"name":"[^"]*"[^}]*"sha256":"[0-9a-f]*"' stems.json |
     sed 's/"name":"\([^"]*\)".*"sha256":"\(.*\)"/\2  \1/' | sha256sum -c --quiet

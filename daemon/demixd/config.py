@@ -148,12 +148,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def options_of(self, name: str, job: JobOptions, is_known: Callable[[str], bool]) -> Options:
         """The options of the song `name` (its path below the inbox). Raises BAD_OPTIONS: see `options.effective`."""
         return effective(
-            name,
-            job,
-            model=self.model.name,
-            defaults=self.defaults,
-            profiles=self.profiles,
-            is_known=is_known,
+            name, job, model=self.model.name, defaults=self.defaults, profiles=self.profiles, is_known=is_known
         )
 
     def folder(self, part: str) -> Path:
@@ -291,14 +286,17 @@ def _check_profile(profile: str, keys: dict[str, Any], config: Config) -> None:
 def _check_apart(config: Config) -> None:
     """Raise ValueError where a folder lies in another: results would be taken for songs, or private files be on the share.
 
-    done and failed may be one folder; models and work may lie in state, by default they do. These three must be no file either.
+    done and failed may be one folder; models and work may lie in state, by default they do. These three must be no file either,
+    nor may any lie below one; the daemon waits for a file to go that is in place of another.
     """
     parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
     own = {"state": config.state, "models": config.models, "work": Path(config.paths.work or config.state / "work")}
-    for part, folder in own.items():
+    above = {part if getattr(config.paths, part) else "spool": folder.parent for part, folder in parts.items()}
+    for part, folder in (own | above).items():
         there = next(each for each in (folder, *folder.parents) if _key(each) is not None)
         if not there.is_dir():
-            raise ValueError(f"[paths] {part} ({folder}): {there} is no folder: set {part} to one")
+            value = getattr(config.paths, part) or folder
+            raise ValueError(f"[paths] {part} ({value}): {there} is no folder: set {part} to one")
     on_the_share = (("spool", Path(config.paths.spool)), ("state", config.state))
     for (one, first), (other, second) in (*combinations((parts | own).items(), 2), on_the_share):
         if {one, other} <= own.keys() or ({one, other} == {"done", "failed"} and first == second):

@@ -33,7 +33,7 @@ from demixd.cli import text
 from demixd.cli.app import commands
 from demixd.cli.follow import Follower, Losses
 from demixd.cli.status import view
-from demixd.cli.status.liveness import ABSENT, Health, Liveness
+from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview
 from demixd.cli.status.reader import StatusReader
 from demixd.engine.models import store
@@ -43,6 +43,8 @@ from demixd.terminal import safe
 
 EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
 """Colour, blinking, a window's title, a C1 sequence that clears the screen, and a turned direction of writing."""
+
+ABSENT = "No daemon runs on this spool: what it is asked for waits until one is started with `demixd run`."
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +336,19 @@ def test_a_model_that_there_is_not(held: Daemon, tmp_path: Path) -> None:
         held.config.write_text(good)
 
 
+def test_submit_says_that_its_songs_wait_for_a_model(tmp_path: Path) -> None:
+    """That is of a model which is not there, and which the daemon does not fetch, as it does those of its configuration."""
+    daemon = Daemon(tmp_path / "d", **{"profiles.best": {"model": "htdemucs_ft"}})
+    said = "demixd: warning: The model {0} lacks its file {0}.yaml: run `demixd models fetch {0}`, or put it into {1}"
+    for number, (model, is_here) in enumerate([("mdx", False), ("mdx", True), ("htdemucs_ft", True), ("demo", True)]):
+        (daemon.folder / "state").mkdir(exist_ok=True) if is_here else None
+        done = daemon.command("submit", "--model", model, make_song(tmp_path / f"{number}.wav", 0.1))
+        told = [line for line in done.stderr.splitlines() if "lacks" in line]
+        warning = f"{said.format(model, daemon.folder / 'state' / 'models')}: until then what is submitted waits"
+        assert told == ([warning] if model == "mdx" and is_here else [])
+        assert done.returncode == 0 and (daemon.inbox / f"{number}.wav").exists()
+
+
 def test_a_configuration_that_the_daemon_has_not_read(held: Daemon, tmp_path: Path) -> None:
     """Commands say that the daemon goes by the old one, until it has read the file again; a comment changes nothing."""
     good, song = held.config.read_text(), make_song(tmp_path / "unread.wav", 0.1)
@@ -343,7 +358,9 @@ def test_a_configuration_that_the_daemon_has_not_read(held: Daemon, tmp_path: Pa
         assert held.command("status").stderr == ""
         held.config.write_text(f'{good}\n[profiles.unread]\nformat = "flac"\n')
         for words in (["submit", song, "--profile", "unread"], ["status"]):
-            assert held.command(*words).stderr.startswith(said)
+            told = held.command(*words).stderr
+            assert told.startswith(said)
+            assert "`sudo systemctl reload demixd`" in told and "`kill -HUP PID`" in told and "start it again" in told
         failed = held.final("unread.wav")["error"]["message"]
         assert "there is no such profile; the configuration as it was last read has " in failed
         before = held.read("_daemon.json")["configuration"]
@@ -1078,7 +1095,10 @@ def test_what_cannot_be_pinned(tmp_path: Path, name: str) -> None:
 def test_a_model_that_nobody_has(tmp_path: Path, words: str) -> None:
     """Wherever a word names a model that there is not, the sentence and the status, that of a wrong word, are the same."""
     done = Daemon(tmp_path, model={"name": "demo"}).command(*words.split(), "htdemuc")
-    said = f"demixd: htdemuc: there is no such model in {tmp_path}/state/models; did you mean htdemucs?\n"
+    said = (
+        f"there is no such model: Demucs publishes none, and {tmp_path}/state/models has none; did you mean htdemucs?"
+    )
+    said = f"demixd: htdemuc: {said} `demixd models list` shows all\n"
     assert (done.returncode, done.stderr) == (2, said)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,10 +97,29 @@ def test_a_client_says_what_it_takes(client: Client, words: tuple[str, ...]) -> 
     assert (code, usage in said, said.count("\n")) == (1, True, 1)
 
 
+def manifest(vocals: bytes) -> bytes:
+    """The manifest of a result that holds these vocals."""
+    file = {"stem": "vocals", "name": "vocals.wav", "bytes": len(vocals), "sha256": hashlib.sha256(vocals).hexdigest()}
+    return msgspec.json.encode({"schema": 1, "files": [file]})
+
+
+def finished(spool: Path, one: Path) -> None:
+    """Answer a client as a daemon that has made the song's result, in the folder `Song` of its outbox."""
+    soon((spool / "inbox" / one.name).exists)
+    output = {"dir": "Song", "files": []}
+    done = {"job_id": "1", "state": "done", "message": "Done", "output": output, "error": None}
+    (spool / "status" / f"{one.name}.json").write_bytes(msgspec.json.encode(done))
+
+
 def test_a_client_has_its_words_right_before_it_drops(client: Client, tmp_path: Path) -> None:
-    """A spool or song that is not there is named in one line, and no option file is left behind."""
+    """A spool, a folder of it or a song that is not there is named in one line, and no option file is left behind."""
     inbox, one = tmp_path / "spool" / "inbox", song(tmp_path, "there.wav", client)
     inbox.mkdir(parents=True)
+    assert client.run(inbox.parent, one, tmp_path / "stems", 600, "{}") == (
+        1,
+        f"{tmp_path}/spool/status is not there\n",
+    )
+    (inbox.parent / "status").mkdir()
     for spool, wanted, missing in (
         (tmp_path / "spol", one, tmp_path / "spol" / "inbox"),
         (inbox.parent, tmp_path / "typo.wav", tmp_path / "typo.wav"),
@@ -206,26 +226,49 @@ def test_a_client_checks_what_it_has_collected(client: Client, tmp_path: Path) -
         (spool / part).mkdir(parents=True)
     one = song(tmp_path, "Song.wav", client)
     (spool / "outbox" / "Song" / "vocals.wav").write_bytes(b"something else")
-    file = {"stem": "vocals", "name": "vocals.wav", "bytes": 4, "sha256": hashlib.sha256(b"this").hexdigest()}
-    (spool / "outbox" / "Song" / "stems.json").write_bytes(msgspec.json.encode({"schema": 1, "files": [file]}))
+    (spool / "outbox" / "Song" / "stems.json").write_bytes(manifest(b"this"))
 
-    def answer() -> None:
-        soon((spool / "inbox" / one.name).exists)
-        done = {
-            "job_id": "1",
-            "state": "done",
-            "message": "Done",
-            "output": {"dir": "Song", "files": []},
-            "error": None,
-        }
-        (spool / "status" / f"{one.name}.json").write_bytes(msgspec.json.encode(done))
-
-    other = threading.Thread(target=answer)
+    other = threading.Thread(target=finished, args=(spool, one))
     other.start()
     code, said = client.run(spool, one, tmp_path / "stems", 600, "{}")
     other.join()
     assert code == 1
     assert "vocals.wav" in said
+
+
+def test_a_client_says_where_it_looked_for_a_result(client: Client, tmp_path: Path) -> None:
+    """Where the daemon's outbox lies elsewhere than the client thinks, one line names place and key, and nothing is made."""
+    spool = tmp_path / "spool"
+    for part in ("inbox", "status"):
+        (spool / part).mkdir(parents=True)
+    one = song(tmp_path, "Song.wav", client)
+    other = threading.Thread(target=finished, args=(spool, one))
+    other.start()
+    code, said = client.run(spool, one, tmp_path / "stems", 600, "{}")
+    other.join()
+    assert (code, said) == (1, f"{spool / 'outbox' / 'Song'} is not there: see [paths] outbox\n")
+    assert not (tmp_path / "stems").exists()
+
+
+def test_a_client_outlives_files_that_are_gone(client: Client, tmp_path: Path) -> None:
+    """A status that is removed, or a heartbeat that is away for a moment, is none of a job, and no error."""
+    spool = tmp_path / "spool"
+    for part in ("inbox", "status", "outbox/Song"):
+        (spool / part).mkdir(parents=True)
+    (spool / "outbox" / "Song" / "vocals.wav").write_bytes(b"this")
+    (spool / "outbox" / "Song" / "stems.json").write_bytes(manifest(b"this"))
+    one = song(tmp_path, "Song.wav", client)
+    heartbeat, older = spool / "status" / "_daemon.json", spool / "status" / f"{one.name}.json"
+    heartbeat.write_text('{"schema":1,"seq":1,"interval_s":5}')
+    older.write_text('{"job_id":"0","state":"done"}')
+    run = client.start(spool, one, tmp_path / "stems", 600, "{}")
+    soon((spool / "inbox" / one.name).exists)
+    time.sleep(1.5)  # the client has seen both
+    older.unlink()
+    heartbeat.unlink()
+    time.sleep(1.5)
+    finished(spool, one)
+    assert ended(run) == (0, "")
 
 
 # The queue, from other languages.

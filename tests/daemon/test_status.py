@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -34,11 +35,11 @@ SLOW_S = 600.0
 """A heartbeat for which nobody waits."""
 
 
-def table(spool: Spool, age_s: float | None = None, height: int | None = None) -> str:
-    """What `status --watch` draws for a daemon that is alive, on a wide terminal."""
+def table(spool: Spool, age_s: float | None = None, height: int | None = None, width: int = 110) -> str:
+    """What `status --watch` draws for a daemon that is alive, by default on a wide terminal."""
     reader = StatusReader(spool)
     reader.refresh()
-    console = Console(file=io.StringIO(), width=110, height=height, force_terminal=False)
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
     console.print(view.render(overview(reader, Health.ALIVE, 0.0, age_s), height))
     return console.file.getvalue()
 
@@ -71,7 +72,8 @@ def test_the_log_begins_with_the_configuration(slow: Daemon) -> None:
     """Its first line says which one is in force, and who has named it."""
     slow.log.write_bytes(b"")
     slow.start().ready()
-    assert slow.log.read_text().splitlines()[0] == f"the configuration: {slow.config}, from --config"
+    first = slow.log.read_text().splitlines()[0]
+    assert first.partition(" ")[2] == f"the configuration: {slow.config}, from --config"
     assert slow.stop() == 0
 
 
@@ -173,6 +175,9 @@ def test_the_files_of_named_songs(tmp_path: Path) -> None:
     told = json.loads(daemon.command("status", "box/two.wav", "th*", "--json").stdout)
     assert [song["input"]["name"] for song in told["songs"]] == ["box/two.wav", "three.wav"]
     assert told["songs"][0]["progress"]["more"] == 1 and "daemon" in told
+    done = daemon.command("status", "one.wav", "four.wav", "--json")
+    assert [song["input"]["name"] for song in json.loads(done.stdout)["songs"]] == ["one.wav"]
+    assert done.returncode == 1 and "four.wav: no song of that name is known" in done.stderr
     done = daemon.command("status", "four.wav", "--json")
     assert (done.returncode, done.stdout) == (1, "")
     assert "four.wav: no song of that name is known" in done.stderr
@@ -222,6 +227,18 @@ def test_status_of_several_songs_that_begin_so(tmp_path: Path) -> None:
     )
     told = json.loads(daemon.command("status", "07", "--json").stdout)
     assert [song["input"]["name"] for song in told["songs"]] == ["07 a.wav", "box/07 b.wav"]
+
+
+def test_status_of_songs_of_which_one_is_not_known(tmp_path: Path) -> None:
+    """The others are shown, each unknown name is complained of, and the status is 1."""
+    daemon = Daemon(tmp_path)
+    write(daemon.spool / "status", "a.wav", "done")
+    (daemon.spool / "status" / "_daemon.json").write_bytes(msgspec.json.encode(heartbeat(1)))
+    done = daemon.command("status", "None", "a", "Nope")
+    assert (done.returncode, done.stdout) == (1, "a.wav: done\n")
+    assert [line.partition(";")[0] for line in done.stderr.splitlines()] == [
+        f"demixd: {name}: no song of that name is known" for name in ("None", "Nope")
+    ]
 
 
 def test_songs_that_no_daemon_has_seen(tmp_path: Path) -> None:
@@ -379,7 +396,7 @@ def test_the_light_is_green_where_songs_can_be_separated(tmp_path: Path, worker:
 def test_what_is_no_song_is_explained(tmp_path: Path) -> None:
     """Covers and the like are counted in the line, and `--all` lists them; `status NAME` has each, with its reason in words.
 
-    What programs keep for themselves is told of by name alone.
+    What programs keep for themselves is not counted.
     """
     with running(tmp_path, fake=True, status={"heartbeat_s": 0.5}) as daemon:
         for name in ("cover.jpg", ".DS_Store"):
@@ -393,10 +410,8 @@ def test_what_is_no_song_is_explained(tmp_path: Path) -> None:
         hidden = ".DS_Store: no song (ignored-name): by such a name programs and systems mark files of their own"
         brief = daemon.command("status").stdout
         assert "; 2 entries of the inbox are no songs (`demixd status --all` lists them)\n" in brief
-        assert daemon.command("status", "--all").stdout.splitlines()[1:] == [
-            cover,
-            f"{link}: put the file itself there",
-        ]
+        lines = daemon.command("status", "--all").stdout.splitlines()[1:]
+        assert sorted(lines) == sorted([hidden, cover, f"{link}: put the file itself there"])
         done = daemon.command("status", ".DS_Store", "link.mp3")
         assert (done.returncode, done.stdout) == (0, f"{hidden}\n{link}: put the file itself there\n")
 
@@ -510,6 +525,29 @@ def test_the_table_has_tags_lengths_times_and_a_clock(tmp_path: Path) -> None:
     assert "next.mp3  tag: table 5" in lines["1"] and lines["1"].rstrip().endswith("1:00 left")
     assert "1 entry of the inbox is no song: a.jpg (not-audio)" in text
     assert "cancelled" in text and "Cancelled" not in text
+
+
+def test_a_narrow_table_leaves_out_lengths_first(tmp_path: Path) -> None:
+    """Name and tag stay whole where they fit without the length, be the song running, queued or over."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    facts = {"size": 1, "mtime_ns": 0, "inode": 1, "sha256": None, "duration_s": 205.0, "name_b64": ""}
+    facts |= {"frames": 1, "rate": 44100, "channels": 2, "format": "flac"}
+    for name, state in (("now.flac", "running"), ("practice/Long3.flac", "waiting"), ("Short.flac", "done")):
+        write(spool.status, name, state, tag="table 4", input={**facts, "name": name})
+    narrow, wide = table(spool, width=80), table(spool)
+    assert "practice/Long3.flac  tag: table 4 " in narrow and "practice/Long3.flac  3:25 long  tag: table 4 " in wide
+    assert " now.flac  tag: table 4 " in narrow
+    assert "Short.flac  3:25 long  tag: table 4 " in narrow
+
+
+@pytest.mark.parametrize(
+    ("told", "is_more"), [({}, False), ({"message": "Too long."}, True), ({"warnings": ["a"]}, True)]
+)
+def test_the_table_says_where_all_of_a_song_is_told(tmp_path: Path, told: dict[str, Any], is_more: bool) -> None:
+    """That is where a song has a sentence, which may be cut, or warnings, which are only counted."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    write(spool.status, "song.wav", "failed", **told)
+    assert (view.MORE in table(spool)) is is_more
 
 
 # ---- nobody listens

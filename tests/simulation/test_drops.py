@@ -1,14 +1,19 @@
 """New drops and originals, each in one story; the matrix of cells has them at every point."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from demixd.protocol.job import Job
+from demixd.protocol.status import WatchStatus
+from demixd.supervisor.inbox.poller import WHOLE_LOOKS
+from demixd.supervisor.inbox.watch import InboxWatch
 from demixd.supervisor.jobs.table import JobTable
 from simulated import Killed, Simulated, simulated
 from simulated_songs import make_song
@@ -160,3 +165,46 @@ def test_what_is_cut_short_is_waited_for_until_a_time_that_is_told(tmp_path: Pat
         assert daemon.final("cut.wav")["error"]["code"] == "truncated"
     finally:
         daemon.end()
+
+
+@pytest.mark.parametrize("mode", ["events", "poll"])
+def test_a_change_of_which_the_kernel_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """A song that was answered and stays is written anew in its place: the next scan sees it, and where the kernel tells of
+    changes, and has not told of this one, the sixth at the latest."""
+    status = WatchStatus(mode=mode, why="")
+    monkeypatch.setattr(InboxWatch, "check", lambda watch, *_: setattr(watch, "status", status))
+    most = (WHOLE_LOOKS if mode == "events" else 1) * 5.0
+    with simulated(tmp_path, inbox={"after": "keep", "scan_interval": 5.0}) as daemon:
+        song = daemon.make_song(daemon.inbox / "a.wav", 0.3)
+        for seconds in (0.7, 0.2):
+            last = daemon.final("a.wav")["job_id"]
+            daemon.quiet()
+            song.write_bytes(daemon.make_song(tmp_path / f"{seconds}.wav", seconds).read_bytes())
+            began = daemon.clock.now()
+            daemon.until(lambda last=last: daemon.song("a.wav")["job_id"] != last, "a new job")
+            assert daemon.clock.now() - began <= most + 0.5
+        daemon.final("a.wav")
+
+
+@pytest.mark.parametrize(
+    ("size_mb", "end", "told"),
+    [
+        (10, ("failed", "too-large"), "needs 12 MB, and the whole disk of {} has 10 MB for it; cut the song,"),
+        (100, ("waiting", "no-space"), "needs 12 MB, and 5 MB are free for it on the disk of {}; make room there."),
+    ],
+)
+def test_a_song_whose_copy_finds_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_mb: int, end: tuple[str, str], told: str
+) -> None:
+    """It fails where the whole disk could not hold its copy, and else waits; how much is needed, and there, is said."""
+    disk, ask = SimpleNamespace(f_frsize=1_000_000, f_blocks=size_mb, f_bavail=10), os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda place: disk if isinstance(place, int) else ask(place))
+    with simulated(tmp_path) as daemon:
+        make_song(daemon.inbox / "song.wav", size=12_000_000)
+
+        def at() -> tuple[str | None, str | None]:
+            song = daemon.song("song.wav")
+            return song.get("state"), song.get("reason") or (song.get("error") or {}).get("code")
+
+        daemon.until(lambda: at() == end, f"it is {end}")
+        assert told.format(daemon.outbox) in daemon.song("song.wav")["message"]

@@ -183,6 +183,48 @@ def test_songs_are_queued_again_when_a_folder_is_back(tmp_path: Path) -> None:
         all_done_once(daemon, "a.wav", "b.wav", "c.wav", "d.wav")
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_an_inbox_at_another_path(tmp_path: Path, is_moved: bool) -> None:
+    """After [paths] has changed no song is cancelled that the new inbox does not show, also at the start after that.
+
+    Where the songs were moved there too, it counts at once.
+    """
+    daemon, other = Simulated(tmp_path), tmp_path / "other"
+
+    def states() -> list[str | None]:
+        return [daemon.song(name).get("state") for name in ("one.wav", "two.wav")]
+
+    try:
+        daemon.start()
+        for name in ("one.wav", "two.wav"):
+            (daemon.inbox / name).touch()  # empty: they wait
+        daemon.until(lambda: states() == ["waiting"] * 2, "they wait")
+        daemon.stop()
+        daemon.config.write_text(daemon.config.read_text().replace(str(daemon.spool), str(other)))
+        daemon.spool.rename(other) if is_moved else other.mkdir()
+        daemon.look_away()
+        daemon.spool, daemon.inbox = other, other / "inbox"
+        for _ in range(2):
+            daemon.start()
+            daemon.until(lambda: states() == ["waiting"] * 2, "they wait again")
+            looks(daemon)
+            assert states() == ["waiting"] * 2
+            told = f"{daemon.inbox} (inbox) is another folder than before: "
+            assert any(told in each for each in daemon.read("_daemon.json")["warnings"]) is not is_moved
+            daemon.stop()
+        daemon.start()
+        if not is_moved:
+            (daemon.inbox / "one.wav").touch()  # it comes as well, and the other is wanted no more
+            (daemon.inbox / "two.wav.cancel").touch()
+            assert daemon.final("two.wav")["state"] == "cancelled"
+            looks(daemon)
+        (daemon.inbox / "one.wav").unlink()
+        assert daemon.final("one.wav")["state"] == "cancelled", "the inbox counts"
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 def test_an_inbox_that_is_made_anew(tmp_path: Path) -> None:
     """Songs of an inbox that is another folder now are not cancelled, but can be, by file; new drops are served."""
     with started(tmp_path) as daemon:

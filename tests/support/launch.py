@@ -26,6 +26,7 @@ from typing import Any
 
 from actions import act as act_on
 from demixd.__main__ import main
+from demixd.child_process import ONE_THREAD
 from demixd.supervisor import trace
 from demixd.supervisor.workers import process
 
@@ -59,6 +60,7 @@ def parse(words: list[str]) -> dict[str, list[str]]:
     while (word := words.pop(0)) != "--":
         if word == "--fake":
             process.PROGRAM = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
+            os.environ |= ONE_THREAD  # numpy is loaded in half the time, by hundreds of workers
         elif word == "--set":
             change(*words.pop(0).split(":"), json.loads(words.pop(0)))
         else:

@@ -109,7 +109,12 @@ def test_try_says_what_it_can_do(tmp_path: Path) -> None:
         done, asked, _ = first_run(tmp_path, word)
         assert (done.returncode, done.stderr, asked) == (0, "", "")
         assert done.stdout.startswith("daemon/try [--cpu INDEX] [SONG...]\n")
-    for words in (["--cpu"], ["missing.wav"], ["--cpu", "https://index.invalid/cpu", "missing.wav"]):
+    for words in (
+        ["--cpu"],
+        ["--cpu", "--dry-run"],
+        ["missing.wav"],
+        ["--cpu", "https://index.invalid/cpu", "missing.wav"],
+    ):
         done, asked, _ = first_run(tmp_path, *words)
         assert (done.returncode, done.stdout, asked) == (2, "", "")
         assert "--help" in done.stderr

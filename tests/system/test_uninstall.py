@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemons import ROOT
+from demixd.engine.models.catalog import PUBLISHED
 from mounts import mounts, needs_mounts, tmpfs
 
 
@@ -149,3 +150,25 @@ def test_a_dry_run_tells_what_each_option_does(tmp_path: Path) -> None:
     there.parent.mkdir(parents=True)
     there.touch()
     assert f"{there} is there and stays as it is; {mine} is not used" in said("--config", str(mine))
+
+
+def refused(*words: str) -> str:
+    """What the installer says of words that it does not take; were they taken, `--dry-run` would keep it from doing anything."""
+    command = [str(ROOT / "systemd" / "install"), "--user", "--dry-run", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
+
+
+@pytest.mark.parametrize("option", ["--spool", "--group", "--config", "--instance", "--fetch", "--cpu"])
+def test_a_forgotten_value_takes_no_option(option: str) -> None:
+    """An option whose value was forgotten is refused by its name: the next option, such as `--dry-run`, is not its value."""
+    assert refused(option) == f"{option} needs a value; see --help\n"
+    assert refused(option, "--dry-run") == f"{option} needs a value, and --dry-run is none; see --help\n"
+
+
+def test_a_model_that_cannot_be_fetched_is_refused_first() -> None:
+    """A name that is no model of Demucs is told before anything is done, with all that there are: those of the catalogue."""
+    assert refused("--fetch", "htdemuc") == (
+        f"--fetch: Demucs publishes no model htdemuc; there are {', '.join(PUBLISHED)}\n"
+    )

@@ -154,6 +154,18 @@ def test_a_file_is_no_folder(tmp_path: Path, part: str, below: str) -> None:
         config.check(made, "where.toml")
 
 
+@pytest.mark.parametrize("part", ["spool", "inbox", "outbox", "status", "done", "failed"])
+def test_a_file_holds_no_folder(tmp_path: Path, part: str) -> None:
+    """A part of the spool that lies below a file can never be made: the key that says so is wrong."""
+    (tmp_path / "file").touch()
+    value = f"{tmp_path}/file" + ("" if part == "spool" else "/below")
+    made = config.Config(paths=config.Paths(**{"spool": f"{tmp_path}/new", part: value}))
+    with pytest.raises(
+        ConfigError, match=rf"paths. {part} \({value}\): {tmp_path}/file is no folder: set {part} to one"
+    ):
+        config.check(made, "where.toml")
+
+
 def test_the_state_folder_is_not_on_the_share() -> None:
     """Whoever writes to the spool could take it away, also where no other folder of the spool is in its way."""
     for state in ("/there", "/there/state"):

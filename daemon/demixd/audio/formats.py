@@ -25,7 +25,7 @@ from demixd.protocol.track import Track
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """A format of stems. A new one needs an entry in FORMATS, its name in `protocol/options.py`, and a writer of its tags."""
+    """A format of stems. What a new one needs, tests/README.md says under "To add an output format"."""
 
     suffix: str
     container: str

@@ -33,7 +33,7 @@ from demixd.spool.tree import Spool
 from demixd.version import __version__
 
 if TYPE_CHECKING:
-    from demixd.cli.status.liveness import SilenceNotice
+    from demixd.cli.status.notice import SilenceNotice
 
 BAD_WORD = 2
 BAD_CONFIG = 78
@@ -150,7 +150,7 @@ def submit(
     """Drop each SONG into the inbox, with the options that are given."""
     from demixd.cli import submit as submitting
     from demixd.cli.follow import follow_to_end
-    from demixd.cli.status.liveness import ABSENT, is_absent
+    from demixd.cli.status.notice import complain_if_absent
 
     if as_json and not wait:
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
@@ -164,8 +164,8 @@ def submit(
             followers.append(each)
             if not wait:
                 say(f"{each.name}: dropped; its status will be in {each.path}")
-        if not wait and is_absent(spool):
-            complain(ABSENT)
+        if not wait:
+            complain_if_absent(spool)
         if wait and not follow_to_end(spool, followers, _silence_notice(config, spool).due, as_json=as_json):
             sys.exit(1)
 
@@ -194,7 +194,7 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
 
 
 def _silence_notice(config: Config, spool: Spool) -> "SilenceNotice":
-    from demixd.cli.status.liveness import SilenceNotice
+    from demixd.cli.status.notice import SilenceNotice
 
     return SilenceNotice(spool, config.status.heartbeat_s, time.monotonic())
 

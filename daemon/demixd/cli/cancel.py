@@ -9,7 +9,7 @@ import msgspec
 
 from demixd.cli import client, names, text
 from demixd.cli.console import RefusedError, complain, say
-from demixd.cli.status.liveness import ABSENT, SilenceNotice, is_absent
+from demixd.cli.status.notice import SilenceNotice, complain_if_absent
 from demixd.cli.status.reader import CachedDocument, read_songs
 from demixd.config import Config
 from demixd.protocol.job import State
@@ -53,8 +53,8 @@ def cancel(config: Config, given: Sequence[str], notice: SilenceNotice | None) -
     if notice is not None:
         for each in asked:
             is_good = _answer(spool, each, notice) and is_good
-    elif asked and is_absent(spool):
-        complain(ABSENT)
+    elif asked:
+        complain_if_absent(spool)
     return is_good
 
 
@@ -65,8 +65,7 @@ def cancel_all(spool: Spool, notice: SilenceNotice | None) -> bool:
     running = sum(song.state is State.RUNNING for song in going)
     say(f"asked everything to stop: {running} running, {len(going) - running} waiting")
     if notice is None:
-        if is_absent(spool):
-            complain(ABSENT)
+        complain_if_absent(spool)
         return True
     while os.path.lexists(spool.cancel_all):
         _wait(notice)

@@ -110,7 +110,7 @@ def _load_what_can_be(file: Path | None) -> Config:
     if found is None and not Path(config.paths.spool).is_dir():
         complain(f"demixd: warning: this goes by {why}: give the configuration that the daemon has")
     if not _warn_of_models(config) and found is not None and _is_unread(config, found):
-        remedy = "`sudo systemctl reload demixd` if it is the service, else start it again"
+        remedy = "`sudo systemctl reload demixd` if it is the service, `kill -HUP PID` if it has no terminal, else start it again"
         complain(f"demixd: warning: the daemon has not read what {found} says now, and goes by the old: {remedy}")
     return config
 

@@ -9,7 +9,7 @@ import msgspec
 
 from demixd.cli import client
 from demixd.cli.config_option import is_here
-from demixd.cli.console import BadWordError, RefusedError
+from demixd.cli.console import BadWordError, RefusedError, complain
 from demixd.cli.follow import Follower
 from demixd.config import Config
 from demixd.engine.models import configured
@@ -65,7 +65,8 @@ def plan(
 ) -> list[Drop]:
     """One drop for each song, into `folder` below the inbox and with the options `chosen`; without a `config`, they are parsed.
 
-    Raises RefusedError if a song cannot be dropped, and BadWordError where no song could be with these options.
+    It warns of a model for which they would wait. Raises RefusedError if a song cannot be dropped, and BadWordError where no
+    song could be with these options.
     """
     if not spool.inbox.is_dir():
         raise RefusedError(f"{spool.inbox} is not there: mount the spool, or start `demixd run` once, which makes it")
@@ -85,6 +86,9 @@ def plan(
         _check_free(spool, name, has_options=data is not None)
         if data is not None:
             _check_options(config, name, song, data)
+    asked = chosen.get("model") if config is not None and is_here(config) else None
+    if config is not None and asked and (told := configured.why_missing(asked, config)):
+        complain(f"demixd: warning: {told.rstrip('.')}: until then what is submitted waits")
     return [Drop(song=song, name=name, options=data) for name, song in seen.items()]
 
 

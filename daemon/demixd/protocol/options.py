@@ -46,7 +46,10 @@ class Defaults(Section, frozen=True):
         tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...],
         Meta(min_length=1, max_length=64, extra_json_schema={"uniqueItems": True}),
     ] = ("vocals", "instrumental")
-    format: Literal["source", "wav", "flac", "mp3", "ogg", "opus", "m4a", "alac"] = "source"
+    format: Annotated[
+        Literal["source", "wav", "flac", "mp3", "ogg", "opus", "m4a", "alac"],
+        Meta(extra={"aac": "m4a", "mp4": "m4a", "vorbis": "ogg"}),
+    ] = "source"
     bitrate: (
         Annotated[int, Meta(ge=8, le=512)]
         | Literal["source", "V0", "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", "V9"]

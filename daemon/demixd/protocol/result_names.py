@@ -157,13 +157,21 @@ def check(naming: str) -> None:
         raise _bad(template, f"it may have {TEMPLATE_LONGEST} bytes")
     if naming == ONE_FILE:
         return
-    if "stem" not in fields or len(set(fields)) < len(fields):
-        raise _bad(template, f"it must have {{stem}}, and nothing twice, or be one of {', '.join(PRESETS)}")
+    if wrong := _wrong_with(fields):
+        raise _bad(template, wrong)
     if not template.endswith(".{ext}"):
         raise _bad(template, "it must end in .{ext}")
     for part in template.split("/"):
         if not part.strip(". ") or part.startswith(".") or part.rstrip(". ") != part or _FORBIDDEN.search(part):
             raise _bad(template, f"{part!r:.40} names nothing in the song's folder that every filesystem can hold")
+
+
+def _wrong_with(fields: list[str]) -> str:
+    """What is wrong with the fields of a template; empty where nothing is."""
+    if "stem" not in fields:
+        return f"it must have {{stem}}, or be one of {', '.join(PRESETS)}"
+    twice = [field for field in FIELDS if fields.count(field) > 1]
+    return f"it has {{{twice[0]}}} twice: name each field once" if twice else ""
 
 
 def _bad(template: str, reason: str) -> ValueError:

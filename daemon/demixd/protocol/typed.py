@@ -34,7 +34,7 @@ def typed(values: Any, kind: type[T]) -> T:
             raise ValueError(str(error.__cause__)) from error
         key = re.findall(r"at `\$\.(\w+)", str(error))[0]
         kind_of_value = inspect.type_info(kinds[key])
-        meant = did_you_mean(values[key], _words(kind_of_value), '"')
+        meant = did_you_mean(_ours(values[key], kind_of_value), _words(kind_of_value), '"')
         raise ValueError(f"{key} = {shown(values[key])}: it must be {wanted(kind_of_value)}{meant}") from error
 
 
@@ -59,8 +59,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _ours(word: Any, kind: inspect.Type) -> Any:
+    """Our word for another name of the same thing, where the type's `Meta(extra=...)` has that name; else `word` itself."""
+    known = kind.extra if isinstance(kind, inspect.Metadata) else None
+    return (known or {}).get(word.lower(), word) if isinstance(word, str) else word
+
+
 def _words(kind: inspect.Type) -> list[str]:
     """The words that a value may be."""
+    if isinstance(kind, inspect.Metadata):
+        return _words(kind.type)
     if isinstance(kind, inspect.UnionType):
         return [word for each in kind.types for word in _words(each)]
     return [each for each in kind.values if isinstance(each, str)] if isinstance(kind, inspect.LiteralType) else []

@@ -24,6 +24,9 @@ _PRIVATE = f"outbox/{PRIVATE}"
 _LEDGER = "state"
 """What is missing where the ledger's file was taken away: it stays open, and all that is written into it is lost."""
 
+_NO_INODE = 0
+"""The inode that is remembered of an inbox at another path than before, until it is trusted: no folder has it."""
+
 _OURS = ("outbox", _PRIVATE, "status", "work")
 """What nothing goes without; a done/ that takes nothing only leaves originals where they are."""
 
@@ -61,6 +64,8 @@ class Folders:
         self._inbox = spool.inbox
         self._became_links: dict[str, Path] = {}
         """What was a folder in a former life, and is a link now."""
+        self._is_at_another_path = False
+        """Whether [paths] named another inbox in a former life: this one is not trusted as long as songs are missed in it."""
         self._named = spool.named
         self._known = {part: self._recall(part) for part in self._folders}
         self.missing: dict[str, str] = {}
@@ -98,7 +103,7 @@ class Folders:
     def warnings(self) -> tuple[str, ...]:
         """Sentences about what is not there, and about an inbox that is not the one its songs were in."""
         said = tuple(dict.fromkeys(self.missing.values()))
-        if self.root is not None and self._trusted is not None and self.inbox_is_another:
+        if self.root is not None and self.inbox_is_another:
             said += (
                 f"{self._inbox} (inbox) is another folder than before: songs that it does not show wait for theirs.",
             )
@@ -125,9 +130,13 @@ class Folders:
 
     @property
     def inbox_is_elsewhere(self) -> bool:
-        """Whether the inbox is on another device or mount than before: perhaps its share is not mounted."""
+        """Whether the inbox is on another device or mount than before: perhaps its share is not mounted.
+
+        One at another path is where somebody wants it.
+        """
+        known = self._known["inbox"]
         if self.root is None or self._trusted is None:
-            return True
+            return self.root is None or known is None or known.inode != _NO_INODE
         return (self.root[0], self.root[2]) != (self._trusted[0], self._trusted[2])
 
     def trust_inbox(self) -> None:
@@ -155,7 +164,8 @@ class Folders:
             if part in _OURS and (reason := self._closed_reason(part, folder)) is not None:
                 return reason
             if known is None:
-                self._remember(part, folder, folder.stat().st_ino)
+                is_new = part == "inbox" and self._is_at_another_path
+                self._remember(part, folder, _NO_INODE if is_new else folder.stat().st_ino)
         except OSError as error:
             return f"{folder} ({part}) cannot be used: {notify.reason(error)}."
         return None
@@ -215,6 +225,7 @@ class Folders:
         named = self._named.get(part)
         if named is not None and known.path == str(named) and named.is_symlink():
             self._became_links[part] = named
+        self._is_at_another_path = self._is_at_another_path or part == "inbox"
         return None
 
     def _remember(self, part: str, folder: Path, inode: int) -> None:

@@ -1,5 +1,7 @@
 """Where the log goes: to systemd's journal with fields of its own (systemd.journal-fields(7)), else to stderr as plain lines.
 
+The journal has the time of each line; anywhere else the line begins with it, UTC.
+
     journalctl -t demixd JOB_ID=...      everything about one job
     journalctl -t demixd CODE=bad-audio  every song that failed so
     journalctl MESSAGE_ID=...           one kind of entry, see `Kind`
@@ -10,6 +12,8 @@ Fields: JOB_ID, SONG (its path below the inbox), STATE, STEP, CODE (of the error
 import logging
 import os
 import sys
+import time
+from contextlib import suppress
 from enum import StrEnum
 from importlib import import_module
 
@@ -50,9 +54,7 @@ class OneLine(logging.Formatter):
 
 def start(level: str) -> None:
     """Log from now on, from `level` (`info`, ...) upwards."""
-    handler = _journal() or logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine())
-    logging.basicConfig(handlers=[handler])
+    logging.basicConfig(handlers=[handler()])
     # watchdog logs every inotify event at debug level, which hides everything else.
     logging.getLogger("watchdog").setLevel(logging.WARNING)
     # This part of it takes a watch that was stopped for an error; one that misses something, our own probe finds out.
@@ -64,19 +66,26 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(level.upper())
 
 
-def _journal() -> logging.Handler | None:
-    """The journal's handler, where stderr is connected to it ($JOURNAL_STREAM, systemd.exec(5)) and systemd-python is there."""
+def handler() -> logging.Handler:
+    """The journal's handler, where stderr is connected to it and systemd-python is there; else that of stderr."""
+    is_journal = _is_journal()
+    found: logging.Handler = logging.StreamHandler(sys.stderr)
+    if is_journal:
+        with suppress(ImportError):
+            found = import_module("systemd.journal").JournalHandler(SYSLOG_IDENTIFIER=IDENTIFIER)
+    lines = OneLine(None if is_journal else "%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    lines.converter = time.gmtime
+    found.setFormatter(lines)
+    return found
+
+
+def _is_journal() -> bool:
+    """Whether stderr is connected to the journal ($JOURNAL_STREAM, systemd.exec(5))."""
     try:
         stderr = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
-        return None
-    if os.environ.get("JOURNAL_STREAM") != f"{stderr.st_dev}:{stderr.st_ino}":
-        return None
-    try:
-        handler: logging.Handler = import_module("systemd.journal").JournalHandler(SYSLOG_IDENTIFIER=IDENTIFIER)
-    except ImportError:
-        return None
-    return handler
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
 
 
 def about(job: Job, *, device: str | None = None, is_new: bool = True) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """What the log says, and with which fields; tests/system/test_service.py sees them arrive in a real journal."""
 
 import logging
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +20,9 @@ from demixd.protocol.progress import Step
 from demixd.supervisor import journal
 
 ENGINE = EngineFacts(model="demo", model_sha256="0", device="cuda:0", device_name="x", precision="float16")
+
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
+"""What a line begins with that is not in the journal."""
 
 
 def a_job(state: State, **more: object) -> Job:
@@ -76,7 +81,8 @@ def test_one_line_for_each_change_of_state(tmp_path: Path) -> None:
             make_song(daemon.inbox / "song.wav", 0.3)
             assert daemon.final("song.wav")["state"] == "done"
             daemon.quiet()
-        lines = [line for line in daemon.log.read_text().splitlines() if line.startswith("song.wav: ")]
+        told = [re.sub(TIME, "", line) for line in daemon.log.read_text().splitlines()]
+        lines = [line for line in told if line.startswith("song.wav: ")]
         running_lines = [line for line in lines if "running" in line]
         assert lines[-1].startswith("song.wav: done (")
         assert sum(line.startswith("song.wav: done") for line in lines) == 1
@@ -105,7 +111,7 @@ def test_an_end_says_where_and_how_long(tmp_path: Path) -> None:
         (daemon.inbox / "again.wav").write_bytes((daemon.spool / "done" / "song.wav").read_bytes())
         folder = daemon.outbox / "song"
         daemon.until(lambda: f"again.wav: done (made before), in {folder}\n" in daemon.log.read_text(), "its line")
-        line = rf"^song\.wav: done \(\d+\.\d s\), in {re.escape(str(folder))}$"
+        line = rf"{TIME}song\.wav: done \(\d+\.\d s\), in {re.escape(str(folder))}$"
         assert re.search(line, daemon.log.read_text(), re.MULTILINE)
 
 
@@ -126,7 +132,9 @@ def test_a_restart_with_many_waiting_is_one_line(tmp_path: Path) -> None:
         daemon.start().ready()
         daemon.quiet()
         found = [line for line in daemon.log.read_text().splitlines() if "wait again" in line or ": found " in line]
-        assert len(found) == 2 and "19 songs were waiting, and wait again" in found
+        assert len(found) == 2 and any(
+            re.fullmatch(f"{TIME}19 songs were waiting, and wait again", line) for line in found
+        )
         assert daemon.stop() == 0
     finally:
         daemon.end()
@@ -151,5 +159,18 @@ def test_warnings_are_in_the_log(tmp_path: Path) -> None:
         (daemon.inbox / "song.wav.job.json").write_text('{"format": "flac", "bit_depth": 32}')
         make_song(daemon.inbox / "song.wav", 0.3)
         daemon.final("song.wav")
-        said = "song.wav: flac cannot carry 32-bit samples; the stems have 24 bits.\n"
+        said = " song.wav: flac cannot carry 32-bit samples; the stems have 24 bits.\n"
         daemon.until(lambda: said in daemon.log.read_text().partition("song.wav: done (")[2], "its line")
+
+
+def test_a_line_has_its_time_where_the_journal_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UTC, to the second; where journald reads standard error, which has times of its own, the sentence stands alone."""
+    record = logging.LogRecord("demixd", logging.INFO, "", 0, "It is said.", None, None)
+    record.created = 1e9
+    with (tmp_path / "log").open("w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert journal.handler().format(record) == "2001-09-09T01:46:40Z It is said."
+        found = os.fstat(stderr.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        monkeypatch.setitem(sys.modules, "systemd.journal", None)
+        assert journal.handler().format(record) == "It is said."

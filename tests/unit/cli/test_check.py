@@ -70,6 +70,16 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    """A GPU that the configuration names and the machine does not show is a failure that says what to do."""
+    found = machine.device("cuda:1")
+    assert (found.level, found.text.rpartition(": ")[2]) == (Level.FAIL, "set auto, or a number below that")
+    (tmp_path / "nvidia0").unlink()
+    found = machine.device("cuda")
+    assert (found.level, found.text.rpartition(": ")[2]) == (Level.FAIL, "set auto, or install NVIDIA's driver")
+
+
+@pytest.mark.usefixtures("gpu")
 def test_what_a_gpu_lacks_to_be_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Triton, a C compiler or Python's headers the model is not compiled: a note says what to install."""
     assert machine.device("auto").level is Level.OK

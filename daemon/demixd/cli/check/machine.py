@@ -66,10 +66,11 @@ def device(wanted: str) -> Finding:
         return Finding(Level.OK, "device", f"the CPU, {cores}: there is no NVIDIA GPU; {faster}")
     number = int(wanted.partition(":")[2] or 0)
     if number >= len(nodes):
-        there = f"{len(nodes)} of them" if nodes else "none"
-        return Finding(
-            Level.FAIL, "device", f"[model] device = {wanted}: the machine shows {there}; the CPU would be used"
-        )
+        there, remedy = "none", "set auto, or install NVIDIA's driver"
+        if nodes:
+            there, remedy = f"{len(nodes)} of them", "set auto, or a number below that"
+        told = f"[model] device = {wanted}: the machine shows {there}, so that the CPU would be used: {remedy}"
+        return Finding(Level.FAIL, "device", told)
     names = _gpu_names()
     if names is None:
         return Finding(

@@ -8,8 +8,6 @@ import time
 from datetime import datetime
 from enum import StrEnum
 
-from demixd.cli import text
-from demixd.cli.console import RefusedError
 from demixd.cli.status.reader import CachedDocument
 from demixd.config import HEARTBEAT_MOST_S
 from demixd.protocol.status import DaemonStatus
@@ -21,9 +19,6 @@ STOPS_S = 10.0
 
 SILENT_INTERVALS = 3
 """A daemon whose `seq` has not grown for this many of its intervals is not running."""
-
-
-ABSENT = "No daemon runs on this spool: what it is asked for waits until one is started."
 
 
 class Health(StrEnum):
@@ -104,36 +99,3 @@ class Liveness:
     def silence_s(self, now: float) -> float:
         """Time since `seq` last changed, or since we began to look."""
         return now - self._since
-
-
-class SilenceNotice:
-    """The sentences for someone who waits: one when the daemon falls silent, one when it runs again.
-
-    Nobody waits for a daemon that has not run since: whether it will is not known.
-    """
-
-    def __init__(self, spool: Spool, heartbeat_s: float, now: float) -> None:
-        """`heartbeat_s` is the configured interval, for a daemon that has never told its own."""
-        self._heartbeat = CachedDocument(spool.status / DAEMON, DaemonStatus)
-        self._liveness = Liveness(now)
-        self._patience_s = SILENT_INTERVALS * heartbeat_s
-        self._is_told = self._was_heard = False
-
-    def due(self, now: float) -> str | None:
-        """The sentence that is due now, if any. Raises RefusedError where no daemon has run since this one began to look."""
-        health = self._liveness.update(self._heartbeat.refresh(), now)
-        silence_s = self._liveness.silence_s(now)
-        self._was_heard = self._was_heard or health is Health.ALIVE
-        if health not in RUNNING and not self._was_heard:
-            raise RefusedError(ABSENT)
-        if health is Health.ALIVE and self._is_told:
-            self._is_told = False
-            return "The daemon is running again."
-        is_over = health not in RUNNING and silence_s > min(self._patience_s, STOPS_S)
-        is_gone = health is Health.SILENT or is_over
-        if not is_gone or self._is_told:
-            return None
-        self._is_told = True
-        return (
-            f"The daemon is not running (no sign of life for {text.ago(silence_s)}): start it; the songs wait for it."
-        )

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.rule import Rule
@@ -42,6 +42,9 @@ TALL = 60
 COLOURS = {State.DONE: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
 LIGHTS = {Health.ALIVE: "green", Health.LISTENING: "cyan", Health.GONE: "red", Health.SILENT: "red"}
 
+MORE = "`demixd status NAME` tells all of a song."
+"""Below lists with sentences, of which a terminal may show the beginning alone, or with warnings, which they only count."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A song with a bar."""
@@ -51,8 +54,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
     @property
-    def shown(self) -> Text:
-        return _name(self.song) if self.song is not None else Text(safe(self.name))
+    def shown(self) -> RenderableType:
+        return Name(self.song, indent=1) if self.song is not None else Text(safe(f" {self.name}"))
 
     @property
     def eta_s(self) -> float | None:
@@ -61,6 +64,20 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
             return None
         waited_s = time.time() - _unix(self.song.updated_at) if self.song.state is State.WAITING else 0.0
         return max(0.0, self.song.progress.eta_s - max(0.0, waited_s))
+
+
+class Name(msgspec.Struct, frozen=True):
+    """A song's name, length and tag in a cell: the length is left out where not all of them fit."""
+
+    song: Sidecar
+    indent: int = 0
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        whole, short = (self._with(words.facts(self.song, has_length=each)) for each in (True, False))
+        yield whole if whole.cell_len <= options.max_width else short
+
+    def _with(self, facts: str) -> Text:
+        return Text(" " * self.indent + safe(self.song.input.name)) + Text(safe(facts), style="dim")
 
 
 def is_terminal() -> bool:
@@ -142,10 +159,14 @@ def render(shown: Overview, height: int | None = None) -> RenderableType:
         parts += [_title("Was running"), _table(shown.running, _left, len(shown.running))]
     lists = [(title, songs, cells) for title, songs, cells in _lists(shown) if songs]
     room = TALL if height is None else height - len(parts) - max(len(shown.running) - 1, 0) - len(lists)
-    shares = share(room, [len(songs) for _, songs, _ in lists])
+    listed = (*shown.queue, *shown.waiting, *shown.results)
+    has_more = room > 0 and any(words.message(song, shown) or song.warnings for song in listed)
+    shares = share(room - has_more, [len(songs) for _, songs, _ in lists])
     for (title, songs, cells), lines in zip(lists, shares, strict=True):
         if lines:
             parts += [_title(title), _table(songs, cells, lines)]
+    if has_more:
+        parts.append(Text(f"  {MORE}", style="dim", no_wrap=True, overflow="ellipsis"))
     if not shown.counts and not shown.unseen and shown.daemon is not None:
         parts.append(Text("  No songs yet: drop one into the inbox.", style="dim"))
     return Group(*parts)
@@ -162,7 +183,7 @@ def share(room: int, wants: Sequence[int]) -> list[int]:
     return given
 
 
-Cells = Callable[[int, Any], tuple[Text, ...]]
+Cells = Callable[[int, Any], tuple[RenderableType, ...]]
 """The cells of a song, which is a sidecar or a name, and of its place in the list."""
 
 
@@ -190,40 +211,35 @@ def _table(songs: tuple[Any, ...], cells: Cells, lines: int) -> RenderableType:
     return table
 
 
-def _queued(shown: Overview, place: int, song: Sidecar) -> tuple[Text, ...]:
+def _queued(shown: Overview, place: int, song: Sidecar) -> tuple[RenderableType, ...]:
     why = "" if song.reason == "queued" else song.reason or ""
     told = f"{why}  {words.message(song, shown)}".strip()
     if not told and (left := text.left(shown.etas.get(song.job_id))):
-        return Text(str(place), style="dim"), _name(song), Text(left, style="dim")
-    return Text(str(place), style="dim"), _name(song), Text(safe(told), style="yellow")
+        return Text(str(place), style="dim"), Name(song), Text(left, style="dim")
+    return Text(str(place), style="dim"), Name(song), Text(safe(told), style="yellow")
 
 
-def _waiting(shown: Overview, _place: int, song: Sidecar) -> tuple[Text, ...]:
+def _waiting(shown: Overview, _place: int, song: Sidecar) -> tuple[RenderableType, ...]:
     told = f"{song.reason}  {words.message(song, shown)}".strip()
-    return Text(), _name(song), Text(safe(told), style="yellow")
+    return Text(), Name(song), Text(safe(told), style="yellow")
 
 
-def _left(_place: int, song: Sidecar) -> tuple[Text, ...]:
-    return Text(), _name(song), Text(words.AGAIN, style="dim")
+def _left(_place: int, song: Sidecar) -> tuple[RenderableType, ...]:
+    return Text(), Name(song), Text(words.AGAIN, style="dim")
 
 
-def _unseen(_place: int, name: str) -> tuple[Text, ...]:
+def _unseen(_place: int, name: str) -> tuple[RenderableType, ...]:
     return Text(), Text(safe(name)), Text()
 
 
-def _result(shown: Overview, _place: int, song: Sidecar) -> tuple[Text, ...]:
+def _result(shown: Overview, _place: int, song: Sidecar) -> tuple[RenderableType, ...]:
     folder, _, leaf = song.input.name.rpartition("/")
     usual = f"{folder}/{folder_name(leaf)}".lstrip("/")
     where = "" if song.output is None or song.output.dir == usual else f"in {song.output.dir}"
     what = words.message(song, shown) if song.output is None else where
     told = Text(safe(f"{song.state}  {what}".strip() + words.marks(song)))
     told.stylize(COLOURS[song.state], 0, len(song.state))
-    return Text(_time(song.state_since), style="dim"), _name(song), told
-
-
-def _name(song: Sidecar) -> Text:
-    """The song's name, length and tag."""
-    return Text(safe(song.input.name)) + Text(safe(words.facts(song)), style="dim")
+    return Text(_time(song.state_since), style="dim"), Name(song), told
 
 
 def _time(utc: str) -> str:
@@ -259,7 +275,7 @@ def _progress(rows: Sequence[Row]) -> RenderableType:
         at = row.song.progress if row.song else None
         fraction = at.fraction if at else 0.0
         table.add_row(
-            Text(" ") + row.shown,
+            row.shown,
             ProgressBar(total=1.0, completed=fraction),
             text.percent(fraction),
             text.speed(at.speed_x if at else None),

@@ -8,7 +8,7 @@ import msgspec
 
 from demixd.cli import client, names, text
 from demixd.cli.config_option import start_command
-from demixd.cli.console import say
+from demixd.cli.console import RefusedError, complain, say
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import RUNNING, Liveness, age_s, is_overdue
 from demixd.cli.status.overview import Overview, newest_first, overview
@@ -20,23 +20,40 @@ from demixd.spool.tree import Spool
 REFRESH_S = 0.5
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """What words of the command line mean: songs, those that no daemon has seen, and entries that are none."""
+
+    songs: list[Sidecar]
+    unseen: list[str]
+    entries: list[InboxEntry]
+    complaints: list[str]
+    """A sentence for each word that means nothing that there is."""
+
+    def complain(self) -> bool:
+        """Say what is not there; whether all is."""
+        for each in self.complaints:
+            complain(f"demixd: {each}")
+        return not self.complaints
+
+
 def show_once(config: Config, given: Sequence[str], *, everything: bool, told: str = "") -> bool:
     """The overview; whether all is well. Without a terminal, or with `everything`, a line for the daemon and one a song.
 
     The lines are in the overview's order: songs that run, that wait in the queue, that are not ready, that no daemon has seen,
     then the last results (with `everything` all of them), the newest first, and with `everything` what is no song. Of the
-    songs, and other entries of the inbox, that are `given` there is a line each and nothing else. `told`: see `Overview`.
-    Raises RefusedError where there is no such song.
+    songs, and other entries of the inbox, that are `given` there is a line each and nothing else, and at the end a complaint
+    for each that there is not. `told`: see `Overview`. Raises BadWordError.
     """
     spool = Spool(config)
     shown, songs = next(_overviews(spool, recursive=config.inbox.recursive))
     shown = msgspec.structs.replace(shown, told=told)
-    others: Sequence[InboxEntry] = shown.not_songs if everything else ()
+    wanted = _wanted(spool, given, songs, shown)
+    others: Sequence[InboxEntry] = shown.entries if everything else wanted.entries
     going: Sequence[Sidecar] = (*shown.running, *shown.queue, *shown.waiting)
     unseen: Sequence[str] = shown.unseen
     over: Sequence[Sidecar] = newest_first(songs) if everything else shown.results
     if given:
-        (going, unseen, others), over = _wanted(spool, given, songs, shown), ()
+        going, unseen, over = wanted.songs, wanted.unseen, ()
         shown = msgspec.structs.replace(shown, says_worker=False)
     elif view.is_terminal() and not everything:
         view.show(shown)
@@ -55,38 +72,45 @@ def show_once(config: Config, given: Sequence[str], *, everything: bool, told: s
         say(words.entry_line(entry, [song.input.name for song in songs]))
     if not given and len(going) + len(over) < len(songs):
         say(f"and {len(songs) - len(going) - len(over)} more that are over: `demixd status --all` shows them")
-    return shown.is_well
+    return wanted.complain() and shown.is_well
 
 
-def _wanted(
-    spool: Spool, given: Sequence[str], songs: Sequence[Sidecar], shown: Overview | None = None
-) -> tuple[list[Sidecar], list[str], list[InboxEntry]]:
-    """The songs that are `given`, with `shown` also those that are unseen, and of what is no song the entries of such names."""
+def _wanted(spool: Spool, given: Sequence[str], songs: Sequence[Sidecar], shown: Overview | None = None) -> Wanted:
+    """What is `given`: songs, and with `shown` also those that are unseen, and entries of the inbox. Raises BadWordError."""
     by_name = {names.name_of(song): song for song in songs}
     unseen = set(shown.unseen) if shown else set()
     there = {*by_name, *unseen}
     others = {each.name: each for each in (shown.entries if shown else ()) if each.name not in there}
     wanted = [names.below_inbox(spool, word) for word in given]
-    meant = (names.meant(word, there, "known", several=True) for word in wanted if word not in others)
-    found = dict.fromkeys(name for each in meant for name in each)
-    return (
+    found: dict[str, None] = {}
+    complaints = []
+    for word in wanted:
+        try:
+            found |= dict.fromkeys(() if word in others else names.meant(word, there, "known", several=True))
+        except RefusedError as error:
+            complaints.append(str(error))
+    return Wanted(
         [by_name[name] for name in found if name in by_name],
         [name for name in found if name in unseen],
         [others[word] for word in wanted if word in others],
+        complaints,
     )
 
 
 def show_json(config: Config, given: Sequence[str]) -> bool:
     """The daemon's and the songs' status files in one JSON object, those of all songs where none are `given`.
 
-    Whether all is well. Raises OSError, and RefusedError where there is no such song.
+    Whether all is well. It complains of names that no song has, and prints nothing else where no song is meant. Raises OSError,
+    BadWordError.
     """
     spool = Spool(config)
     shown, songs = next(_overviews(spool))
-    wanted = {song.job_id for song in _wanted(spool, given, songs)[0]}
-    files = [each for each in client.sidecars(spool) if not given or each["job_id"] in wanted]
-    say(text.as_json({"daemon": client.daemon(spool), "songs": files}))
-    return shown.is_well
+    wanted = _wanted(spool, given, songs)
+    ids = {song.job_id for song in wanted.songs}
+    files = [each for each in client.sidecars(spool) if not given or each["job_id"] in ids]
+    if ids or not given:
+        say(text.as_json({"daemon": client.daemon(spool), "songs": files}))
+    return wanted.complain() and shown.is_well
 
 
 def keep_showing(config: Config) -> None:

@@ -60,11 +60,11 @@ def sentence(shown: Overview) -> str:
         case Health.ALIVE:
             return f"{who} {_doing(daemon)}"
         case Health.STOPPED:
-            return f"{who} has stopped: songs wait until it is started"
+            return f"{who} has stopped: songs wait until it is started with `{shown.start}`"
         case Health.GONE:
             # Only one that was started later can be held, and was not where this one was heard just now.
             held = f". {HELD}" if shown.is_overdue else ""
-            return f"{who} is not running: its process has ended, last heard of{_age(shown)}. Start it{held}"
+            return f"{who} is not running: its process has ended, last heard of{_age(shown)}. Start it with `{shown.start}`{held}"
         case Health.SILENT:
             return f"{who} is not running: silent for {text.ago(shown.silence_s)}. Start it. {HELD}"
     if shown.age_s is not None and shown.age_s <= daemon.interval_s:
@@ -222,9 +222,9 @@ def marks(song: Sidecar) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def facts(song: Sidecar) -> str:
-    """The song's length and tag, each after two blanks; empty where there is neither."""
-    length = "" if song.input.duration_s is None else f"{text.clock(song.input.duration_s)} long"
+def facts(song: Sidecar, *, has_length: bool = True) -> str:
+    """The song's length, if it is asked for, and tag, each after two blanks; empty where there is neither."""
+    length = "" if song.input.duration_s is None or not has_length else f"{text.clock(song.input.duration_s)} long"
     return "".join(f"  {fact}" for fact in (length, _tag(song)) if fact)
 
 

@@ -76,11 +76,13 @@ def _no_such(model: str, config: Config) -> str:
     """The sentence about a model that there is not, after the word that names it."""
     if model in QUANTIZED:
         return f"it is packed by diffq, which is not supported; use {model.removesuffix('_q')}"
-    remedy = did_you_mean(model, PUBLISHED) or "; `demixd models list` shows those that there are"
-    bag = f"{model}{SUFFIX}"
+    bag, folder = f"{model}{SUFFIX}", config.repo or config.models
     if os.path.lexists(store.folder_of(model, repo=config.repo, models=config.models) / bag):
-        remedy = f"; {bag} there is not a regular file: put the model's own in its place"
-    return f"there is no such model in {config.repo or config.models}{remedy}"
+        return (
+            f"there is no such model in {folder}; {bag} there is not a regular file: put the model's own in its place"
+        )
+    meant = did_you_mean(model, PUBLISHED) or ";"
+    return f"there is no such model: Demucs publishes none, and {folder} has none{meant} `demixd models list` shows all"
 
 
 def lacks(model: str, config: Config) -> bool:
@@ -97,6 +99,25 @@ def lacks(model: str, config: Config) -> bool:
     except OSError:
         return False  # another user's folder, say
     return not (config.model.repo or config.paths.models) or any(each.endswith(SUFFIX) for each in there)
+
+
+def why_missing(model: str, config: Config) -> str:
+    """The sentence about a model that is certainly not there and that no daemon fetches at need; empty for any other.
+
+    A daemon fetches those that its configuration names, and no more: anybody's option file names others.
+    """
+    if model == AUTO or (model in config.named_models and config.repo is None):
+        return ""
+    try:
+        (store.folder_of(model, repo=config.repo, models=config.models) / f"{model}{SUFFIX}").stat()
+    except FileNotFoundError:
+        try:
+            store.Where.of(config, model).locate()
+        except AudioProcessingError as error:
+            return error.message
+    except OSError:
+        pass  # another user's folder, say
+    return ""
 
 
 def misfits(model: str, naming: str, stems: Iterable[str], config: Config) -> Iterator[str]:

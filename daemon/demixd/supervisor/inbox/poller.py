@@ -2,7 +2,8 @@
 
     an event, the clock, a settling file  -->  scan  -->  intake, ends that waited, cancels, explained
 
-The listing is the truth: every look asks for each file's status, and events only make it come sooner.
+The listing is the truth, and events only make a look come sooner. A look asks for each file's status; but where the kernel
+tells of every change, and has told of none, most looks only see that names and inodes are the same.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,9 @@ CANCEL_S = 0.5
 
 DOUBT_S = 1.0
 """When to look again at a folder that is not watched: it may have come just now."""
+
+WHOLE_LOOKS = 6
+"""One of so many looks asks for each file's status, though the kernel has told of no change."""
 
 WAKE_GAP_S = 0.2
 """Events come in swarms; one look serves all that come within this."""
@@ -58,6 +62,7 @@ class Poller:
         self._is_settled = False
         """Whether nothing can come of the last listing any more, as long as it stays the same."""
         self._scan_at = self._gap_until = self._cancel_at = 0.0
+        self._looks = 0
         self._unreadable: tuple[str, ...] = ()
 
     def reconfigure(self, config: Config) -> None:
@@ -119,13 +124,15 @@ class Poller:
         self._is_wanted = False
         self._scan_at = now + self._config.inbox.scan_interval
         self._gap_until = now + WAKE_GAP_S
+        self._looks += 1
+        is_told = self._watch.status.mode == "events" and self._is_settled and not is_wanted
         before = self._listing
-        if not self._list(now):
+        if not self._list(now, by_inode=is_told and self._looks % WHOLE_LOOKS > 0):
             self._is_settled = False
         elif not self._is_settled or self._listing is not before:
             self._serve(self._listing, now)
 
-    def _list(self, now: float) -> bool:
+    def _list(self, now: float, *, by_inode: bool) -> bool:
         """See what lies in the inbox; False where it cannot be read, or became another folder meanwhile."""
         folders = self._context.folders
         folders.look()
@@ -134,7 +141,8 @@ class Poller:
         if "inbox" in folders.missing:
             return False
         try:
-            listing = scan(self._inbox, recursive=self._config.inbox.recursive, before=self._listing)
+            recursive = self._config.inbox.recursive
+            listing = scan(self._inbox, recursive=recursive, before=self._listing, by_inode=by_inode)
         except OSError as error:
             self._unreadable = (f"The inbox {self._inbox} cannot be read: {error.strerror}.",)
             return False

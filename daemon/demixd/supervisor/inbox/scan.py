@@ -50,13 +50,14 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING = Listing(songs={}, cancels=(), options=(), others=(), complete=True)
 
 
-def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING) -> Listing:
+def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING, by_inode: bool = False) -> Listing:
     """List the inbox. Raises OSError where the inbox itself cannot be read.
 
     What is as it was in the listing `before` is that very object again, and so is the listing where nothing is new: of
-    10,000 old files a look costs little then, and no memory.
+    10,000 old files a look costs little then, and no memory. With `by_inode` a song counts as it was where its name has
+    the same inode, which the listing tells; most of a look's time is to ask for each one's status.
     """
-    if _is_same(inbox, before):
+    if _is_same(inbox, before, NAMES_ONLY | {Kind.SONG} if by_inode else NAMES_ONLY):
         return before
     walk = _Walk(before.files, recursive=recursive)
     with _open_folder(inbox) as root:
@@ -87,28 +88,29 @@ def scan(inbox: Path, *, recursive: bool, before: Listing = NOTHING) -> Listing:
     )
 
 
-def _is_same(inbox: Path, before: Listing) -> bool:
+def _is_same(inbox: Path, before: Listing, by_inode: frozenset[Kind]) -> bool:
     try:
         with _open_folder(inbox) as folder:
-            return _same(folder, "", before) == len(before.files) + len(before.folders)
+            return _same(folder, "", before, by_inode) == len(before.files) + len(before.folders)
     except OSError:
         return False  # a file went, or a folder cannot be read: the walk knows what to make of it
 
 
-def _same(folder: int, way: str, before: Listing) -> int:
-    """How many entries are as they were; -1 where one is not. A folder counts as one more. Raises OSError."""
+def _same(folder: int, way: str, before: Listing, by_inode: frozenset[Kind]) -> int:
+    """How many entries are as they were, those of the kinds in `by_inode` by that alone; -1 where one is not. A folder counts
+    as one more. Raises OSError."""
     count = 0
     with os.scandir(folder) as entries:
         for entry in entries:
             name = way + entry.name
             known = before.files.get(name)
-            if known is not None and known.kind in NAMES_ONLY:
+            if known is not None and known.kind in by_inode:
                 is_same = known.identity.inode == entry.inode() and entry.is_file(follow_symlinks=False)
             elif known is not None:
                 is_same = known.identity.matches(entry.stat(follow_symlinks=False))
             elif is_same := _was_walked(entry, before):
                 with _open_folder(entry.name, folder) as inside:
-                    inner = _same(inside, f"{name}/", before)
+                    inner = _same(inside, f"{name}/", before, by_inode)
                 is_same, count = inner >= 0, count + inner
             if not is_same:
                 return -1

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from demixd.errors import Code
-from demixd.protocol.job import Job, Reason, Stage, State, waits_for
+from demixd.errors import AudioProcessingError, Code
+from demixd.protocol.job import Error, Job, Reason, Stage, State, waits_for
 from demixd.protocol.progress import Step
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import dedupe
@@ -41,7 +41,7 @@ def accept(job: Job, context: Context) -> Job | Ends | Waits:
 
 def hashed(job: Job, taken: SnapshotTaken) -> Job:
     """The job with the hash of its song, where the snapshot has one: also a job that waits for more of it shows that."""
-    if isinstance(taken.result, OSError) or taken.result.sha256 is None:
+    if isinstance(taken.result, Exception) or taken.result.sha256 is None:
         return job
     return msgspec.structs.replace(job, sha256=taken.result.sha256, timing={"snapshot_s": taken.seconds})
 
@@ -51,6 +51,8 @@ def judge(job: Job, taken: SnapshotTaken, context: Context) -> Job | Ends | Wait
     found = taken.result
     if isinstance(found, OSError):
         return outcomes.after_obstacle(job, found, context.circumstances)
+    if isinstance(found, AudioProcessingError):
+        return outcomes.after_error(job, Error.of(found), context.circumstances)
     if found.sha256 is None and found.outcome is Outcome.GONE:
         return outcomes.WITHOUT_INBOX if context.folders.are_away() else Gone()
     if found.sha256 is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from demixd.errors import AudioProcessingError
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job
 from demixd.spool import nofollow
@@ -28,7 +29,7 @@ class SnapshotTaken(msgspec.Struct, frozen=True):
     """A snapshot was taken in `seconds`, or could not be. `disk` tells which, since one that was given up is taken again."""
 
     disk: "DiskThread"
-    result: Snapshot | OSError
+    result: Snapshot | OSError | AudioProcessingError
     seconds: float
 
 
@@ -80,7 +81,7 @@ class DiskThread:
     def _take(self, job: Job) -> None:
         song, copy = self._spool.song(job.name), self._spool.tmp(job.job_id) / SNAPSHOT
         began = time.monotonic()
-        result: Snapshot | OSError
+        result: Snapshot | OSError | AudioProcessingError
         try:
             result = snapshot.take(
                 song,
@@ -90,7 +91,7 @@ class DiskThread:
                 inbox=self._spool.inbox,
                 work=self._spool.outbox,
             )
-        except OSError as error:
+        except (OSError, AudioProcessingError) as error:
             result = error
         self._post(SnapshotTaken(self, result, round(time.monotonic() - began, 3)))
 

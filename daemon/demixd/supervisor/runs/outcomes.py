@@ -204,7 +204,9 @@ WITHOUT_OUTBOX = Waits(reason=Reason.OUTBOX_MISSING, message="The outbox went aw
 def described(error: OSError) -> Error:
     """An error of the operating system as one of ours."""
     if disk_code(error) is Code.NO_SPACE:
-        full = f"No space left for the work on the outbox's disk: {error.strerror}."
+        is_named = isinstance(error.filename, str) and error.filename.startswith("/")  # and no leaf of an open folder
+        disk = f"the disk of {error.filename}" if is_named else "the outbox's disk"
+        full = f"No space left for the work on {disk}: {error.strerror}."
         code, message = Code.NO_SPACE, f"{full} Make room there; it goes on then."
     elif error.errno in AWAY:
         code, message = Code.OUTBOX_MISSING, f"The outbox cannot be used: {error}. It goes on when it is back."

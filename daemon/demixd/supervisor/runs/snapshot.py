@@ -14,10 +14,9 @@ import msgspec
 
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Reason
-from demixd.spool import nofollow
+from demixd.spool import nofollow, room
 from demixd.spool.files import write_all
 from demixd.spool.leases import writer_of
-from demixd.spool.room import Watch
 
 CHUNK = 1 << 20
 
@@ -52,9 +51,10 @@ def take(
     inbox: Path | None = None,
     work: Path | None = None,
 ) -> Snapshot:
-    """Copy `song` to `copy`, hashing on the way, and look at its identity before and after. Raises OSError.
+    """Copy `song` to `copy`, hashing on the way, and look at its identity before and after.
 
     `inbox` and `work` are the folders below which no link is followed; those of the two files, where none is given.
+    Raises OSError, and NO_SPACE or TOO_LARGE where the disk has no room for a copy.
     """
     try:
         handle = nofollow.read_file(inbox or song.parent, song)
@@ -74,6 +74,8 @@ def take(
         has_hole = hole_in(handle, identity.size)
         # A clone cannot be torn: it is what is hashed then, so that hash and decoder see the same bytes.
         cloned = _cloned(handle, target.fileno())
+        if not cloned:
+            room.require(target.fileno(), identity.size)
         longest = identity.size
         sha256, size = _copied(target, None, longest, stopped) if cloned else _copied(source, target, longest, stopped)
         if sha256 is None:
@@ -141,13 +143,13 @@ def _copied(source: FileIO, target: FileIO | None, longest: int, stopped: Callab
     A file that is longer than `longest` grows faster than it is read, perhaps: it is not read to its end. Raises OSError.
     """
     digest, size = hashlib.sha256(), 0
-    room = Watch(target.fileno()) if target is not None else None
+    watch = room.Watch(target.fileno()) if target is not None else None
     while (chunk := source.read(CHUNK)) and size <= longest:
         if stopped():
             return None, size
         digest.update(chunk)
         size += len(chunk)
-        if target is not None and room is not None:
+        if target is not None and watch is not None:
             write_all(target.fileno(), chunk)
-            room.wrote(len(chunk))
+            watch.wrote(len(chunk))
     return digest.hexdigest(), size

@@ -141,6 +141,13 @@ def test_an_error_of_the_system(number: int, reason: Reason) -> None:
     assert (outcome.reason, outcome.is_counted) == (reason, reason is Reason.RETRY)
 
 
+def test_a_full_disk_is_named() -> None:
+    """By the path that the system names, but not by the mere name of a file in an open folder."""
+    for path, told in (("/a/file", "the disk of /a/file"), ("file", "the outbox's disk")):
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        assert f" for the work on {told}: No space left" in outcomes.described(error).message
+
+
 def test_the_worker_died_with_this_song_alone() -> None:
     """It may be the song's fault: the attempt is counted, and the song runs alone next."""
     outcome = outcomes.after_death(STARTED, "killed by signal 11", is_suspect=True)
