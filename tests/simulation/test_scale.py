@@ -37,7 +37,9 @@ def test_a_full_box(workers: int, number: int, day: int, record_property: Record
     record_property(
         f"{workers} workers, {number} songs at once: time, in parts of the bound", round(pool.now / bound_s, 3)
     )
-    record_property("and the share of the time that their models worked", round(whole / (workers * pool.now), 3))
+    record_property(
+        f"{workers} workers, all at once: share of the time that models worked", round(whole / (workers * pool.now), 3)
+    )
 
 
 @pytest.mark.parametrize(("workers", "number"), SIZES)
@@ -58,8 +60,8 @@ def test_songs_that_come_by_and_by(workers: int, number: int, day: int, record_p
     assert mean(waits[0]) <= MODEL_S
     used = sum(lane.busy_s for lane in pool.lanes) / (workers * pool.now)
     record_property(f"{workers} workers at 0.9 of their power: seconds an urgent song waits", round(mean(waits[5]), 2))
-    record_property("and another one", round(mean(waits[0]), 2))
-    record_property("and the share of the time that their models worked", round(used, 3))
+    record_property(f"{workers} workers at 0.9 of their power: seconds another song waits", round(mean(waits[0]), 2))
+    record_property(f"{workers} workers at 0.9 of their power: share of the time that models worked", round(used, 3))
 
 
 @pytest.mark.parametrize(("workers", "number"), SIZES)
@@ -79,4 +81,4 @@ def test_workers_that_die(workers: int, number: int, day: int, record_property: 
     record_property(
         f"{workers} workers that die every {20 * MODEL_S:.0f} s: work lost, in parts", round(pool.lost_s / whole, 3)
     )
-    record_property("and the time, in parts of what that and the restarts take", round(pool.now / bound_s, 3))
+    record_property(f"{workers} workers that die: time, in parts of the bound", round(pool.now / bound_s, 3))

@@ -22,7 +22,7 @@ from jobs import job
 WRITE_S, DECODE_S, RESTART_S = 3.0, 2.0, 20.0
 
 
-class Song(msgspec.Struct, kw_only=True):
+class Song(msgspec.Struct, kw_only=True, eq=False):
     """`model_s`: seconds of the model. `waited_s`: from its coming to its start. `starts`: how often it was begun."""
 
     job: Job
@@ -33,7 +33,7 @@ class Song(msgspec.Struct, kw_only=True):
     done_at: float | None = None
 
 
-class _Running(msgspec.Struct, kw_only=True):
+class _Running(msgspec.Struct, kw_only=True, eq=False):
     song: Song
     model_at: float
     """When it has the model for itself."""
@@ -134,7 +134,7 @@ class SimulatedPool:
     def drop(self, when: float, priority: int, model_s: float) -> None:
         """A song comes at that time."""
         number = len(self.songs)
-        each = job(f"{number}.wav", job_id=str(number), ready_at=when + number * 1e-9, priority=priority)
+        each = job(f"{number}.wav", job_id=str(number), ready_at=1 + when + number * 1e-9, priority=priority)
         song = self.songs[each.job_id] = Song(job=each, model_s=model_s, came_at=when)
         self.left += 1
         self.at(when, lambda: self._ready(song))
@@ -175,6 +175,10 @@ class SimulatedPool:
     @property
     def running(self) -> list[Job]:
         return list(self._running.values())
+
+    @property
+    def queue_length(self) -> int:
+        return len(self._queue)
 
     def queued(self) -> Iterator[Job]:
         return (self.songs[job_id].job for job_id in self._queue)

@@ -11,10 +11,11 @@ from demixd.engine.engine import Engine
 from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
+from demixd.protocol.job import Error
 from demixd.supervisor.workers.manager import GPU_RETRY_S, Have
 from demixd.supervisor.workers.process import Said
 from demixd.worker import warm as warming
-from demixd.worker.messages import Tuning, Warm
+from demixd.worker.messages import Tuning, Unready, Warm
 from scripted_worker import Worker, options
 from separations import unequal_bag
 
@@ -76,8 +77,6 @@ def test_a_gpu_that_failed_at_warm_up_is_looked_for_again() -> None:
 
 def test_a_model_that_is_missing_does_not_pass_for_the_warm_one() -> None:
     """The model that is warm serves on; the one that cannot be had does not."""
-    from demixd.protocol.job import Error
-    from demixd.worker.messages import Unready
 
     worker = Worker()
     worker.manager.tick(0.0, busy=False)
@@ -213,3 +212,14 @@ def test_the_best_cannot_be_had(gpu: set[str], monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(AudioProcessingError) as error:
         warming.warm(order("htdemucs_ft"), told.append)
     assert error.value.code is Code.MODEL_MISSING
+
+
+def test_a_missing_model_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It is asked for again and again, and the log does not fill with it."""
+    worker = Worker()
+    worker.manager.tick(0.0, busy=False)
+    for now in (1.0, 10.0, 100.0):
+        worker.manager.on_message(
+            Said(worker.pid, Unready(error=Error(code=Code.MODEL_MISSING, message="not here"))), now
+        )
+    assert [each.message for each in caplog.records].count(f"worker {worker.pid}: not here") == 1

@@ -9,7 +9,7 @@ and begins when the model is free. Another model is loaded when nothing is in fl
 has all workers to itself, for it may need the disk alone.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from demixd.protocol.job import Job, Reason, State
@@ -58,12 +58,19 @@ class Scheduler:
         lanes = self._runner.lanes
         ready = (job for job in self._jobs.queued() if not self._is_held(job, now) and self._folders.may_hold(job.name))
         ahead = {job.job_id: job for job in islice(ready, len(lanes))}
+        is_held = bool(self._folders.missing) or self._is_one_alone
+        taken = {lane.prepares for lane in lanes}
         for lane in lanes:
             job = ahead.get(lane.prepares or "")
             is_kept = job is not None and lane.has_prepared(job) and lane.worker.serves(job.options)
-            if not is_kept or self._folders.missing or any(each.runs_alone for each in self._jobs.running):
-                elsewhere = {each.prepares for each in lanes if each is not lane}
-                lane.prepare(self._next(lane, elsewhere, now))
+            if is_kept and not is_held:
+                continue
+            own = lane.prepares
+            is_one_left = own is not None or len(taken) <= self._jobs.queue_length
+            following = self._next(lane, taken - {own}, now) if lane.runs and is_one_left else None
+            lane.prepare(following)
+            taken.discard(own)
+            taken.add(following.job_id if following else None)
 
     def _are_folders_there(self) -> bool:
         if self._folders.missing:
@@ -75,6 +82,11 @@ class Scheduler:
         return True
 
     @property
+    def _is_one_alone(self) -> bool:
+        """Whether a song runs that has all workers to itself."""
+        return any(job.runs_alone for job in self._jobs.running)
+
+    @property
     def _free_lanes(self) -> list[Lane]:
         return [lane for lane in self._runner.lanes if not lane.runs and lane.worker.takes_songs]
 
@@ -83,7 +95,7 @@ class Scheduler:
         if self._folders.missing:
             return
         for job in self._candidates(lane, taken, now, marks=True):
-            if (job.runs_alone and self._jobs.running) or any(each.runs_alone for each in self._jobs.running):
+            if self._is_one_alone or (job.runs_alone and self._jobs.running):
                 return  # it has all workers to itself, and nothing more begins before it
             if not loads and not lane.worker.serves(job.options) and not lane.worker.lacks(job.options, now):
                 return
@@ -96,15 +108,12 @@ class Scheduler:
                     self._mark(job, Reason.MODEL_MISSING, lane.worker.why_missing(job.options))
                 case Have.BUSY:
                     taken.add(job.job_id)
-                    self._wait_for_the_worker(lane)
+                    self._wait_for_the_worker(lane, now)
                     return
 
     def _next(self, lane: Lane, taken: Collection[str | None], now: float) -> Job | None:
         """The job that can run beside those in flight, with the model that is warm; None where none can."""
-        running = self._jobs.running
-        if not lane.runs or not lane.worker.takes_songs or self._folders.missing:
-            return None
-        if any(job.runs_alone for job in running):
+        if not lane.runs or not lane.worker.takes_songs or self._folders.missing or self._is_one_alone:
             return None
         for job in self._candidates(lane, taken, now, marks=False):
             if lane.worker.serves(job.options):
@@ -131,7 +140,8 @@ class Scheduler:
     def _better(self, lane: Lane, first: Job, taken: Collection[str | None], now: float) -> Job | None:
         """A job of the same priority that goes before the first one on this worker; None where there is none."""
         others = [each for each in self._runner.lanes if each is not lane]
-        is_prepared = any(each.prepares == first.job_id for each in others)
+        prepared = {each.prepares for each in others}
+        is_prepared = first.job_id in prepared
         if first.runs_alone or (lane.worker.serves(first.options) and not is_prepared):
             return None
         is_served = any(each.worker.serves(first.options) for each in others)
@@ -139,7 +149,7 @@ class Scheduler:
             return None
         for job in islice(self._jobs.queued(), LOOKED_AT + len(others)):
             if job.priority == first.priority and job.job_id not in taken and not self._is_held(job, now):
-                is_free = not any(each.prepares == job.job_id for each in others) and not job.runs_alone
+                is_free = job.job_id not in prepared and not job.runs_alone
                 if is_free and lane.worker.serves(job.options) and self._folders.may_hold(job.name):
                     return job
         return None
@@ -155,13 +165,18 @@ class Scheduler:
             if job.reason is Reason.OUTBOX_MISSING and self._folders.may_hold(job.name):
                 self._unmark(job)
 
-    def _wait_for_the_worker(self, lane: Lane) -> None:
+    def _wait_for_the_worker(self, lane: Lane, now: float) -> None:
         """While a model is loaded, which takes seconds, the jobs are queued; while it is fetched or tuned they say so."""
         worker = lane.worker
+
+        def is_told(job: Job) -> bool:
+            """Whether it waits for something else, and says so."""
+            return not self._folders.may_hold(job.name) or worker.lacks(job.options, now)
+
         if worker.state == "fetching" and not self._pool.best.is_ready:
-            self._mark_all(Reason.MODEL_MISSING, worker.message)
+            self._mark_all(Reason.MODEL_MISSING, worker.message, but=is_told)
         elif worker.state == "tuning" and not self._pool.best.is_ready:
-            self._mark_all(Reason.QUEUED, worker.message)
+            self._mark_all(Reason.QUEUED, worker.message, but=is_told)
         else:
             self._unmark_all()
 
@@ -173,9 +188,10 @@ class Scheduler:
                 if self._folders.may_hold(job.name) and not self._pool.why_missing(job.options):
                     self._unmark(job)
 
-    def _mark_all(self, reason: Reason, message: str) -> None:
+    def _mark_all(self, reason: Reason, message: str, but: Callable[[Job], bool] = lambda _: False) -> None:
         for job in self._jobs.queue():
-            self._mark(job, reason, message)
+            if not but(job):
+                self._mark(job, reason, message)
 
     def _mark(self, job: Job, reason: Reason, message: str) -> None:
         """Show why a job in the queue waits."""

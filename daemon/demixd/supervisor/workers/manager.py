@@ -242,8 +242,9 @@ class WorkerManager:
             case Finished(gpu_peak_bytes=int() as gpu_peak_bytes) if self.ready is not None:
                 self.ready = msgspec.structs.replace(self.ready, gpu_peak_bytes=gpu_peak_bytes)
             case Unready(error=error):
+                if error.message != self._missing.why(self._demand):  # it is asked for again and again
+                    log.warning("worker %d: %s", said.pid, error.message)
                 self._miss(error, now)
-                log.warning("worker %d: %s", said.pid, error.message)
             case Progressed(at=Tick(segment_s=float() as segment_s)):
                 self.patience.note(segment_s)
             case _:

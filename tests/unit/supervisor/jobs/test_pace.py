@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from demixd.config import Config
-from demixd.protocol.job import Job, Reason, State, Step
+from demixd.protocol.job import EngineFacts, Job, Reason, State, Step
 from demixd.protocol.progress import Progress, Tick
 from demixd.protocol.track import Track
 from demixd.supervisor.jobs import pace
@@ -100,6 +100,15 @@ def test_the_queue_behind_songs_in_flight() -> None:
     assert list(taught().queue([finishing, separated], [queued()], ["cpu"])) == [40 - 22 + 50 + 22]
     begun = running("c.mp3", job_id="c", step=Step.SNAPSHOT, track=track(100.0))
     assert list(taught().queue([begun], [queued()], ["cpu"])) == [75 - 22 + 50 + 22]
+
+
+def test_the_queue_of_several_workers() -> None:
+    """Each song goes to the worker whose model is free first; whose song is in flight is told by the song."""
+    jobs = [queued(f"{number}.mp3") for number in range(4)]
+    assert list(taught().queue([], jobs, ["cpu", "cpu"])) == [75.0, 75.0, 125.0, 125.0]
+    engine = EngineFacts(model="x", model_sha256="0", device="cpu", device_name="x", precision="float32", worker="2")
+    other = running("b.mp3", job_id="b", progress=Progress(eta_s=40.0), track=track(100.0), engine=engine)
+    assert list(taught().queue([other], jobs[:2], ["cpu", "cpu"])) == [75.0, 40 - 22 + 50 + 22]
 
 
 def test_a_place_behind_an_unknown_one_is_unknown() -> None:

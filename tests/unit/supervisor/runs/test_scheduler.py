@@ -286,6 +286,20 @@ def test_a_model_that_is_being_fetched(stage: Stage) -> None:
     assert stage.begin() == ["a"]
 
 
+def test_a_model_that_is_missing_beside_one_that_is_being_tuned(stage: Stage) -> None:
+    """Its song goes on saying so, and says it once."""
+    stage.workers.missing.add("gone")
+    stage.queue("a", **of("gone"))
+    stage.queue("b", **of("other"))
+    stage.workers.state, stage.workers.message = "tuning", "Looking for the fastest way"
+    stage.begin()
+    before = stage.spool.sidecar("a.wav").stat()
+    stage.begin()
+    assert stage.reason("a") == ("model-missing", "no gone")
+    assert stage.reason("b") == ("queued", "Looking for the fastest way")
+    assert stage.spool.sidecar("a.wav").stat() == before
+
+
 def test_another_model_is_not_loaded_beside_a_song(stage: Stage) -> None:
     """The next song wants one: it is not prepared, and none behind it goes before it."""
     stage.queue("a")
