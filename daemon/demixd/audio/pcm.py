@@ -29,7 +29,6 @@ Frames = NDArray[np.float32]
 BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
 
-
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 """Memory that no other process shares: else it never lies in huge pages, and to write to it takes four times as long."""
 
@@ -54,9 +53,10 @@ class Pcm:
             for channel in range(self.channels):  # NumPy is five times faster at that than at all of them at once
                 self._memory[self.frames : end, channel] = block[:, channel]
         else:
-            write_all(self._file, np.ascontiguousarray(block, dtype=np.float32).data)
             assert self._watch is not None
-            self._watch.wrote(block.size * 4)
+            with _naming_disk(self._file):
+                write_all(self._file, np.ascontiguousarray(block, dtype=np.float32).data)
+                self._watch.wrote(block.size * 4)
         self.frames = end
 
     def clear(self) -> None:
@@ -86,10 +86,21 @@ class Pcm:
             yield self.read(start, min(start + size, self.frames))
 
 
+@contextlib.contextmanager
+def _naming_disk(file: int) -> Iterator[None]:
+    """Give an error at a file, which has no name, the folder by which people know its disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(room.disk_of(file))
+        raise
+
+
 def _fill(file: int, block: Frames, at: int) -> None:
     left = block.data.cast("B")
     while left:
-        count = os.preadv(file, [left], at)
+        with _naming_disk(file):
+            count = os.preadv(file, [left], at)
         if not count:
             raise OSError(errno.EIO, "a file of decoded sound has become shorter")
         left, at = left[count:], at + count
@@ -129,8 +140,9 @@ class PcmWriter:
         data = np.ascontiguousarray(block, dtype="<f4").data.cast("B")
         if self._on_disk or self._bytes > self._allowed:
             file, watch = self._moved_on()
-            write_all(file, data)
-            watch.wrote(len(data))
+            with _naming_disk(file):
+                write_all(file, data)
+                watch.wrote(len(data))
         else:
             write_all(self._memory, data)
         self.frames += len(block)
@@ -147,8 +159,9 @@ class PcmWriter:
         if not self._on_disk:
             self._on_disk, left = True, os.lseek(self._memory, 0, os.SEEK_CUR)
             os.lseek(self._memory, 0, os.SEEK_SET)
-            while left:
-                left -= os.sendfile(self._disk[0], self._memory, None, left)
+            with _naming_disk(self._disk[0]):
+                while left:
+                    left -= os.sendfile(self._disk[0], self._memory, None, left)
             os.ftruncate(self._memory, 0)
         return self._disk
 

@@ -50,6 +50,18 @@ def fill(
     return write
 
 
+def test_a_full_disk_has_a_name(tmp_path: Path) -> None:
+    """An error at a file of sound, which has no name, carries the folder that people know."""
+    with small_disk(tmp_path / "small", 3_000_000) as small, Shelf(Budget(0), (small,)) as shelf:
+        pcm = shelf.new(FRAMES, 2)
+        (small / "others").write_bytes(bytes(2_500_000))
+        with pytest.raises(OSError) as error:
+            pcm.append(tones(FRAMES))
+    assert disk_error(error.value, "separating").message == (
+        f"There is no space left for separating on the disk of {small}; free some."
+    )
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(("allowed", "frames"), [(1 << 30, 1), (0, 2)], ids=["memory", "disk"])
 def test_what_is_written_comes_back(tmp_path: Path, channels: int, allowed: int, frames: int) -> None:
