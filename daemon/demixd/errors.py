@@ -98,6 +98,8 @@ def disk_error(error: OSError, doing: str, disk: object = None) -> AudioProcessi
 
     `disk` is the folder whose disk it was, where the error does not name one itself.
     """
+    if is_out_of_memory(error):
+        return memory_error(error, doing)
     named = str(error.filename or "")
     place = disk if not named or named.startswith("/proc/") else named  # an open folder's path
     of = f" of {place}" if place else ""
@@ -107,3 +109,16 @@ def disk_error(error: OSError, doing: str, disk: object = None) -> AudioProcessi
     return AudioProcessingError(
         Code.IO_ERROR, f"The disk{of} failed at {doing}: {error.strerror or error}.", str(error)
     )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine refused memory: the system by ENOMEM, Python and NumPy by MemoryError, torch in words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def memory_error(error: Exception, doing: str) -> AudioProcessingError:
+    """An error of which `is_out_of_memory` is true as one of ours."""
+    message = f"There is no memory left for {doing}; free some, or set [limits] memory_bytes lower."
+    return AudioProcessingError(Code.IO_ERROR, message, str(error))

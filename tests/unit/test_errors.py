@@ -3,9 +3,11 @@
 import errno
 import os
 
+import numpy as np
 import pytest
 
-from demixd.errors import disk_error
+from demixd.errors import Code, disk_error
+from demixd.worker.channel import described
 
 
 def error_of(number: int, name: str | None = None) -> OSError:
@@ -28,3 +30,17 @@ def test_the_disk_that_failed(name: str | None, disk: str | None, named: str) ->
     told = disk_error(error_of(errno.ENOSPC, name), "vocals.wav", disk)
     where = f" on the disk{named}" if named else ""
     assert told.message == f"There is no space left for vocals.wav{where}; free some."
+
+
+def test_memory_is_no_disk() -> None:
+    """ENOMEM is tried again as a disk's failure is, but blames no disk, and names the key that asks for less memory."""
+    told = disk_error(error_of(errno.ENOMEM, "/work"), "separating", "/outbox")
+    assert told.code is Code.IO_ERROR
+    assert told.message == "There is no memory left for separating; free some, or set [limits] memory_bytes lower."
+
+
+def test_a_worker_without_memory() -> None:
+    """Memory that is lacking anywhere in a worker is no error of ours that is to be reported."""
+    with pytest.raises(MemoryError) as error:
+        np.empty(1 << 50)
+    assert described(error.value).code is Code.IO_ERROR
