@@ -227,6 +227,7 @@ MISTAKES = {
     "MISSING.wav": "MISSING.wav",
     "FOLDER.wav": "FOLDER.wav",
     "PIPE.wav": "PIPE.wav",
+    "EMPTY.wav": "EMPTY.wav is empty",
     "notes.txt": "not-audio",
     "film.mid": "unsupported-format",
 }
@@ -241,7 +242,7 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     songs = tmp_path / "songs"
     (songs / "FOLDER.wav").mkdir(parents=True)
     os.mkfifo(songs / "PIPE.wav")
-    for name in ("notes.txt", "film.mid"):
+    for name in ("notes.txt", "film.mid", "EMPTY.wav"):
         (songs / name).touch()
     given = [songs / word if (songs / word).exists() or word.startswith("MISSING") else word for word in words.split()]
     done = daemon.command("submit", make_song(tmp_path / "good.wav", 0.1), *given)
