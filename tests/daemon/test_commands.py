@@ -698,6 +698,21 @@ def test_watch_gives_the_terminal_back(daemon: Daemon) -> None:
         assert terminal.seen.rstrip().endswith((b"\x1b[?1049l", b"\x1b[?25h"))
 
 
+def test_watch_ends_with_its_reader(tmp_path: Path) -> None:
+    """`demixd status --watch | head -1` ends, though nothing changes that would have to be written."""
+    words = program(Daemon(tmp_path / "d"), "status", "--watch")
+    with subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        assert b"has not run on this spool yet" in command.stdout.readline()
+        command.stdout.close()
+        try:
+            assert command.wait(timeout=PATIENCE_S) == 1
+        finally:
+            command.kill()
+        assert command.stderr.read() == b""
+
+
 def test_watch_without_a_terminal(tmp_path: Path) -> None:
     """Piped, it is a plain line for each change: the daemon comes, runs a song, is done with it, goes."""
     daemon = Daemon(tmp_path / "d", fake=True, status={"heartbeat_s": 0.2})
