@@ -112,10 +112,14 @@ def disk_error(error: OSError, doing: str, disk: object = None) -> AudioProcessi
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the machine refused memory: the system by ENOMEM, Python and NumPy by MemoryError, torch in words."""
+    """Whether the machine refused memory: the system says ENOMEM, Python and NumPy MemoryError.
+
+    torch, and Python where a thread gets no stack, say it in words alone.
+    """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    words = ("DefaultCPUAllocator: can't allocate memory", "can't start new thread")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
 
 
 def memory_error(error: Exception, doing: str) -> AudioProcessingError:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -39,8 +41,17 @@ def test_memory_is_no_disk() -> None:
     assert told.message == "There is no memory left for separating; free some, or set [limits] memory_bytes lower."
 
 
-def test_a_worker_without_memory() -> None:
+def huge_stack() -> None:
+    before = threading.stack_size(1 << 50)
+    try:
+        threading.Thread(target=print).start()
+    finally:
+        threading.stack_size(before)
+
+
+@pytest.mark.parametrize("allocate", [lambda: np.empty(1 << 50), huge_stack], ids=["numpy", "thread"])
+def test_a_worker_without_memory(allocate: Callable[[], object]) -> None:
     """Memory that is lacking anywhere in a worker is no error of ours that is to be reported."""
-    with pytest.raises(MemoryError) as error:
-        np.empty(1 << 50)
+    with pytest.raises(Exception) as error:
+        allocate()
     assert described(error.value).code is Code.IO_ERROR

@@ -1,7 +1,7 @@
 """Samples between the steps of a song: `[T, C]` in float32, the channels of a frame side by side, full scale 1.0.
 
-A buffer lies in memory while the budget of all songs in flight allows it, else in a file that has no name, so that it goes
-with its process. Blocks of `BLOCK` frames pass between buffers: beyond the budget no step holds a whole song.
+A buffer lies in memory while the budget of all songs in flight and the system allow it, else in a file that has no name, so
+that it goes with its process. Blocks of `BLOCK` frames pass between buffers: beyond the budget no step holds a whole song.
 """
 
 import contextlib
