@@ -407,7 +407,7 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
 def test_an_error_in_the_middle(tmp_path: Path) -> None:
     """What was dropped before a song that cannot be read stays, and is named; no part of that song is left."""
     daemon = Daemon(tmp_path / "d")
-    (tmp_path / "bad.wav").symlink_to("/proc/self/mem")
+    (tmp_path / "bad.wav").symlink_to("/sys/class/net/lo/speed")  # of 4,096 bytes, and none can be read
     first, last = make_song(tmp_path / "first.wav", 0.1), make_song(tmp_path / "last.wav", 0.1)
     done = daemon.command("submit", first, tmp_path / "bad.wav", last, "--format", "mp3")
     assert done.returncode == 1
