@@ -19,12 +19,11 @@ from msgspec import Meta
 
 from demixd.errors import ConfigError
 from demixd.protocol.inbox_names import kind_of_folder
-from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, effective
+from demixd.protocol.options import Defaults, DeviceName, DeviceNames, JobOptions, ModelName, Options, effective
 from demixd.protocol.result_names import holdable
 from demixd.protocol.typed import Section, no_such_key, shown, typed
 
 DEFAULT_PATH, BUILT_IN = Path("/etc/demixd/demixd.toml"), "the built-in defaults"
-
 BESIDE = Path(__file__).parents[2] / "models"
 """The models of an installed program, which only root writes: the installer makes this folder, beside `daemon`."""
 
@@ -86,18 +85,10 @@ class Status(Section, frozen=True):
     keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30
 
 
-DeviceName = Annotated[
-    str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|openvino:GPU)\Z", title="auto, cpu, cuda, cuda:N or openvino:GPU")
-]
-Devices = Annotated[
-    tuple[DeviceName, ...], Meta(min_length=1, max_length=64, title="or a list of these, one for each worker")
-]
-
-
 class Model(Section, frozen=True):
     name: ModelName = "htdemucs"
     repo: str = ""
-    device: DeviceName | Devices = "auto"
+    device: DeviceName | DeviceNames = "auto"
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     batch: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
     keep_alive_s: Annotated[float, Meta(ge=-1, le=YEAR_S)] = -1
@@ -113,10 +104,10 @@ class _Profile(Defaults, frozen=True):
 class Limits(Section, frozen=True):
     max_duration_s: Seconds = 14400.0
     max_bytes: Annotated[int, Meta(gt=0)] = 4294967296
-    max_attempts: Annotated[int, Meta(ge=1)] = 3
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
     cancel_grace_s: Seconds = 5.0
     truncated_grace_s: SecondsOrNone = 600.0
-    memory_bytes: Annotated[int, Meta(ge=0)] | Literal["auto"] = "auto"
+    memory_bytes: Annotated[int, Meta(ge=0, le=10**15)] | Literal["auto"] = "auto"
 
     def too_large(self, size: int) -> str:
         """The sentence about a song of so many bytes that is not taken; empty for any other."""
@@ -229,8 +220,9 @@ def parse(text: str, where: str, *, only: str = "") -> Config:
     """The configuration in `text`, TOML, or `only` one section of it; `where` names its file in errors. Raises `ConfigError`."""
     try:
         table = tomli.loads(text)
-    except (tomli.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{where}: not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        told = "a number in it has thousands of digits; TOML's have 19" if type(error) is ValueError else error
+        raise ConfigError(f"{where}: not TOML: {told}") from error
     kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
     table = {name: table[name] for name in (only,) if name in table} if only else table
     if unknown := next((name for name in table if name not in kinds), None):

@@ -94,11 +94,35 @@ def disk_code(error: OSError) -> Code:
 
 
 def disk_error(error: OSError, doing: str, disk: object = None) -> AudioProcessingError:
-    """An error of the operating system as one of ours; `doing` names the work that failed, `disk` the folder whose disk it is."""
+    """An error of the operating system as one of ours; `doing` names the work that failed.
+
+    `disk` is the folder whose disk it was, where the error does not name one itself.
+    """
+    if is_out_of_memory(error):
+        return memory_error(error, doing)
+    named = str(error.filename or "")
+    place = disk if not named or named.startswith("/proc/") else named  # an open folder's path
+    of = f" of {place}" if place else ""
     if disk_code(error) is Code.NO_SPACE:
-        full = disk or error.filename
-        where = (
-            f" on the disk of {full}" if full and not str(full).startswith("/proc/") else ""
-        )  # an open folder's path
+        where = f" on the disk{of}" if of else ""
         return AudioProcessingError(Code.NO_SPACE, f"There is no space left for {doing}{where}; free some.", str(error))
-    return AudioProcessingError(Code.IO_ERROR, f"The disk failed at {doing}: {error.strerror or error}.", str(error))
+    return AudioProcessingError(
+        Code.IO_ERROR, f"The disk{of} failed at {doing}: {error.strerror or error}.", str(error)
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the machine refused memory: the system says ENOMEM, Python and NumPy MemoryError.
+
+    torch, and Python where a thread gets no stack, say it in words alone.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("DefaultCPUAllocator: can't allocate memory", "can't start new thread")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
+
+
+def memory_error(error: Exception, doing: str) -> AudioProcessingError:
+    """An error of which `is_out_of_memory` is true as one of ours."""
+    message = f"There is no memory left for {doing}; free some, or set [limits] memory_bytes lower."
+    return AudioProcessingError(Code.IO_ERROR, message, str(error))

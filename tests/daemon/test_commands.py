@@ -229,6 +229,7 @@ MISTAKES = {
     "MISSING.wav": "MISSING.wav",
     "FOLDER.wav": "FOLDER.wav",
     "PIPE.wav": "PIPE.wav",
+    "EMPTY.wav": "EMPTY.wav is empty",
     "notes.txt": "not-audio",
     "film.mid": "unsupported-format",
 }
@@ -243,7 +244,7 @@ def test_a_mistake_costs_nothing(tmp_path: Path, words: str) -> None:
     songs = tmp_path / "songs"
     (songs / "FOLDER.wav").mkdir(parents=True)
     os.mkfifo(songs / "PIPE.wav")
-    for name in ("notes.txt", "film.mid"):
+    for name in ("notes.txt", "film.mid", "EMPTY.wav"):
         (songs / name).touch()
     given = [songs / word if (songs / word).exists() or word.startswith("MISSING") else word for word in words.split()]
     done = daemon.command("submit", make_song(tmp_path / "good.wav", 0.1), *given)
@@ -421,7 +422,7 @@ def test_a_name_that_is_taken(tmp_path: Path) -> None:
 def test_an_error_in_the_middle(tmp_path: Path) -> None:
     """What was dropped before a song that cannot be read stays, and is named; no part of that song is left."""
     daemon = Daemon(tmp_path / "d")
-    (tmp_path / "bad.wav").symlink_to("/proc/self/mem")
+    (tmp_path / "bad.wav").symlink_to("/sys/class/net/lo/speed")  # of 4,096 bytes, and none can be read
     first, last = make_song(tmp_path / "first.wav", 0.1), make_song(tmp_path / "last.wav", 0.1)
     done = daemon.command("submit", first, tmp_path / "bad.wav", last, "--format", "mp3")
     assert done.returncode == 1
@@ -710,6 +711,21 @@ def test_watch_gives_the_terminal_back(daemon: Daemon) -> None:
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.ends() == 143
         assert terminal.seen.rstrip().endswith((b"\x1b[?1049l", b"\x1b[?25h"))
+
+
+def test_watch_ends_with_its_reader(tmp_path: Path) -> None:
+    """`demixd status --watch | head -1` ends, though nothing changes that would have to be written."""
+    words = program(Daemon(tmp_path / "d"), "status", "--watch")
+    with subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        assert b"has not run on this spool yet" in command.stdout.readline()
+        command.stdout.close()
+        try:
+            assert command.wait(timeout=PATIENCE_S) == 1
+        finally:
+            command.kill()
+        assert command.stderr.read() == b""
 
 
 def test_watch_without_a_terminal(tmp_path: Path) -> None:

@@ -634,3 +634,19 @@ def test_the_folder_of_a_profile_with_the_inode_of_another(
         daemon.reload()
         looks(daemon)
         assert folder.is_dir()
+
+
+def test_an_original_that_cannot_be_put_away(tmp_path: Path) -> None:
+    """A link below done/ is not followed: the song's warning says where its original cannot go, and what helps."""
+    with simulated(tmp_path) as daemon:
+        (daemon.spool / "done").mkdir(exist_ok=True)
+        (daemon.spool / "done" / "sub").symlink_to(tmp_path)
+        (daemon.inbox / "sub").mkdir()
+        make_song(daemon.inbox / "sub" / "song.wav", 0.3)
+        daemon.state("sub/song.wav", "done")
+        daemon.quiet()
+        assert daemon.song("sub/song.wav")["warnings"] == [
+            f"The original stays in the inbox: it cannot be moved to {daemon.spool}/done/sub/song.wav (Not a directory); "
+            "mend that, and move it yourself."
+        ]
+        assert (daemon.inbox / "sub" / "song.wav").exists()

@@ -1,7 +1,7 @@
 """Samples between the steps of a song: `[T, C]` in float32, the channels of a frame side by side, full scale 1.0.
 
-A buffer lies in memory while the budget of all songs in flight allows it, else in a file that has no name, so that it goes
-with its process. Blocks of `BLOCK` frames pass between buffers: beyond the budget no step holds a whole song.
+A buffer lies in memory while the budget of all songs in flight and the system allow it, else in a file that has no name, so
+that it goes with its process. Blocks of `BLOCK` frames pass between buffers: beyond the budget no step holds a whole song.
 """
 
 import contextlib
@@ -29,7 +29,6 @@ Frames = NDArray[np.float32]
 BLOCK = 1 << 16
 """Frames a block: 0.5 MB of stereo float32, 1.5 s at 44.1 kHz."""
 
-
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 """Memory that no other process shares: else it never lies in huge pages, and to write to it takes four times as long."""
 
@@ -38,7 +37,7 @@ class Pcm:
     """A buffer: appended to by one thread, then read by any. Frames outside it read as silence."""
 
     def __init__(self, channels: int, *, memory: Frames | None = None, file: int = -1, frames: int = 0) -> None:
-        """Either `memory`, or an open `file`; the first `frames` are written already."""
+        """`memory`, else an open `file`; the first `frames` are written already."""
         self.channels, self.frames = channels, frames
         self._memory, self._file = memory, file
         self._watch = None if memory is not None else room.Watch(file)
@@ -54,9 +53,10 @@ class Pcm:
             for channel in range(self.channels):  # NumPy is five times faster at that than at all of them at once
                 self._memory[self.frames : end, channel] = block[:, channel]
         else:
-            write_all(self._file, np.ascontiguousarray(block, dtype=np.float32).data)
             assert self._watch is not None
-            self._watch.wrote(block.size * 4)
+            with _naming_disk(self._file):
+                write_all(self._file, np.ascontiguousarray(block, dtype=np.float32).data)
+                self._watch.wrote(block.size * 4)
         self.frames = end
 
     def clear(self) -> None:
@@ -86,17 +86,35 @@ class Pcm:
             yield self.read(start, min(start + size, self.frames))
 
 
+@contextlib.contextmanager
+def _naming_disk(file: int) -> Iterator[None]:
+    """Give an error at a file, which has no name, the folder by which people know its disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(room.disk_of(file))
+        raise
+
+
 def _fill(file: int, block: Frames, at: int) -> None:
     left = block.data.cast("B")
     while left:
-        count = os.preadv(file, [left], at)
+        with _naming_disk(file):
+            count = os.preadv(file, [left], at)
         if not count:
             raise OSError(errno.EIO, "a file of decoded sound has become shorter")
         left, at = left[count:], at + count
 
 
-def _samples(memory: mmap.mmap, channels: int) -> Frames:
-    """Memory of its own, which goes back to the kernel as soon as nobody has it; in huge pages, which are there much sooner."""
+def _mapped(file: int, size: int, channels: int, flags: int) -> Frames | None:
+    """Memory of its own (`file` is -1), or that of a memfd; None where the system does not have what the budget allows.
+
+    It goes back to the kernel as soon as nobody has it. In huge pages, where there are such, it is there much sooner.
+    """
+    try:
+        memory = mmap.mmap(file, size, flags=flags)
+    except OSError:
+        return None
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -125,15 +143,22 @@ class PcmWriter:
 
     def write(self, block: Frames) -> None:
         """Append a block. Raises OSError."""
-        self._bytes += block.size * 4
         data = np.ascontiguousarray(block, dtype="<f4").data.cast("B")
-        if self._on_disk or self._bytes > self._allowed:
+        if self._on_disk or self._bytes + len(data) > self._allowed or not self._is_held(data):
             file, watch = self._moved_on()
-            write_all(file, data)
-            watch.wrote(len(data))
-        else:
-            write_all(self._memory, data)
+            with _naming_disk(file):
+                write_all(file, data)
+                watch.wrote(len(data))
+        self._bytes += len(data)
         self.frames += len(block)
+
+    def _is_held(self, data: memoryview) -> bool:
+        """Whether memory takes a block: the system can refuse what is allowed, with ENOSPC where it does not overcommit."""
+        try:
+            write_all(self._memory, data)
+        except OSError:
+            return False
+        return True
 
     def require(self, frames: int, channels: int) -> None:
         """Raise NO_SPACE or TOO_LARGE where neither memory nor the disk has room for so many frames. Raises OSError."""
@@ -145,10 +170,11 @@ class PcmWriter:
         if self._disk is None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if not self._on_disk:
-            self._on_disk, left = True, os.lseek(self._memory, 0, os.SEEK_CUR)
+            self._on_disk, left = True, self._bytes
             os.lseek(self._memory, 0, os.SEEK_SET)
-            while left:
-                left -= os.sendfile(self._disk[0], self._memory, None, left)
+            with _naming_disk(self._disk[0]):
+                while left:
+                    left -= os.sendfile(self._disk[0], self._memory, None, left)
             os.ftruncate(self._memory, 0)
         return self._disk
 
@@ -194,8 +220,10 @@ class Shelf:
         """An empty buffer with room for so many frames. Raises NO_SPACE, TOO_LARGE where no disk has it, IO_ERROR, OSError."""
         need = pcm_bytes(frames, channels)
         if self._budget.take(need):
-            self._taken += need
-            return Pcm(channels, memory=_samples(mmap.mmap(-1, need, flags=PRIVATE), channels))
+            if (memory := _mapped(-1, need, channels, PRIVATE)) is not None:
+                self._taken += need
+                return Pcm(channels, memory=memory)
+            self._budget.give(need)
 
         def on_disk(number: int) -> Pcm:
             self._require(number, need)
@@ -239,7 +267,8 @@ class Shelf:
             self._give(allowed)
             return self._keep(number, Pcm(channels, file=file, frames=written.frames), size)
         self._give(allowed - size)
-        return Pcm(channels, memory=_samples(mmap.mmap(memory, size), channels), frames=written.frames)
+        mapped = _mapped(memory, size, channels, mmap.MAP_SHARED)  # where no address is left, it is read as a file
+        return Pcm(channels, memory=mapped, file=memory, frames=written.frames)
 
     def _on_one(self, make: Callable[[int], Pcm]) -> Pcm:
         """What `make` makes with the first folder whose disk has room for it. Raises what it raises for the others."""

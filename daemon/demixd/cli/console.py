@@ -1,7 +1,9 @@
 """What commands say to people, and how a command ends when it cannot go on."""
 
+import errno
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -86,6 +88,14 @@ def standard_streams() -> Iterator[None]:
 def say(line: str) -> None:
     """A line on standard output. Characters in it that a terminal would obey are replaced."""
     click.echo(safe(line))
+
+
+def require_reader() -> None:
+    """Raise BrokenPipeError, as writing would, where nobody reads standard output any more."""
+    output = select.poll()
+    output.register(1, 0)  # what poll(2) tells unasked: POLLERR for a pipe, POLLHUP for a socket
+    if output.poll(0):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def complain(line: str) -> None:

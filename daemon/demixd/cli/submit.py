@@ -152,6 +152,8 @@ def _check_song(song: Path, *, has_stems: bool) -> None:
         raise RefusedError(f"{song}: {error.strerror}") from error
     if not song.is_file():
         raise RefusedError(f"{song}: this is not a file")
+    if not song.stat().st_size:
+        raise RefusedError(f"{song} is empty: the daemon would wait for its sound for ever; copy it again")
 
 
 def _check_free(spool: Spool, name: str, *, has_options: bool) -> None:

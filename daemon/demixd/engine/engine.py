@@ -22,7 +22,7 @@ from demixd.engine.cache import Run
 from demixd.engine.device import CPU
 from demixd.engine.networks import Eager, Network, Reduced
 from demixd.engine.segments import grid_of
-from demixd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError
+from demixd.errors import AudioProcessingError, Code, DeviceLostError, ModelTooLargeError, is_out_of_memory
 from demixd.protocol.job import EngineFacts
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,8 @@ class Engine:
         Raises `error` where another engine would fail too or there is none, and `DeviceLostError` where the device does
         not answer any more.
         """
-        if isinstance(error, AudioProcessingError) and error.code is not Code.BAD_OUTPUT:
+        is_ours = isinstance(error, AudioProcessingError) and error.code is not Code.BAD_OUTPUT
+        if is_ours or is_out_of_memory(error):  # that of the machine, which the others need too
             raise error
         out_of_memory = isinstance(error, torch.OutOfMemoryError)
         if self.accelerated and not out_of_memory and not devices.answers(self.device):

@@ -64,6 +64,13 @@ def threads() -> int:
     return max(1, min([count, *(each for each in allowed if each is not None)]))
 
 
+def memory() -> int:
+    """Bytes of memory that the machine has, or of it what our cgroups allow."""
+    allowed = [_read(folder / "memory.max").strip() for folder in _cgroups()]
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([has, *(int(each) for each in allowed if each.isdecimal())])
+
+
 def room() -> int:
     """Bytes of memory that can be allocated before the kernel ends a process for it."""
     free = [available(_read(Path("/proc/meminfo")))]

@@ -18,7 +18,7 @@ from demixd.audio.formats import Target, ceiling, choose_target
 from demixd.audio.pcm import Pcm, Shelf
 from demixd.audio.tags import Tags
 from demixd.engine.engine import Engine
-from demixd.errors import AudioProcessingError, Code, disk_error
+from demixd.errors import AudioProcessingError, Code, disk_error, is_out_of_memory, memory_error
 from demixd.pipeline import mix
 from demixd.pipeline.decoder import decode
 from demixd.pipeline.separate import SegmentProgress, separate
@@ -264,5 +264,9 @@ def _timed(step: Step, observer: Observer, timing: dict[str, float]) -> Iterator
         yield
     except OSError as error:
         raise disk_error(error, VERB[step].lower()) from error  # the disk can have filled up since `_require_room`
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise memory_error(error, VERB[step].lower()) from error
     finally:
         timing[f"{step}_s"] = round(time.monotonic() - began, 3)

@@ -8,6 +8,7 @@ configuration go in, options come out.
 
 import codecs
 import json
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -32,6 +33,13 @@ LONGEST = 64 * 1024
 """Bytes of an option file."""
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=100, title="a text of 1 to 100 characters, one model")]
+DeviceName = Annotated[
+    str,
+    Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,4})?|openvino:GPU)\Z", title="auto, cpu, cuda, cuda:N or openvino:GPU"),
+]
+DeviceNames = Annotated[
+    tuple[DeviceName, ...], Meta(min_length=1, max_length=64, title="or a list of these, one for each worker")
+]
 ProfileName = Annotated[str, Meta(min_length=1, max_length=60)]
 Sha256 = Annotated[
     # The lengths too: `$` also matches before a final newline.
@@ -169,7 +177,8 @@ def _read(data: bytes) -> dict[str, Any]:
     if not data.strip():
         raise bad("the file is empty: write {} where nothing is to be changed, or leave the file out")
     try:
-        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_number)
+        text = data.decode("utf-8-sig")
+        found = json.loads(text, object_pairs_hook=_object, parse_int=_whole, parse_constant=_no_number)
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise bad(f"the file must be UTF-8, and is not from byte {error.start} on") from error
@@ -196,6 +205,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise bad(f"{shown(name)[1:-1]} is there twice: leave one out")
         found[name] = value
     return found
+
+
+def _whole(digits: str) -> float:
+    """A whole number. One of hundreds of digits is infinite, as 1e400 is: of thousands Python makes none."""
+    return int(digits) if len(digits) < sys.int_info.str_digits_check_threshold else float(digits)
 
 
 def _no_number(text: str) -> None:

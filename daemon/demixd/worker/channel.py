@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from demixd.errors import AudioProcessingError, Code, disk_error
+from demixd.errors import AudioProcessingError, Code, disk_error, is_out_of_memory, memory_error
 from demixd.protocol.job import Error
 from demixd.worker.messages import FromWorker
 
@@ -42,6 +42,8 @@ def described(error: Exception) -> Error:
     if isinstance(error, AudioProcessingError):
         return Error.of(error)
     log.error("".join(traceback.format_exception(error)))
+    if is_out_of_memory(error):
+        return Error.of(memory_error(error, "the work"))
     if isinstance(error, OSError):
         return Error.of(disk_error(error, "the work"))
     return Error(

@@ -1,7 +1,9 @@
 """Buffers of samples: in memory while the budget allows it, then on the first disk that has room."""
 
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,79 @@ def fill(
         return writer.written, audio.shape[1]
 
     return write
+
+
+LONG = 24_000_000
+"""Frames of a buffer that does not fit into `LEFT`."""
+
+LEFT = 64 << 20
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """This process gets no more than `LEFT` bytes of addresses, whatever a budget allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + LEFT, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_memory_that_the_system_refuses(tmp_path: Path) -> None:
+    """A buffer for which there is a budget and no memory goes to the disk, as one beyond the budget, and takes nothing of it."""
+    budget = Budget(1 << 30)
+    with Shelf(budget, (tmp_path,)) as shelf:
+        with little_memory():
+            pcm = shelf.new(LONG, 2)
+        assert pcm.on_disk
+        pcm.append(tones(FRAMES))
+        assert np.array_equal(pcm.read(0, FRAMES), tones(FRAMES))
+        assert budget.take(1 << 30)
+
+
+def test_memory_for_which_no_address_is_left(tmp_path: Path) -> None:
+    """A buffer of unknown length that is in memory already stays there, and is read as a file is."""
+    budget, audio = Budget(1 << 30), tones(FRAMES)
+    write = fill(audio)
+
+    def long(at: Places) -> tuple[Written, int]:
+        write(at)
+        os.ftruncate(at.memory, LONG * 8)
+        return Written(frames=LONG, on_disk=False), 2
+
+    with Shelf(budget, (tmp_path,)) as shelf:
+        with little_memory():
+            pcm = shelf.filled(long)
+        assert np.array_equal(pcm.read(0, FRAMES), audio)
+        assert not pcm.read(LONG - 9, LONG).any()
+        assert not budget.take((1 << 30) - LONG * 8 + 1)
+    assert budget.take(1 << 30)
+
+
+def test_memory_that_refuses_a_block(tmp_path: Path) -> None:
+    """What the system does not take into memory (it may not overcommit) goes on in the file, whole."""
+    audio = tones(FRAMES)
+    with small_disk(tmp_path / "memory", 1_000_000) as full, (full / "memory").open("x+b", buffering=0) as memory:
+        with (tmp_path / "file").open("x+b", buffering=0) as file:
+            writer = PcmWriter(memory.fileno(), 1 << 30, file.fileno())
+            for start in range(0, FRAMES, 50_000):
+                writer.write(audio[start : start + 50_000])
+        assert writer.written == Written(frames=FRAMES, on_disk=True)
+    assert (tmp_path / "file").read_bytes() == audio.tobytes()
+
+
+def test_a_full_disk_has_a_name(tmp_path: Path) -> None:
+    """An error at a file of sound, which has no name, carries the folder that people know."""
+    with small_disk(tmp_path / "small", 3_000_000) as small, Shelf(Budget(0), (small,)) as shelf:
+        pcm = shelf.new(FRAMES, 2)
+        (small / "others").write_bytes(bytes(2_500_000))
+        with pytest.raises(OSError) as error:
+            pcm.append(tones(FRAMES))
+    assert disk_error(error.value, "separating").message == (
+        f"There is no space left for separating on the disk of {small}; free some."
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -21,6 +21,14 @@ def test_the_memory_for_sound() -> None:
     assert (found.level, found.subject, found.text) == (Level.OK, "memory", told)
 
 
+def test_more_memory_for_sound_than_there_is() -> None:
+    """It is told, with the remedy: the machine would end processes, or refuse the memory."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + 1
+    found = machine.memory(Config(limits=Limits(memory_bytes=size)), Path("/there/work"))
+    assert found.level is Level.NOTE
+    assert found.text.endswith("MiB of memory: set it lower, or auto")
+
+
 def test_the_memory_that_auto_takes() -> None:
     """What it would be now: 256 MiB to 8 GiB, however much is free."""
     found = machine.memory(Config(), Path("/there/work"))

@@ -1,7 +1,7 @@
 """One song through every codec that it can come in and every format that its stems can have: aligned to the sample."""
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -120,7 +120,12 @@ QUARTERS = (0.25, 0.25, 0.25, 0.25)
 
 
 def separated(
-    path: Path, folder: Path, shares: tuple[float, ...] = QUARTERS, memory_bytes: int = 1 << 30, **options: Any
+    path: Path,
+    folder: Path,
+    shares: tuple[float, ...] = QUARTERS,
+    memory_bytes: int = 1 << 30,
+    engine: Shares | None = None,
+    **options: Any,
 ) -> tuple[Result, Path]:
     """The song's stems, and where they are. Everything but the model is real."""
     tmp, out = folder / "tmp", folder / "out"
@@ -130,7 +135,7 @@ def separated(
     order = Order(song=path, name="Song.x", tmp=tmp, out=out, options=wanted, max_duration_s=60, seed=7)
     observer = Observer(check=nothing, decoded=nothing, progressed=nothing)
     with Shelf(Budget(memory_bytes), (tmp,)) as shelf:
-        return run(order, cast(Engine, Shares(shares)), shelf, observer, {}), out
+        return run(order, cast(Engine, engine or Shares(shares)), shelf, observer, {}), out
 
 
 def holds(codec: Codec, frames: int, audio: Frames, decoded: Frames) -> None:
@@ -623,3 +628,23 @@ def test_where_sound_is_kept_changes_nothing(tmp_path: Path, rate: int) -> None:
         assert list((tmp_path / str(allowed) / "tmp").iterdir()) == []
         digests.append([file.sha256 for file in result.files])
     assert digests[0] == digests[1]
+
+
+class Starved(Shares):
+    """An engine whose model asks for more memory than there is."""
+
+    accelerated = True
+    fallback_after = Engine.fallback_after
+
+    def __init__(self, allocate: Callable[[int], object]) -> None:
+        self.networks = [lambda _windows, _check, _mix: allocate(1 << 50)]
+
+
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty])
+def test_no_memory_left(tmp_path: Path, allocate: Callable[[int], object]) -> None:
+    """Memory that the machine does not have is the machine's fault, with a remedy; another engine would need it too."""
+    path = song(tmp_path / "song.wav", original(44100))
+    with pytest.raises(AudioProcessingError) as error:
+        separated(path, tmp_path / "work", engine=Starved(allocate))
+    assert error.value.code is Code.IO_ERROR
+    assert error.value.message.startswith("There is no memory left for separating;")

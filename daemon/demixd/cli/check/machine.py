@@ -23,6 +23,8 @@ def memory(config: Config, work: Path) -> Finding:
     size = host.sound_bytes(config.limits.memory_bytes)
     minutes = size / (3 * 8 * 44100 * 60)
     told = f"{size >> 20} MiB for decoded sound, {minutes:.0f} minutes with two stems ([limits] memory_bytes)"
+    if size > (there := host.memory()):
+        return Finding(Level.NOTE, "memory", f"{told}; there are {there >> 20} MiB of memory: set it lower, or auto")
     return Finding(Level.OK, "memory", f"{told}; what is beyond it goes to {work}")
 
 

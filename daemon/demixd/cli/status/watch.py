@@ -8,7 +8,7 @@ import msgspec
 
 from demixd.cli import client, names, text
 from demixd.cli.config_option import start_command
-from demixd.cli.console import RefusedError, complain, say
+from demixd.cli.console import RefusedError, complain, require_reader, say
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import RUNNING, Liveness, age_s, is_overdue
 from demixd.cli.status.overview import Overview, newest_first, overview
@@ -126,6 +126,7 @@ def keep_showing(config: Config) -> None:
         if key != before:
             say(f"{time.strftime('%H:%M:%S')} {words.line(shown)}")
         before = key
+        require_reader()
 
 
 def _overviews(spool: Spool, *, recursive: bool | None = None) -> Iterator[tuple[Overview, list[Sidecar]]]:

@@ -213,23 +213,25 @@ def put_away(job: Job, spool: Spool, settings: Inbox) -> tuple[Identity | None, 
     if settings.after is After.KEEP:
         return job.identity, None
     song, taken = spool.song(job.name), spool.taken(job.name, job.job_id)
+    goes = job.state is State.DONE and settings.after is After.DELETE
+    root = spool.done if job.state is State.DONE else spool.failed
     try:
         if not take(song, taken, job.identity, spool.inbox):
             return None, None
-        if job.state is State.DONE and settings.after is After.DELETE:
+        if goes:
             nofollow.remove_file(spool.inbox, taken)
             _take_options(job, spool, None)
         else:
-            root = spool.done if job.state is State.DONE else spool.failed
             stored = store(spool.inbox, taken, root, job.name)
             options = _take_options(job, spool, stored)
             if settings.reasons and job.state is not State.DONE:
                 reasons.write(job, stored, options, spool)
         return None, None
     except OSError as error:
-        reason = error.strerror
+        what, remedy = ("deleted", "delete") if goes else (f"moved to {root}/{job.shown}", "move")
+        told = f"it cannot be {what} ({error.strerror}); mend that, and {remedy} it yourself"
         log.warning("%s stays in the inbox: %s", job.shown, error)
-    return put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {reason}."
+    return put_back(taken, song, job.identity, spool.inbox), f"The original stays in the inbox: {told}."
 
 
 def _take_options(job: Job, spool: Spool, stored: Path | None) -> Path | None:
