@@ -3,11 +3,12 @@
 program     from weights to report; it loads no torch, so that it takes nothing from those that are measured
 weights     a process that makes the folder of models that all read; `models` says which model
 contenders/ the others: a song in, its stems on disk and the seconds out; demixd is `MeasuredDaemon` of the package
-references  the stems that were mixed into a song, and how near the contenders come to them; `sdr` is the formula
+quality/    the stems that were mixed into a song, and how near the contenders come to them; `sdr` is the formula
 measure     turn by turn, medians, ratios
 report      the result, and its JSON; `tables` show it
 ceiling/    another benchmark: the pipeline alone, with a network that answers at once
 gpu/        another one: what a GPU does in ten minutes, row by row
+workers     one more: what two workers do in the time of one
 """
 
 import contextlib
@@ -19,12 +20,13 @@ from typing import Any
 
 import click
 import msgspec
-from benchmarks import measure, references, report, tables
+from benchmarks import measure, report, tables
 from benchmarks.ceiling import report as ceiling
 from benchmarks.contenders import demucs, unblend
 from benchmarks.contenders.resident import Resident
 from benchmarks.models import RANDOM, prepare
-from benchmarks.references import Judge
+from benchmarks.quality import references
+from benchmarks.quality.references import Judge
 from benchmarks.report import COMMAND, DEMIXD, SEPARATOR, UNBLEND, Report
 from rich.console import Console
 from rich.table import Table as RichTable

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import soundfile
-from benchmarks.sdr import Block
+from benchmarks.quality.sdr import Block
 
 from demixd.audio.pcm import BLOCK
 from demixd.cli.console import RefusedError

@@ -29,10 +29,11 @@ AWAY_S = 20.0
 """For how long a folder is away."""
 
 
-def new(folder: Path, after: str) -> Simulated:
+def new(folder: Path, after: str, workers: int) -> Simulated:
     """A quick daemon; and configurations for a second one that shares its state, its spool, or its outbox alone."""
     daemon = Simulated(
         folder,
+        model={"device": ["cpu"] * workers},
         inbox={"settle": 1.0, "scan_interval": 1.0, "after": after},
         status={"heartbeat_s": 5.0},
         limits={"truncated_grace_s": 10.0},
@@ -196,12 +197,12 @@ def of_options(daemon: Simulated, cell: SimulatedCell, name: str, sidecar: dict[
     return []
 
 
-def walk(folder: Path, chosen: list[SimulatedCell]) -> int:
-    """Each cell on a daemon of its own; how many."""
+def walk(folder: Path, chosen: list[SimulatedCell], workers: tuple[int, ...] = (1, 2)) -> int:
+    """Each cell on a daemon of its own, with so many workers in turn; how many."""
     wrong: list[str] = []
     for number, cell in enumerate(chosen):
         home = folder / f"{number}"
-        daemon = new(home, cell.after)
+        daemon = new(home, cell.after, workers[number % len(workers)])
         try:
             play(daemon, cell, "song.wav")
             wrong += [f"{cell}: {each}" for each in violations(daemon, cell, "song.wav")]
@@ -224,7 +225,11 @@ def test_a_share_of_the_cells(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", ["move", "keep", "delete"])
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
-def test_the_cells(tmp_path: Path, point: str, after: str, record_property: Callable[[str, object], None]) -> None:
+def test_the_cells(
+    tmp_path: Path, point: str, workers: int, after: str, record_property: Callable[[str, object], None]
+) -> None:
     """The same with every cell."""
-    record_property("cells", walk(tmp_path, [cell for cell in CELLS if (cell.point, cell.after) == (point, after)]))
+    mine = [cell for cell in CELLS if (cell.point, cell.after) == (point, after)]
+    record_property("cells", walk(tmp_path, mine, (workers,)))

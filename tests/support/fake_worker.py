@@ -6,8 +6,9 @@ While a file `hold` lies in $FAKE_FOLDER, a song that has begun to be separated 
 none can be stopped. `held` is there once a song is held.
 A song that holds the word POISON is the end of the process, by SIGSEGV, as soon as it is decoded. While `babble` lies
 there, what is in it (with JOB for the job's id) is what is said when a song has begun to be separated.
-While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL` says what its hash is. What it was ordered to
-do is in `orders`, a line each, and what it says, but for progress, in `said`, where that file is.
+`network` says how many seconds each song takes. While `missing-MODEL` lies there, that model cannot be had; `weights-MODEL`
+says what its hash is. What it was ordered to do is in `orders`, a line each, and what it says, but for progress, in `said`,
+where that file is.
 """
 
 import contextlib
@@ -194,6 +195,7 @@ def separate(order: Separate, facts: EngineFacts) -> None:
     babble(order.job_id)
     tell(order.job_id, Step.SEPARATE, 0.04, segment_s=0.01)
     hold(order.job_id)
+    network(order.job_id)
     with changed:
         check(order.job_id)
         to_finish.append((order, lambda: say(written(order, song, facts, target, warnings))))
@@ -212,6 +214,15 @@ def hold(job_id: str) -> None:
                 (FOLDER / "held").touch()
         time.sleep(0.02)
     check(job_id)
+
+
+def network(job_id: str) -> None:
+    """Take as many seconds as the file `network` says, if it is there."""
+    with contextlib.suppress(OSError):
+        until = time.monotonic() + float((FOLDER / "network").read_text())
+        while time.monotonic() < until:
+            check(job_id)
+            time.sleep(0.02)
 
 
 def tell(job_id: str, step: Step, fraction: float, segment_s: float | None = None) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,6 +28,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     ends: dict[str, tuple[str, ...]]
     crash: str = ""
     """The trace point at which a first life ended: then the start of the second one is what is watched."""
+    workers: int = 1
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """Of the daemon's configuration."""
+        return {"model": {"device": ["cpu"] * self.workers}}
 
 
 def _song(daemon: Daemon, name: str, seconds: float = 0.3) -> None:
@@ -102,7 +109,10 @@ STARTS = tuple(
     Scenario(name=f"start-after-{point}", prepare=_nothing, act=_drop, ends={"song.wav": ("done",)}, crash=point)
     for point in ("3-started", "6-rename", "7-final", "9-original")
 )
-SCENARIOS = (RUN, CANCEL, RETRY, DUPLICATE, FAIL, THREE, *STARTS)
+OF_TWO = tuple(
+    msgspec.structs.replace(each, name=f"{each.name}-of-two", workers=2) for each in (CANCEL, RETRY, DUPLICATE, THREE)
+)
+SCENARIOS = (RUN, CANCEL, RETRY, DUPLICATE, FAIL, THREE, *OF_TWO, *STARTS)
 
 
 def is_over(daemon: Daemon, scenario: Scenario, tag: str = "") -> bool:

@@ -21,7 +21,7 @@ WALKS = [
     pytest.param(scenario, who, id=f"{scenario.name}-{who}")
     for scenario in SCENARIOS
     for who in ("supervisor", "worker")
-    if who == "supervisor" or scenario.name in ("run", "cancel", "fail", "three")
+    if who == "supervisor" or scenario.name in ("run", "cancel", "fail", "three", "three-of-two")
 ]
 """What is killed during what. The worker has no part in a duplicate, and is killed anyway in a retry."""
 
@@ -32,7 +32,7 @@ TURNS = 3
 
 def known(folder: Path, scenario: Scenario, who: str) -> list[Point]:
     """The points of a scenario in which nothing happens; what it leaves is as it should be."""
-    with running(made(folder, "known"), fake=True) as daemon:
+    with running(made(folder, "known"), fake=True, **scenario.sections) as daemon:
         log, wrong = play(daemon, scenario, who, "")
         assert wrong == []
         found = points(log)
@@ -46,7 +46,7 @@ def walk(folder: Path, scenario: Scenario, who: str, chosen: list[Point]) -> tup
     """How many of the points were reached, and what was wrong after any of them; after one that was, another spool goes on."""
     left, reached, wrong = list(chosen), 0, []
     while left:
-        with running(made(folder, str(len(left))), fake=True) as daemon:
+        with running(made(folder, str(len(left))), fake=True, **scenario.sections) as daemon:
             found: list[str] = []
             while left and not found:
                 point = left.pop()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from benchmarks.sdr import sdr
+from benchmarks.quality.sdr import sdr
 
 from daemons import Daemon, running
 from decoding import heard

@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
-from benchmarks import measure, references, report, tables
-from benchmarks.references import Judge
+from benchmarks import measure, report, tables
+from benchmarks.quality import references
+from benchmarks.quality.references import Judge
+from benchmarks.quality.sdr import Block, sdr
 from benchmarks.report import DEMIXD, MIXTURE, SEPARATOR, SongSdr
-from benchmarks.sdr import Block, sdr
 
 import stems
 from daemons import ROOT

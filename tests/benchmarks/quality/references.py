@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import measure, report, songs
+from benchmarks.quality.sdr import sdr
 from benchmarks.report import MIXTURE, SongSdr
-from benchmarks.sdr import sdr
 
 from demixd.cli.bench.daemon import SongFile
 from demixd.cli.console import RefusedError

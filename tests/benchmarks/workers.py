@@ -1,0 +1,112 @@
+"""Two workers against one, on the processor: tests/benchmarks/run --workers NAME.
+
+The same songs go through a daemon with one worker and through one with two, each worker with one thread, from the drop of
+them all to the last one's end: once with the demo model, and once with the tests' fake worker, whose network waits for two
+seconds and computes nothing, so that the daemon's own share is seen.
+"""
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from benchmarks.program import run
+
+from demixd.cli import client
+from demixd.cli.bench.measure import machine, synthetic_song, today, warn_if_busy
+from demixd.cli.bench.report import conditions
+from demixd.cli.bench.report import machine as machine_line
+from demixd.cli.console import RefusedError, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.throwaway import ThrowawayDaemon, child, last_line
+from demixd.spool.tree import Spool
+
+LONG_S, WAIT_S = 20.0, 2.0
+"""How long each song is, and how long the fake worker's network takes for it."""
+
+POLL_S = 0.05
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ROOT / "tests" / "support" / "launch.py"
+
+
+@click.command()
+@click.option("--table", "path", type=click.Path(path_type=Path), help="A file for the table, in Markdown.")
+@click.option("--songs", default=40, type=click.IntRange(2), help="How many, of 20 s each.")
+def main(path: Path | None, songs: int) -> None:
+    """What two workers do in the time of one."""
+    exit_on_sigterm()
+    with interruptible("Nothing is left behind."), refusing_os_errors():
+        at = machine(Path(tempfile.gettempdir()), None, warn_if_busy())
+        lines = [
+            f"## {machine_line(at)}",
+            "",
+            f"- {conditions(today(), at)}",
+            f"- {songs} songs of {LONG_S:.0f} s, dropped at once; one thread a worker",
+            "",
+            "| | one worker, s | two workers, s | two by one |",
+            "| --- | --- | --- | --- |",
+        ]
+        for name, fake in (("demo model", False), (f"a network that waits for {WAIT_S:g} s", True)):
+            one, two = (_seconds(songs, workers, fake=fake) for workers in (1, 2))
+            lines.append(f"| {name} | {one:.1f} | {two:.1f} | {two / one:.2f} |")
+            say(lines[-1])
+        if path is not None:
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _seconds(number: int, workers: int, *, fake: bool) -> float:
+    """From the drop of so many songs to the end of the last one."""
+    with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
+        folder = Path(temporary)
+        songs = [synthetic_song(folder / f"{each}.flac", LONG_S + each / 100)[0] for each in range(number)]
+        with _running(folder / "daemon", workers, fake=fake) as spool:
+            began = time.monotonic()
+            for song in songs:
+                client.drop(spool, song, song.name)
+            while (counts := _told(spool)["counts"])["done"] < number:
+                if counts["failed"] or counts["cancelled"]:
+                    raise RefusedError("a song was not done")
+                time.sleep(POLL_S)
+            return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def _running(folder: Path, workers: int, *, fake: bool) -> Iterator[Spool]:
+    """A daemon whose workers are all warm."""
+    spool = ThrowawayDaemon(
+        folder,
+        {
+            "model": {"name": "demo", "device": ["cpu"] * workers},
+            "inbox": {"settle": 0.0},
+            "defaults": {"format": "wav"},
+        },
+    ).spool
+    (folder / "network").write_text(f"{WAIT_S}", encoding="utf-8")
+    words = [
+        sys.executable,
+        str(LAUNCH),
+        *(["--fake"] if fake else []),
+        "--",
+        "--config",
+        f"{folder}/demixd.toml",
+        "run",
+    ]
+    environment = [f"PYTHONPATH={ROOT / 'daemon'}", f"FAKE_FOLDER={folder}", "OMP_NUM_THREADS=1"]
+    with child(["env", *environment, *words], folder / "log") as process:
+        while [each["state"] for each in _told(spool).get("workers", ())] != ["ready"] * workers:
+            if process.poll() is not None:
+                raise RefusedError(f"the daemon has ended: {last_line(folder / 'log')}")
+            time.sleep(POLL_S)
+        yield spool
+
+
+def _told(spool: Spool) -> dict[str, Any]:
+    return client.daemon(spool) or {}
+
+
+if __name__ == "__main__":
+    run(main, "tests/benchmarks/run --workers NAME")
