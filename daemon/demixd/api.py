@@ -20,6 +20,7 @@ from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline import decoder
 from demixd.pipeline.song import Observer, Order, run
+from demixd.protocol import devices
 from demixd.protocol.progress import Throttle
 from demixd.spool.files import HIDDEN, sha256_of
 from demixd.spool.tree import OUT, TMP
@@ -62,7 +63,9 @@ def separate_audio(
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
     tell("Loading the model")
     demand = Demand.of(settings.model.name, settings.defaults.stems)
-    engine = _engine(_with_own_folders(Warm.of(settings, demand, settings.devices[0]), settings.state))
+    engine = _engine(
+        _with_own_folders(Warm.of(settings, demand, devices.all_of(settings.model.device)[0]), settings.state)
+    )
     observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), settings, seed)

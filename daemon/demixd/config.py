@@ -18,10 +18,11 @@ import tomli
 from msgspec import Meta
 
 from demixd.errors import ConfigError
+from demixd.protocol import devices
 from demixd.protocol.inbox_names import kind_of_folder
-from demixd.protocol.options import Defaults, DeviceName, DeviceNames, JobOptions, ModelName, Options, effective
+from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, effective
 from demixd.protocol.result_names import holdable
-from demixd.protocol.typed import Section, no_such_key, shown, typed
+from demixd.protocol.typed import Section, no_such_key, shown, shown_key, typed
 
 DEFAULT_PATH, BUILT_IN = Path("/etc/demixd/demixd.toml"), "the built-in defaults"
 BESIDE = Path(__file__).parents[2] / "models"
@@ -88,11 +89,14 @@ class Status(Section, frozen=True):
 class Model(Section, frozen=True):
     name: ModelName = "htdemucs"
     repo: str = ""
-    device: DeviceName | DeviceNames = "auto"
+    device: devices.Devices = "auto"
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     batch: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
     keep_alive_s: Annotated[float, Meta(ge=-1, le=YEAR_S)] = -1
     allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        devices.check(self.device)
 
 
 class _Profile(Defaults, frozen=True):
@@ -171,11 +175,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return frozenset({self.model.name, *(str(each["model"]) for each in self.profiles.values() if "model" in each)})
 
     @property
-    def devices(self) -> tuple[str, ...]:
-        """The devices of `[model] device`, in order."""
-        return (self.model.device,) if isinstance(self.model.device, str) else self.model.device
-
-    @property
     def repo(self) -> Path | None:
         return Path(self.model.repo) if self.model.repo else None
 
@@ -225,8 +224,8 @@ def parse(text: str, where: str, *, only: str = "") -> Config:
         raise ConfigError(f"{where}: not TOML: {told}") from error
     kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
     table = {name: table[name] for name in (only,) if name in table} if only else table
-    if unknown := next((name for name in table if name not in kinds), None):
-        raise ConfigError(f"{where}: [{shown(unknown)[1:-1]}]: {no_such_key(unknown, kinds)}")
+    if (unknown := next((name for name in table if name not in kinds), None)) is not None:
+        raise ConfigError(f"{where}: [{shown_key(unknown)}]: {no_such_key(unknown, kinds)}")
     sections: dict[str, Any] = {}
     for name, values in table.items():
         try:

@@ -27,19 +27,12 @@ from demixd.protocol.result_names import (
     shortest,
 )
 from demixd.protocol.result_names import check as check_naming
-from demixd.protocol.typed import Section, no_such_key, shown, typed
+from demixd.protocol.typed import Section, no_such_key, shown, shown_key, typed
 
 LONGEST = 64 * 1024
 """Bytes of an option file."""
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=100, title="a text of 1 to 100 characters, one model")]
-DeviceName = Annotated[
-    str,
-    Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,4})?|openvino:GPU)\Z", title="auto, cpu, cuda, cuda:N or openvino:GPU"),
-]
-DeviceNames = Annotated[
-    tuple[DeviceName, ...], Meta(min_length=1, max_length=64, title="or a list of these, one for each worker")
-]
 ProfileName = Annotated[str, Meta(min_length=1, max_length=60)]
 Sha256 = Annotated[
     # The lengths too: `$` also matches before a final newline.
@@ -149,8 +142,8 @@ NONE = JobOptions()
 def parse(data: bytes) -> JobOptions:
     """The options in the bytes of an option file. Raises BAD_OPTIONS."""
     found = _read(data)
-    if unknown := next((key for key in found if key not in (*_OWN, *_DEFAULTS)), None):
-        raise bad(f"{shown(unknown)[1:-1]}: {no_such_key(unknown, (*_OWN, *_DEFAULTS))}")
+    if (unknown := next((key for key in found if key not in (*_OWN, *_DEFAULTS)), None)) is not None:
+        raise bad(f"{shown_key(unknown)}: {no_such_key(unknown, (*_OWN, *_DEFAULTS))}")
     changed = {key: value for key, value in found.items() if key in _DEFAULTS}
     try:
         own = typed({key: value for key, value in found.items() if key in _OWN}, Own)

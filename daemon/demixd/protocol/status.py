@@ -139,7 +139,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     gpu_peak_bytes: int | None = None
     id: str = "1"
     host: str = ""
-    in_flight: tuple[JobName, ...] = ()
+    in_flight: tuple[JobName, ...] = msgspec.field(default_factory=lambda: ())
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):

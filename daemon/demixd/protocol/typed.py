@@ -25,8 +25,8 @@ def typed(values: Any, kind: type[T]) -> T:
     kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
     if not isinstance(values, dict):
         raise ValueError(f"must be a table of keys, not {shown(values)}")
-    if unknown := next((key for key in values if key not in kinds), None):
-        raise ValueError(f"{shown(unknown)[1:-1]}: {no_such_key(unknown, kinds)}")
+    if (unknown := next((key for key in values if key not in kinds), None)) is not None:
+        raise ValueError(f"{shown_key(unknown)}: {no_such_key(unknown, kinds)}")
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
@@ -48,6 +48,11 @@ def did_you_mean(word: Any, known: Iterable[str], quote: str = "") -> str:
     """The end of a message about a wrong `word`: that of the `known` ones which is most like it; empty where none is."""
     close = get_close_matches(word.lower(), known, n=1) if isinstance(word, str) else ()
     return f"; did you mean {quote}{close[0]}{quote}?" if close else ""
+
+
+def shown_key(key: Any) -> str:
+    """A key as the files have it, without quotes where it is more than these."""
+    return shown(key)[1:-1] or '""'
 
 
 def shown(value: Any) -> str:

@@ -33,6 +33,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], tuple[str, ...], bool]] = [
     ("unknown key", {"fromat": "mp3"}, ("fromat", "did you mean format?"), TOLD),
     ("key in wrong case", {"Bit_Depth": 24}, ("Bit_Depth", "did you mean bit_depth?"), TOLD),
     ("key like no other", {"\x1b[31m": 1}, ("\\u001b[31m", "no such key", "wait_for_sha256"), TOLD),
+    ("an empty key", {"": 1}, ('""', "no such key"), TOLD),
     ("a key of the configuration", {"device": "cpu"}, ("device", "no such key"), TOLD),
     ("schema 2", {"schema": 2}, ("schema = 2", "must be 1"), TOLD),
     ("schema is true", {"schema": True}, ("schema = true", "must be 1"), TOLD),

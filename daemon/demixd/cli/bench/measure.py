@@ -22,6 +22,7 @@ from demixd.engine.models import store
 from demixd.engine.models.catalog import AUTO
 from demixd.engine.models.configured import known
 from demixd.engine.models.demo.recording import record
+from demixd.protocol import devices
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.typed import typed
 from demixd.spool.mounts import mount_of
@@ -92,7 +93,7 @@ def _model(config: Config, options: BenchOptions) -> Model:
 
     Raises RefusedError, `bad-options`, `model-missing` and `bad-model`.
     """
-    device = options.device or config.devices[0]
+    device = options.device or devices.all_of(config.model.device)[0]
     asked = {"name": options.model, "device": device, "precision": options.precision, "keep_alive_s": -1}
     keys = msgspec.to_builtins(config.model) | {key: value for key, value in asked.items() if value is not None}
     try:

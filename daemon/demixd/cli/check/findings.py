@@ -16,6 +16,7 @@ from demixd.engine.models import listing, records, store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED
 from demixd.engine.models.configured import doubts, faults, lacks
 from demixd.errors import AudioProcessingError
+from demixd.protocol import devices
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.tree import DAEMON, Spool
 
@@ -44,7 +45,7 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
         ("memory", partial(machine.memory, config, spool.scratch)),
         ("space", partial(folders.space, spool.outbox, folders.SONG_BYTES, "songs may wait as no-space")),
         ("space", partial(folders.space, config.state, folders.LEDGER_BYTES, "the ledger may not be written")),
-        *(("device", partial(machine.device, each)) for each in dict.fromkeys(config.devices)),
+        *(("device", partial(machine.device, each)) for each in dict.fromkeys(devices.all_of(config.model.device))),
         ("models", partial(_models, config)),
         *(("model", partial(_model, config, name)) for name in sorted(config.named_models) if not lacks(name, config)),
         *(("model", partial(Finding, Level.FAIL, "model", wrong)) for wrong in faults(config)),

@@ -9,6 +9,7 @@ import msgspec
 
 from demixd.config import Config
 from demixd.engine import host
+from demixd.protocol.devices import all_of
 
 ON_CPU = ("cpu", "auto")
 """Devices that are the processor, or may be."""
@@ -30,18 +31,18 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 def places(config: Config, gpus: int) -> tuple[Place, ...]:
     """The places, in order; `gpus`: how many CUDA devices a worker has seen, 0 before that."""
-    devices, is_auto = config.devices, config.model.device == "auto"
+    wanted, is_auto = all_of(config.model.device), config.model.device == "auto"
     if is_auto:
-        devices = (*devices, *(f"cuda:{number}" for number in range(1, gpus)))
-    on_cpu = sum(device in ON_CPU for device in devices)
+        wanted = (*wanted, *(f"cuda:{number}" for number in range(1, gpus)))
+    on_cpu = sum(device in ON_CPU for device in wanted)
     threads = max(1, host.threads() // on_cpu) if on_cpu > 1 else None
     return tuple(
         Place(
             id=str(number),
             device=device,
-            shares=len(devices),
+            shares=len(wanted),
             threads=threads if device in ON_CPU else None,
             stays_empty=is_auto and number > 1,
         )
-        for number, device in enumerate(devices, 1)
+        for number, device in enumerate(wanted, 1)
     )
