@@ -154,6 +154,7 @@ ODD = {
 }
 
 
+@pytest.mark.daily
 def test_odd_songs_are_done(daemon: Daemon, tmp_path: Path) -> None:
     """Odd lengths, rates, channels and names are done, each with the song's number of frames; ten at once, in order."""
     for name, how in ODD.items():

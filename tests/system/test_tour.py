@@ -25,6 +25,7 @@ def tour(folder: Path, *songs: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.daily
 def test_every_stem_is_listed(tmp_path: Path) -> None:
     """Each song is dropped, followed to its end and listed with its stems, which have its number of frames."""
     songs = [make_song(tmp_path / name, 1.0) for name in ("one.wav", "two.flac")]

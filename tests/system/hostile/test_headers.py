@@ -15,7 +15,7 @@ import pytest
 from daemons import PATIENCE_S, ROOT
 from demixd.errors import Code
 from demixd.protocol.job import Error
-from demixd.supervisor.workers import manager, process
+from demixd.supervisor.workers import patience, process
 from demixd.supervisor.workers.process import Died, Said, WorkerProcess
 from demixd.worker.messages import Forget, Prepare, Prepared
 from mutants import burdens, mutants, originals
@@ -54,7 +54,7 @@ class Decoder:
         song, tmp = str(self.folder / "song"), str(self.folder)
         self.handle.send(Prepare(job_id=job_id, snapshot=song, tmp=tmp, work=tmp, max_duration_s=LIMIT_S))
         answer = self.said.get(timeout=PATIENCE_S)
-        assert time.monotonic() - began < manager.STALL_FLOOR_S, "it was silent for longer than a worker may be"
+        assert time.monotonic() - began < patience.STALL_FLOOR_S, "it was silent for longer than a worker may be"
         if isinstance(answer, Died):
             self.deaths += 1
             self.handle.close()

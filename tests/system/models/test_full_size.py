@@ -45,6 +45,7 @@ def save_random_model(folder: Path, name: str, **how: Any) -> None:
     (folder / f"{name}.yaml").write_text("models: ['a1']\n")
 
 
+@pytest.mark.daily
 def test_cancel_of_a_model_in_full_size(tmp_path: Path) -> None:
     """htdemucs in full size on the CPU stops within 5 s, and the next song runs without loading it again."""
     save_random_model(tmp_path / "repo", "full", **FULL_SIZE)

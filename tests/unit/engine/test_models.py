@@ -705,6 +705,7 @@ def test_fetch_brings_a_model_that_loads(hub: Hub, models: Path, member: bytes) 
     assert same_state(load_files(files, allow_pickle=False).model.models[0], random_module(0).half().float())
 
 
+@pytest.mark.daily
 def test_the_command_fetches(hub: Hub, tmp_path: Path) -> None:
     """`demixd models fetch htdemucs` ends 0 and says where the model is, converts it, and `verify` agrees with it."""
     config = tmp_path / "demixd.toml"
