@@ -138,7 +138,9 @@ def check_order(daemon: Daemon, every: dict[str, int]) -> None:
     assert begun[:10] == line[:10]
 
 
-@pytest.mark.parametrize("number", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [pytest.param(1000, marks=pytest.mark.daily), pytest.param(10_000, marks=pytest.mark.slow)]
+)
 def test_many_songs_at_once(
     tmp_path: Path, number: int, day: int, record_property: Callable[[str, object], None]
 ) -> None:

@@ -245,6 +245,7 @@ def test_a_slower_one_is_not_taken(engine: Engine, tmp_path: Path, monkeypatch: 
     assert rules.compiler.calls == 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.daily
 def test_a_wrong_one_is_not_taken(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fast and wrong: torch serves; where it has become wrong since it was measured, the sidecar says so."""
     any_speed_wins(monkeypatch)
@@ -284,6 +285,7 @@ def test_damaged_caches_are_removed(engine: Engine, tmp_path: Path, monkeypatch:
     assert autotune.is_due(engine, Rules(root=root))
 
 
+@pytest.mark.daily
 def test_the_batch_becomes_smaller_where_memory_is_short(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,7 +127,7 @@ def test_progress_counts_every_segment(tmp_path: Path) -> None:
     assert {later - before for before, later in itertools.pairwise([0, *counted])} <= {1, 2}
 
 
-@pytest.mark.parametrize("shifts", [0, 2])
+@pytest.mark.parametrize("shifts", [0, pytest.param(2, marks=pytest.mark.daily)])
 def test_same_song_same_stems(shifts: int, tmp_path: Path) -> None:
     """The same song twice gives the same samples, with shifts too."""
     bag, song = unequal_bag(), generated(5.0)
