@@ -92,10 +92,10 @@ class Scheduler:
 
     def _choose(self, lane: Lane, taken: set[str], now: float, *, loads: bool) -> None:
         """Start a job on a free worker, or (`loads`) have its model loaded; `taken` are those that others load theirs for."""
-        if self._folders.missing:
+        if self._folders.missing or self._is_one_alone:
             return
         for job in self._candidates(lane, taken, now, marks=True):
-            if self._is_one_alone or (job.runs_alone and self._jobs.running):
+            if job.runs_alone and self._jobs.running:
                 return  # it has all workers to itself, and nothing more begins before it
             if not loads and not lane.worker.serves(job.options) and not lane.worker.lacks(job.options, now):
                 return

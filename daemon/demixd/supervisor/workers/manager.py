@@ -96,7 +96,7 @@ class WorkerManager:
         return self.state != "starting"
 
     @property
-    def is_settled_here(self) -> bool:
+    def lets_others_start(self) -> bool:
         """Whether it neither fetches a model nor makes it faster, which others would only do as well."""
         return self.state not in ("starting", "fetching", "tuning")
 

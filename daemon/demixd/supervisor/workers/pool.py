@@ -75,7 +75,7 @@ class Pool:
                 continue
             if member.is_outdated and not has_song:
                 member.renew(now)
-            member.tick(now, busy=waiting or has_song, may_start=member is first or first.is_settled_here)
+            member.tick(now, busy=waiting or has_song, may_start=member is first or first.lets_others_start)
 
     def on_message(self, said: Said, now: float) -> WorkerManager | None:
         """Take in a message about a worker itself; the worker, None where it comes from a former process."""
