@@ -203,7 +203,7 @@ OTHERS: list[tuple[bytes, str, Callable[[Path], None]]] = [
 CANCELS = [b"...nobody.flac.cancel", b"nobody.flac.cancel", b"nob\xf6dy.wav.cancel", b"walked/nobody.wav.cancel"]
 """For names that nobody knows: listed as `no-such-job`, and removed."""
 
-KNOWN = {"spool", "state", "demixd.toml", "log", "orders", "hold", "outside.wav", "outside"}
+KNOWN = {"spool", "state", "demixd.toml", "log", "orders", "hold", "held", "outside.wav", "outside"}
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")}
