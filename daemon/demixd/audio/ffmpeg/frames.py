@@ -56,8 +56,12 @@ def samples_of(frame: AudioFrame) -> Frames:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is no sound
             return np.asarray(found, np.float32)
     half = HALF[found.dtype.str[1:]]
+    samples: Frames = found.astype(np.float32, order="C")
+    if found.dtype.kind == "u":
+        samples -= half
     # Converted before the division, as in libsndfile; the division is exact, by a power of two.
-    return (np.asarray(found, np.float32) - (half if found.dtype.kind == "u" else 0)) / np.float32(half)
+    samples *= np.float32(1 / half)
+    return samples
 
 
 def array_of(frame: AudioFrame) -> Any:
