@@ -100,8 +100,6 @@ class Model(Section, frozen=True):
 
 
 class _Profile(Defaults, frozen=True):
-    """The keys of a profile."""
-
     model: ModelName = ""
 
 
@@ -130,6 +128,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     inbox: Inbox = Inbox()
     status: Status = Status()
     model: Model = Model()
+    ray: devices.Ray = devices.Ray()
     defaults: Defaults = Defaults()
     profiles: dict[str, dict[str, Any]] = {}
     limits: Limits = Limits()
@@ -248,6 +247,7 @@ def check(config: Config, where: str) -> Config:
         for key in msgspec.structs.fields(Paths):
             _check_path(f"[paths] {key.name}", getattr(config.paths, key.name))
         _check_path("[model] repo", config.model.repo)
+        config.ray.check(config.model.device)
         for profile, keys in config.profiles.items():
             _check_profile(profile, keys, config)
         _check_apart(config)

@@ -5,10 +5,10 @@ from typing import Any
 from demixd import config
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
+from demixd.supervisor.workers.line import Died, Said
 from demixd.supervisor.workers.manager import WorkerManager
 from demixd.supervisor.workers.missing import MissingModels
 from demixd.supervisor.workers.place import places
-from demixd.supervisor.workers.process import Died, Said
 from demixd.worker.messages import Ready
 
 

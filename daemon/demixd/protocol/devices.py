@@ -1,13 +1,14 @@
-"""The names of devices in `[model] device`: one, or one for each worker. Pure."""
+"""The devices of `[model] device`: one, or one for each worker; and the cluster of `[ray]`, whose devices others have. Pure."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from demixd.protocol.typed import shown
+from demixd.protocol.typed import Section, shown
 
 _NAME = re.compile(r"auto|cpu|cuda(:[0-9]{1,4})?|openvino:GPU")
+_ADDRESS = re.compile(r"local|auto|[\w.:\[\]-]{1,255}:[0-9]{1,5}")
 _WORDS = "auto, cpu, cuda, cuda:N or openvino:GPU"
 
 # The form of a name is checked by `check`: msgspec 0.22 frees a pattern twice that is in both types of a union.
@@ -25,3 +26,27 @@ def check(device: str | tuple[str, ...]) -> None:
     """Raise ValueError where a name is none."""
     if wrong := [each for each in all_of(device) if not _NAME.fullmatch(each)]:
         raise ValueError(f"device = {shown(wrong[0])}: it must be {_WORDS}, or a list of these, one for each worker")
+
+
+class Ray(Section, frozen=True):
+    """`[ray]`: the workers are in a cluster, and none of them is this machine's by itself. `path_map`: [[here, there], ...]."""
+
+    address: str = ""
+    workers: Annotated[int, Meta(ge=1, le=1000)] | Literal["gpus"] = "gpus"
+    path_map: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.address and not _ADDRESS.fullmatch(self.address):
+            raise ValueError(f'address = {shown(self.address)}: it must be "local", "auto" or "HOST:PORT"')
+        if wrong := [path for pair in self.path_map for path in pair if not path.startswith("/") or "\0" in path]:
+            raise ValueError(f"path_map has {shown(wrong[0])}: both paths of a pair must be absolute, beginning with /")
+
+    def check(self, device: str | tuple[str, ...]) -> None:
+        """Raise ValueError where `[model] device` does not go with it."""
+        if not self.address or device in ("auto", "cuda", "openvino:GPU"):
+            return
+        if device != "cpu":
+            how = 'a worker of a cluster gets its GPU from Ray: set "auto", "cuda" or "cpu"'
+            raise ValueError(f"[model] device = {shown(device)}: {how}")
+        if self.workers == "gpus":
+            raise ValueError('[ray] workers must be a number where [model] device is "cpu": there are no GPUs to count')

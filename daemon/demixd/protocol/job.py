@@ -53,6 +53,7 @@ class Reason(StrEnum):
     NO_SPACE = "no-space"
     MODEL_MISSING = "model-missing"
     OUTBOX_MISSING = "outbox-missing"
+    NO_WORKER = "no-worker"
     RETRY = "retry"
 
 
@@ -201,6 +202,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     stage: Stage = Stage.SEEN
     attempt: int = 0
+    losses: int = 0
+    """How often a machine was lost with it."""
     runs_alone: bool = False
     """Whether it runs with no other song in the worker: one died with it and another song, and either may be the cause."""
     priority: int = 0

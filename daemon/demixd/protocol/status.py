@@ -118,7 +118,8 @@ class JobName(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A worker. `state`: `starting`, `fetching`, `tuning`, `ready`, `asleep` (ended because it was idle), `missing-model`,
-    `dead`, or `without-gpu` (there is one worker fewer until its GPU is back).
+    `dead`, `without-gpu` (there is one worker fewer until its GPU is back), or `no-worker` (no machine of the cluster has room
+    for it).
 
     `tuning`: the fastest way to run the model is being looked for, once on a machine. `batch`: segments computed at once.
     `id`: its number, from 1, which a song's `engine.worker` has; `host`: the machine that it is on; `in_flight`: its songs.

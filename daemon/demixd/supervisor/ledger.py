@@ -28,7 +28,7 @@ from demixd.spool.tree import closed_file, companion
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Goes up with every change of the tables or of `Job`, so that an older version knows that it may not be able to read them."""
 
 _SCHEMA = """

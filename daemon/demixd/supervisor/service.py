@@ -40,8 +40,9 @@ from demixd.supervisor.runs.ending import Ending
 from demixd.supervisor.runs.recovery import recover
 from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.runs.scheduler import Scheduler
+from demixd.supervisor.workers.line import Died, Said, StartWorker
 from demixd.supervisor.workers.pool import Pool
-from demixd.supervisor.workers.process import Died, Said, StartWorker, WorkerProcess
+from demixd.supervisor.workers.ray import starter
 from demixd.version import __version__
 from demixd.worker.messages import Ready, Unready
 
@@ -83,12 +84,12 @@ class Service:
         *,
         file: str = "",
         clock: Clock | None = None,
-        start_worker: StartWorker = WorkerProcess,
+        start_worker: StartWorker | None = None,
     ) -> None:
         self.config = config
         self._load, self._file = load, file
         self._clock = AwakeClock(clock or SystemClock())
-        self._start_worker = start_worker
+        self._start_worker = start_worker or starter(config)
         self.spool = Spool(config)
         self.mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._facts = status.DaemonFacts(instance=uuid.uuid4().hex, version=__version__)
@@ -238,7 +239,7 @@ class Service:
                 if isinstance(event.message, Ready | Unready):
                     self._beating.soon()
             case Died() if (worker := self.pool.on_death(event, now)) is not None:
-                self.runner.on_death(worker, event.how)
+                self.runner.on_death(worker, event)
             case SnapshotTaken():
                 self.runner.on_snapshot(event)
             case ResultChecked():
@@ -249,8 +250,9 @@ class Service:
         with self._beating.reloading():
             try:
                 fresh = self._load()
-                if fresh.paths != self.config.paths:
-                    how = f"[paths] has changed, which only a restart can take over{notify.remedy()}"
+                if (fresh.paths, fresh.ray) != (self.config.paths, self.config.ray):
+                    part = "[paths]" if fresh.ray == self.config.ray else "[ray]"
+                    how = f"{part} has changed, which only a restart can take over{notify.remedy()}"
                     raise ConfigError(f"{self._file}: {how}")
             except ConfigError as error:
                 self._beating.refuse(str(error))

@@ -8,6 +8,8 @@ prepare     decode this song ahead      prepared; a later `separate` finds it de
 forget      it need not be prepared     nothing
 (end of input)                          the worker ends
 
+Of a worker in a cluster (`worker/ray`) there are two more: placed, and gone.
+
 While one song is separated, the stems of the one before are written and the next one is decoded. `separate` needs no
 `prepare`.
 """
@@ -208,5 +210,25 @@ class Prepared(_Message, frozen=True):
     error: Error | None = None
 
 
+class Placed(_Message, frozen=True):
+    """The worker is on the machine `host` of a cluster, which has so many `gpus`.
+
+    `host` is null while no machine has room for it, and `message` says why.
+    """
+
+    host: str | None
+    gpus: int = 0
+    message: str = ""
+
+
+class Gone(_Message, frozen=True):
+    """The worker ended, `how` says it in words; `is_lost`: with its machine, or the line to it. The last line."""
+
+    how: str
+    is_lost: bool = False
+
+
 ToWorker = Warm | Separate | Stop | Prepare | Forget
-FromWorker = Fetching | Tuning | Ready | Unready | Decoded | Progressed | Finished | Failed | Stopped | Prepared
+FromWorker = (
+    Fetching | Tuning | Ready | Unready | Decoded | Progressed | Finished | Failed | Stopped | Prepared | Placed | Gone
+)

@@ -19,8 +19,8 @@ from demixd import config
 from demixd.errors import Code
 from demixd.protocol.job import Error
 from demixd.protocol.options import Defaults
+from demixd.supervisor.workers.line import Said
 from demixd.supervisor.workers.manager import Have
-from demixd.supervisor.workers.process import Said
 from demixd.worker.messages import Unready, Warm
 from scripted_worker import Worker, options
 

@@ -12,7 +12,8 @@ import pytest
 
 from daemons import PATIENCE_S, Daemon, below, make_song, running
 from demixd.supervisor.workers import process
-from demixd.supervisor.workers.process import LONGEST, UNHEARD, Died, Said, WorkerProcess
+from demixd.supervisor.workers.line import LONGEST, UNHEARD, Died, Said
+from demixd.supervisor.workers.process import WorkerProcess
 from demixd.supervisor.workers.validate import doubt
 
 ERROR = {"code": "bad-audio", "message": "", "detail": None, "retryable": False}

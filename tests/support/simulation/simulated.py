@@ -19,7 +19,7 @@ from demixd.spool import nofollow
 from demixd.supervisor import trace
 from demixd.supervisor.jobs import table
 from demixd.supervisor.service import IDLE_S, Quit, Reload, Service, Wake
-from demixd.supervisor.workers.process import Post
+from demixd.supervisor.workers.line import Post
 from simulated_clock import SimulatedClock
 from simulated_eyes import SimulatedEyes
 from simulated_songs import make_song

@@ -21,7 +21,7 @@ from demixd.protocol.job import EngineFacts, Error, StemFile
 from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import file_name
 from demixd.protocol.track import Track
-from demixd.supervisor.workers.process import Died, Post, Said
+from demixd.supervisor.workers.line import Died, Post, Said
 from demixd.worker.messages import (
     Decoded,
     Failed,

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from daemons import PATIENCE_S, ROOT
+from demixd.engine import host
 from demixd.errors import Code
 from demixd.protocol.job import Error
 from demixd.supervisor.workers import patience, process
-from demixd.supervisor.workers.process import Died, Said, WorkerProcess
+from demixd.supervisor.workers.line import Died, Said
+from demixd.supervisor.workers.process import WorkerProcess
 from demixd.worker.messages import Forget, Prepare, Prepared
 from mutants import burdens, mutants, originals
 
@@ -71,7 +73,7 @@ def decoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
     bounded = f'ulimit -v {MEMORY_KB}; exec "$0" "$1"'
     monkeypatch.setattr(process, "PROGRAM", ["sh", "-c", bounded, sys.executable, str(FAKE)])
     # What it is given in the daemon keeps memory; here it is to be seen how much is needed.
-    monkeypatch.setattr(process, "ENVIRONMENT", {"OMP_WAIT_POLICY": "passive"})
+    monkeypatch.setattr(host, "WORKER", {"OMP_WAIT_POLICY": "passive"})
     monkeypatch.setenv("FAKE_FOLDER", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "daemon"))
     one = Decoder(folder)

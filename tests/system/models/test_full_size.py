@@ -17,7 +17,7 @@ from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
 from daemons import ROOT, make_song, running
-from demixd.supervisor.workers.process import ENVIRONMENT
+from demixd.engine.host import WORKER
 
 FULL_SIZE: dict[str, Any] = {
     "sources": ["drums", "bass", "other", "vocals"],
@@ -87,7 +87,7 @@ def peak_mb(folder: Path, seconds: float, *, quick: bool = False) -> float:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)"
     )
     env = {
-        **ENVIRONMENT,
+        **WORKER,
         "PYTHONPATH": str(ROOT / "daemon"),
         "DEMIXD_CONFIG": str(folder / "demixd.toml"),
         "PATH": "/usr/bin:/bin",

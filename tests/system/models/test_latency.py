@@ -19,7 +19,8 @@ from benchmarks.models import RANDOM
 from daemons import make_song
 from demixd.engine.openvino import converter
 from demixd.protocol.options import Defaults
-from demixd.supervisor.workers.process import Died, Said, WorkerProcess
+from demixd.supervisor.workers.line import Died, Said
+from demixd.supervisor.workers.process import WorkerProcess
 from demixd.worker.messages import Progressed, Ready, Separate, Stop, Stopped, Tuning, Warm
 
 STOP_S = 1.0

@@ -242,7 +242,7 @@ def test_a_daemon_finds_the_fastest_once(tmp_path: Path) -> None:
         daemon.until(lambda: worker(daemon)["state"] == "tuning", "tuning")
         make_song(daemon.inbox / "meanwhile.wav", 1.0)
         make_song(daemon.inbox / "next.wav", 1.0)
-        daemon.until(lambda: daemon.song("next.wav").get("message"), "the reason")
+        daemon.until(lambda: "Finding" in daemon.song("next.wav").get("message", ""), "the reason")
         waiting = daemon.song("next.wav")
         assert (waiting["state"], waiting["reason"]) == ("waiting", "queued")
         assert waiting["message"] == worker(daemon)["message"]

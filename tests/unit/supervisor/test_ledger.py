@@ -18,7 +18,7 @@ from demixd.protocol.job import Job, Stage
 from demixd.supervisor.ledger import _SCHEMA, VERSION, Foreign, Ledger, UnreadableError
 from jobs import identity, job
 
-SCHEMAS = {3: "b10bf826469c4d2f"}
+SCHEMAS = {4: "147cce0f477ec447"}
 """Version -> digest of the ledger's tables and of `Job`."""
 
 

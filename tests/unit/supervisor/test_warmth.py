@@ -12,8 +12,9 @@ from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.models.catalog import Demand
 from demixd.errors import AudioProcessingError, Code, ModelTooLargeError
 from demixd.protocol.job import Error
-from demixd.supervisor.workers.manager import GPU_RETRY_S, Have
-from demixd.supervisor.workers.process import Said
+from demixd.supervisor.workers.line import Said
+from demixd.supervisor.workers.manager import Have
+from demixd.supervisor.workers.missing_gpu import RETRY_S
 from demixd.worker import warm as warming
 from demixd.worker.messages import Tuning, Unready, Warm
 from scripted_worker import Worker, options
@@ -31,16 +32,16 @@ def test_a_lost_gpu_is_looked_for_again() -> None:
     worker.manager.tick(2.0, busy=True)
     worker.ready(3.0)  # the driver is gone: torch knows no GPU any more
     assert worker.started == 2
-    worker.manager.tick(3.0 + GPU_RETRY_S[0] - 1, busy=False)
+    worker.manager.tick(3.0 + RETRY_S[0] - 1, busy=False)
     assert worker.started == 2
-    worker.manager.tick(3.0 + GPU_RETRY_S[0], busy=True)
+    worker.manager.tick(3.0 + RETRY_S[0], busy=True)
     assert worker.started == 2, "songs come first"
     worker.manager.tick(70.0, busy=False)
     assert worker.started == 3
     worker.ready(71.0)
-    worker.manager.tick(71.0 + GPU_RETRY_S[0], busy=False)
+    worker.manager.tick(71.0 + RETRY_S[0], busy=False)
     assert worker.started == 3, "the second time it waits longer"
-    worker.manager.tick(71.0 + GPU_RETRY_S[1], busy=False)
+    worker.manager.tick(71.0 + RETRY_S[1], busy=False)
     assert worker.started == 4
     worker.ready(400.0, device="cuda:0")
     worker.manager.tick(10_000.0, busy=False)

@@ -110,15 +110,20 @@ class Lane:
             self.worker.kill(now, f"it has stalled with {' and '.join(stalled)}")
             self.on_death("it stalled")
 
-    def on_death(self, how: str) -> None:
+    def on_death(self, how: str, *, is_lost: bool = False) -> None:
         """The worker died. Its one song is charged an attempt; where it had two, neither is, and both run alone next: then it
-        shows whose fault it was."""
+        shows whose fault it was. `is_lost`: its machine went, which is no song's fault."""
         there, jobs = self._in_worker(), self._context.jobs
         prefetch = self.prefetch if self.prefetch is not None and self.prefetch.is_decoding else None
         for run in there:
-            run.on_death(how, is_suspect=len(there) + (prefetch is not None) == 1)
+            run.on_death(how, is_suspect=len(there) + (prefetch is not None) == 1, is_lost=is_lost)
         self.drop()
-        if prefetch is not None and (job := jobs.waiting(prefetch.job.name)) is not None and prefetch.is_for(job):
+        if (
+            prefetch is not None
+            and not is_lost
+            and (job := jobs.waiting(prefetch.job.name)) is not None
+            and prefetch.is_for(job)
+        ):
             message = f"The worker died ({how}) with this song in it; it is tried alone."
             job = jobs.update(job, State.WAITING, reason=Reason.RETRY, message=message, runs_alone=True)
             jobs.save_all([job])

@@ -11,6 +11,7 @@ a file of the song may not be read      waits `permission`                      
 the song changed or is written to       waits `changing`, `open-for-writing`                     not counted
 the worker died with this song alone    waits `retry`, runs alone next                           counted
 the worker died with other songs too    waits `retry`, runs alone next                           not counted
+a worker was lost with its machine      waits `retry`                                            from the second time on
 the worker was ended for another song   waits `retry`                                            not counted
 the daemon died                         waits `retry`, runs alone next                           counted if alone
 an attempt is counted beyond the last   ends `failed`
@@ -63,6 +64,8 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether no other song may run beside it from now on."""
     pause_s: float = 0.0
     """For how long it is not tried again."""
+    is_loss: bool = False
+    """Whether the song went with a machine that was lost."""
 
 
 CANCELLED = Ends(state=State.CANCELLED)
@@ -154,8 +157,13 @@ def after_obstacle(job: Job, error: OSError, at: Circumstances) -> Ends | Waits:
     return after_error(job, described(error), at)
 
 
-def after_death(job: Job, how: str, *, is_suspect: bool) -> Ends | Waits:
-    """The worker died. Where no other song was in it the attempt is counted; the next one is made alone anyway."""
+def after_death(job: Job, how: str, *, is_suspect: bool, is_lost: bool = False) -> Ends | Waits:
+    """The worker died. Where no other song was in it the attempt is counted; the next one is made alone anyway.
+
+    A machine that is lost (`is_lost`) takes its song along once for nothing; songs can bring machines down, too.
+    """
+    if is_lost and not job.losses:
+        return Waits(reason=Reason.RETRY, message=f"The worker was lost ({how}); trying again.", is_loss=True)
     if is_suspect and job.attempt >= job.max_attempts:
         message = f"The worker died {job.attempt} times over this song; the last time {how}."
         return fails(Code.GAVE_UP, message, how)
@@ -188,6 +196,8 @@ def changes(job: Job, waits: Waits) -> dict[str, object]:
         "warnings": (),
         "timing": {},
     }
+    if waits.is_loss:
+        changed["losses"] = job.losses + 1
     if waits.settles_anew:
         changed["ready_at"] = 0.0
     if waits.truncated_since is not None:

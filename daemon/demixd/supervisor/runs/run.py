@@ -245,10 +245,10 @@ class Run:
         elif not self.disk.is_busy:
             self._carry_out(CANCELLED)  # it waits for the result of another
 
-    def on_death(self, how: str, *, is_suspect: bool) -> None:
-        """The worker died with this song in it; `is_suspect` where no other song was."""
+    def on_death(self, how: str, *, is_suspect: bool, is_lost: bool) -> None:
+        """The worker died with this song in it; `is_suspect` where no other song was, `is_lost` where its machine went."""
         self.is_at_worker = False
-        outcome = outcomes.after_death(self.job, how, is_suspect=is_suspect)
+        outcome = outcomes.after_death(self.job, how, is_suspect=is_suspect, is_lost=is_lost)
         if self._carry_out_unless_stopped(outcome) and isinstance(outcome, Waits):
             self._jobs.counts["retries"] += 1
 

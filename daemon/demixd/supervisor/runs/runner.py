@@ -10,6 +10,7 @@ from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.lane import Lane
 from demixd.supervisor.runs.run import Run
+from demixd.supervisor.workers.line import Died
 from demixd.supervisor.workers.manager import WorkerManager
 from demixd.worker.messages import FromWorker
 
@@ -108,8 +109,8 @@ class Runner:
         self._lane_of(worker).on_message(message)
         self._clear()
 
-    def on_death(self, worker: WorkerManager, how: str) -> None:
-        self._lane_of(worker).on_death(how)
+    def on_death(self, worker: WorkerManager, died: Died) -> None:
+        self._lane_of(worker).on_death(died.how, is_lost=died.is_lost)
         self._clear()
 
     def look_for_cancels(self, now: float) -> bool:

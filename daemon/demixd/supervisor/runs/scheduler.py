@@ -16,7 +16,7 @@ from demixd.protocol.job import Job, Reason, State
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.lane import Lane
 from demixd.supervisor.runs.runner import Runner
-from demixd.supervisor.workers.manager import Have
+from demixd.supervisor.workers.manager import NO_WORKER, Have
 
 PASSED_S = 60.0
 """How long the first song of the queue may be passed over for one whose model is warm."""
@@ -173,7 +173,9 @@ class Scheduler:
             """Whether it waits for something else, and says so."""
             return not self._folders.may_hold(job.name) or worker.lacks(job.options, now)
 
-        if worker.state == "fetching" and not self._pool.best.is_ready:
+        if worker.state == NO_WORKER and not self._pool.best.is_ready:
+            self._mark_all(Reason.NO_WORKER, worker.message, but=is_told)
+        elif worker.state == "fetching" and not self._pool.best.is_ready:
             self._mark_all(Reason.MODEL_MISSING, worker.message, but=is_told)
         elif worker.state == "tuning" and not self._pool.best.is_ready:
             self._mark_all(Reason.QUEUED, worker.message, but=is_told)
@@ -201,6 +203,6 @@ class Scheduler:
 
     def _unmark(self, job: Job) -> Job:
         is_told_why = job.reason is Reason.QUEUED and job.message
-        if job.reason not in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING) and not is_told_why:
+        if job.reason not in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING, Reason.NO_WORKER) and not is_told_why:
             return job
         return self._jobs.update(job, State.WAITING, reason=Reason.QUEUED, message="")

@@ -1,6 +1,6 @@
 """Keeps a worker alive and warm, and knows when it has stalled. It is told the time (monotonic, seconds).
 
-starting --> ready <--> (a song)        starting --> fetching, tuning, missing-model
+starting --> ready <--> (a song)        starting --> fetching, tuning, missing-model; no-worker: no machine has room
    ^           |  keep_alive_s without a song: the process ends, and the GPU is free to the last byte
    |           v
    +-------- asleep                      dead: it is started again, at once if it was warm
@@ -17,21 +17,20 @@ from demixd.protocol.job import EngineFacts, Error
 from demixd.protocol.options import Options
 from demixd.protocol.progress import Tick
 from demixd.supervisor import journal
+from demixd.supervisor.workers.line import Died, Post, Said, StartWorker, Worker
 from demixd.supervisor.workers.missing import MissingModels, pause_s
+from demixd.supervisor.workers.missing_gpu import MissingGpu
 from demixd.supervisor.workers.patience import Patience
 from demixd.supervisor.workers.place import Place
-from demixd.supervisor.workers.process import Died, Post, Said, StartWorker, Worker
-from demixd.worker.messages import Fetching, Finished, Progressed, Ready, ToWorker, Tuning, Unready, Warm
+from demixd.worker.messages import Fetching, Finished, Placed, Progressed, Ready, ToWorker, Tuning, Unready, Warm
 
 log = logging.getLogger(__name__)
 
 WARM_STALL_S = 900.0
 """Loading can be slow (a cold disk, a slow hub); this long without a word it is taken for hung."""
 
-GPU_RETRY_S = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-"""How long the CPU serves in place of a GPU that was lost before an idle worker is started anew to look for it."""
-
 WITHOUT_GPU = "without-gpu"
+NO_WORKER = "no-worker"
 
 
 class Have(StrEnum):
@@ -61,6 +60,8 @@ class WorkerManager:
         self._post, self._start_worker = post, start
         self.process: Worker | None = None
         self.state = "starting"
+        self.host = ""
+        """The machine that it is on, where a cluster has told it."""
         self.ready: Ready | None = None
         """What the worker last said of the engine that it has."""
         self._missing = missing
@@ -68,8 +69,7 @@ class WorkerManager:
         self._retry_at = 0.0
         self._deaths = 0
         self._heard = 0.0
-        self._had_gpu = False
-        self._gpu_tries = 0
+        self._gpu = MissingGpu()
         self._warm_since = self._heard_of_songs = 0.0
         self.patience = Patience()
 
@@ -194,17 +194,10 @@ class WorkerManager:
             self._drop(f"Asleep after {idle_s:.0f} s without a song; the next one wakes it")
             self.state = "asleep"
             log.info("worker: %s", self.message)
-        elif self._misses_gpu and now >= self._warm_since + GPU_RETRY_S[min(self._gpu_tries, len(GPU_RETRY_S) - 1)]:
-            self._gpu_tries += 1
+        elif self._gpu.is_missed(self.ready, self.place) and now >= self._warm_since + self._gpu.pause_s:
+            self._gpu.look()
             log.info("worker: begins anew, since the CPU stands in for a GPU that may be back")
             self._restart(now, "Looking for the GPU")
-
-    @property
-    def _misses_gpu(self) -> bool:
-        """Whether the worker is on the CPU, though a GPU was asked for or was there before."""
-        if self.ready is None or self.ready.engine.device != "cpu":
-            return False
-        return self.ready.on_stand_in or (self._had_gpu and self.place.device != "cpu")
 
     def _wake(self, now: float) -> None:
         if self.state == "asleep":
@@ -234,6 +227,8 @@ class WorkerManager:
         match said.message:
             case Fetching(message=message) if self.state in ("starting", "fetching"):
                 self.state, self.message = "fetching", message
+            case Placed():
+                self._on_place(said.message)
             case Tuning(message=message) if self.state in ("starting", "fetching", "tuning"):
                 self.state, self.message = "tuning", message
             case Ready() as ready:
@@ -250,19 +245,26 @@ class WorkerManager:
             case _:
                 pass  # of the job, which is the runner's
 
+    def _on_place(self, told: Placed) -> None:
+        """A machine of the cluster has room for the worker, or none has."""
+        self.host = told.host or ""
+        if told.host is None:
+            self.state, self.message = NO_WORKER, told.message
+        elif self.state == NO_WORKER:
+            self.state, self.message = "starting", f"Loading {self._demand.model} on {told.host}"
+
     def _on_ready(self, ready: Ready, now: float) -> None:
         """The worker is warm."""
         self._warm_since = now
-        if ready.engine.device.startswith("cuda"):
-            self._had_gpu, self._gpu_tries = True, 0
+        self._gpu.note(ready)
         self.state, self.ready, self._warm, self._deaths = "ready", ready, self._demand, 0
         self.patience = Patience()
         self._missing.found(self._demand)
         engine = ready.engine
         self.message = f"{engine.model} is warm on {engine.device_name} in {engine.precision}"
         if self.place.stays_empty and engine.device == "cpu":
-            pause_s = GPU_RETRY_S[min(self._gpu_tries, len(GPU_RETRY_S) - 1)]
-            self._gpu_tries += 1
+            pause_s = self._gpu.pause_s
+            self._gpu.look()
             self._drop(f"{self.place.device} is not available; it is looked for again in {pause_s:.0f} s")
             self.state, self._retry_at = WITHOUT_GPU, now + pause_s
 
@@ -275,9 +277,9 @@ class WorkerManager:
     def on_death(self, died: Died, now: float) -> None:
         """Take in the death of the process that it is now."""
         self._log_death(f"worker {died.pid}: {died.how}")
-        was_ready = self.is_ready
+        was_well = self.state in ("ready", NO_WORKER)
         self._drop(died.how)
-        if was_ready:
+        if was_well:
             self._retry_at = now
         else:
             self._put_off(now)

@@ -3,6 +3,8 @@
 "auto"              every CUDA device, each with a worker; where there is none, one worker on the CPU
 "cuda:1"            one worker
 ["cpu", "cpu"]      one for each, which share the processor's cores; the sound of all songs in flight is shared out, too
+
+With [ray] there are as many places as that says, for whichever machines of the cluster have room.
 """
 
 import msgspec
@@ -30,7 +32,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def places(config: Config, gpus: int) -> tuple[Place, ...]:
-    """The places, in order; `gpus`: how many CUDA devices a worker has seen, 0 before that."""
+    """The places, in order; `gpus`: how many CUDA devices a worker, or the cluster, has been seen to have, 0 before that."""
+    if config.ray.address:
+        return _in_cluster(config, gpus)
     wanted, is_auto = all_of(config.model.device), config.model.device == "auto"
     if is_auto:
         wanted = (*wanted, *(f"cuda:{number}" for number in range(1, gpus)))
@@ -45,4 +49,15 @@ def places(config: Config, gpus: int) -> tuple[Place, ...]:
             stays_empty=is_auto and number > 1,
         )
         for number, device in enumerate(wanted, 1)
+    )
+
+
+def _in_cluster(config: Config, gpus: int) -> tuple[Place, ...]:
+    """Those of `[ray]`; which machine has room for one is known to the cluster alone."""
+    count = max(1, gpus) if config.ray.workers == "gpus" else config.ray.workers
+    (device,) = all_of(config.model.device)
+    is_here = config.ray.address == "local"
+    threads = max(1, host.threads() // count) if is_here and device == "cpu" else None
+    return tuple(
+        Place(id=str(n), device=device, shares=count if is_here else 1, threads=threads) for n in range(1, count + 1)
     )

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from demixd.config import Config
 from demixd.protocol.options import Options
 from demixd.protocol.status import JobName, WorkerStatus
+from demixd.supervisor.workers.line import Died, Post, Said, StartWorker
 from demixd.supervisor.workers.manager import WorkerManager
 from demixd.supervisor.workers.missing import MissingModels
 from demixd.supervisor.workers.place import Place, places
-from demixd.supervisor.workers.process import Died, Post, Said, StartWorker
-from demixd.worker.messages import Ready
+from demixd.worker.messages import Placed, Ready
 
 
 class Pool:
@@ -81,7 +81,7 @@ class Pool:
         """Take in a message about a worker itself; the worker, None where it comes from a former process."""
         if (member := self._from(said)) is not None:
             member.on_message(said, now)
-            if isinstance(said.message, Ready) and said.message.gpus > self._gpus:
+            if isinstance(said.message, Ready | Placed) and said.message.gpus > self._gpus:
                 self._gpus = said.message.gpus
                 self.reconfigure(self._config, now)
         return member
@@ -108,7 +108,7 @@ def _status(member: WorkerManager, in_flight: tuple[JobName, ...]) -> WorkerStat
     process, engine, ready = member.process, member.engine, member.ready
     return WorkerStatus(
         state=member.state,
-        pid=process.pid if process else None,
+        pid=process.pid if process and process.pid > 0 else None,
         message=member.message,
         model=engine.model if engine else None,
         device=engine.device if engine else None,
@@ -120,6 +120,6 @@ def _status(member: WorkerManager, in_flight: tuple[JobName, ...]) -> WorkerStat
         memory_bytes=process.resident_bytes() if process else None,
         gpu_peak_bytes=ready.gpu_peak_bytes if ready else None,
         id=member.place.id,
-        host=socket.gethostname(),
+        host=member.host or socket.gethostname(),
         in_flight=in_flight,
     )

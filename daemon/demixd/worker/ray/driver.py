@@ -1,0 +1,55 @@
+"""Carries the lines of every worker between the supervisor and its actor, and songs and stems with them.
+
+supervisor --a line each--> Connection --order--> actor --> worker
+                                       <--hear--
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+import msgspec
+
+from demixd.worker.ray.cluster import Cluster
+from demixd.worker.ray.connection import Connection
+from demixd.worker.ray.orders import Begin, Open
+
+log = logging.getLogger("demixd.ray")
+
+STOP_S = 8.0
+"""How long leaving the cluster may take, seconds whole."""
+
+
+def serve(begin: Begin, control: socket.socket) -> None:
+    """Open a connection for each order on `control`, until its end."""
+    asyncio.run(_serve(begin, control))
+
+
+async def _serve(begin: Begin, control: socket.socket) -> None:
+    cluster = Cluster(begin)
+    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(cluster.keep())}
+    ended = asyncio.Event()
+
+    def take() -> None:
+        data, handles, _, _ = socket.recv_fds(control, 1 << 16, 1)
+        if not data:
+            asyncio.get_running_loop().remove_reader(control)
+            ended.set()
+            return
+        order = msgspec.json.decode(data, type=Open)
+        one = Connection(begin, cluster, order.threads, socket.socket(fileno=handles[0]))
+        task = asyncio.create_task(one.serve())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    asyncio.get_running_loop().add_reader(control, take)
+    await ended.wait()
+    signal.alarm(int(STOP_S))  # whatever Ray does: its default action ends the process
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(cluster.stop)
+    os._exit(0)  # Ray has threads that do not end
