@@ -28,6 +28,7 @@ from demixd.worker.messages import (
     Finished,
     Forget,
     FromWorker,
+    Placed,
     Prepare,
     Prepared,
     Progressed,
@@ -60,6 +61,9 @@ class Script:
         self.of: dict[str, list[str]] = {}
         self.gpus: list[bool] = []
         """Of each CUDA device that torch shows, whether it works."""
+        self.host: str | None = None
+        """The machine of a cluster that has room for workers; empty while none has, and None without a cluster."""
+        self.cluster_gpus = 0
         self.pids = itertools.count(10_000_001)
 
     def put(self, name: str, *what: str) -> None:
@@ -117,11 +121,11 @@ class SimulatedWorker:
     def close(self) -> None:
         self.is_alive = False
 
-    def die(self, how: str = "killed by signal 9") -> None:
+    def die(self, how: str = "killed by signal 9", *, is_lost: bool = False) -> None:
         """It ends, and its parent hears of it."""
         if self.is_alive:
             self.is_alive = False
-            self._post(Died(self.pid, how))
+            self._post(Died(self.pid, how, is_lost))
 
     # ---- time
 
@@ -157,6 +161,11 @@ class SimulatedWorker:
     # ---- what it does
 
     def _warm(self, order: Warm) -> Work:
+        while self._script.host == "":
+            self._say(Placed(host=None, message="No machine of the cluster has a free GPU."))
+            yield WARM_S
+        if self._script.host is not None:
+            self._say(Placed(host=self._script.host, gpus=self._script.cluster_gpus))
         yield WARM_S
         if self._has(f"missing-{order.model}"):
             self._say(Unready(error=Error(code=Code.MODEL_MISSING, message=f"The model {order.model} is not here.")))

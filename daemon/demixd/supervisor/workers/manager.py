@@ -74,6 +74,11 @@ class WorkerManager:
         self.patience = Patience()
 
     @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"worker {self.place.id}{self.host and f' on {self.host}'}"
+
+    @property
     def engine(self) -> EngineFacts | None:
         """The facts of the engine that is warm."""
         return self.named(self.ready.engine) if self.ready else None
@@ -233,12 +238,12 @@ class WorkerManager:
                 self.state, self.message = "tuning", message
             case Ready() as ready:
                 self._on_ready(ready, now)
-                log.info("worker %d: %s (%.1f s)", said.pid, self.message, ready.seconds)
+                log.info("%s: %s (%.1f s)", self.name, self.message, ready.seconds)
             case Finished(gpu_peak_bytes=int() as gpu_peak_bytes) if self.ready is not None:
                 self.ready = msgspec.structs.replace(self.ready, gpu_peak_bytes=gpu_peak_bytes)
             case Unready(error=error):
                 if error.message != self._missing.why(self._demand):  # it is asked for again and again
-                    log.warning("worker %d: %s", said.pid, error.message)
+                    log.warning("%s: %s", self.name, error.message)
                 self._miss(error, now)
             case Progressed(at=Tick(segment_s=float() as segment_s)):
                 self.patience.note(segment_s)
@@ -276,7 +281,7 @@ class WorkerManager:
 
     def on_death(self, died: Died, now: float) -> None:
         """Take in the death of the process that it is now."""
-        self._log_death(f"worker {died.pid}: {died.how}")
+        self._log_death(f"{self.name}: {died.how}")
         was_well = self.state in ("ready", NO_WORKER)
         self._drop(died.how)
         if was_well:
@@ -300,13 +305,10 @@ class WorkerManager:
         """End the worker for good."""
         self._drop("stopped")
 
-    def _end(self) -> None:
+    def _drop(self, why: str) -> None:
         if self.process:
             self.process.close()
             self.process = None
-
-    def _drop(self, why: str) -> None:
-        self._end()
         self.state, self.message, self.ready = "dead", why, None
 
 

@@ -122,7 +122,6 @@ class Connection:
             ray.kill(far.actor)
             self._cluster.avoid(machine, why)
             return None
-        await self._say(Placed(host=far.host, gpus=self._cluster.gpus))
         return far
 
 

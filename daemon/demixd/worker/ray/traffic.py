@@ -75,8 +75,11 @@ class Far:
 
     async def call(self, method: str, *given: object) -> Any:
         """What a method of the actor answers. Raises RayError, and what the method raises."""
-        # Shielded, since Ray does not know of answers that nobody wants any more.
-        return await asyncio.shield(asyncio.wrap_future(getattr(self.actor, method).remote(*given).future()))
+        answer = asyncio.wrap_future(getattr(self.actor, method).remote(*given).future())
+        answer.add_done_callback(
+            lambda each: each.cancelled() or each.exception()
+        )  # which may be wanted by nobody any more
+        return await asyncio.shield(answer)  # and Ray does not know of that
 
 
 class Traffic:
@@ -244,16 +247,16 @@ class Traffic:
 
     async def _hear(self) -> None:
         """Hand on what the worker says, until it has ended."""
-        gpus = self._cluster.gpus
+        gpus = -1
         while True:
+            if gpus != self._cluster.gpus:
+                gpus = self._cluster.gpus
+                await self._say(Placed(host=self._far.host, gpus=gpus))
             lines, how = await asyncio.wait_for(self._far.call("hear"), SILENT_S)
             for line in lines:
                 await self._take(line)
             if how:
                 raise GoneError(how, is_lost=False)
-            if gpus != self._cluster.gpus:
-                gpus = self._cluster.gpus
-                await self._say(Placed(host=self._far.host, gpus=gpus))
 
     async def _take(self, line: bytes) -> None:
         try:
