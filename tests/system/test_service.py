@@ -547,9 +547,12 @@ def test_workers_in_a_cluster(box: Box) -> None:
         box.warm()
         box.drop("far.flac")
         box.done("far.flac")
-        assert box.read("_daemon.json")["worker"]["host"]
+        workers = [line for line in machine.run("ps", "-eo", "unit,args").stdout.splitlines() if "demixd.worker" in line]
+        assert "ray.service" in {line.split()[0] for line in workers}
         box.install()
-        assert machine.show(UNIT, "PrivateNetwork", "PrivateTmp") == {"PrivateNetwork": "no", "PrivateTmp": "no"}
+        assert machine.show(UNIT, "PrivateNetwork", "PrivateTmp") == {"PrivateNetwork": "no", "PrivateTmp": "yes"}
+        assert not machine.path("/tmp/ray").exists(), "every user of the machine could reach it"
+        assert machine.run("systemd-analyze", "verify", UNIT, "ray.service").stderr == ""
         assert machine.path("/opt/demixd/.venv/requirements-ray.lock.sha256").exists()
     assert machine.show(UNIT, "PrivateNetwork") == {"PrivateNetwork": "yes"}
 

@@ -70,7 +70,7 @@ def _token() -> Finding:
 
 
 def _closed_unit(file: Path | None) -> str:
-    """The service that goes by a configuration file and may not reach the network; empty where none is known."""
+    """The service that goes by a configuration file, and may not reach the network; empty where none is known."""
     if file is None or file.parent != DEFAULT_PATH.parent:
         return ""
     unit = f"{file.stem}.service"
