@@ -531,14 +531,15 @@ def having_ray(box: Box) -> Iterator[None]:
 def test_workers_in_a_cluster(box: Box) -> None:
     """After `--ray`, with the token and the unit of the page, Ray separates the service's songs; an upgrade keeps to it."""
     machine = box.machine
-    *_, token = (line for heading, text in blocks("sh", TUNING) if "machine" in heading for line in text.splitlines())
+    (typed,) = (text for heading, text in blocks("sh", TUNING) if heading == "More than one machine")
+    make, take = typed.replace("sudo -u demixd", "runuser -u demixd --").splitlines()[-2:]
     (unit,) = (text for heading, text in blocks("ini", TUNING) if heading == "More than one machine")
     with socket.create_server(("127.0.0.1", 0)) as free:
         unit = unit.replace("--port=6379", f"--port={free.getsockname()[1]}").replace("192.168.1.10", "127.0.0.1")
     with having_ray(box):
         assert f"/etc/systemd/system/{UNIT}.d/60-ray.conf" in box.install("--ray")
-        made = machine.run("sh", "-c", token.replace("sudo -u", "runuser -u").replace(" sh -c", " -- sh -c")).stdout
-        assert made.strip().endswith(machine.path("/var/lib/demixd/.ray/auth_token").read_text().strip())
+        token = machine.run("sh", "-c", make).stdout.split()[-1]
+        machine.run("sh", "-c", f"rm /var/lib/demixd/.ray/auth_token; echo {token} | {take}")
         machine.write("/etc/systemd/system/ray.service", unit.replace("--num-cpus=0", "--num-cpus=1"))
         configure(machine, '[ray]\naddress = "auto"\nworkers = 1\n')
         machine.run("systemctl", "daemon-reload")
@@ -547,7 +548,9 @@ def test_workers_in_a_cluster(box: Box) -> None:
         box.warm()
         box.drop("far.flac")
         box.done("far.flac")
-        workers = [line for line in machine.run("ps", "-eo", "unit,args").stdout.splitlines() if "demixd.worker" in line]
+        workers = [
+            line for line in machine.run("ps", "-eo", "unit,args").stdout.splitlines() if "demixd.worker" in line
+        ]
         assert "ray.service" in {line.split()[0] for line in workers}
         box.install()
         assert machine.show(UNIT, "PrivateNetwork", "PrivateTmp") == {"PrivateNetwork": "no", "PrivateTmp": "yes"}
