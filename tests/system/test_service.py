@@ -4,9 +4,11 @@ One machine for all of it; every test leaves the service active and idle.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from daemons import ROOT, make_song
 from hub import Hub
 from machine import PACKAGES, Machine, booted, needs_systemd
 from members import REPO, SIG, SMALL, packed, random_module
+from pages import TUNING, blocks
 
 pytestmark = needs_systemd
 
@@ -494,6 +497,67 @@ def test_without_cuda(box: Box) -> None:
     machine.path(f"/opt/demixd/{without}/cpu-index").unlink()
     machine.run("bash", "-c", INSTALLED, PROJECT=PROJECT, PACKAGES=PACKAGES)
     assert installed() == with_cuda
+
+
+WITH_RAY = """
+cat >"$venv/bin/ray" <<END
+#!/opt/demixd/.venv/bin/python
+from ray.scripts.scripts import main
+main()
+END
+chmod 755 "$venv/bin/ray"
+"""
+
+
+@contextlib.contextmanager
+def having_ray(box: Box) -> Iterator[None]:
+    """What `--ray` has pip install is there already; afterwards the service is as it was."""
+    machine, extra = box.machine, INSTALLED.replace(",-systemd}", ",-systemd,-ray}") + WITH_RAY
+    extra = extra.replace("requirements-systemd;", "requirements-systemd requirements-ray;")
+    machine.run("bash", "-c", extra, PROJECT=PROJECT, PACKAGES=PACKAGES)
+    try:
+        yield
+    finally:
+        machine.run("systemctl", "stop", "ray.service", check=False)
+        machine.run("rm", "-rf", "/etc/systemd/system/ray.service", f"/etc/systemd/system/{UNIT}.d/60-ray.conf")
+        machine.run("rm", "-rf", "/var/lib/demixd/.ray", "/opt/demixd/.venv/requirements-ray.lock.sha256")
+        configure(machine)
+        machine.run("bash", "-c", INSTALLED, PROJECT=PROJECT, PACKAGES=PACKAGES)
+        box.install()
+
+
+@pytest.mark.daily
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="no Ray: tests/run installs it")
+def test_workers_in_a_cluster(box: Box) -> None:
+    """After `--ray`, with the token and the unit of the page, Ray separates the service's songs; an upgrade keeps to it."""
+    machine = box.machine
+    (typed,) = (text for heading, text in blocks("sh", TUNING) if heading == "More than one machine")
+    make, take = typed.replace("sudo -u demixd", "runuser -u demixd --").splitlines()[-2:]
+    (unit,) = (text for heading, text in blocks("ini", TUNING) if heading == "More than one machine")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        unit = unit.replace("--port=6379", f"--port={free.getsockname()[1]}").replace("192.168.1.10", "127.0.0.1")
+    with having_ray(box):
+        assert f"/etc/systemd/system/{UNIT}.d/60-ray.conf" in box.install("--ray")
+        token = machine.run("sh", "-c", make).stdout.split()[-1]
+        machine.run("sh", "-c", f"rm /var/lib/demixd/.ray/auth_token; echo {token} | {take}")
+        machine.write("/etc/systemd/system/ray.service", unit.replace("--num-cpus=0", "--num-cpus=1"))
+        configure(machine, '[ray]\naddress = "auto"\nworkers = 1\n')
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "start", "ray.service")
+        machine.run("systemctl", "restart", UNIT)
+        box.warm()
+        box.drop("far.flac")
+        box.done("far.flac")
+        workers = [
+            line for line in machine.run("ps", "-eo", "unit,args").stdout.splitlines() if "demixd.worker" in line
+        ]
+        assert "ray.service" in {line.split()[0] for line in workers}
+        box.install()
+        assert machine.show(UNIT, "PrivateNetwork", "PrivateTmp") == {"PrivateNetwork": "no", "PrivateTmp": "yes"}
+        assert not machine.path("/tmp/ray").exists(), "every user of the machine could reach it"
+        assert machine.run("systemd-analyze", "verify", UNIT, "ray.service").stderr == ""
+        assert machine.path("/opt/demixd/.venv/requirements-ray.lock.sha256").exists()
+    assert machine.show(UNIT, "PrivateNetwork") == {"PrivateNetwork": "yes"}
 
 
 # ---- a service beside it

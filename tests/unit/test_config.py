@@ -94,6 +94,18 @@ BAD = [
     ('[paths]\nspool = "here"', ('[paths] spool = "here"', "absolute")),
     ('[paths]\nspool = "~/demixd"', ('[paths] spool = "~/demixd"', "~ is not known")),
     ('[paths]\nstate = "/a\\u0000b"', ("[paths] state", "absolute")),
+    ('[ray]\naddress = "nas"', ('[ray] address = "nas"', '"local", "auto" or "HOST:PORT"')),
+    ('[ray]\naddress = "nas:65536"', ('[ray] address = "nas:65536"', '"local", "auto" or "HOST:PORT"')),
+    ("[ray]\nworkers = 0", ("[ray] workers = 0", "from 1 to 1000")),
+    ('[ray]\nworkers = "all"', ('[ray] workers = "all"', '"gpus"')),
+    (
+        '[ray]\npath_map = [["/srv/music", "music"]]',
+        ('[ray] path_map has "music"', "both paths of a pair must be absolute"),
+    ),
+    ('[ray]\npath_map = [["/srv/music"]]', ("[ray] path_map",)),
+    ('[model]\ndevice = "cuda:1"\n[ray]\naddress = "auto"', ('[model] device = "cuda:1"', "gets its GPU from Ray")),
+    ('[model]\ndevice = ["cpu", "cpu"]\n[ray]\naddress = "auto"', ("[model] device", "gets its GPU from Ray")),
+    ('[model]\ndevice = "cpu"\n[ray]\naddress = "auto"', ("[ray] workers must be a number", '[model] device is "cpu"')),
 ]
 
 

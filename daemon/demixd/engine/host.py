@@ -1,4 +1,4 @@
-"""The machine: its processor's name, cores and number formats, its free memory, and its compiler.
+"""The machine: its processor's name, cores and number formats, its free memory, its compiler and its Python packages.
 
 The only reader of /proc/cpuinfo.
 
@@ -6,6 +6,7 @@ A cgroup, and each cgroup above it, can allow less than the machine has: the sma
 read (`0::/system.slice/demixd.service` in /proc/self/cgroup).
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -61,6 +62,14 @@ def lacks_for_compiling() -> tuple[str, ...]:
         "Python's headers (`python3-dev`)": (headers / "Python.h").is_file(),
     }
     return tuple(name for name, found in there.items() if not found)
+
+
+def version_of(package: str) -> str:
+    """The installed version of a Python package; empty where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def has_bfloat16() -> bool:

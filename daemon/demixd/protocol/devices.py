@@ -8,7 +8,7 @@ from msgspec import Meta
 from demixd.protocol.typed import Section, shown
 
 _NAME = re.compile(r"auto|cpu|cuda(:[0-9]{1,4})?|openvino:GPU")
-_ADDRESS = re.compile(r"local|auto|[\w.:\[\]-]{1,255}:[0-9]{1,5}")
+_HOST_AND_PORT = re.compile(r"[\w.:\[\]-]{1,255}:([0-9]{1,5})")
 _WORDS = "auto, cpu, cuda, cuda:N or openvino:GPU"
 
 # The form of a name is checked by `check`: msgspec 0.22 frees a pattern twice that is in both types of a union.
@@ -36,10 +36,15 @@ class Ray(Section, frozen=True):
     path_map: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.address and not _ADDRESS.fullmatch(self.address):
+        if not (self.address in ("", "local", "auto") or _is_host_and_port(self.address)):
             raise ValueError(f'address = {shown(self.address)}: it must be "local", "auto" or "HOST:PORT"')
         if wrong := [path for pair in self.path_map for path in pair if not path.startswith("/") or "\0" in path]:
             raise ValueError(f"path_map has {shown(wrong[0])}: both paths of a pair must be absolute, beginning with /")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether other machines may have the workers, each with models and devices of its own."""
+        return self.address not in ("", "local")
 
     def check(self, device: str | tuple[str, ...]) -> None:
         """Raise ValueError where `[model] device` does not go with it."""
@@ -50,3 +55,8 @@ class Ray(Section, frozen=True):
             raise ValueError(f"[model] device = {shown(device)}: {how}")
         if self.workers == "gpus":
             raise ValueError('[ray] workers must be a number where [model] device is "cpu": there are no GPUs to count')
+
+
+def _is_host_and_port(address: str) -> bool:
+    found = _HOST_AND_PORT.fullmatch(address)
+    return found is not None and 0 < int(found[1]) < 1 << 16

@@ -1,6 +1,8 @@
 """What `demixd check` finds about the machine, of a configuration alone; and about the files of the state folder."""
 
 import os
+import platform
+import socket
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -8,10 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from demixd.cli.check import folders, machine
+from demixd.cli.check import cluster, folders, machine
 from demixd.cli.check.finding import Level
-from demixd.config import Config, Limits
+from demixd.cli.check.findings import findings
+from demixd.config import Config, Limits, Model, Paths
 from demixd.engine import host
+from demixd.engine.models.configured import checked
+from demixd.errors import ConfigError
+from demixd.protocol.devices import Ray
 
 
 def test_the_memory_for_sound() -> None:
@@ -104,3 +110,104 @@ def test_what_a_gpu_lacks_to_be_fast(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "a C compiler",
         "Python's headers",
     ]
+
+
+def told(config: Config, file: Path | None = None) -> list[tuple[Level, str]]:
+    """What `check` finds about the cluster of a configuration."""
+    return [
+        (found.level, found.text) for _, check in cluster.checks(config, file) if (found := check()).subject == "ray"
+    ]
+
+
+AUTO = Config(ray=Ray(address="auto"))
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with Ray, and a user without a token."""
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_cluster_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon is refused, and `check` fails, with the commands that install it."""
+    monkeypatch.setattr(host, "version_of", lambda _: "")
+    with pytest.raises(
+        ConfigError, match=r"where.toml: .* Ray is not installed: .*requirements-ray.lock.*systemd/install --ray"
+    ):
+        checked(AUTO, "where.toml")
+    (level, text), *_ = told(AUTO)
+    assert level is Level.FAIL and "Ray is not installed" in text
+    assert checked(Config(), "where.toml") == Config()
+
+
+@pytest.mark.usefixtures("ray")
+def test_which_cluster_with_how_many_workers() -> None:
+    """It is told, with the versions that all of its machines need."""
+    assert told(AUTO)[0] == (
+        Level.OK,
+        "a worker for each GPU of the cluster that this machine is in; each of its machines needs Ray 2.60.0 and Python "
+        f"{platform.python_version()}",
+    )
+    local = Config(ray=Ray(address="local", workers=3), model=Model(device="cpu"))
+    assert told(local) == [
+        (
+            Level.OK,
+            f"workers (3) in a cluster of this machine alone, with Ray 2.60.0 and Python {platform.python_version()}",
+        )
+    ]
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_cluster_of_this_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker would ever be placed: a failure that says what to set."""
+    monkeypatch.setattr(host, "has_nvidia", lambda: False)
+    ((level, text),) = told(Config(ray=Ray(address="local")))
+    assert level is Level.FAIL and text.endswith('set [model] device = "cpu", and [ray] workers to a number')
+
+
+@pytest.mark.usefixtures("ray")
+def test_whether_the_head_answers() -> None:
+    """One that does not is a note: songs wait for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = f"127.0.0.1:{server.getsockname()[1]}"
+        assert told(Config(ray=Ray(address=there)))[1] == (Level.OK, f"{there} answers")
+    away = told(Config(ray=Ray(address=there)))[1]
+    assert away == (Level.NOTE, f"{there} does not answer now (Connection refused): songs wait until it does")
+
+
+@pytest.mark.usefixtures("ray")
+def test_the_token_of_a_cluster(tmp_path: Path) -> None:
+    """One that is missing is a note, with its place and the remedy."""
+    file = tmp_path / ".ray" / "auth_token"
+    level, text = told(AUTO)[1]
+    assert level is Level.NOTE and text.startswith(f"{file} is not there") and "ray get-auth-token --generate" in text
+    file.parent.mkdir()
+    file.touch()
+    assert told(AUTO)[1] == (Level.OK, f"the token is in {file}")
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_service_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit of a configuration of the service's, as systemd has it, does not let Ray through: that fails, with the command."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text('#!/bin/sh\n[ "$5" = demixd@loud.service ] && echo yes || echo no\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    closed = told(AUTO, Path("/etc/demixd/demixd@loud.toml"))[-1]
+    assert closed[0] is Level.FAIL and closed[1].startswith("demixd@loud.service may not reach the network")
+    assert closed[1].endswith("run `sudo systemd/install --ray`")
+    for file in ("/etc/demixd/demixd.toml", "/home/demixd@loud.toml"):
+        assert Level.FAIL not in [level for level, _ in told(AUTO, Path(file))]
+
+
+@pytest.mark.usefixtures("ray")
+def test_what_only_the_machines_of_a_cluster_need(tmp_path: Path) -> None:
+    """Neither a model nor a GPU is asked of this machine: also one that this machine does not know may be there."""
+    paths = Paths(spool=str(tmp_path / "spool"), state=str(tmp_path / "state"))
+    config = Config(paths=paths, model=Model(name="mine"), ray=Ray(address="auto"))
+    assert checked(config, "where.toml") == config
+    found = [each for each in findings(config, None) if each.subject in ("device", "models", "model")]
+    assert [(each.level, each.subject) for each in found] == [(Level.OK, "models")]

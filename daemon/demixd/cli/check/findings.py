@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from demixd.cli import text
-from demixd.cli.check import folders, machine
+from demixd.cli.check import cluster, folders, machine
 from demixd.cli.check.finding import Finding, Level
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.reader import CachedDocument
@@ -45,9 +45,8 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
         ("memory", partial(machine.memory, config, spool.scratch)),
         ("space", partial(folders.space, spool.outbox, folders.SONG_BYTES, "songs may wait as no-space")),
         ("space", partial(folders.space, config.state, folders.LEDGER_BYTES, "the ledger may not be written")),
-        *(("device", partial(machine.device, each)) for each in dict.fromkeys(devices.all_of(config.model.device))),
-        ("models", partial(_models, config)),
-        *(("model", partial(_model, config, name)) for name in sorted(config.named_models) if not lacks(name, config)),
+        *(cluster.checks(config, file) if config.ray.address else ()),
+        *(_of_workers(config) if not config.ray.is_elsewhere else ()),
         *(("model", partial(Finding, Level.FAIL, "model", wrong)) for wrong in faults(config)),
         *(("options", partial(Finding, Level.NOTE, "options", doubt)) for doubt in doubts(config)),
         ("systemd", machine.systemd),
@@ -55,6 +54,17 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
     ]
     for subject, check in checks:
         yield _guarded(subject, check)
+
+
+def _of_workers(config: Config) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    """The checks of what the worker's machine has to have: those of a cluster's other machines nobody sees from here."""
+    yield from (
+        ("device", partial(machine.device, each)) for each in dict.fromkeys(devices.all_of(config.model.device))
+    )
+    yield "models", partial(_models, config)
+    yield from (
+        ("model", partial(_model, config, name)) for name in sorted(config.named_models) if not lacks(name, config)
+    )
 
 
 def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:

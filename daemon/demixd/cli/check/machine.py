@@ -1,7 +1,6 @@
 """The checks of the machine: inotify, the GPU (without torch) and systemd-python (without loading it)."""
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -59,7 +58,7 @@ def device(wanted: str) -> Finding:
     cores = f"{os.cpu_count()} cores"
     if wanted == "cpu":
         return Finding(Level.OK, "device", f"the CPU, {cores}, by [model] device")
-    openvino = _version("openvino")
+    openvino = host.version_of("openvino")
     if wanted.startswith("openvino"):
         return _graphics(wanted, openvino)
     nodes = sorted(node.name for node in DEVICES.glob("nvidia[0-9]*"))
@@ -78,7 +77,7 @@ def device(wanted: str) -> Finding:
         return Finding(
             Level.NOTE, "device", f"{', '.join(nodes)}, but nvidia-smi does not answer: is the driver running?"
         )
-    if _version("torch").endswith("+cpu"):
+    if host.version_of("torch").endswith("+cpu"):
         return Finding(Level.NOTE, "device", f"{names}, but torch here is built for the CPU: install torch with CUDA")
     if lacks := host.lacks_for_compiling():
         slower = f"{names}; the model is not compiled for it, which would make it faster: install {', '.join(lacks)}"
@@ -106,14 +105,6 @@ def _graphics(wanted: str, openvino: str) -> Finding:
     if not any(GRAPHICS.glob("renderD*")):
         return Finding(Level.FAIL, "device", f"[model] device = {wanted}: there is nothing in {GRAPHICS}; use auto")
     return Finding(Level.OK, "device", f"{wanted} with OpenVINO {openvino}; whether it works, only the worker knows")
-
-
-def _version(package: str) -> str:
-    """The installed version of a package; empty where there is none."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def systemd() -> Finding:

@@ -1,4 +1,7 @@
-"""What a configuration asks of its models, as far as that is known before any is loaded: their names, and their stems."""
+"""What a configuration asks of its models, as far as that is known before any is loaded: their names, and their stems.
+
+And whether Ray is there, where it asks for a cluster.
+"""
 
 import json
 import logging
@@ -10,6 +13,7 @@ from typing import Any
 import msgspec
 
 from demixd.config import Config
+from demixd.engine import host
 from demixd.engine.models import header as weights_header
 from demixd.engine.models import store
 from demixd.engine.models.bag import SUFFIX
@@ -24,13 +28,21 @@ log = logging.getLogger(__name__)
 def checked(config: Config, where: str) -> Config:
     """`config` itself, of the file `where`. Raises ConfigError where every song of [defaults] or of a profile would fail.
 
-    It warns where some songs would.
+    Or would wait for a cluster that nobody can look for. It warns where some songs would.
     """
-    if wrong := next(faults(config), None):
+    if wrong := lacks_ray(config) or next(faults(config), None):
         raise ConfigError(f"{where}: {wrong}")
     for doubt in doubts(config):
         log.warning("%s: %s", where, doubt)
     return config
+
+
+def lacks_ray(config: Config) -> str:
+    """The sentence about Ray that is not installed here and that the configuration needs; else empty."""
+    if not config.ray.address or host.version_of("ray"):
+        return ""
+    how = "install it with `pip install --require-hashes --no-deps -r config/requirements-ray.lock`"
+    return f"[ray] address = {shown(config.ray.address)}: Ray is not installed: {how}, for the service with systemd/install --ray"
 
 
 def doubts(config: Config) -> Iterator[str]:
@@ -88,9 +100,10 @@ def _no_such(model: str, config: Config) -> str:
 def lacks(model: str, config: Config) -> bool:
     """Whether there is certainly no such model: Demucs publishes none of that name, and its folder has none.
 
-    A folder of its own may be a share that is not mounted: if it is not there, or without any model, that says nothing.
+    A folder of its own may be a share that is not mounted: if it is not there, or without any model, that says nothing. And
+    the machines of a cluster have folders of their own.
     """
-    if store.is_known(model, repo=config.repo, models=config.models):
+    if config.ray.is_elsewhere or store.is_known(model, repo=config.repo, models=config.models):
         return False
     try:
         there = [path.name for path in (config.repo or config.models).iterdir()]
@@ -106,7 +119,7 @@ def why_missing(model: str, config: Config) -> str:
 
     A daemon fetches those that its configuration names, and no more: anybody's option file names others.
     """
-    if model == AUTO or (model in config.named_models and config.repo is None):
+    if config.ray.is_elsewhere or model == AUTO or (model in config.named_models and config.repo is None):
         return ""
     try:
         (store.folder_of(model, repo=config.repo, models=config.models) / f"{model}{SUFFIX}").stat()
