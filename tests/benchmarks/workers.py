@@ -1,11 +1,16 @@
-"""Two workers against one, on the processor: tests/benchmarks/run --workers NAME.
+"""Two workers against one, and a worker in a cluster against one here, on the processor: tests/benchmarks/run --workers NAME.
 
 The same songs go through a daemon with one worker and through one with two, each worker with one thread, from the drop of
 them all to the last one's end: once with the demo model, and once with the tests' fake worker, whose network waits for two
 seconds and computes nothing, so that the daemon's own share is seen.
+
+And a song of four minutes is done by a worker here, and by one in a cluster of this machine alone (Ray), which sees the spool, or
+gets the song in pieces: what it takes beside the pipeline's own steps.
 """
 
 import contextlib
+import importlib.util
+import statistics
 import sys
 import tempfile
 import time
@@ -27,7 +32,15 @@ from demixd.spool.tree import Spool
 LONG_S, WAIT_S = 20.0, 2.0
 """How long each song is, and how long the fake worker's network takes for it."""
 
-POLL_S = 0.05
+POLL_S = 0.01
+
+CLUSTER_S, CLUSTER_SONGS = 240.0, 3
+STEPS = ("decode_s", "separate_s", "mix_s", "encode_s")
+WAYS: dict[str, dict[str, Any]] = {
+    "here": {},
+    "in a cluster, by path": {"address": "local", "workers": 1},
+    "in a cluster, in pieces": {"address": "local", "workers": 1, "path_map": [["/", "/nowhere"]]},
+}
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "tests" / "support" / "launch.py"
@@ -54,6 +67,12 @@ def main(path: Path | None, songs: int) -> None:
             one, two = (_seconds(songs, workers, fake=fake) for workers in (1, 2))
             lines.append(f"| {name} | {one:.1f} | {two:.1f} | {two / one:.2f} |")
             say(lines[-1])
+        head = f"a worker, with songs of {CLUSTER_S:.0f} s"
+        lines += ["", f"| {head} | beside the steps, s | from start to ready, s |", "| --- | --- | --- |"]
+        for way, ray in WAYS.items():
+            if importlib.util.find_spec("ray") or not ray:
+                lines.append(f"| {way} | " + " | ".join(f"{each:.2f}" for each in _beside_steps(ray)) + " |")
+                say(lines[-1])
         if path is not None:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -74,13 +93,37 @@ def _seconds(number: int, workers: int, *, fake: bool) -> float:
             return time.monotonic() - began
 
 
+def _beside_steps(ray: dict[str, Any]) -> tuple[float, float]:
+    """Seconds from a song's drop to its end less those of the pipeline's steps, the median; and from start to ready."""
+    beside = []
+    with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
+        folder, began = Path(temporary), time.monotonic()
+        with _running(folder / "daemon", 1, ray=ray) as spool:
+            ready_s = time.monotonic() - began
+            for number in range(CLUSTER_SONGS):
+                song = synthetic_song(folder / f"{number}.flac", CLUSTER_S + number)[0]
+                began = time.monotonic()
+                client.drop(spool, song, song.name)
+                while (told := client.read(spool.sidecar(song.name))) is None or told["state"] not in (
+                    "done",
+                    "failed",
+                ):
+                    time.sleep(POLL_S)
+                took_s = time.monotonic() - began
+                if told["state"] != "done":
+                    raise RefusedError("a song was not done")
+                beside.append(took_s - sum(told["timing"][step] for step in STEPS))
+    return statistics.median(beside), ready_s
+
+
 @contextlib.contextmanager
-def _running(folder: Path, workers: int, *, fake: bool) -> Iterator[Spool]:
+def _running(folder: Path, workers: int, *, fake: bool = False, ray: dict[str, Any] | None = None) -> Iterator[Spool]:
     """A daemon whose workers are all warm."""
     spool = ThrowawayDaemon(
         folder,
         {
-            "model": {"name": "demo", "device": ["cpu"] * workers},
+            "model": {"name": "demo", "device": "cpu" if ray else ["cpu"] * workers},
+            "ray": ray or {},
             "inbox": {"settle": 0.0},
             "defaults": {"format": "wav"},
         },

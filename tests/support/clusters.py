@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from daemons import PATIENCE_S, ROOT
@@ -29,6 +29,37 @@ SOON = {
     "RAY_health_check_failure_threshold": "4",
 }
 """The head's environment, by which a node that does not answer counts as gone after some 10 s."""
+
+
+def descendants(root: int) -> dict[int, str]:
+    """A process and all that come of it: the command line of each, by its process id."""
+    known: dict[int, tuple[int, str]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            known[int(path.name)] = (parent, words)
+    found: dict[int, str] = {}
+    for pid in sorted(known):
+        above = pid
+        while above in known and above != root:
+            above = known[above][0]
+        if above == root:
+            found[pid] = known[pid][1]
+    return found
+
+
+def listening(pids: Iterable[int]) -> set[str]:
+    """The addresses on which these processes listen, in the kernel's digits (proc_net_tcp.txt)."""
+    sockets = set()
+    for pid in pids:
+        for path in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                sockets.add(str(path.readlink()))
+    lines = [
+        line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]
+    ]
+    return {line[1].rpartition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets}
 
 
 class Node:
@@ -51,23 +82,8 @@ class Node:
         return self
 
     def processes(self) -> dict[int, str]:
-        """The command line of each, by its process id; the last to be started at the end."""
-        parents: dict[int, tuple[int, str]] = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-                parents[int(path.name)] = (
-                    parent,
-                    (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"),
-                )
-        found: dict[int, str] = {}
-        for pid in sorted(parents):
-            above = pid
-            while above in parents and above != self.process.pid:
-                above = parents[above][0]
-            if above == self.process.pid:
-                found[pid] = parents[pid][1]
-        return found
+        """The command line of each, by its process id."""
+        return descendants(self.process.pid)
 
     def pids(self, of: str) -> list[int]:
         """Those whose command line holds the word."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clusters import Cluster, cluster
+from clusters import Cluster, cluster, descendants, listening
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 
 pytestmark = pytest.mark.skipif(
@@ -208,6 +208,40 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
             assert daemon.stop() == 0
         finally:
             daemon.end()
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""127.0.0.1, ::ffff:127.0.0.1 and ::1."""
+
+
+def test_a_cluster_of_this_machine_alone(tmp_path: Path) -> None:
+    """`local` needs nothing else; nobody else can reach it, and it ends with the daemon."""
+    ray = {"address": "local", "workers": 2}
+    daemon = Daemon(tmp_path, ray=ray, model={"name": "demo", "device": "cpu", "precision": "float32"})
+    try:
+        daemon.start()
+        daemon.until(lambda: states(daemon) == ["ready"] * 2, "two workers")
+        for n in range(4):
+            make_song(daemon.inbox / f"{n}.wav", 1.0)
+        assert [daemon.final(f"{n}.wav")["state"] for n in range(4)] == ["done"] * 4
+        assert daemon.process is not None
+        family = descendants(daemon.process.pid)
+        assert [line for line in family.values() if "gcs_server" in line], "its cluster is there"
+        found = listening(family)
+        assert found and found <= LOOPBACK
+        assert daemon.stop() == 0
+        daemon.process = None
+        daemon.until(lambda: not [pid for pid in family if is_running(pid)], "nothing of it is left")
+    finally:
+        daemon.end()
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there, and not only waits for its parent to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_nothing_is_left_of_a_daemon(two: Cluster, tmp_path: Path) -> None:
