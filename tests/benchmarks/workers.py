@@ -6,6 +6,8 @@ seconds and computes nothing, so that the daemon's own share is seen.
 
 And a song of four minutes is done by a worker here, and by one in a cluster of this machine alone (Ray), which sees the spool, or
 gets the song in pieces: what it takes beside the pipeline's own steps.
+
+At last many short songs are done by fake workers, and the processor's time that the supervisor takes for each is told.
 """
 
 import contextlib
@@ -27,6 +29,7 @@ from demixd.cli.bench.report import conditions
 from demixd.cli.bench.report import machine as machine_line
 from demixd.cli.console import RefusedError, exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.cli.throwaway import ThrowawayDaemon, child, last_line
+from demixd.spool.processes import state_and_time
 from demixd.spool.tree import Spool
 
 LONG_S, WAIT_S = 20.0, 2.0
@@ -35,6 +38,8 @@ LONG_S, WAIT_S = 20.0, 2.0
 POLL_S = 0.01
 
 CLUSTER_S, CLUSTER_SONGS = 240.0, 3
+CROWDS = ((2, 100, 0.2), (8, 200, 0.5), (2, 1000, 0.05))
+
 STEPS = ("decode_s", "separate_s", "mix_s", "encode_s")
 WAYS: dict[str, dict[str, Any]] = {
     "here": {},
@@ -59,22 +64,42 @@ def main(path: Path | None, songs: int) -> None:
             "",
             f"- {conditions(today(), at)}",
             f"- {songs} songs of {LONG_S:.0f} s, dropped at once; one thread a worker",
-            "",
-            "| | one worker, s | two workers, s | two by one |",
-            "| --- | --- | --- | --- |",
         ]
-        for name, fake in (("demo model", False), (f"a network that waits for {WAIT_S:g} s", True)):
-            one, two = (_seconds(songs, workers, fake=fake) for workers in (1, 2))
-            lines.append(f"| {name} | {one:.1f} | {two:.1f} | {two / one:.2f} |")
-            say(lines[-1])
-        head = f"a worker, with songs of {CLUSTER_S:.0f} s"
-        lines += ["", f"| {head} | beside the steps, s | from start to ready, s |", "| --- | --- | --- |"]
-        for way, ray in WAYS.items():
-            if importlib.util.find_spec("ray") or not ray:
-                lines.append(f"| {way} | " + " | ".join(f"{each:.2f}" for each in _beside_steps(ray)) + " |")
-                say(lines[-1])
+        lines += _table("several songs | one worker, s | two workers, s | two by one", _two_against_one(songs))
+        lines += _table(
+            f"a worker, with songs of {CLUSTER_S:.0f} s | beside the steps, s | from start to ready, s", _ways()
+        )
+        head = "workers, songs, seconds that a song takes | the supervisor's time for a song, ms | songs in an hour of a core"
+        lines += _table(head, _crowds())
         if path is not None:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _table(head: str, rows: Iterator[str]) -> list[str]:
+    """A table in Markdown; each row is shown as soon as it is there."""
+    lines = ["", f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
+    for row in rows:
+        lines.append(f"| {row} |")
+        say(lines[-1])
+    return lines
+
+
+def _two_against_one(songs: int) -> Iterator[str]:
+    for name, fake in (("demo model", False), (f"a network that waits for {WAIT_S:g} s", True)):
+        one, two = (_seconds(songs, workers, fake=fake) for workers in (1, 2))
+        yield f"{name} | {one:.1f} | {two:.1f} | {two / one:.2f}"
+
+
+def _ways() -> Iterator[str]:
+    for way, ray in WAYS.items():
+        if importlib.util.find_spec("ray") or not ray:
+            yield f"{way} | " + " | ".join(f"{each:.2f}" for each in _beside_steps(ray))
+
+
+def _crowds() -> Iterator[str]:
+    for workers, number, wait_s in CROWDS:
+        cpu_s = _supervisor_s(workers, number, wait_s)
+        yield f"{workers}, {number:,}, {wait_s:g} | {1000 * cpu_s:.0f} | {3600 / cpu_s:,.0f}"
 
 
 def _seconds(number: int, workers: int, *, fake: bool) -> float:
@@ -116,9 +141,26 @@ def _beside_steps(ray: dict[str, Any]) -> tuple[float, float]:
     return statistics.median(beside), ready_s
 
 
+def _supervisor_s(workers: int, number: int, wait_s: float) -> float:
+    """Seconds of a processor that the supervisor takes for a song, where so many are dropped at once."""
+    with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
+        folder = Path(temporary)
+        songs = [synthetic_song(folder / f"{each}.wav", 0.1 + each / 44100)[0] for each in range(number)]
+        with _running(folder / "daemon", workers, fake=True, wait_s=wait_s) as spool:
+            pid = _told(spool)["pid"]
+            before = state_and_time(pid)[1]
+            for song in songs:
+                client.drop(spool, song, song.name)
+            while _told(spool)["counts"]["done"] < number:
+                time.sleep(10 * POLL_S)
+            return (state_and_time(pid)[1] - before) / number
+
+
 @contextlib.contextmanager
-def _running(folder: Path, workers: int, *, fake: bool = False, ray: dict[str, Any] | None = None) -> Iterator[Spool]:
-    """A daemon whose workers are all warm."""
+def _running(
+    folder: Path, workers: int, *, fake: bool = False, ray: dict[str, Any] | None = None, wait_s: float = WAIT_S
+) -> Iterator[Spool]:
+    """A daemon whose workers are all warm. `wait_s`: how long the network of a fake one takes."""
     spool = ThrowawayDaemon(
         folder,
         {
@@ -128,7 +170,7 @@ def _running(folder: Path, workers: int, *, fake: bool = False, ray: dict[str, A
             "defaults": {"format": "wav"},
         },
     ).spool
-    (folder / "network").write_text(f"{WAIT_S}", encoding="utf-8")
+    (folder / "network").write_text(f"{wait_s}", encoding="utf-8")
     words = [
         sys.executable,
         str(LAUNCH),
