@@ -9,6 +9,7 @@ mean and the variance of the error the same for every signal (Lipshitz, Wannamak
 from typing import Any
 
 import numpy as np
+from numpy.random import SFC64  # now, for numpy would load it with the first song
 from numpy.typing import NDArray
 
 
@@ -16,7 +17,7 @@ class Dither:
     """Noise for one stem of one or two channels; the same `seed` gives the same, however the stem is cut into blocks."""
 
     def __init__(self, seed: int) -> None:
-        self._bits = np.random.SFC64(seed)
+        self._bits = SFC64(seed)
 
     def rounded(self, steps: NDArray[Any]) -> NDArray[Any]:
         """`steps`, `[T, C]` in units of the last bit, with noise and rounded to whole numbers; in their own precision."""
