@@ -158,6 +158,24 @@ def test_a_node_that_goes_costs_no_attempt(two: Cluster, tmp_path: Path) -> None
             two.remove(spare)
 
 
+def test_an_actor_that_dies_costs_its_song_an_attempt(two: Cluster, tmp_path: Path) -> None:
+    """Its machine is there: it may have been the song. So it is with the worker in the actor."""
+    daemon = daemon_on(tmp_path, two)
+    try:
+        start(daemon, two)
+        for number, victim in enumerate(("ray::Actor", "demixd.worker ")):
+            name = f"{number}.wav"
+            make_song(daemon.inbox / name, 20.0)
+            daemon.until(lambda: daemon.song(name).get("step") == "separate", "it runs")  # noqa: B023
+            for node in two.nodes:
+                node.signal(signal.SIGKILL, of=victim)
+            assert daemon.final(name)["state"] == "done"
+            assert daemon.song(name)["attempt"] == 2
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 FILES = ("stems.json", "vocals.wav", "instrumental.wav")
 
 

@@ -65,8 +65,8 @@ class Cluster:
         self._avoided: dict[str, tuple[float, str]] = {}
         """Machines that could not be used: until when (monotonic), and why."""
         self._scratch: Scratch | None = None
-        self.models: dict[str, tuple[str, str]] = {}
-        """The sha256 of each model that was warm, and the host that had it first."""
+        self.warm: dict[object, tuple[str, str, str]] = {}
+        """What each worker that is there has warm: its host, the model, and the sha256 of that."""
 
     @property
     def gpus(self) -> int:
@@ -188,7 +188,7 @@ class Cluster:
         """Whether an actor was lost with its machine, or the line to it, rather than died alone. Waits until it is known."""
         until = time.monotonic() + FATE_S
         while time.monotonic() < until:
-            if isinstance(error, ActorDiedError) and "node" not in str(error):
+            if isinstance(error, ActorDiedError) and "node has died" not in str(error):
                 return False
             with contextlib.suppress(RayError, TimeoutError, ConnectionError):
                 self._machines = await asyncio.wait_for(asyncio.to_thread(self._seen), 2 * LOOK_S)

@@ -110,6 +110,7 @@ class Traffic:
 
     async def stop(self) -> None:
         """Give up what is on its way, and remove here what it has left."""
+        self._cluster.warm.pop(self, None)
         for task in list(self._moving.values()):
             task.cancel()
         await asyncio.gather(*self._moving.values(), return_exceptions=True)
@@ -271,6 +272,7 @@ class Traffic:
             self._move(message.job_id, self._fetch(message))
         else:
             if isinstance(message, Ready):
+                self._cluster.warm.pop(self, None)
                 self._compare(message.engine.model, message.engine.model_sha256 or "")
             if isinstance(message, Failed | Stopped):
                 await self._end(message.job_id)
@@ -278,10 +280,11 @@ class Traffic:
 
     def _compare(self, model: str, sha256: str) -> None:
         """Raise GoneError where another machine has another model under this name."""
-        known, first = self._cluster.models.setdefault(model, (sha256, self._far.host))
-        if known != sha256:
-            mine = f"{self._far.host} has another {model} ({sha256[:8]})"
-            raise GoneError(f"{mine} than {first} ({known[:8]}): give both the same files", is_lost=True)
+        for host, name, known in self._cluster.warm.values():
+            if name == model and known != sha256:
+                mine = f"{self._far.host} has another {model} ({sha256[:8]})"
+                raise GoneError(f"{mine} than {host} ({known[:8]}): give both the same files", is_lost=True)
+        self._cluster.warm[self] = (self._far.host, model, sha256)
 
     async def _fetch(self, message: Finished) -> None:
         """Have the stems come, and say that the song is finished."""

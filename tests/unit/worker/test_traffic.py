@@ -1,0 +1,251 @@
+"""What goes between the supervisor and an actor, with an actor and a cluster of the test's own."""
+
+import asyncio
+import importlib.util
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from demixd.protocol.job import EngineFacts
+from demixd.protocol.options import Defaults
+from demixd.protocol.progress import Progress, Step, Tick
+from demixd.spool import private
+from demixd.worker.messages import Failed, FromWorker, Prepare, Progressed, Ready, Separate, Stop, Stopped, ToWorker
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("no Ray: see config/requirements-ray.lock", allow_module_level=True)
+
+from demixd.worker.ray.orders import Begin
+from demixd.worker.ray.traffic import Far, GoneError, Traffic
+
+JOB, OTHER = "0" * 32, "1" * 32
+PIECES = Begin(address="local", gpus=0, path_map=())
+FACTS = {
+    "host": "box",
+    "boot": "another",
+    "folder": "/box",
+    "models": "/models",
+    "repo": None,
+    "recorded": None,
+    "compiled": None,
+}
+
+
+class Box(Far):
+    """An actor that sees no folder of ours; `orders` is what its worker was told, and `says` what it is to say."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.facts = dict(FACTS)
+        self.orders: list[ToWorker] = []
+        self.calls: list[tuple[object, ...]] = []
+        self.says: asyncio.Queue[FromWorker] = asyncio.Queue()
+        self.may_store = asyncio.Event()
+        self.may_store.set()
+        self.error: Exception | None = None
+
+    async def call(self, method: str, *given: Any) -> Any:
+        self.calls.append((method, *given))
+        match method:
+            case "order":
+                self.orders.append(msgspec.json.decode(given[0], type=ToWorker))
+            case "sees":
+                return False
+            case "hear":
+                return [msgspec.json.encode(await self.says.get()) + b"\n"], ""
+            case "store":
+                await self.may_store.wait()
+                if self.error:
+                    raise self.error
+        return None
+
+
+class Wire:
+    """One worker's traffic, from both ends."""
+
+    def __init__(self, folder: Path, cluster: Any) -> None:
+        self.box = Box()
+        self.heard: asyncio.Queue[FromWorker] = asyncio.Queue()
+        self.orders: asyncio.Queue[bytes] = asyncio.Queue()
+        self.traffic = Traffic(PIECES, cluster, self.box, self._say)
+        self.job = folder / ".demixd" / JOB
+        private.make(folder, folder / ".demixd", ())
+        private.make(folder, self.job, ("tmp", "out"))
+        (self.job / "tmp" / "song").write_bytes(bytes(100))
+
+    async def _say(self, message: FromWorker | bytes) -> None:
+        assert not isinstance(message, bytes)
+        self.heard.put_nowait(message)
+
+    def order(self, message: ToWorker) -> None:
+        self.orders.put_nowait(msgspec.json.encode(message))
+
+    def separate(self) -> Separate:
+        return Separate(
+            job_id=JOB,
+            name="song.wav",
+            song=str(self.job / "tmp" / "song"),
+            sha256="0" * 64,
+            tmp=str(self.job / "tmp"),
+            out=str(self.job / "out"),
+            work="/here/work",
+            options=Defaults().of("demo", None),
+            max_duration_s=60.0,
+        )
+
+    async def next(self, kind: type[FromWorker]) -> Any:
+        """The next message of a kind that comes back; others are passed over."""
+        while not isinstance(message := await asyncio.wait_for(self.heard.get(), 10), kind):
+            pass
+        return message
+
+
+class Cluster:
+    gpus = 1
+
+    def __init__(self) -> None:
+        self.warm: dict[object, tuple[str, str, str]] = {}
+
+
+def talk(folder: Path, talking: Callable[[Wire], Awaitable[None]], cluster: Any = None) -> None:
+    """Have a test talk while the traffic flows."""
+
+    async def both() -> None:
+        wire = Wire(folder, cluster or Cluster())
+        flowing = asyncio.create_task(wire.traffic.flow(wire.orders))
+        try:
+            await talking(wire)
+        finally:
+            flowing.cancel()
+            await asyncio.gather(flowing, return_exceptions=True)
+            await wire.traffic.stop()
+        assert [path.name for path in wire.job.iterdir() if "-" in path.name] == [], "nothing is left"
+
+    asyncio.run(both())
+
+
+async def ordered(wire: Wire, kind: type[ToWorker]) -> Any:
+    """The first order of a kind that the worker has got."""
+    for _ in range(1000):
+        if found := [each for each in wire.box.orders if isinstance(each, kind)]:
+            return found[0]
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"no {kind}")
+
+
+def progress(job_id: str) -> Progressed:
+    return Progressed(job_id=job_id, at=Tick(step=Step.SEPARATE, progress=Progress(fraction=0.5), message=""))
+
+
+def test_a_song_gets_the_paths_of_the_other_machine(tmp_path: Path) -> None:
+    async def talking(wire: Wire) -> None:
+        wire.order(wire.separate())
+        order = await ordered(wire, Separate)
+        assert order.song.startswith("/box/") and order.out.startswith("/box/") and order.work == "/box"
+        assert order.job_id == JOB
+        stored = [call for call in wire.box.calls if call[0] == "store"]
+        assert stored == [("store", order.tmp.split("/")[2], 0, bytes(100))]
+
+    talk(tmp_path, talking)
+
+
+def test_what_is_said_of_a_song_that_is_over_is_thrown_away(tmp_path: Path) -> None:
+    """A message that comes late, or is of a song that the worker was never given."""
+
+    async def talking(wire: Wire) -> None:
+        wire.order(wire.separate())
+        await ordered(wire, Separate)
+        for message in (progress(OTHER), progress(JOB), Stopped(job_id=JOB), progress(JOB), Stopped(job_id=JOB)):
+            wire.box.says.put_nowait(message)
+        wire.box.says.put_nowait(Ready(engine=engine("a"), sources=(), seconds=0.0))
+        await wire.next(Ready)
+        assert wire.box.says.empty()
+
+    said: list[FromWorker] = []
+
+    async def noting(wire: Wire) -> None:
+        original = wire.heard.put_nowait
+        wire.heard.put_nowait = lambda message: (said.append(message), original(message))[1]  # type: ignore[method-assign]
+        await talking(wire)
+
+    talk(tmp_path, noting)
+    about = [message for message in said if getattr(message, "job_id", None)]
+    assert [type(message) for message in about if message != about[0]] == [Progressed, Stopped]
+    assert not [message for message in about if message.job_id == OTHER]  # type: ignore[union-attr]
+
+
+def test_a_stop_goes_past_a_song_that_is_being_sent(tmp_path: Path) -> None:
+    """It is answered at once, and the worker never hears of the song."""
+
+    async def talking(wire: Wire) -> None:
+        wire.box.may_store.clear()
+        wire.order(wire.separate())
+        while not [call for call in wire.box.calls if call[0] == "store"]:
+            await asyncio.sleep(0.01)
+        wire.order(Stop(job_id=JOB))
+        assert await wire.next(Stopped) == Stopped(job_id=JOB)
+        assert wire.box.orders == []
+        assert [call[0] for call in wire.box.calls][-1] == "close"
+
+    talk(tmp_path, talking)
+
+
+def test_a_stop_goes_past_songs_that_wait_to_be_sent(tmp_path: Path) -> None:
+    """While another one is on its way."""
+
+    async def talking(wire: Wire) -> None:
+        wire.box.may_store.clear()
+        ahead = wire.separate()
+        wire.order(Prepare(job_id=OTHER, snapshot=ahead.song, tmp=ahead.tmp, work=ahead.work, max_duration_s=60.0))
+        wire.order(ahead)
+        wire.order(Stop(job_id=JOB))
+        assert await wire.next(Stopped) == Stopped(job_id=JOB)
+        wire.box.may_store.set()
+        await ordered(wire, Prepare)
+        await asyncio.sleep(0.05)
+        assert [type(order) for order in wire.box.orders] == [Prepare]
+
+    talk(tmp_path, talking)
+
+
+def test_a_full_disk_there_fails_the_song(tmp_path: Path) -> None:
+    """With the code that lets it wait, and the machine's name."""
+    from ray.exceptions import RayTaskError
+
+    async def talking(wire: Wire) -> None:
+        wire.box.error = RayTaskError("store", "", OSError(28, "No space left on device"))
+        wire.order(wire.separate())
+        failed: Failed = await wire.next(Failed)
+        assert (failed.error.code, "box" in failed.error.message) == ("no-space", True)
+
+    talk(tmp_path, talking)
+
+
+def engine(sha256: str) -> EngineFacts:
+    return EngineFacts(model="demo", model_sha256=sha256, device="cpu", device_name="x", precision="float32")
+
+
+def test_another_model_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    """While another machine has it warm; once that is gone, this one's counts."""
+    cluster = Cluster()
+    cluster.warm[object()] = ("nas", "demo", "b" * 64)
+
+    async def flow() -> None:
+        wire = Wire(tmp_path, cluster)
+        wire.box.says.put_nowait(Ready(engine=engine("a" * 64), sources=(), seconds=0.0))
+        with pytest.raises(GoneError, match=r"box has another demo \(aaaaaaaa\) than nas \(bbbbbbbb\)"):
+            await asyncio.wait_for(wire.traffic.flow(wire.orders), 10)
+        cluster.warm.clear()
+        wire.box.says.put_nowait(Ready(engine=engine("a" * 64), sources=(), seconds=0.0))
+        flowing = asyncio.create_task(wire.traffic.flow(wire.orders))
+        await wire.next(Ready)
+        flowing.cancel()
+        await asyncio.gather(flowing, return_exceptions=True)
+        assert list(cluster.warm.values()) == [("box", "demo", "a" * 64)]
+        await wire.traffic.stop()
+        assert not cluster.warm
+
+    asyncio.run(flow())
