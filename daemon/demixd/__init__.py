@@ -9,8 +9,9 @@ supervisor/   the daemon's process, one loop that decides: `service` is its life
     inbox/    what lies in the inbox, whether it is ready, and which job it becomes
     jobs/     every job there is: the table, the queue and its times, results that are there already, old sidecars, a lost ledger
     runs/     one job from its turn to its end: `run` goes the way, `outcomes` decides what an obstacle costs, `ending` ends it
-    workers/  the parent's end of worker processes: a `pool` of them, one for each device
+    workers/  the parent's end of worker processes: a `pool` of them, one for each device, here or in a cluster
 worker/       the child: the warm model, the songs it is given, and the messages that both sides speak
+    ray/      workers on other machines: the child that speaks to a cluster, and the actors, each of which has a worker
 pipeline/     one song: decode, separate, mix, encode
 engine/       the model, from its files to a warm network on a device
 audio/        formats, codecs, containers, tags, measures; knows no job

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from daemons import PATIENCE_S, ROOT
 
-README, PROTOCOL, TUNING, SERVICE, CONTRIBUTING = PAGES = (
+README, PROTOCOL, TUNING, SERVICE, CONTRIBUTING, SCALE = PAGES = (
     "README.md",
     "config/PROTOCOL.md",
     "config/README.md",
     "systemd/README.md",
     "tests/README.md",
+    "config/SCALE.md",
 )
 TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 EXAMPLES = ROOT / "config" / "examples"

@@ -165,7 +165,7 @@ def test_an_actor_that_dies_costs_its_song_an_attempt(two: Cluster, tmp_path: Pa
         start(daemon, two)
         for number, victim in enumerate(("ray::Actor", "demixd.worker ")):
             name = f"{number}.wav"
-            make_song(daemon.inbox / name, 20.0)
+            make_song(daemon.inbox / name, 8.0)
             daemon.until(lambda: daemon.song(name).get("step") == "separate", "it runs")  # noqa: B023
             for node in two.nodes:
                 node.signal(signal.SIGKILL, of=victim)
