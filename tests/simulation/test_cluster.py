@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from demixd.config import Config, Model, Paths
+from demixd.protocol.devices import Ray
+from demixd.supervisor.workers.ray import restarting
 from overlap import done, drop, go_on, held, until_step
 from simulated import Simulated
 
@@ -100,3 +103,38 @@ def test_a_machine_that_dies_alone_costs_its_song_an_attempt(tmp_path: Path) -> 
         assert daemon.song("a.wav")["attempt"] == 1
         go_on(daemon)
         done(daemon, "a.wav")
+
+
+def test_the_line_to_the_cluster_is_no_songs_fault(tmp_path: Path) -> None:
+    """However often the daemon's own part of it ends, nothing is counted."""
+    with in_cluster(tmp_path, "box", limits={"max_attempts": 1}) as daemon:
+        held(daemon, "a.wav")
+        for _ in range(4):
+            until_step(daemon, "a.wav", "separate")
+            next(each for each in reversed(daemon.workers) if each.is_alive).die("the line has ended", is_ours=True)
+            daemon.until(lambda: daemon.song("a.wav")["state"] == "waiting", "that is noticed")
+            assert daemon.song("a.wav")["attempt"] == 0
+        go_on(daemon)
+        done(daemon, "a.wav")
+
+
+def test_who_waits_for_a_machine_sleeps_without_songs(tmp_path: Path) -> None:
+    """It would take the next free GPU from those that have some."""
+    with in_cluster(tmp_path, "", model={"keep_alive_s": 60}) as daemon:
+        daemon.until(lambda: daemon.read("_daemon.json")["worker"]["state"] == "asleep", "it gives up its wish")
+        daemon.script.host = "box"
+        drop(daemon, "a.wav")
+        done(daemon, "a.wav")
+
+
+def test_what_only_a_restart_can_change() -> None:
+    """The child that speaks to the cluster has it from its start."""
+    before = Config(ray=Ray(address="auto"))
+    for part, after in (
+        ("[paths]", Config(ray=before.ray, paths=Paths(spool="/x"))),
+        ("[ray]", Config(ray=Ray(address="auto", workers=2))),
+        ("[model] device", Config(ray=before.ray, model=Model(device="cuda"))),
+        ("", Config(ray=before.ray, model=Model(name="demo"))),
+    ):
+        assert restarting(before, after) == part
+    assert restarting(Config(), Config(model=Model(device="cpu"))) == ""

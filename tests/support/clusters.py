@@ -66,12 +66,9 @@ class Node:
     """`ray start --block`, and all processes that come of it."""
 
     def __init__(self, words: list[str], environment: dict[str, str], log: Path) -> None:
-        ray = Path(sys.executable).with_name("ray")
         self._log = log
         with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [str(ray), "start", *words], env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-            )
+            self.process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
     def started(self) -> "Node":
         """Wait until it is a part of the cluster: of two that start at the same time Ray may lose one."""
@@ -140,7 +137,11 @@ class Cluster:
 
     def _node(self, words: list[str], environment: dict[str, str]) -> Node:
         rest = [f"--node-ip-address={HOST}", f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats", "--block"]
-        return Node([*words, *rest], self.environment | environment, next(self._logs))
+        return Node(
+            [str(Path(sys.executable).with_name("ray")), "start", *words, *rest],
+            self.environment | environment,
+            next(self._logs),
+        )
 
     def remove(self, node: Node) -> None:
         node.end()

@@ -30,6 +30,7 @@ RUN: dict[tuple[str, str], tuple[str, ...]] = {
     (TUNING, "Three examples"): ("test_an_example_without_the_service",),
     (TUNING, "Without a GPU"): ("test_installing_openvino",),
     (TUNING, "More than one machine"): ("test_workers_in_a_cluster",),
+    (TUNING, "Without the service, or on one machine"): ("test_the_pages_cluster",),
     (SERVICE, "Installing, and taking it away"): ("test_a_model_that_is_not_there", "test_taking_it_away"),
     (SERVICE, "Mounts and permissions"): ("test_a_second_spool_whose_mount_comes_late",),
     (SERVICE, "The journal"): ("test_the_journal_has_fields", "test_every_kind_of_entry_in_the_journal_is_there"),

@@ -8,7 +8,8 @@ from msgspec import Meta
 from demixd.protocol.typed import Section, shown
 
 _NAME = re.compile(r"auto|cpu|cuda(:[0-9]{1,4})?|openvino:GPU")
-_HOST_AND_PORT = re.compile(r"[\w.:\[\]-]{1,255}:([0-9]{1,5})")
+_HOST_AND_PORT = re.compile(r"(?:\w[\w.-]{0,254}|\[[0-9A-Fa-f:]{2,39}\]):([0-9]{1,5})")
+_PAIRS = 'a list of pairs, the path here and the path there: [["/srv/music", "/mnt/music"]]'
 _WORDS = "auto, cpu, cuda, cuda:N or openvino:GPU"
 
 # The form of a name is checked by `check`: msgspec 0.22 frees a pattern twice that is in both types of a union.
@@ -33,7 +34,7 @@ class Ray(Section, frozen=True):
 
     address: str = ""
     workers: Annotated[int, Meta(ge=1, le=1000)] | Literal["gpus"] = "gpus"
-    path_map: tuple[tuple[str, str], ...] = ()
+    path_map: Annotated[tuple[tuple[str, str], ...], Meta(max_length=64, title=_PAIRS)] = ()
 
     def __post_init__(self) -> None:
         if not (self.address in ("", "local", "auto") or _is_host_and_port(self.address)):

@@ -91,7 +91,7 @@ class CancelResult(StrEnum):
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The model and device that separate the song. `fallback`: a sentence on why they are not those of the configuration.
 
-    `worker`: the id of the worker that has it (see `WorkerStatus`).
+    `worker`: the id of the worker that has it (see `WorkerStatus`); `host`: its machine, where it is in a cluster.
     """
 
     model: str
@@ -104,6 +104,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """`torch` or `openvino`."""
     fallback: str | None = None
     worker: str | None = None
+    host: str | None = None
 
 
 class Sound(msgspec.Struct, frozen=True, kw_only=True):

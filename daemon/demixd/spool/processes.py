@@ -75,6 +75,14 @@ def state_and_time(pid: int) -> tuple[str, float]:
     return words[0], (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def command_of(pid: int) -> str:
+    """The name of a process's program, of which the kernel keeps 15 characters; empty where it is gone, or hidden."""
+    try:
+        return (PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on: the second is a name with anything in it. Raises OSError."""
     return (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -42,7 +42,7 @@ from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.runs.scheduler import Scheduler
 from demixd.supervisor.workers.line import Died, Said, StartWorker
 from demixd.supervisor.workers.pool import Pool
-from demixd.supervisor.workers.ray import starter
+from demixd.supervisor.workers.ray import restarting, starter
 from demixd.version import __version__
 from demixd.worker.messages import Ready, Unready
 
@@ -250,8 +250,7 @@ class Service:
         with self._beating.reloading():
             try:
                 fresh = self._load()
-                if (fresh.paths, fresh.ray) != (self.config.paths, self.config.ray):
-                    part = "[paths]" if fresh.ray == self.config.ray else "[ray]"
+                if part := restarting(self.config, fresh):
                     how = f"{part} has changed, which only a restart can take over{notify.remedy()}"
                     raise ConfigError(f"{self._file}: {how}")
             except ConfigError as error:

@@ -121,11 +121,11 @@ class SimulatedWorker:
     def close(self) -> None:
         self.is_alive = False
 
-    def die(self, how: str = "killed by signal 9", *, is_lost: bool = False) -> None:
+    def die(self, how: str = "killed by signal 9", *, is_lost: bool = False, is_ours: bool = False) -> None:
         """It ends, and its parent hears of it."""
         if self.is_alive:
             self.is_alive = False
-            self._post(Died(self.pid, how, is_lost))
+            self._post(Died(self.pid, how, is_lost, is_ours))
 
     # ---- time
 

@@ -22,7 +22,7 @@ from demixd.protocol.job import StemFile
 from demixd.spool import private
 from demixd.worker.ray.actor import Actor
 from demixd.worker.ray.freight import Attempt
-from demixd.worker.ray.traffic import Far
+from demixd.worker.ray.far import Far
 
 address, folder, size = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
 ray.init(address=address, log_to_driver=False, logging_level="ERROR")

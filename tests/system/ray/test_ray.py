@@ -5,6 +5,10 @@ import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from clusters import Cluster, cluster, descendants, listening
+from clusters import HOST, Cluster, Node, cluster, descendants, listening
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
+from pages import TUNING, blocks
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -226,6 +231,43 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
             assert daemon.stop() == 0
         finally:
             daemon.end()
+
+
+@pytest.mark.daily
+def test_the_pages_cluster(tmp_path: Path) -> None:
+    """The commands of the page, but for the installation, on one machine: a head, and a node with a pretended GPU."""
+    (typed,) = (text for heading, text in blocks("sh", TUNING) if heading == "Without the service, or on one machine")
+    home = Path(tempfile.mkdtemp(prefix="ray"))  # paths of its sockets may not be long
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    for its, mine in (
+        ("192.168.1.10", HOST),
+        ("192.168.1.20", HOST),
+        ("6379", str(port)),
+        (".venv/bin/", f"{Path(sys.executable).parent}/"),
+    ):
+        typed = typed.replace(its, mine)
+    _, settings, token, head, node = typed.splitlines()
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT / "daemon")}
+    nodes: list[Node] = []
+    try:
+        subprocess.run(["sh", "-c", f"{settings}; {token}"], env=environment, check=True, capture_output=True)
+        for words in (head, f"{node.split('#')[0]} --num-gpus=1"):
+            log = tmp_path / f"{len(nodes)}.log"
+            nodes.append(Node(["sh", "-c", f"{settings}; exec {words}"], environment, log).started())
+        daemon = Daemon(tmp_path / "daemon", ray={"address": f"{HOST}:{port}"}, model=MODEL)
+        try:
+            daemon.start(HOME=str(home), RAY_TMPDIR=str(home / ".ray"))
+            make_song(daemon.inbox / "Song.wav", 1.0)
+            assert daemon.final("Song.wav")["state"] == "done"
+            assert daemon.song("Song.wav")["engine"]["host"] == socket.gethostname()
+            assert daemon.stop() == 0
+        finally:
+            daemon.end()
+    finally:
+        for each in nodes:
+            each.end()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

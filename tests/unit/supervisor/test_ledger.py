@@ -18,7 +18,7 @@ from demixd.protocol.job import Job, Stage
 from demixd.supervisor.ledger import _SCHEMA, VERSION, Foreign, Ledger, UnreadableError
 from jobs import identity, job
 
-SCHEMAS = {4: "147cce0f477ec447"}
+SCHEMAS = {4: "c839cc4ca3ef892b"}
 """Version -> digest of the ledger's tables and of `Job`."""
 
 

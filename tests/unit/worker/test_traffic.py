@@ -9,17 +9,31 @@ from typing import Any
 import msgspec
 import pytest
 
-from demixd.protocol.job import EngineFacts
+from demixd.errors import Code
+from demixd.protocol.job import EngineFacts, Error, StemFile
 from demixd.protocol.options import Defaults
 from demixd.protocol.progress import Progress, Step, Tick
 from demixd.spool import private
-from demixd.worker.messages import Failed, FromWorker, Prepare, Progressed, Ready, Separate, Stop, Stopped, ToWorker
+from demixd.worker.messages import (
+    Failed,
+    Finished,
+    Forget,
+    FromWorker,
+    Prepare,
+    Progressed,
+    Ready,
+    Separate,
+    Stop,
+    Stopped,
+    ToWorker,
+)
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("no Ray: see config/requirements-ray.lock", allow_module_level=True)
 
+from demixd.worker.ray.far import Far, GoneError
 from demixd.worker.ray.orders import Begin
-from demixd.worker.ray.traffic import Far, GoneError, Traffic
+from demixd.worker.ray.traffic import Traffic
 
 JOB, OTHER = "0" * 32, "1" * 32
 PIECES = Begin(address="local", gpus=0, path_map=())
@@ -209,6 +223,106 @@ def test_a_stop_goes_past_songs_that_wait_to_be_sent(tmp_path: Path) -> None:
         assert [type(order) for order in wire.box.orders] == [Prepare]
 
     talk(tmp_path, talking)
+
+
+def test_a_stop_in_its_turn_while_it_is_sent_ahead(tmp_path: Path) -> None:
+    """The song is on its way to be prepared when its turn comes, and then is not wanted: nothing of it reaches the worker."""
+
+    async def talking(wire: Wire) -> None:
+        wire.box.may_store.clear()
+        turn = wire.separate()
+        wire.order(Prepare(job_id=JOB, snapshot=turn.song, tmp=turn.tmp, work=turn.work, max_duration_s=60.0))
+        while not [call for call in wire.box.calls if call[0] == "store"]:
+            await asyncio.sleep(0.01)
+        wire.order(turn)
+        wire.order(Stop(job_id=JOB))
+        assert await wire.next(Stopped) == Stopped(job_id=JOB)
+        wire.box.may_store.set()
+        await asyncio.sleep(0.05)
+        assert wire.box.orders == [] and wire.heard.empty()
+
+    talk(tmp_path, talking)
+
+
+def test_a_stop_of_a_prepared_song_that_waits_for_its_turn(tmp_path: Path) -> None:
+    """The worker forgets it, and the stop is answered here: the worker would not."""
+
+    async def talking(wire: Wire) -> None:
+        turn = wire.separate()
+        ahead = Prepare(job_id=JOB, snapshot=turn.song, tmp=turn.tmp, work=turn.work, max_duration_s=60.0)
+        wire.order(ahead)
+        await ordered(wire, Prepare)
+        wire.box.may_store.clear()
+        wire.order(msgspec.structs.replace(ahead, job_id=OTHER))
+        wire.order(turn)
+        wire.order(Stop(job_id=JOB))
+        assert await wire.next(Stopped) == Stopped(job_id=JOB)
+        wire.box.may_store.set()
+        while len(wire.box.orders) < 3:
+            await asyncio.sleep(0.01)
+        assert [type(order) for order in wire.box.orders] == [Prepare, Forget, Prepare]
+
+    talk(tmp_path, talking)
+
+
+def test_whatever_goes_wrong_on_the_way_back_is_told(tmp_path: Path) -> None:
+    """Stems that cannot be fetched fail the song, rather than leave it to itself."""
+
+    async def talking(wire: Wire) -> None:
+        wire.order(wire.separate())
+        await ordered(wire, Separate)
+        wire.box.says.put_nowait(finished("vocals\0.wav"))
+        failed: Failed = await wire.next(Failed)
+        assert failed.error.code == "internal-error"
+
+    talk(tmp_path, talking)
+
+
+def finished(name: str) -> Finished:
+    facts: dict[str, Any] = {"format": "wav", "subtype": "PCM_16", "rate": 44100, "channels": 2, "frames": 1}
+    stem = StemFile(stem="vocals", name=name, bytes=10, sha256="0" * 64, peak=1.0, gain_db=0.0, **facts)
+    return Finished(job_id=JOB, files=(stem,), gain_db=0.0, engine=engine("a"), timing={}, warnings=())
+
+
+def test_a_small_disk_there_is_no_fault_of_the_song(tmp_path: Path) -> None:
+    """It may fit on another machine's: it waits for room, and the machine is named."""
+
+    async def talking(wire: Wire) -> None:
+        wire.order(wire.separate())
+        await ordered(wire, Separate)
+        error = Error(code=Code.TOO_LARGE, message="The song does not fit.", retryable=False)
+        wire.box.says.put_nowait(Failed(job_id=JOB, error=error, timing={}))
+        failed: Failed = await wire.next(Failed)
+        assert (failed.error.code, failed.error.message) == ("no-space", "On box: The song does not fit.")
+        assert failed.error.retryable
+
+    talk(tmp_path, talking)
+
+
+def test_an_actor_whose_folder_is_gone_is_given_up(tmp_path: Path) -> None:
+    """Nothing more can be sent to it; another one has a folder of its own."""
+    from ray.exceptions import RayTaskError
+
+    async def flow() -> None:
+        wire = Wire(tmp_path, Cluster())
+        wire.box.error = RayTaskError("store", "", FileNotFoundError(2, "No such file or directory"))
+        wire.order(wire.separate())
+        with pytest.raises(GoneError, match="the folder of its songs on box is gone"):
+            await asyncio.wait_for(wire.traffic.flow(wire.orders), 10)
+        await wire.traffic.stop()
+
+    asyncio.run(flow())
+
+
+def test_the_longest_path_of_the_map_counts(tmp_path: Path) -> None:
+    async def flow() -> None:
+        wire = Wire(tmp_path, Cluster())
+        wire.traffic._begin = msgspec.structs.replace(PIECES, path_map=(("/srv", "/all"), ("/srv/music", "/mnt/music")))
+        assert wire.traffic._there(Path("/srv/music/outbox")) == "/mnt/music/outbox"
+        assert wire.traffic._there(Path("/srv/musical")) == "/all/musical"
+        assert wire.traffic._there(Path("/else")) == "/else"
+
+    asyncio.run(flow())
 
 
 def test_a_full_disk_there_fails_the_song(tmp_path: Path) -> None:

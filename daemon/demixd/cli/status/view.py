@@ -154,7 +154,7 @@ def render(shown: Overview, height: int | None = None) -> RenderableType:
     """The overview in at most `height` lines, which the lists share; None: to be printed once, at its full length."""
     parts = _head(shown, is_cut=height is not None)
     if shown.running and shown.health in RUNNING:
-        parts += [_title("Running"), _progress([_row(song) for song in shown.running])]
+        parts += [_title("Running"), _progress([_row(song, words.who(song, shown)) for song in shown.running])]
     elif shown.running:
         parts += [_title("Was running"), _table(shown.running, _left, len(shown.running))]
     lists = [(title, songs, cells) for title, songs, cells in _lists(shown) if songs]
@@ -260,8 +260,8 @@ def _title(title: str) -> RenderableType:
     return Rule(Text(title, style="bold"), align="left", style="dim")
 
 
-def _row(song: Sidecar) -> Row:
-    return Row(name=song.input.name, song=song, text=song.doing)
+def _row(song: Sidecar, who: str) -> Row:
+    return Row(name=song.input.name, song=song, text=f"{song.doing}{who}")
 
 
 def _progress(rows: Sequence[Row]) -> RenderableType:

@@ -104,7 +104,12 @@ def workers(daemon: DaemonStatus) -> list[str]:
     """A sentence for each worker, which has its number where there are several."""
     if len(daemon.workers) < 2:
         return [worker(daemon.worker)]
-    return [f"{each.id}: {worker(each)}" for each in daemon.workers]
+    return [f"{each.id}{_host(each)}: {worker(each)}" for each in daemon.workers]
+
+
+def _host(worker: WorkerStatus) -> str:
+    """The machine of a worker that is in a cluster: there it has no process here."""
+    return f" on {worker.host}" if worker.pid is None and worker.host and worker.model else ""
 
 
 def worker(worker: WorkerStatus) -> str:
@@ -167,7 +172,8 @@ def line(shown: Overview) -> str:
             continue
         at = song.progress
         left = text.left(at.eta_s)
-        told = (f"{text.percent(at.fraction)} {song.doing}", text.speed(at.speed_x), left, _tag(song))
+        doing = f"{text.percent(at.fraction)} {song.doing}{who(song, shown)}"
+        told = (doing, text.speed(at.speed_x), left, _tag(song))
         parts.append(f"running {song.input.name} {', '.join(fact for fact in told if fact)}")
     unseen = f", {len(shown.unseen)} not seen yet" if shown.unseen else ""
     parts.append(f"{len(shown.queue)} queued, {len(shown.waiting)} not ready{unseen}")
@@ -177,6 +183,15 @@ def line(shown: Overview) -> str:
         last = shown.results[0]
         parts.append(f"last: {last.input.name} {last.state}{marks(last)}")
     return safe("; ".join(part.rstrip(".") for part in parts))
+
+
+def who(song: Sidecar, shown: Overview) -> str:
+    """The machine, or the worker, that has a song, where there are several."""
+    if song.engine is None:
+        return ""
+    if song.engine.host:
+        return f" on {song.engine.host}"
+    return f" by worker {song.engine.worker}" if shown.daemon and len(shown.daemon.workers) > 1 else ""
 
 
 def change_key(shown: Overview) -> tuple[object, ...]:
@@ -235,6 +250,6 @@ def _tag(song: Sidecar) -> str:
 
 def message(song: Sidecar, shown: Overview) -> str:
     """The song's message, where it says more than its state and what is said of the worker, for all songs."""
-    is_of_model = shown.says_worker and song.reason is Reason.MODEL_MISSING and bool(song.message)
+    is_of_model = shown.says_worker and song.reason in (Reason.MODEL_MISSING, Reason.NO_WORKER) and bool(song.message)
     is_said = is_of_model and any(song.message in each for each in trouble(shown))
     return "" if is_said or song.message.lower() == song.state else song.message

@@ -41,7 +41,7 @@ def lacks_ray(config: Config) -> str:
     """The sentence about Ray that is not installed here and that the configuration needs; else empty."""
     if not config.ray.address or host.version_of("ray"):
         return ""
-    how = "install it with `pip install --require-hashes --no-deps -r config/requirements-ray.lock`"
+    how = "install it with `.venv/bin/python -m pip install --require-hashes --no-deps -r config/requirements-ray.lock`"
     return f"[ray] address = {shown(config.ray.address)}: Ray is not installed: {how}, for the service with systemd/install --ray"
 
 

@@ -103,12 +103,16 @@ class Lane:
         if any(run.cancelled_at is not None and now > run.cancelled_at + grace_s for run in there):
             why = "it did not stop in time after a cancel"
             self.worker.kill(now, why)
-            for run in there:
-                run.on_kill(why)
-            self.drop()
+            self.on_fault(why)
         elif stalled := [run.job.shown for run in there if run.has_stalled(now)]:
             self.worker.kill(now, f"it has stalled with {' and '.join(stalled)}")
             self.on_death("it stalled")
+
+    def on_fault(self, why: str) -> None:
+        """The worker was ended for a reason that is none of its songs'."""
+        for run in self._in_worker():
+            run.on_kill(why)
+        self.drop()
 
     def on_death(self, how: str, *, is_lost: bool = False) -> None:
         """The worker died. Its one song is charged an attempt; where it had two, neither is, and both run alone next: then it

@@ -110,7 +110,8 @@ class Runner:
         self._clear()
 
     def on_death(self, worker: WorkerManager, died: Died) -> None:
-        self._lane_of(worker).on_death(died.how, is_lost=died.is_lost)
+        lane = self._lane_of(worker)
+        lane.on_fault(died.how) if died.is_ours else lane.on_death(died.how, is_lost=died.is_lost)
         self._clear()
 
     def look_for_cancels(self, now: float) -> bool:

@@ -31,11 +31,15 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Died(msgspec.Struct, frozen=True):
-    """The worker `pid` is gone; `how` says it in words. `is_lost`: with its machine, which is not the fault of a song."""
+    """The worker `pid` is gone; `how` says it in words. `is_lost`: with its machine, which is not the fault of a song.
+
+    `is_ours`: by what the daemon itself has failed at.
+    """
 
     pid: int
     how: str
     is_lost: bool = False
+    is_ours: bool = False
 
 
 Post = Callable[[Said | Died], None]

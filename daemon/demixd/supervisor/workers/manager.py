@@ -85,7 +85,7 @@ class WorkerManager:
 
     def named(self, engine: EngineFacts) -> EngineFacts:
         """`engine`, as the one of this worker."""
-        return msgspec.structs.replace(engine, worker=self.place.id)
+        return msgspec.structs.replace(engine, worker=self.place.id, host=self.host or None)
 
     @property
     def device(self) -> str | None:
@@ -170,7 +170,7 @@ class WorkerManager:
             self.kill(now, "it was silent for too long while warming up")
         if busy:
             self._heard_of_songs = now
-        elif self.is_ready:
+        elif self.is_ready or self.state == NO_WORKER:
             self._rest(now)
         if self.process is None and self.state != "asleep" and now >= self._retry_at and may_start:
             self._start(now)
@@ -242,6 +242,8 @@ class WorkerManager:
             case Finished(gpu_peak_bytes=int() as gpu_peak_bytes) if self.ready is not None:
                 self.ready = msgspec.structs.replace(self.ready, gpu_peak_bytes=gpu_peak_bytes)
             case Unready(error=error):
+                if self.host:
+                    error = msgspec.structs.replace(error, message=f"On {self.host}: {error.message}")
                 if error.message != self._missing.why(self._demand):  # it is asked for again and again
                     log.warning("%s: %s", self.name, error.message)
                 self._miss(error, now)

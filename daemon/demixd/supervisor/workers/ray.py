@@ -27,6 +27,15 @@ def starter(config: Config) -> StartWorker:
     return Cluster(config).start if config.ray.address else WorkerProcess
 
 
+def restarting(config: Config, fresh: Config) -> str:
+    """The part of a changed configuration that only a restart can take over; empty where there is none."""
+    if fresh.paths != config.paths:
+        return "[paths]"
+    if fresh.ray != config.ray:
+        return "[ray]"
+    return "[model] device" if config.ray.address and fresh.model.device != config.model.device else ""
+
+
 class Cluster:
     """The child process that speaks to the cluster."""
 
@@ -37,21 +46,26 @@ class Cluster:
 
     def start(self, post: Post, threads: int | None = None) -> Line:
         """A worker, as soon as a machine has room for it. Raises OSError."""
-        if self._line is None or self._child is None or self._child.poll() is not None:
-            self._line = self._started()
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(self._line, [msgspec.json.encode(Open(threads=threads))], [theirs.fileno()])
+                self._open(theirs, threads)
+            except BrokenPipeError:  # it ends
+                self._line = None
+                self._open(theirs, threads)
             except OSError:
                 ours.close()
                 raise
         return _Far(post, ours)
 
+    def _open(self, theirs: socket.socket, threads: int | None) -> None:
+        """Give the child its end of a worker's line. Raises OSError."""
+        if self._line is None or self._child is None or self._child.poll() is not None:
+            self._line = self._started()
+        socket.send_fds(self._line, [msgspec.json.encode(Open(threads=threads))], [theirs.fileno()])
+
     def _started(self) -> socket.socket:
         """The line to a new child. Raises OSError."""
-        if self._line is not None:
-            self._line.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._child = subprocess.Popen(PROGRAM, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
@@ -81,4 +95,4 @@ class _Far(Line):
         self._socket.close()
 
     def _ended(self) -> Died:
-        return Died(self.pid, "the line to the cluster has ended", is_lost=True)
+        return Died(self.pid, "the line to the cluster has ended", is_ours=True)

@@ -21,6 +21,7 @@ def environment(address: str) -> dict[str, str]:
     found = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
+        "RAY_BACKEND_LOG_LEVEL": "error",  # it warns every second of a cluster that is away
         # Seconds. A cluster that does not answer is found out here, by `Cluster.keep`; these are for what still waits then.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
         "RAY_gcs_server_request_timeout_seconds": "5",

@@ -108,6 +108,14 @@ class Actor:
         """Remove what an attempt has left."""
         await asyncio.to_thread(shutil.rmtree, self._mine / attempt, ignore_errors=True)
 
+    async def leave(self) -> None:
+        """Remove all that the actor has on this machine's disk; it is ended after that."""
+        if self._worker is not None and self._worker.returncode is None:
+            self._worker.kill()
+            await self._worker.wait()
+        if self._own is not None:
+            await asyncio.to_thread(self._own.remove)
+
     @property
     def _mine(self) -> Path:
         assert self._own is not None, "hello comes first"

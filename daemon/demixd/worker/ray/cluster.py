@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from demixd.spool.processes import command_of
 from demixd.worker.ray.actor import Actor
 from demixd.worker.ray.orders import Begin
 from demixd.worker.ray.scratch import Scratch
@@ -33,6 +34,9 @@ SILENT = 5
 
 STORE_BYTES = 128 << 20
 """Of the object store of a cluster that is this machine's alone; Ray takes no less than 75 MiB."""
+
+QUIET_S = 8.0
+"""How long the cluster may take to answer before that is told."""
 
 FATE_S = 20.0
 """How long it may take until it is known whether a machine went, or the actor on it alone."""
@@ -59,7 +63,7 @@ class Cluster:
     def __init__(self, begin: Begin) -> None:
         self._begin = begin
         self.is_reached = asyncio.Event()
-        self._obstacle = f"The cluster ({begin.address}) has not been reached yet"
+        self._obstacle = ""
         self._machines: dict[str, Machine] = {}
         self._placed: dict[str, int] = {}
         self._avoided: dict[str, tuple[float, str]] = {}
@@ -74,12 +78,16 @@ class Cluster:
 
     @property
     def obstacle(self) -> str:
-        """Why no worker can be placed, as a sentence."""
+        """Why no worker can be placed, as a sentence; empty while that is not known."""
         if not self.is_reached.is_set():
             return self._obstacle
-        why = [text for until, text in self._avoided.values() if until > time.monotonic()]
-        what = "GPU" if self._begin.gpus else "place"
-        return "; ".join(dict.fromkeys(why)) or f"No machine of the cluster ({self._begin.address}) has a free {what}"
+        now, name = time.monotonic(), f"cluster ({self._begin.address})"
+        if why := [text for each, (until, text) in self._avoided.items() if until > now and each in self._machines]:
+            return "; ".join(dict.fromkeys(why))
+        what = "GPU" if self._begin.gpus else "processor to compute with"
+        if not any(each.room for each in self._machines.values()):
+            return f"No machine with a {what} is in the {name} now; songs wait for one"
+        return f"Every {what} of the {name} has a worker already"
 
     # ---- whether it is there
 
@@ -87,7 +95,11 @@ class Cluster:
         """Connect to it, and watch it; the end of the process where it goes."""
         while not self.is_reached.is_set():
             try:
-                await asyncio.to_thread(self._connect)
+                connecting = asyncio.create_task(asyncio.to_thread(self._connect))
+                if not (await asyncio.wait({connecting}, timeout=QUIET_S))[0]:
+                    self._note(f"The cluster ({self._begin.address}) has been asked, and has not answered yet")
+                await connecting
+                self._machines = await asyncio.to_thread(self._seen)
                 self.is_reached.set()
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, it is tried again
                 self._note(_why(error, self._begin.address))
@@ -116,9 +128,10 @@ class Cluster:
         address = self._begin.address
         if address == "local":
             self._scratch = self._scratch or Scratch(Path(tempfile.gettempdir()), "demixd-ray-")
+            # In a folder of ours: Ray opens its own to everybody.
             here: dict[str, Any] = {
                 "_node_ip_address": "127.0.0.1",
-                "_temp_dir": str(self._scratch.path),
+                "_temp_dir": f"{self._scratch.path}/ray",
                 "include_dashboard": False,
             }
             ray.init(address=address, object_store_memory=STORE_BYTES, **here, **quiet)
@@ -202,15 +215,30 @@ class Cluster:
 
 def _why(error: Exception, address: str) -> str:
     """Why the cluster cannot be used, as a sentence."""
-    name = f"The cluster ({address})"
-    match error:
-        case AuthenticationError():
+    name, said = f"The cluster ({address})", str(error).strip().splitlines() or [type(error).__name__]
+    if address != "local":
+        if isinstance(error, AuthenticationError) or not _has_token():
             return f"{name} asks for a token: put it into ~/.ray/auth_token of the daemon's user"
-        case OSError() if address not in ("local", "auto") and not str(error).startswith("Failed to connect"):
-            return f"{name} cannot be reached: {error.strerror or error}; it is looked for until it answers"
-        case ConnectionError() if address != "local":
-            how = "ray start --address=HOST:PORT --num-cpus=0"
-            return f"{name} cannot be used: its token may be another, or no node of it runs on this machine ({how} starts one)"
-    return (
-        f"{name} cannot be used: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+        if isinstance(error, OSError) and error.strerror:
+            return f"{name} cannot be reached: {error.strerror}; it is looked for until it answers"
+        if isinstance(error, ConnectionError) and not _is_node():
+            how = (
+                f"`ray start --address={address if ':' in address else 'HOST:PORT'} --num-cpus=0 --num-gpus=0 --block`"
+            )
+            return f"{name} cannot be used: no node of it runs on this machine; start one, {how}"
+        if isinstance(error, ConnectionError):
+            return f"{name} cannot be used: it does not answer, or its token is another than this user's"
+    return f"{name} cannot be used: {said[0][:300]}"
+
+
+def _has_token() -> bool:
+    """Whether this user has a token for a cluster, where Ray looks for it."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(path).is_file()
+
+
+def _is_node() -> bool:
+    """Whether a node of any cluster runs on this machine, as far as this user sees."""
+    return any(
+        path.name.isdecimal() and command_of(int(path.name)) == "raylet" for path in Path("/proc").glob("[0-9]*")
     )

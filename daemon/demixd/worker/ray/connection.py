@@ -19,13 +19,18 @@ from demixd.version import __version__
 from demixd.worker.messages import FromWorker, Gone, Placed
 from demixd.worker.ray.actor import LONGEST
 from demixd.worker.ray.cluster import LOOK_S, Cluster, Machine
+from demixd.worker.ray.far import SILENT_S, Far, GoneError
 from demixd.worker.ray.orders import Begin
-from demixd.worker.ray.traffic import SILENT_S, Far, GoneError, Traffic
+from demixd.worker.ray.traffic import Traffic
 
 log = logging.getLogger("demixd.ray")
 
 BEGIN_S = 20.0
 """How long an actor may take to begin: Python starts, and this program is loaded from its machine's disk."""
+
+
+LEAVE_S = 2.0
+"""How long an actor may take to remove what it has left on its machine's disk."""
 
 
 class Connection:
@@ -61,6 +66,8 @@ class Connection:
                 await self._serve_at(machine, far, orders)
             finally:
                 self._cluster.leave(machine)
+                with contextlib.suppress(RayError, TimeoutError):
+                    await asyncio.wait_for(far.call("leave"), LEAVE_S)
                 ray.kill(far.actor)
         except GoneError as gone:
             await self._say(Gone(how=str(gone), is_lost=gone.is_lost))
@@ -99,7 +106,7 @@ class Connection:
                 if far is not None:
                     return machine, far
             now = (self._cluster.obstacle, self._cluster.gpus)
-            if now != told:
+            if now[0] and now != told:
                 await self._say(Placed(host=None, gpus=now[1], message=f"{now[0]}."))
                 told = now
             await asyncio.sleep(LOOK_S / 4)

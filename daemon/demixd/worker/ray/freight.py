@@ -37,7 +37,7 @@ class Attempt:
     def __init__(self, call: Call, tmp: Path, out: Path) -> None:
         self.token = secrets.token_hex(8)
         self._call, self._tmp, self._out = call, tmp, out
-        self._is_by_path = False
+        self.is_by_path = self._is_there = False
         self.tmp_there = self.out_there = self.song_there = ""
         """The paths of its folders, and of the song, on the actor's machine."""
 
@@ -47,10 +47,11 @@ class Attempt:
         `told` gets the fraction that was sent.
         """
         if await self._is_shared(there):
-            self._is_by_path = True
+            self.is_by_path = True
             self.tmp_there, self.out_there = there(self._mine(self._tmp)), there(self._mine(self._out))
             self.song_there = there(song)
             return
+        self._is_there = True
         await self._call("open", self.token)
         self.tmp_there, self.out_there = f"{folder}/{self.token}/tmp", f"{folder}/{self.token}/out"
         self.song_there = f"{self.tmp_there}/song"
@@ -94,7 +95,7 @@ class Attempt:
 
     async def fetch(self, files: tuple[StemFile, ...]) -> str:
         """Have the stems lie in `out`; why they are not what was said of them, empty where they are."""
-        if self._is_by_path:
+        if self.is_by_path:
             await asyncio.to_thread(self._take_over)
             return ""
         for file in files:
@@ -114,7 +115,7 @@ class Attempt:
 
             async def receive(at: int) -> None:
                 piece = await self._call("fetch", self.token, file.name, at, min(PIECE, file.bytes - at))
-                await asyncio.to_thread(os.pwrite, copy.fileno(), piece, at)
+                await asyncio.to_thread(_write, copy.fileno(), piece, at)
 
             await _windowed(receive, range(0, file.bytes, PIECE))
             await asyncio.to_thread(sync, copy.fileno())
@@ -126,7 +127,7 @@ class Attempt:
     async def end(self) -> None:
         """Remove what it has left, here and there."""
         await asyncio.to_thread(self.remove)
-        if self.song_there and not self._is_by_path:
+        if self._is_there:
             await self._call("close", self.token)
 
 
@@ -144,6 +145,14 @@ async def _windowed(work: Callable[[int], Awaitable[None]], places: range) -> No
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _write(handle: int, data: bytes, at: int) -> None:
+    """pwrite(2) until all of `data` is written: on a full disk one call writes less. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        count = os.pwrite(handle, left, at)
+        left, at = left[count:], at + count
 
 
 def _reads(path: Path, wanted: str) -> bool:

@@ -5,11 +5,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
-from typing import BinaryIO
 
 from demixd.spool.files import open_own
 from demixd.spool.tree import PRIVATE_LOCK
+
+NEW_S = 60.0
+"""How long a folder stays in any case."""
 
 
 class Scratch:
@@ -23,7 +26,8 @@ class Scratch:
             with contextlib.suppress(OSError):  # another user's, or one that a process holds
                 _remove_unheld(each)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        self._lock = _held(open_own(self.path / PRIVATE_LOCK, "x+b"))
+        self._lock = open_own(self.path / PRIVATE_LOCK, "x+b")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -32,13 +36,12 @@ class Scratch:
 
 def _remove_unheld(folder: Path) -> None:
     status = folder.lstat()
-    if folder.is_symlink() or status.st_uid != os.geteuid():
+    is_new = time.time() - status.st_mtime < NEW_S  # and may be without its lock still
+    if folder.is_symlink() or status.st_uid != os.geteuid() or is_new:
         return
-    with _held(open_own(folder / PRIVATE_LOCK, "rb")):
-        shutil.rmtree(folder)
-
-
-def _held(lock: BinaryIO) -> BinaryIO:
-    """The lock file, locked. Raises BlockingIOError where another process has it."""
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return lock
+    try:
+        with open_own(folder / PRIVATE_LOCK, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+    except FileNotFoundError:
+        shutil.rmtree(folder)  # it could not be removed whole

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from demixd.errors import Code, disk_error
 from demixd.protocol.job import Error
 from demixd.protocol.progress import Progress, Step, Tick
-from demixd.spool.processes import boot_id
 from demixd.worker.messages import (
     Failed,
     Finished,
@@ -33,53 +32,17 @@ from demixd.worker.messages import (
     ToWorker,
     Warm,
 )
-from demixd.worker.ray.actor import LISTEN_S
 from demixd.worker.ray.cluster import Cluster
+from demixd.worker.ray.far import SILENT_S, Far, GoneError
 from demixd.worker.ray.freight import Attempt
 from demixd.worker.ray.orders import Begin
 
 log = logging.getLogger("demixd.ray")
 
-SILENT_S = 3 * LISTEN_S
-"""An actor that has not answered for so long does not any more: its machine sleeps, or its process is held."""
-
 Say = Callable[[FromWorker | bytes], Awaitable[None]]
 
 _to_worker = msgspec.json.Decoder(ToWorker)
 _from_worker = msgspec.json.Decoder(FromWorker)
-
-
-class GoneError(Exception):
-    """The worker is gone; the text says how. `is_lost`: with its machine, or the line to it."""
-
-    def __init__(self, how: str, *, is_lost: bool) -> None:
-        super().__init__(how)
-        self.is_lost = is_lost
-
-
-class Far:
-    """An actor, and what it has said of its machine (`Actor.hello`)."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-        self.facts: dict[str, Any] = {}
-
-    @property
-    def host(self) -> str:
-        return str(self.facts["host"])
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is on this machine."""
-        return bool(self.facts["boot"] == boot_id())
-
-    async def call(self, method: str, *given: object) -> Any:
-        """What a method of the actor answers. Raises RayError, and what the method raises."""
-        answer = asyncio.wrap_future(getattr(self.actor, method).remote(*given).future())
-        answer.add_done_callback(
-            lambda each: each.cancelled() or each.exception()
-        )  # which may be wanted by nobody any more
-        return await asyncio.shield(answer)  # and Ray does not know of that
 
 
 class Traffic:
@@ -88,19 +51,25 @@ class Traffic:
     def __init__(self, begin: Begin, cluster: Cluster, far: Far, say: Say) -> None:
         self._begin, self._cluster, self._far, self._say = begin, cluster, far, say
         self._waiting: asyncio.Queue[Warm | Prepare | Separate] = asyncio.Queue()
-        self._queued: set[str] = set()
-        """Jobs with an order that waits, or whose order is skipped when its turn comes."""
+        self._queued: list[str] = []
+        """The jobs of the orders that wait."""
         self._dropped: set[str] = set()
+        """Of those, the jobs whose orders are skipped when their turn comes."""
         self._attempts: dict[str, Attempt] = {}
         """Of the jobs that the worker has, or will have."""
+        self._prepared: set[str] = set()
+        self._separating: set[str] = set()
+        """Of those, the jobs that the worker was told to prepare, and to separate."""
         self._moving: dict[str, asyncio.Task[None]] = {}
         """Whose songs, or stems, are on their way."""
+        self._ordering = asyncio.Lock()
 
     async def flow(self, orders: asyncio.Queue[bytes]) -> None:
         """Until the worker is gone. Raises GoneError, RayActorError, and TimeoutError where its machine does not answer."""
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         tasks = [asyncio.create_task(each) for each in (self._obey(orders), self._carry(), self._hear())]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, self._gone], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
@@ -127,25 +96,29 @@ class Traffic:
                 case Stop() | Forget() as order:
                     await self._give_up(order)
                 case Prepare() | Separate() as order:
-                    self._queued.add(order.job_id)
+                    self._queued.append(order.job_id)
                     self._waiting.put_nowait(order)
                 case Warm() as order:
                     self._waiting.put_nowait(order)
 
     async def _give_up(self, order: Stop | Forget) -> None:
-        """A song is not wanted any more, wherever it is."""
+        """A song is not wanted any more, wherever it is. Where the worker separates it, that is who answers a stop."""
         job_id = order.job_id
-        if (task := self._moving.get(job_id)) is not None:
-            task.cancel()
-            return
-        if job_id in self._attempts:
+        moving = self._moving.get(job_id)
+        if job_id in self._separating and moving is None:
             await self._order(order)
+            return
+        is_known = moving is not None or job_id in self._queued or job_id in self._attempts
         if job_id in self._queued:
             self._dropped.add(job_id)
-        if isinstance(order, Forget) or job_id in self._queued:
-            await self._end(job_id)
-            if isinstance(order, Stop):
-                await self._say(Stopped(job_id=job_id))
+        if moving is not None:
+            moving.cancel()
+            await asyncio.wait({moving})
+        if job_id in self._prepared:
+            await self._order(Forget(job_id=job_id))
+        await self._end(job_id)
+        if is_known and isinstance(order, Stop):
+            await self._say(Stopped(job_id=job_id))
 
     async def _carry(self) -> None:
         """Hand orders on, one after the other."""
@@ -154,14 +127,33 @@ class Traffic:
             if isinstance(order, Warm):
                 await self._order(self._warmed(order))
                 continue
-            self._queued.discard(order.job_id)
-            if order.job_id in self._dropped:
-                self._dropped.discard(order.job_id)
-            else:
-                task = self._move(order.job_id, self._send(order))
-                await asyncio.wait({task})
-                if not task.cancelled():
-                    task.result()
+            job_id = order.job_id
+            self._queued.remove(job_id)
+            if job_id in self._dropped and job_id not in self._queued:
+                self._dropped.discard(job_id)
+            elif job_id not in self._dropped:
+                await self._hand_on(order)
+
+    async def _hand_on(self, order: Prepare | Separate) -> None:
+        """Have the song lie on the worker's machine, and give the order with the paths that it has there."""
+        job_id = order.job_id
+        if job_id not in self._attempts:
+            task = self._move(job_id, self._bring(order))
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
+        if (attempt := self._attempts.get(job_id)) is None:
+            return  # it was given up, or could not be brought
+        there = {"tmp": attempt.tmp_there}
+        if not self._far.is_here:
+            there["work"] = self._far.facts["folder"]
+        if isinstance(order, Separate):
+            there |= {"song": attempt.song_there, "out": attempt.out_there}
+            self._separating.add(job_id)
+        else:
+            there |= {"snapshot": attempt.song_there}
+            self._prepared.add(job_id)
+        await self._order(msgspec.structs.replace(order, **there))
 
     def _move(self, job_id: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin to send a song, or to fetch its stems; a stop cancels it."""
@@ -169,14 +161,15 @@ class Traffic:
 
         def over(task: asyncio.Task[None]) -> None:
             del self._moving[job_id]
-            if not task.cancelled():
-                task.exception()  # which `_hear` meets, too
+            if not task.cancelled() and isinstance(error := task.exception(), GoneError):
+                self._gone.set_exception(error)  # what else there is `_hear` meets, too
 
         task.add_done_callback(over)
         return task
 
     async def _order(self, order: ToWorker) -> None:
-        await self._far.call("order", msgspec.json.encode(order) + b"\n")
+        async with self._ordering:  # one after the other, as they come
+            await self._far.call("order", msgspec.json.encode(order) + b"\n")
 
     def _warmed(self, order: Warm) -> Warm:
         """The order as the worker's machine has to get it: with its own folders."""
@@ -194,52 +187,41 @@ class Traffic:
 
     def _there(self, path: Path) -> str:
         """What the worker's machine calls a path of ours."""
-        for here, there in self._begin.path_map:
+        for here, there in sorted(self._begin.path_map, key=lambda pair: len(pair[0]), reverse=True):
             if path.is_relative_to(here):
                 return str(there / path.relative_to(here))
         return str(path)
 
-    async def _send(self, order: Prepare | Separate) -> None:
-        """Bring the song, and hand on the order with the paths that it has there."""
-        job_id = order.job_id
-        try:
-            attempt = self._attempts.get(job_id) or await self._bring(order)
-            there = {"tmp": attempt.tmp_there}
-            if not self._far.is_here:
-                there["work"] = self._far.facts["folder"]
-            if isinstance(order, Separate):
-                there |= {"song": attempt.song_there, "out": attempt.out_there}
-            else:
-                there |= {"snapshot": attempt.song_there}
-            await self._order(msgspec.structs.replace(order, **there))
-        except asyncio.CancelledError:
-            await self._end(job_id)
-            if isinstance(order, Separate):
-                await self._say(Stopped(job_id=job_id))
-        except (OSError, RayTaskError) as error:
-            await self._end(job_id)
-            told = _told(self._far.host, error)
-            is_ahead = isinstance(order, Prepare)
-            await self._say(
-                Prepared(job_id=job_id, error=told) if is_ahead else Failed(job_id=job_id, error=told, timing={})
-            )
-
-    async def _bring(self, order: Prepare | Separate) -> Attempt:
-        is_wanted = isinstance(order, Separate)
+    async def _bring(self, order: Prepare | Separate) -> None:
+        """Bring the song; where that fails the supervisor is told."""
+        job_id, is_wanted = order.job_id, isinstance(order, Separate)
         song, tmp = Path(order.song if isinstance(order, Separate) else order.snapshot), Path(order.tmp)
-        attempt = self._attempts[order.job_id] = Attempt(self._far.call, tmp, tmp.with_name("out"))
+        attempt = self._attempts[job_id] = Attempt(self._far.call, tmp, tmp.with_name("out"))
         message = f"Sending the song to {self._far.host}"
 
         async def told(fraction: float) -> None:
             if is_wanted:  # a little, so that it is seen to get further: decoding begins at 0
                 tick = Tick(step=Step.DECODE, progress=Progress(fraction=fraction / 1000), message=message)
-                await self._say(Progressed(job_id=order.job_id, at=tick))
+                await self._say(Progressed(job_id=job_id, at=tick))
 
-        await attempt.bring(song, self._far.facts["folder"], self._there, told)
-        return attempt
+        try:
+            await attempt.bring(song, self._far.facts["folder"], self._there, told)
+        except asyncio.CancelledError:
+            await self._end(job_id)
+            raise
+        except RayActorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary
+            await self._end(job_id)
+            why = self._told(error)
+            await self._say(
+                Failed(job_id=job_id, error=why, timing={}) if is_wanted else Prepared(job_id=job_id, error=why)
+            )
 
     async def _end(self, job_id: str) -> None:
         """Nothing more is wanted of the attempt at a job."""
+        self._separating.discard(job_id)
+        self._prepared.discard(job_id)
         if (attempt := self._attempts.pop(job_id, None)) is not None:
             with contextlib.suppress(OSError):  # the job's folder is gone
                 await attempt.end()
@@ -274,9 +256,20 @@ class Traffic:
             if isinstance(message, Ready):
                 self._cluster.warm.pop(self, None)
                 self._compare(message.engine.model, message.engine.model_sha256 or "")
+            if isinstance(message, Failed):
+                message = self._of_its_disk(message)
             if isinstance(message, Failed | Stopped):
                 await self._end(message.job_id)
             await self._say(message)
+
+    def _of_its_disk(self, failed: Failed) -> Failed:
+        """A song that does not fit on the disk of one machine waits, and may fit on that of another."""
+        attempt, error = self._attempts[failed.job_id], failed.error
+        if attempt.is_by_path or error.code not in (Code.TOO_LARGE, Code.NO_SPACE):
+            return failed
+        message = f"On {self._far.host}: {error.message}"
+        error = msgspec.structs.replace(error, code=Code.NO_SPACE, message=message, retryable=True)
+        return msgspec.structs.replace(failed, error=error)
 
     def _compare(self, model: str, sha256: str) -> None:
         """Raise GoneError where another machine has another model under this name."""
@@ -295,17 +288,25 @@ class Traffic:
                 error = Error(code=Code.IO_ERROR, message=f"The stems from {host} are damaged: {why}.", retryable=True)
                 end = Failed(job_id=job_id, error=error, timing=timing)
         except asyncio.CancelledError:
-            end = Stopped(job_id=job_id)
-        except (OSError, RayTaskError) as error:
-            end = Failed(job_id=job_id, error=_told(host, error), timing=timing)
+            await self._end(job_id)
+            raise  # `_give_up` answers
+        except RayActorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary
+            end = Failed(job_id=job_id, error=self._told(error), timing=timing)
         await self._end(job_id)
         await self._say(end)
 
+    def _told(self, error: Exception) -> Error:
+        """An error on the way of a song, of a disk here or there above all, as one of ours.
 
-def _told(host: str, error: Exception) -> Error:
-    """An error of a disk, here or there, as one of ours."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    where = f"the song on {host}" if isinstance(error, RayTaskError) else f"the song on its way to or from {host}"
-    if isinstance(cause, OSError):
-        return Error.of(disk_error(cause, where))
-    return Error(code=Code.INTERNAL_ERROR, message=f"{host} failed at the song; report it.", detail=str(error)[-300:])
+        Raises GoneError where the folder is gone that the actor keeps songs in: then nothing more can be sent to it.
+        """
+        host, cause = self._far.host, error.cause if isinstance(error, RayTaskError) else error
+        if cause is not error and isinstance(cause, FileNotFoundError):
+            raise GoneError(f"the folder of its songs on {host} is gone", is_lost=True)
+        if isinstance(cause, OSError):
+            where = f"the song on {host}" if cause is not error else f"the song on its way to or from {host}"
+            return Error.of(disk_error(cause, where))
+        message = f"The song could not be sent to {host} or back; report it."
+        return Error(code=Code.INTERNAL_ERROR, message=message, detail=f"{type(error).__name__}: {error}"[-300:])
