@@ -175,7 +175,7 @@ def test_an_actor_that_dies_costs_its_song_an_attempt(two: Cluster, tmp_path: Pa
             for node in two.nodes:
                 node.signal(signal.SIGKILL, of=victim)
             assert daemon.final(name)["state"] == "done"
-            assert daemon.song(name)["attempt"] == 2
+            assert daemon.song(name)["attempt"] > 1
         assert daemon.stop() == 0
     finally:
         daemon.end()
