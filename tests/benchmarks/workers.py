@@ -1,7 +1,7 @@
 """Two workers against one, and a worker in a cluster against one here, on the processor: tests/benchmarks/run --workers NAME.
 
 The same songs go through a daemon with one worker and through one with two, each worker with one thread, from the drop of
-them all to the last one's end: once with the demo model, and once with the tests' fake worker, whose network waits for two
+them all to the last one's end: with the demo model, with htdemucs, and with the tests' fake worker, whose network waits for two
 seconds and computes nothing, so that the daemon's own share is seen.
 
 And a song of four minutes is done by a worker here, and by one in a cluster of this machine alone (Ray), which sees the spool, or
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from benchmarks.models import STAND_IN, prepare
 from benchmarks.program import run
 
 from demixd.cli import client
@@ -29,6 +30,7 @@ from demixd.cli.bench.report import conditions
 from demixd.cli.bench.report import machine as machine_line
 from demixd.cli.console import RefusedError, exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.cli.throwaway import ThrowawayDaemon, child, last_line
+from demixd.config import Config
 from demixd.spool.processes import state_and_time
 from demixd.spool.tree import Spool
 
@@ -85,9 +87,16 @@ def _table(head: str, rows: Iterator[str]) -> list[str]:
 
 
 def _two_against_one(songs: int) -> Iterator[str]:
-    for name, fake in (("demo model", False), (f"a network that waits for {WAIT_S:g} s", True)):
-        one, two = (_seconds(songs, workers, fake=fake) for workers in (1, 2))
-        yield f"{name} | {one:.1f} | {two:.1f} | {two / one:.2f}"
+    with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
+        there = prepare(Config(), STAND_IN, Path(temporary) / "models", say, may_be_random=True)
+        full = {"name": there.name, "models": there.models}
+        for name, how in (
+            ("demo model", {}),
+            (there.name, full),
+            (f"a network that waits for {WAIT_S:g} s", {"fake": True}),
+        ):
+            one, two = (_seconds(songs, workers, **how) for workers in (1, 2))
+            yield f"{name} | {one:.1f} | {two:.1f} | {two / one:.2f}"
 
 
 def _ways() -> Iterator[str]:
@@ -102,12 +111,12 @@ def _crowds() -> Iterator[str]:
         yield f"{workers}, {number:,}, {wait_s:g} | {1000 * cpu_s:.0f} | {3600 / cpu_s:,.0f}"
 
 
-def _seconds(number: int, workers: int, *, fake: bool) -> float:
+def _seconds(number: int, workers: int, **how: Any) -> float:
     """From the drop of so many songs to the end of the last one."""
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
         folder = Path(temporary)
         songs = [synthetic_song(folder / f"{each}.flac", LONG_S + each / 100)[0] for each in range(number)]
-        with _running(folder / "daemon", workers, fake=fake) as spool:
+        with _running(folder / "daemon", workers, **how) as spool:
             began = time.monotonic()
             for song in songs:
                 client.drop(spool, song, song.name)
@@ -158,13 +167,21 @@ def _supervisor_s(workers: int, number: int, wait_s: float) -> float:
 
 @contextlib.contextmanager
 def _running(
-    folder: Path, workers: int, *, fake: bool = False, ray: dict[str, Any] | None = None, wait_s: float = WAIT_S
+    folder: Path,
+    workers: int,
+    *,
+    name: str = "demo",
+    models: str = "",
+    fake: bool = False,
+    ray: dict[str, Any] | None = None,
+    wait_s: float = WAIT_S,
 ) -> Iterator[Spool]:
     """A daemon whose workers are all warm. `wait_s`: how long the network of a fake one takes."""
     spool = ThrowawayDaemon(
         folder,
         {
-            "model": {"name": "demo", "device": "cpu" if ray else ["cpu"] * workers},
+            "model": {"name": name, "device": "cpu" if ray else ["cpu"] * workers},
+            "paths": {"models": models},
             "ray": ray or {},
             "inbox": {"settle": 0.0},
             "defaults": {"format": "wav"},

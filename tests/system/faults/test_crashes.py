@@ -78,7 +78,8 @@ def test_killed_at_every_point(
     tmp_path: Path, scenario: Scenario, who: str, record_property: Callable[[str, object], None]
 ) -> None:
     """All of them; nearly all must be reached, or the walk has lost its way."""
-    every = known(tmp_path, scenario, who)
+    # Of two workers each has one or two of three songs: what it does for one is what always comes.
+    every = min((known(made(tmp_path, f"plain-{turn}"), scenario, who) for turn in range(scenario.workers)), key=len)
     reached, wrong = walk(tmp_path, scenario, who, every)
     assert wrong == []
     assert reached > 0.8 * len(every)
