@@ -265,6 +265,25 @@ def test_a_stop_of_a_prepared_song_that_waits_for_its_turn(tmp_path: Path) -> No
     talk(tmp_path, talking)
 
 
+def test_a_song_that_was_forgotten_may_come_again(tmp_path: Path) -> None:
+    """What was to be done ahead is not wanted any more, and then its turn comes: while another one is still being sent."""
+
+    async def talking(wire: Wire) -> None:
+        wire.box.may_store.clear()
+        turn = wire.separate()
+        ahead = Prepare(job_id=OTHER, snapshot=turn.song, tmp=turn.tmp, work=turn.work, max_duration_s=60.0)
+        wire.order(ahead)
+        wire.order(msgspec.structs.replace(ahead, job_id=JOB))
+        wire.order(Forget(job_id=JOB))
+        wire.order(turn)
+        await asyncio.sleep(0.05)
+        wire.box.may_store.set()
+        await ordered(wire, Separate)
+        assert [type(order) for order in wire.box.orders] == [Prepare, Separate]
+
+    talk(tmp_path, talking)
+
+
 def test_whatever_goes_wrong_on_the_way_back_is_told(tmp_path: Path) -> None:
     """Stems that cannot be fetched fail the song, rather than leave it to itself."""
 

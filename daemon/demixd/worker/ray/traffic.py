@@ -50,11 +50,8 @@ class Traffic:
 
     def __init__(self, begin: Begin, cluster: Cluster, far: Far, say: Say) -> None:
         self._begin, self._cluster, self._far, self._say = begin, cluster, far, say
-        self._waiting: asyncio.Queue[Warm | Prepare | Separate] = asyncio.Queue()
-        self._queued: list[str] = []
-        """The jobs of the orders that wait."""
-        self._dropped: set[str] = set()
-        """Of those, the jobs whose orders are skipped when their turn comes."""
+        self._waiting: list[Warm | Prepare | Separate] = []
+        self._has_more = asyncio.Event()
         self._attempts: dict[str, Attempt] = {}
         """Of the jobs that the worker has, or will have."""
         self._prepared: set[str] = set()
@@ -95,11 +92,9 @@ class Traffic:
             match _to_worker.decode(await orders.get()):
                 case Stop() | Forget() as order:
                     await self._give_up(order)
-                case Prepare() | Separate() as order:
-                    self._queued.append(order.job_id)
-                    self._waiting.put_nowait(order)
-                case Warm() as order:
-                    self._waiting.put_nowait(order)
+                case order:
+                    self._waiting.append(order)
+                    self._has_more.set()
 
     async def _give_up(self, order: Stop | Forget) -> None:
         """A song is not wanted any more, wherever it is. Where the worker separates it, that is who answers a stop."""
@@ -108,9 +103,9 @@ class Traffic:
         if job_id in self._separating and moving is None:
             await self._order(order)
             return
-        is_known = moving is not None or job_id in self._queued or job_id in self._attempts
-        if job_id in self._queued:
-            self._dropped.add(job_id)
+        waiting = [each for each in self._waiting if isinstance(each, Warm) or each.job_id != job_id]
+        is_known = moving is not None or job_id in self._attempts or len(waiting) < len(self._waiting)
+        self._waiting = waiting
         if moving is not None:
             moving.cancel()
             await asyncio.wait({moving})
@@ -123,16 +118,11 @@ class Traffic:
     async def _carry(self) -> None:
         """Hand orders on, one after the other."""
         while True:
-            order = await self._waiting.get()
-            if isinstance(order, Warm):
-                await self._order(self._warmed(order))
-                continue
-            job_id = order.job_id
-            self._queued.remove(job_id)
-            if job_id in self._dropped and job_id not in self._queued:
-                self._dropped.discard(job_id)
-            elif job_id not in self._dropped:
-                await self._hand_on(order)
+            while not self._waiting:
+                self._has_more.clear()
+                await self._has_more.wait()
+            order = self._waiting.pop(0)
+            await (self._order(self._warmed(order)) if isinstance(order, Warm) else self._hand_on(order))
 
     async def _hand_on(self, order: Prepare | Separate) -> None:
         """Have the song lie on the worker's machine, and give the order with the paths that it has there."""
@@ -161,7 +151,8 @@ class Traffic:
 
         def over(task: asyncio.Task[None]) -> None:
             del self._moving[job_id]
-            if not task.cancelled() and isinstance(error := task.exception(), GoneError):
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, GoneError) and not self._gone.done():
                 self._gone.set_exception(error)  # what else there is `_hear` meets, too
 
         task.add_done_callback(over)
@@ -200,9 +191,9 @@ class Traffic:
         message = f"Sending the song to {self._far.host}"
 
         async def told(fraction: float) -> None:
-            if is_wanted:  # a little, so that it is seen to get further: decoding begins at 0
-                tick = Tick(step=Step.DECODE, progress=Progress(fraction=fraction / 1000), message=message)
-                await self._say(Progressed(job_id=job_id, at=tick))
+            # A little, so that it is seen to get further: decoding begins at 0. Nobody minds it of a song that is sent ahead.
+            tick = Tick(step=Step.DECODE, progress=Progress(fraction=fraction / 1000), message=message)
+            await self._say(Progressed(job_id=job_id, at=tick))
 
         try:
             await attempt.bring(song, self._far.facts["folder"], self._there, told)
