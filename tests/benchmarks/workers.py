@@ -128,7 +128,7 @@ def _seconds(number: int, workers: int, **how: Any) -> float:
 
 
 def _beside_steps(ray: dict[str, Any]) -> tuple[float, float]:
-    """Seconds from a song's drop to its end less those of the pipeline's steps, the median; and from start to ready."""
+    """Seconds from when a song lies there to its end less those of the pipeline's steps, the median; and from start to ready."""
     beside = []
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
         folder, began = Path(temporary), time.monotonic()
@@ -136,8 +136,8 @@ def _beside_steps(ray: dict[str, Any]) -> tuple[float, float]:
             ready_s = time.monotonic() - began
             for number in range(CLUSTER_SONGS):
                 song = synthetic_song(folder / f"{number}.flac", CLUSTER_S + number)[0]
-                began = time.monotonic()
                 client.drop(spool, song, song.name)
+                began = time.monotonic()
                 while (told := client.read(spool.sidecar(song.name))) is None or told["state"] not in (
                     "done",
                     "failed",
