@@ -318,14 +318,14 @@ def test_nothing_is_left_of_a_daemon(two: Cluster, tmp_path: Path) -> None:
         daemon.end()
 
 
-SONGS = 16
-ALL_SONGS = 200
+FEW = pytest.param(12, (0.5, 4.0), marks=pytest.mark.daily, id="few")
+MANY = pytest.param(200, (2.0, 12.0), marks=pytest.mark.slow, id="many")
 
 
-@pytest.mark.parametrize(
-    "songs", [pytest.param(SONGS, marks=pytest.mark.daily), pytest.param(ALL_SONGS, marks=pytest.mark.slow)]
-)
-def test_whatever_is_killed_each_song_is_done_once(songs: int, tmp_path: Path, day: int, record_property: Any) -> None:
+@pytest.mark.parametrize(("songs", "pause_s"), [FEW, MANY])
+def test_whatever_is_killed_each_song_is_done_once(
+    songs: int, pause_s: tuple[float, float], tmp_path: Path, day: int, record_property: Any
+) -> None:
     """Actors, workers and nodes are killed and held at random: each song is done, and there is one result of each."""
     rng, kills = random.Random(day), 0
     with cluster(tmp_path, nodes=2) as there:
@@ -338,7 +338,7 @@ def test_whatever_is_killed_each_song_is_done_once(songs: int, tmp_path: Path, d
             limit = time.monotonic() + PATIENCE_S + 10 * songs
             while any(daemon.song(name).get("state") not in ("done", "failed") for name in names):
                 assert time.monotonic() < limit, [daemon.song(name).get("state") for name in names]
-                time.sleep(rng.uniform(0.5, 4.0))
+                time.sleep(rng.uniform(*pause_s))
                 kills += strike(rng, there)
             assert [daemon.final(name)["state"] for name in names] == ["done"] * songs
             daemon.quiet()
