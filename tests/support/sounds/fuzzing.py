@@ -22,7 +22,7 @@ from demixd.protocol.job import Job, State, move
 from demixd.protocol.progress import Step
 from demixd.protocol.result_names import numbered
 from demixd.spool.tree import CANCEL, OPTIONS, SIDECAR, companion
-from demixd.supervisor.workers import process
+from demixd.supervisor.workers import line
 from demixd.worker import messages
 
 DEFAULTS = Config()
@@ -97,7 +97,7 @@ def fuzz_ogg(data: bytes) -> None:
 
 def fuzz_messages(data: bytes) -> None:
     """A line is a message that can be true, or a reason; what can be true fits into a sidecar that parses."""
-    message = process._understood(data)
+    message = line._understood(data)
     if isinstance(message, str):
         return
     assert msgspec.json.decode(msgspec.json.encode(message), type=messages.FromWorker) == message

@@ -68,6 +68,7 @@ print(int(least[0]))
 """
 
 
+@pytest.mark.daily
 def test_an_hour_of_song_goes_through_a_small_store(tmp_path: Path) -> None:
     """It goes there and back, and comes out as it was, and nothing of it is put on a disk on the way."""
     with cluster(tmp_path, nodes=1) as there:

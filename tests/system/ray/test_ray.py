@@ -140,6 +140,7 @@ def why_it_waits(daemon: Daemon, name: str) -> str:
     return str(song["message"]) if song.get("reason") == "no-worker" else ""
 
 
+@pytest.mark.daily
 def test_a_node_that_goes_costs_no_attempt(two: Cluster, tmp_path: Path) -> None:
     """Its song is done by another machine, and counts as tried once; a node that comes is used."""
     spare = two.add()
@@ -163,6 +164,7 @@ def test_a_node_that_goes_costs_no_attempt(two: Cluster, tmp_path: Path) -> None
             two.remove(spare)
 
 
+@pytest.mark.daily
 def test_an_actor_that_dies_costs_its_song_an_attempt(two: Cluster, tmp_path: Path) -> None:
     """Its machine is there: it may have been the song. So it is with the worker in the actor."""
     daemon = daemon_on(tmp_path, two)
@@ -304,6 +306,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.daily
 def test_nothing_is_left_of_a_daemon(two: Cluster, tmp_path: Path) -> None:
     """However it ends: the child that speaks to the cluster goes with it, and the actors with that."""
     daemon = daemon_on(tmp_path, two)
