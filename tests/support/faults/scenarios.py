@@ -84,8 +84,16 @@ def _drop_bad(daemon: Daemon, tag: str) -> None:
     (daemon.folder / "bad.wav").rename(daemon.inbox / f"{tag}bad.wav")
 
 
+SIX_NAMES = ("one.wav", "two.wav", "three.wav", "four.wav", "five.wav", "six.wav")
+
+
 def _drop_three(daemon: Daemon, tag: str) -> None:
-    for name in ("one.wav", "two.wav", "three.wav"):
+    for name in SIX_NAMES[:3]:
+        _song(daemon, f"{tag}{name}")
+
+
+def _drop_six(daemon: Daemon, tag: str) -> None:
+    for name in SIX_NAMES:
         _song(daemon, f"{tag}{name}")
 
 
@@ -103,14 +111,16 @@ THREE = Scenario(
     name="three",
     prepare=_nothing,
     act=_drop_three,
-    ends={"one.wav": ("done",), "two.wav": ("done",), "three.wav": ("done",)},
+    ends=dict.fromkeys(SIX_NAMES[:3], ("done",)),
 )
+SIX = Scenario(name="six", prepare=_nothing, act=_drop_six, ends=dict.fromkeys(SIX_NAMES, ("done",)))
+"""As many that each of two workers has several, whichever is the faster."""
 STARTS = tuple(
     Scenario(name=f"start-after-{point}", prepare=_nothing, act=_drop, ends={"song.wav": ("done",)}, crash=point)
     for point in ("3-started", "6-rename", "7-final", "9-original")
 )
 OF_TWO = tuple(
-    msgspec.structs.replace(each, name=f"{each.name}-of-two", workers=2) for each in (CANCEL, RETRY, DUPLICATE, THREE)
+    msgspec.structs.replace(each, name=f"{each.name}-of-two", workers=2) for each in (CANCEL, RETRY, DUPLICATE, SIX)
 )
 SCENARIOS = (RUN, CANCEL, RETRY, DUPLICATE, FAIL, THREE, *OF_TWO, *STARTS)
 

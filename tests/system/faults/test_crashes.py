@@ -21,7 +21,7 @@ WALKS = [
     pytest.param(scenario, who, id=f"{scenario.name}-{who}")
     for scenario in SCENARIOS
     for who in ("supervisor", "worker")
-    if who == "supervisor" or scenario.name in ("run", "cancel", "fail", "three", "three-of-two")
+    if who == "supervisor" or scenario.name in ("run", "cancel", "fail", "three", "six-of-two")
 ]
 """What is killed during what. The worker has no part in a duplicate, and is killed anyway in a retry."""
 
@@ -78,7 +78,7 @@ def test_killed_at_every_point(
     tmp_path: Path, scenario: Scenario, who: str, record_property: Callable[[str, object], None]
 ) -> None:
     """All of them; nearly all must be reached, or the walk has lost its way."""
-    # Of two workers each has one or two of three songs: what it does for one is what always comes.
+    # Of two workers one may have fewer of the songs than the other: what it does for those is what always comes.
     every = min((known(made(tmp_path, f"plain-{turn}"), scenario, who) for turn in range(scenario.workers)), key=len)
     reached, wrong = walk(tmp_path, scenario, who, every)
     assert wrong == []
