@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from daemons import CLIENT_BEAT_S, Daemon, make_song, running
+from daemons import Daemon, make_song, running
 from watching import MOVED_TO, Events, Histories, again_and_again, faults, needs_strace, sha256, traced
 
 FINAL = ("done", "failed", "cancelled")
@@ -410,7 +410,7 @@ def test_f_everything_is_explained_within_one_scan(tmp_path: Path) -> None:
 # ---- (g)
 
 
-BEAT_S = CLIENT_BEAT_S
+BEAT_S = 0.4
 
 
 def gaps(daemon: Daemon, seconds: float) -> list[float]:

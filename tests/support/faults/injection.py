@@ -174,9 +174,8 @@ def followed(daemon: Daemon, who: str, log: Path, *words: str) -> Iterator[int]:
 
 
 def is_warm(daemon: Daemon) -> bool:
-    """Whether its worker is, and lives: of one that has just died the daemon may not have said so yet."""
-    worker = daemon.read("_daemon.json")["worker"]
-    return worker["state"] == "ready" and lives(worker["pid"])
+    """Whether all its workers are, and live: of one that has just died the daemon may not have said so yet."""
+    return all(each["state"] == "ready" and lives(each["pid"]) for each in daemon.read("_daemon.json")["workers"])
 
 
 def was_reached(log: Path) -> bool:

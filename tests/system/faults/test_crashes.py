@@ -78,11 +78,7 @@ def test_killed_at_every_point(
     tmp_path: Path, scenario: Scenario, who: str, record_property: Callable[[str, object], None]
 ) -> None:
     """All of them; nearly all must be reached, or the walk has lost its way."""
-    # Of two workers either may have more of the songs: what one does each time is walked through.
-    plays = [
-        known(made(tmp_path, f"plain-{turn}"), scenario, who) for turn in range(TURNS if scenario.workers > 1 else 1)
-    ]
-    every = [point for point in plays[0] if all(point in play for play in plays)]
+    every = known(tmp_path, scenario, who)
     reached, wrong = walk(tmp_path, scenario, who, every)
     assert wrong == []
     assert reached > 0.8 * len(every)
