@@ -141,28 +141,34 @@ def why_it_waits(daemon: Daemon, name: str) -> str:
     return str(song["message"]) if song.get("reason") == "no-worker" else ""
 
 
-@pytest.mark.daily
-def test_a_node_that_goes_costs_no_attempt(two: Cluster, tmp_path: Path) -> None:
-    """Its song is done by another machine, and counts as tried once; a node that comes is used."""
+@contextlib.contextmanager
+def three_at_work(two: Cluster, folder: Path) -> Iterator[tuple[Daemon, Node]]:
+    """A daemon with a song at each of three nodes, none of which may be tried twice; and a node that is there for this."""
     spare = two.add()
-    daemon = daemon_on(tmp_path, two, limits={"max_attempts": 1})
+    daemon = daemon_on(folder, two, limits={"max_attempts": 1})
     try:
         start(daemon, two, workers=3)
         for n in range(3):
             make_song(daemon.inbox / f"{n}.wav", 20.0)
-            daemon.state(f"{n}.wav", "running")
         daemon.until(
             lambda: all(daemon.song(f"{n}.wav").get("step") == "separate" for n in range(3)), "all are at work"
         )
-        two.remove(spare)
-        assert [daemon.final(f"{n}.wav")["state"] for n in range(3)] == ["done"] * 3
-        assert [daemon.song(f"{n}.wav")["attempt"] for n in range(3)] == [1] * 3
-        assert daemon.results() == {f"{n}{rest}" for n in range(3) for rest in ("", *(f"/{file}" for file in FILES))}
+        yield daemon, spare
         assert daemon.stop() == 0
     finally:
         daemon.end()
         if spare in two.nodes:
             two.remove(spare)
+
+
+@pytest.mark.daily
+def test_a_node_that_goes_costs_no_attempt(two: Cluster, tmp_path: Path) -> None:
+    """Its song is done by another machine, and counts as tried once; a node that comes is used."""
+    with three_at_work(two, tmp_path) as (daemon, spare):
+        two.remove(spare)
+        assert [daemon.final(f"{n}.wav")["state"] for n in range(3)] == ["done"] * 3
+        assert [daemon.song(f"{n}.wav")["attempt"] for n in range(3)] == [1] * 3
+        assert daemon.results() == {f"{n}{rest}" for n in range(3) for rest in ("", *(f"/{file}" for file in FILES))}
 
 
 @pytest.mark.daily
@@ -200,15 +206,7 @@ FILES = ("stems.json", "vocals.wav", "instrumental.wav")
 @pytest.mark.daily
 def test_an_answer_that_comes_late_is_thrown_away(two: Cluster, tmp_path: Path) -> None:
     """A machine that sleeps with a song wakes up when another one has done it: what it still writes is in nobody's way."""
-    spare = two.add()
-    daemon = daemon_on(tmp_path, two, limits={"max_attempts": 1})
-    try:
-        start(daemon, two, workers=3)
-        for n in range(3):
-            make_song(daemon.inbox / f"{n}.wav", 20.0)
-        daemon.until(
-            lambda: all(daemon.song(f"{n}.wav").get("step") == "separate" for n in range(3)), "all are at work"
-        )
+    with three_at_work(two, tmp_path) as (daemon, spare):
         spare.signal(signal.SIGSTOP)
         assert [daemon.final(f"{n}.wav")["state"] for n in range(3)] == ["done"] * 3
         made = {path: (daemon.outbox / path).stat().st_mtime_ns for path in daemon.results()}
@@ -217,10 +215,6 @@ def test_an_answer_that_comes_late_is_thrown_away(two: Cluster, tmp_path: Path) 
         daemon.quiet()
         assert {path: (daemon.outbox / path).stat().st_mtime_ns for path in daemon.results()} == made
         assert len(made) == 3 * (1 + len(FILES))
-        assert daemon.stop() == 0
-    finally:
-        daemon.end()
-        two.remove(spare)
 
 
 @pytest.mark.daily

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from demixd.spool.processes import command_of
 from demixd.worker.ray.actor import Actor
-from demixd.worker.ray.orders import Begin
+from demixd.worker.ray.orders import TOKEN, Begin, token_file
 from demixd.worker.ray.scratch import Scratch
 
 log = logging.getLogger("demixd.ray")
@@ -111,7 +111,8 @@ class Cluster:
             try:
                 self._machines = await asyncio.wait_for(asyncio.to_thread(self._seen), 2 * LOOK_S)
                 failed = 0
-            except (RayError, TimeoutError, ConnectionError):
+            except Exception as error:  # noqa: BLE001 - whatever Ray raises, it is no answer
+                log.debug("the cluster was looked at in vain: %r", error)
                 failed += 1
             await asyncio.sleep(LOOK_S)
         log.warning("the cluster (%s) does not answer any more", self._begin.address)
@@ -217,7 +218,7 @@ def _why(error: Exception, address: str) -> str:
     """Why the cluster cannot be used, as a sentence."""
     name, said = f"The cluster ({address})", str(error).strip().splitlines() or [type(error).__name__]
     if address != "local":
-        if isinstance(error, AuthenticationError) or not _has_token():
+        if isinstance(error, AuthenticationError) or not (os.environ.get(TOKEN) or token_file().is_file()):
             return f"{name} asks for a token: put it into ~/.ray/auth_token of the daemon's user"
         if isinstance(error, OSError) and error.strerror:
             return f"{name} cannot be reached: {error.strerror}; it is looked for until it answers"
@@ -231,14 +232,6 @@ def _why(error: Exception, address: str) -> str:
     return f"{name} cannot be used: {said[0][:300]}"
 
 
-def _has_token() -> bool:
-    """Whether this user has a token for a cluster, where Ray looks for it."""
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(path).is_file()
-
-
 def _is_node() -> bool:
     """Whether a node of any cluster runs on this machine, as far as this user sees."""
-    return any(
-        path.name.isdecimal() and command_of(int(path.name)) == "raylet" for path in Path("/proc").glob("[0-9]*")
-    )
+    return any(command_of(int(path.name)) == "raylet" for path in Path("/proc").glob("[0-9]*"))

@@ -28,7 +28,6 @@ log = logging.getLogger("demixd.ray")
 BEGIN_S = 20.0
 """How long an actor may take to begin: Python starts, and this program is loaded from its machine's disk."""
 
-
 LEAVE_S = 2.0
 """How long an actor may take to remove what it has left on its machine's disk."""
 
@@ -38,7 +37,6 @@ class Connection:
 
     def __init__(self, begin: Begin, cluster: Cluster, threads: int | None, line: socket.socket) -> None:
         self._begin, self._cluster, self._threads, self._line = begin, cluster, threads, line
-        self._traffic: Traffic | None = None
 
     async def serve(self) -> None:
         """Until the line ends, or the worker is gone."""
