@@ -25,6 +25,9 @@ from demixd.protocol.progress import Tick
 from demixd.protocol.track import Track
 from demixd.spool.tree import SNAPSHOT, Spool
 
+LONGEST = 1 << 20
+"""Bytes of a line. One with 64 stems has 40,000; what is longer is no message, and must not be held in memory whole."""
+
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
     """A line."""

@@ -12,9 +12,10 @@ import pytest
 
 from daemons import PATIENCE_S, Daemon, below, make_song, running
 from demixd.supervisor.workers import process
-from demixd.supervisor.workers.line import LONGEST, UNHEARD, Died, Said
+from demixd.supervisor.workers.line import UNHEARD, Died, Said
 from demixd.supervisor.workers.process import WorkerProcess
 from demixd.supervisor.workers.validate import doubt
+from demixd.worker.messages import LONGEST
 
 ERROR = {"code": "bad-audio", "message": "", "detail": None, "retryable": False}
 TRACK = {"format": "wav", "subtype": "PCM_16", "rate": 44100, "channels": 2, "song_channels": 2, "frames": 9}

@@ -9,10 +9,7 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from demixd.supervisor.workers.validate import doubt
-from demixd.worker.messages import FromWorker, Gone, ToWorker
-
-LONGEST = 1 << 20
-"""Bytes of a line. One with 64 stems has 40,000; what is longer is no message, and must not be held in memory whole."""
+from demixd.worker.messages import LONGEST, FromWorker, Gone, ToWorker
 
 UNHEARD = 1000
 """Lines that may wait for the main loop. After that the worker waits, for its pipe is full."""

@@ -11,7 +11,6 @@ be another version of this program.
 import asyncio
 import contextlib
 import os
-import platform
 import shutil
 import socket
 import tempfile
@@ -25,12 +24,10 @@ from demixd.spool import nofollow, private
 from demixd.spool.files import open_own
 from demixd.spool.processes import boot_id
 from demixd.version import __version__
+from demixd.worker.messages import LONGEST
 from demixd.worker.ray.scratch import Scratch
 
 PROGRAM = child_process.python("demixd.worker")
-
-LONGEST = 1 << 20
-"""Bytes of a line, as the supervisor has it."""
 
 LISTEN_S = 5.0
 """How long `hear` waits for a line before it comes back without one."""
@@ -55,7 +52,6 @@ class Actor:
         """What the other side has to know of this one, before the first order."""
         facts: dict[str, Any] = {
             "version": __version__,
-            "python": platform.python_version(),
             "host": socket.gethostname(),
             "boot": boot_id(),
             "error": "",

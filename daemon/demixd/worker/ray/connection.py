@@ -16,8 +16,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from demixd.version import __version__
-from demixd.worker.messages import FromWorker, Gone, Placed
-from demixd.worker.ray.actor import LONGEST
+from demixd.worker.messages import LONGEST, FromWorker, Gone, Placed
 from demixd.worker.ray.cluster import LOOK_S, Cluster, Machine
 from demixd.worker.ray.far import SILENT_S, Far, GoneError
 from demixd.worker.ray.orders import Begin
