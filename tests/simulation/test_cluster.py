@@ -33,7 +33,7 @@ def test_songs_wait_for_a_machine(tmp_path: Path) -> None:
         daemon.until(lambda: daemon.song("a.wav")["reason"] == "no-worker", "it says so")
         assert daemon.song("a.wav")["message"] == "No machine of the cluster has a free GPU."
         told = daemon.read("_daemon.json")
-        assert (told["state"], told["worker"]["state"]) == ("ready", "no-worker")
+        assert (told["state"], told["worker"]["state"], told["worker"]["host"]) == ("ready", "no-worker", "")
         daemon.sleep(300)
         drop(daemon, "b.wav")
         daemon.until(lambda: daemon.song("b.wav")["reason"] == "no-worker", "nothing fails for it")
@@ -116,6 +116,44 @@ def test_the_line_to_the_cluster_is_no_songs_fault(tmp_path: Path) -> None:
             assert daemon.song("a.wav")["attempt"] == 0
         go_on(daemon)
         done(daemon, "a.wav")
+
+
+def test_a_machine_that_goes_while_it_warms_up_is_followed_at_once(tmp_path: Path) -> None:
+    """However often: it is no fault of the worker, whose start would be put off for minutes after that."""
+    with in_cluster(tmp_path, "box") as daemon:
+        for _ in range(8):
+            lost = daemon.worker
+            lost.die("box went", is_lost=True)
+            daemon.until(lambda: daemon.worker is not lost, "another one", within_s=2.0)  # noqa: B023
+        drop(daemon, "a.wav")
+        done(daemon, "a.wav")
+
+
+def test_who_waits_is_told_once(tmp_path: Path) -> None:
+    """Of two workers one waits for a machine, and the other loads or is dead: songs say the same all the time."""
+    with in_cluster(tmp_path, "", ray={"address": "nas:6379", "workers": 2}) as daemon:
+        drop(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        daemon.until(lambda: [song["reason"] for song in both(daemon)] == ["no-worker"] * 2, "they wait for a machine")
+        before = [song["seq"] for song in both(daemon)]
+        daemon.script.host, daemon.script.rooms = "box", 1
+        daemon.until(lambda: not daemon.script.rooms, "one loads there")
+        daemon.workers[0].die()
+        daemon.until(lambda: states(daemon) == {"no-worker", "dead"}, "it could not")
+        daemon.sleep(0.8)
+        assert [song["seq"] for song in both(daemon)] == before
+        daemon.script.rooms = 2
+        done(daemon, "a.wav", "b.wav")
+
+
+def both(daemon: Simulated) -> list[dict[str, Any]]:
+    """The sidecars of both songs."""
+    return [daemon.song(name) for name in ("a.wav", "b.wav")]
+
+
+def states(daemon: Simulated) -> set[str]:
+    """What the workers are about."""
+    return {each["state"] for each in daemon.read("_daemon.json")["workers"]}
 
 
 def test_who_waits_for_a_machine_sleeps_without_songs(tmp_path: Path) -> None:

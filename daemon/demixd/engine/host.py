@@ -1,4 +1,4 @@
-"""The machine: its processor's name, cores and number formats, its free memory, its compiler and its Python packages.
+"""The machine: its processor's name, cores and number formats, its free memory, its compiler, and what of Python and Ray it has.
 
 The only reader of /proc/cpuinfo.
 
@@ -18,6 +18,9 @@ BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 """Flags of processors that multiply bfloat16; others are slower with it than with float32."""
 
 THREADS = "OMP_NUM_THREADS"
+
+RAY_TOKEN = "RAY_AUTH_TOKEN"
+"""The environment's word for a token of a cluster itself, rather than for its file."""
 
 WORKER = {
     # OpenMP's threads spin while they wait for each other, which on a machine that does something else as well makes
@@ -62,6 +65,11 @@ def lacks_for_compiling() -> tuple[str, ...]:
         "Python's headers (`python3-dev`)": (headers / "Python.h").is_file(),
     }
     return tuple(name for name, found in there.items() if not found)
+
+
+def ray_token_file() -> Path:
+    """Where Ray looks for this user's token, if the environment does not have it."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def version_of(package: str) -> str:

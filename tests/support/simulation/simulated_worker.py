@@ -64,6 +64,8 @@ class Script:
         self.host: str | None = None
         """The machine of a cluster that has room for workers; empty while none has, and None without a cluster."""
         self.cluster_gpus = 0
+        self.rooms = 1_000
+        """How many more workers the machine has room for."""
         self.pids = itertools.count(10_000_001)
 
     def put(self, name: str, *what: str) -> None:
@@ -161,9 +163,10 @@ class SimulatedWorker:
     # ---- what it does
 
     def _warm(self, order: Warm) -> Work:
-        while self._script.host == "":
+        while self._script.host == "" or not self._script.rooms:
             self._say(Placed(host=None, message="No machine of the cluster has a free GPU."))
             yield WARM_S
+        self._script.rooms -= 1
         if self._script.host is not None:
             self._say(Placed(host=self._script.host, gpus=self._script.cluster_gpus))
         yield WARM_S

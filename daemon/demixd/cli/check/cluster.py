@@ -13,7 +13,6 @@ from demixd.cli.check.finding import Finding, Level
 from demixd.config import DEFAULT_PATH, Config, chosen
 from demixd.engine import host
 from demixd.engine.models.configured import lacks_ray
-from demixd.worker.ray.orders import TOKEN, token_file
 
 PATIENCE_S = 2.0
 """How long the head of a cluster may take to answer."""
@@ -61,9 +60,9 @@ def _head(address: str) -> Finding:
 
 def _token() -> Finding:
     """Whether this user has a token; only the cluster knows whether it is the right one."""
-    if os.environ.get(TOKEN):
-        return Finding(Level.OK, "ray", f"the token is that of ${TOKEN}")
-    if (file := token_file()).is_file():
+    if os.environ.get(host.RAY_TOKEN):
+        return Finding(Level.OK, "ray", f"the token is that of ${host.RAY_TOKEN}")
+    if (file := host.ray_token_file()).is_file():
         return Finding(Level.OK, "ray", f"the token is in {file}")
     how = "put that of the cluster there, or make the first one with `ray get-auth-token --generate`"
     return Finding(Level.NOTE, "ray", f"{file} is not there, and no cluster is entered without a token: {how}")

@@ -18,6 +18,9 @@ from demixd.supervisor.runs.lane import Lane
 from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.workers.manager import NO_WORKER, Have
 
+WAITS = {NO_WORKER: Reason.NO_WORKER, "fetching": Reason.MODEL_MISSING, "tuning": Reason.QUEUED}
+"""States of a worker that take long, and what songs wait for in them."""
+
 PASSED_S = 60.0
 """How long the first song of the queue may be passed over for one whose model is warm."""
 
@@ -108,7 +111,7 @@ class Scheduler:
                     self._mark(job, Reason.MODEL_MISSING, lane.worker.why_missing(job.options))
                 case Have.BUSY:
                     taken.add(job.job_id)
-                    self._wait_for_the_worker(lane, now)
+                    self._wait_for_a_worker(now)
                     return
 
     def _next(self, lane: Lane, taken: Collection[str | None], now: float) -> Job | None:
@@ -165,22 +168,20 @@ class Scheduler:
             if job.reason is Reason.OUTBOX_MISSING and self._folders.may_hold(job.name):
                 self._unmark(job)
 
-    def _wait_for_the_worker(self, lane: Lane, now: float) -> None:
-        """While a model is loaded, which takes seconds, the jobs are queued; while it is fetched or tuned they say so."""
-        worker = lane.worker
+    def _wait_for_a_worker(self, now: float) -> None:
+        """While a model is loaded, which takes seconds, the jobs are queued; while it is fetched or tuned, or no machine has
+        room for a worker, they say so."""
+        told = (lane.worker for lane in self._runner.lanes if lane.worker.state in WAITS)
+        worker = None if self._pool.best.is_ready else next(told, None)
+        if worker is None:
+            self._unmark_all()
+            return
 
         def is_told(job: Job) -> bool:
             """Whether it waits for something else, and says so."""
             return not self._folders.may_hold(job.name) or worker.lacks(job.options, now)
 
-        if worker.state == NO_WORKER and not self._pool.best.is_ready:
-            self._mark_all(Reason.NO_WORKER, worker.message, but=is_told)
-        elif worker.state == "fetching" and not self._pool.best.is_ready:
-            self._mark_all(Reason.MODEL_MISSING, worker.message, but=is_told)
-        elif worker.state == "tuning" and not self._pool.best.is_ready:
-            self._mark_all(Reason.QUEUED, worker.message, but=is_told)
-        else:
-            self._unmark_all()
+        self._mark_all(WAITS[worker.state], worker.message, but=is_told)
 
     def _unmark_all(self) -> None:
         """Songs wait for their turn alone, but for those whose own model or folder is not there."""

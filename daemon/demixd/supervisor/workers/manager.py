@@ -284,7 +284,8 @@ class WorkerManager:
     def on_death(self, died: Died, now: float) -> None:
         """Take in the death of the process that it is now."""
         self._log_death(f"{self.name}: {died.how}")
-        was_well = self.state in ("ready", NO_WORKER)
+        # A machine that goes is followed by the next one; it is the cluster that waits for one.
+        was_well = self.state in ("ready", NO_WORKER) or died.is_lost
         self._drop(died.how)
         if was_well:
             self._retry_at = now

@@ -10,7 +10,7 @@ from demixd.config import Config
 from demixd.protocol.options import Options
 from demixd.protocol.status import JobName, WorkerStatus
 from demixd.supervisor.workers.line import Died, Post, Said, StartWorker
-from demixd.supervisor.workers.manager import WorkerManager
+from demixd.supervisor.workers.manager import NO_WORKER, WorkerManager
 from demixd.supervisor.workers.missing import MissingModels
 from demixd.supervisor.workers.place import Place, places
 from demixd.worker.messages import Placed, Ready
@@ -120,6 +120,6 @@ def _status(member: WorkerManager, in_flight: tuple[JobName, ...]) -> WorkerStat
         memory_bytes=process.resident_bytes() if process else None,
         gpu_peak_bytes=ready.gpu_peak_bytes if ready else None,
         id=member.place.id,
-        host=member.host or socket.gethostname(),
+        host="" if member.state == NO_WORKER else member.host or socket.gethostname(),
         in_flight=in_flight,
     )

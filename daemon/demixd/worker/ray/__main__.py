@@ -13,7 +13,8 @@ import sys
 
 import msgspec
 
-from demixd.worker.ray.orders import TOKEN, Begin
+from demixd.engine import host
+from demixd.worker.ray.orders import Begin
 
 
 def environment(address: str) -> dict[str, str]:
@@ -27,7 +28,7 @@ def environment(address: str) -> dict[str, str]:
         "RAY_gcs_server_request_timeout_seconds": "5",
     }
     if address == "local":
-        found[TOKEN] = secrets.token_hex(32)
+        found[host.RAY_TOKEN] = secrets.token_hex(32)
     if address == "local" or _is_loopback(address):
         # Ray takes 127.0.0.1 for this machine's other address, and then listens on all of them, unless it is told that
         # there is no cluster of several machines.

@@ -19,9 +19,10 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from demixd.engine import host
 from demixd.spool.processes import command_of
 from demixd.worker.ray.actor import Actor
-from demixd.worker.ray.orders import TOKEN, Begin, token_file
+from demixd.worker.ray.orders import Begin
 from demixd.worker.ray.scratch import Scratch
 
 log = logging.getLogger("demixd.ray")
@@ -218,7 +219,9 @@ def _why(error: Exception, address: str) -> str:
     """Why the cluster cannot be used, as a sentence."""
     name, said = f"The cluster ({address})", str(error).strip().splitlines() or [type(error).__name__]
     if address != "local":
-        if isinstance(error, AuthenticationError) or not (os.environ.get(TOKEN) or token_file().is_file()):
+        if isinstance(error, AuthenticationError) or not (
+            os.environ.get(host.RAY_TOKEN) or host.ray_token_file().is_file()
+        ):
             return f"{name} asks for a token: put it into ~/.ray/auth_token of the daemon's user"
         if isinstance(error, OSError) and error.strerror:
             return f"{name} cannot be reached: {error.strerror}; it is looked for until it answers"

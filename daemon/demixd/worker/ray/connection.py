@@ -61,6 +61,10 @@ class Connection:
             machine, far = await self._placed()
             try:
                 await self._serve_at(machine, far, orders)
+            except GoneError as gone:
+                if gone.is_refused:
+                    self._cluster.avoid(machine, str(gone))
+                raise
             finally:
                 self._cluster.leave(machine)
                 with contextlib.suppress(RayError, TimeoutError):

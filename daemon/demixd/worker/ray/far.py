@@ -11,11 +11,12 @@ SILENT_S = 3 * LISTEN_S
 
 
 class GoneError(Exception):
-    """The worker is gone; the text says how. `is_lost`: with its machine, or the line to it."""
+    """The worker is gone; the text says how. `is_lost`: with its machine, or the line to it; `is_refused`: the machine is
+    none that can be used."""
 
-    def __init__(self, how: str, *, is_lost: bool) -> None:
+    def __init__(self, how: str, *, is_lost: bool, is_refused: bool = False) -> None:
         super().__init__(how)
-        self.is_lost = is_lost
+        self.is_lost, self.is_refused = is_lost, is_refused
 
 
 class Far:

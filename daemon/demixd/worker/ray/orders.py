@@ -1,22 +1,8 @@
-"""What the supervisor orders of its child that speaks to a cluster: one message each over its standard input, a socket.
-
-And where that has its token from. Loads no Ray.
-"""
-
-import os
-from pathlib import Path
+"""What the supervisor orders of its child that speaks to a cluster: one message each over its standard input, a socket."""
 
 import msgspec
 
 from demixd.config import Config
-
-TOKEN = "RAY_AUTH_TOKEN"
-"""The environment's word for a token of a cluster itself, rather than for its file."""
-
-
-def token_file() -> Path:
-    """Where Ray looks for this user's token, if the environment does not have it."""
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):

@@ -267,7 +267,9 @@ class Traffic:
         for host, name, known in self._cluster.warm.values():
             if name == model and known != sha256:
                 mine = f"{self._far.host} has another {model} ({sha256[:8]})"
-                raise GoneError(f"{mine} than {host} ({known[:8]}): give both the same files", is_lost=True)
+                raise GoneError(
+                    f"{mine} than {host} ({known[:8]}): give both the same files", is_lost=True, is_refused=True
+                )
         self._cluster.warm[self] = (self._far.host, model, sha256)
 
     async def _fetch(self, message: Finished) -> None:
