@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -22,6 +22,10 @@ log = logging.getLogger("demixd.ray")
 STOP_S = 8.0
 """How long leaving the cluster may take, seconds whole."""
 
+STILL_S = 60
+"""How long nothing may go on here, seconds whole, before the kernel ends the process: whatever of Ray holds it, Python's lock
+included, the supervisor starts another."""
+
 
 def serve(begin: Begin, control: socket.socket) -> None:
     """Open a connection for each order on `control`, until its end."""
@@ -30,7 +34,7 @@ def serve(begin: Begin, control: socket.socket) -> None:
 
 async def _serve(begin: Begin, control: socket.socket) -> None:
     cluster = Cluster(begin)
-    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(cluster.keep())}
+    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(each) for each in (_put_off_the_end(), cluster.keep())}
     ended = asyncio.Event()
 
     def take() -> None:
@@ -53,3 +57,9 @@ async def _serve(begin: Begin, control: socket.socket) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.to_thread(cluster.stop)
     os._exit(0)  # Ray has threads that do not end
+
+
+async def _put_off_the_end() -> NoReturn:
+    while True:
+        signal.alarm(STILL_S)
+        await asyncio.sleep(STILL_S / 6)
