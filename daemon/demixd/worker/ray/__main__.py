@@ -37,9 +37,9 @@ def environment(address: str) -> dict[str, str]:
 
 
 def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0]
+    name = address.rpartition(":")[0]
     try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        return name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
 

@@ -139,8 +139,8 @@ class Cluster:
             ray.init(address=address, object_store_memory=STORE_BYTES, **here, **quiet)
             return
         if address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), LOOK_S).close()  # Ray would wait for a minute
+            name, _, port = address.rpartition(":")
+            socket.create_connection((name.strip("[]"), int(port)), LOOK_S).close()  # Ray would wait for a minute
         ray.init(address=address, **quiet)
 
     def _seen(self) -> dict[str, Machine]:
