@@ -156,6 +156,23 @@ def states(daemon: Simulated) -> set[str]:
     return {each["state"] for each in daemon.read("_daemon.json")["workers"]}
 
 
+def test_a_machine_that_fails_is_no_songs_fault(tmp_path: Path) -> None:
+    """The song is tried again elsewhere, for nothing, and nobody has to make room for it meanwhile."""
+    ray = {"address": "nas:6379", "workers": 2}
+    with in_cluster(tmp_path, "box", ray=ray, limits={"max_attempts": 1}) as daemon:
+        daemon.until(lambda: ready(daemon, 2), "both are warm")
+        daemon.script.put("a.wav", "machine")
+        drop(daemon, "a.wav")
+        daemon.until(lambda: daemon.song("a.wav")["reason"] == "no-space", "it failed")
+        assert daemon.song("a.wav")["message"] == "On box: its disk is full. Trying again."
+        drop(daemon, "b.wav")
+        assert daemon.final("b.wav")["state"] == "done"
+        assert daemon.song("a.wav")["state"] == "waiting"
+        done(daemon, "a.wav", "b.wav")
+        song = daemon.song("a.wav")
+        assert (song["attempt"], song["engine"]["worker"]) == (1, "2")
+
+
 def test_who_waits_for_a_machine_sleeps_without_songs(tmp_path: Path) -> None:
     """It would take the next free GPU from those that have some."""
     with in_cluster(tmp_path, "", model={"keep_alive_s": 60}) as daemon:

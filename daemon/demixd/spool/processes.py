@@ -21,6 +21,11 @@ def boot_id() -> str:
         return ""
 
 
+def place() -> str:
+    """The name of this start of the machine, and of the files that this process sees (mount_namespaces(7))."""
+    return f"{boot_id()} {_namespace('mnt')}"
+
+
 def this_process() -> ProcessFacts:
     """The facts by which others find this process."""
     return ProcessFacts(
@@ -54,10 +59,10 @@ def is_alive(pid: int, facts: ProcessFacts, seen_at: float) -> bool | None:
     return state not in "ZX" and started == facts.started
 
 
-def _namespace() -> int:
-    """The number of the namespace in which process ids hold (pid_namespaces(7)); 0 where there is none."""
+def _namespace(kind: str = "pid") -> int:
+    """The number of the namespace in which process ids hold (pid_namespaces(7)), or another kind; 0 where there is none."""
     try:
-        return (PROC / "self/ns/pid").stat().st_ino
+        return (PROC / "self/ns" / kind).stat().st_ino
     except OSError:
         return 0
 

@@ -200,6 +200,8 @@ class Failed(_Message, frozen=True):
     job_id: str
     error: Error
     timing: dict[str, float]
+    is_machines: bool = False
+    """Whether the worker's machine failed, and not the song: another one may do it."""
 
 
 class Stopped(_Message, frozen=True):

@@ -50,6 +50,7 @@ class SimulatedLane:
         self._pool = pool
         self.is_ready = True
         self.runs: list[_Running] = []
+        self.failed_at = 0.0
         self.prepares: str | None = None
         self._prepared_at = 0.0
         self.busy_s = 0.0

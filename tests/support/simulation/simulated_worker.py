@@ -51,10 +51,14 @@ Work = Iterator[float]
 """Something that takes time: each value is how many seconds pass until it goes on."""
 
 
+class MachineError(AudioProcessingError):
+    """The machine has failed, and not the song."""
+
+
 class Script:
     """What befalls the songs of a name, one thing each time that one is separated.
 
-    `die`, `stall`, `babble` (it says the same for ever), `lie`, or an error's code.
+    `die`, `stall`, `babble` (it says the same for ever), `lie`, `machine` (its disk is full), or an error's code.
     """
 
     def __init__(self) -> None:
@@ -190,7 +194,8 @@ class SimulatedWorker:
         except StopProcessingError:
             self._say(Stopped(job_id=job_id))
         except AudioProcessingError as error:
-            self._say(Failed(job_id=job_id, error=Error.of(error), timing={}))
+            is_machines = isinstance(error, MachineError)
+            self._say(Failed(job_id=job_id, error=Error.of(error), timing={}, is_machines=is_machines))
 
     def _tell(self, job_id: str, step: Step, fraction: float, segment_s: float | None = None) -> None:
         progress = Progress(fraction=fraction, step_fraction=fraction)
@@ -257,6 +262,8 @@ class SimulatedWorker:
                 lie = {"files": (), "gain_db": 0.0, "timing": {}, "warnings": ()}
                 self._say(Finished(job_id=order.job_id, engine=self._facts, **lie))
                 yield float("inf")
+            case "machine":
+                raise MachineError(Code.NO_SPACE, "On box: its disk is full.")
             case _:
                 raise AudioProcessingError(Code(what), f"The worker was told to say {what}.")
 

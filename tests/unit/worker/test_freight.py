@@ -1,9 +1,10 @@
 """Small parts of what goes to another machine and back."""
 
-import errno
+import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,21 +12,43 @@ from demixd.worker.ray import freight
 from demixd.worker.ray.scratch import NEW_S, Scratch
 
 
-def test_a_piece_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk takes a part of it without an error, and says so at the next call."""
-    real, left = os.pwrite, [3, 3, 0]
+def test_pieces_come_in_any_order(tmp_path: Path) -> None:
+    stem = tmp_path / "stem"
+    stem.touch()
+    for at, piece in ((5, b"56789"), (0, b"01234")):
+        freight._write(stem, piece, at)
+    assert stem.read_bytes() == b"0123456789"
 
-    def little(handle: int, data: memoryview, at: int) -> int:
-        if not (count := left.pop(0)):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(handle, data[:count], at)
 
-    with (tmp_path / "stem").open("wb") as file:
-        freight._write(file.fileno(), b"0123456789", 5)
-        monkeypatch.setattr(os, "pwrite", little)
-        with pytest.raises(OSError, match="No space left"):
-            freight._write(file.fileno(), b"abcdefghij", 5)
-    assert (tmp_path / "stem").read_bytes() == bytes(5) + b"abcdef6789"
+def test_a_song_that_has_become_shorter_is_not_sent(tmp_path: Path) -> None:
+    """The machine would take zeros for the rest."""
+    song = tmp_path / "job" / "tmp" / "song"
+    song.parent.mkdir(parents=True)
+    song.write_bytes(bytes(2 * freight.PIECE))
+    stored: list[int] = []
+
+    async def call(method: str, *given: Any) -> Any:
+        if method == "store":
+            stored.append(given[1])
+            os.truncate(song, freight.PIECE + 1)
+        return False
+
+    async def bring() -> None:
+        attempt = freight.Attempt(call, tmp_path / ".demixd" / "job" / "tmp", tmp_path / ".demixd" / "job" / "out")
+        attempt._is_shared = call_nothing  # type: ignore[method-assign,assignment]
+        await attempt.bring(song, "/box", str, told)
+
+    with pytest.raises(OSError, match="shorter"):
+        asyncio.run(bring())
+    assert stored == [0]
+
+
+async def call_nothing(_: object) -> bool:
+    return False
+
+
+async def told(_: float) -> None:
+    return
 
 
 def test_folders_of_processes_that_were_killed_go(tmp_path: Path) -> None:

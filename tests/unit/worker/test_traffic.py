@@ -32,6 +32,7 @@ if importlib.util.find_spec("ray") is None:
     pytest.skip("no Ray: see config/requirements-ray.lock", allow_module_level=True)
 
 from demixd.worker.ray.far import Far, GoneError
+from demixd.worker.ray.freight import Attempt
 from demixd.worker.ray.orders import Begin
 from demixd.worker.ray.traffic import Traffic
 
@@ -39,7 +40,7 @@ JOB, OTHER = "0" * 32, "1" * 32
 PIECES = Begin(address="local", gpus=0, path_map=())
 FACTS = {
     "host": "box",
-    "boot": "another",
+    "is_here": False,
     "folder": "/box",
     "models": "/models",
     "repo": None,
@@ -313,7 +314,59 @@ def test_a_small_disk_there_is_no_fault_of_the_song(tmp_path: Path) -> None:
         wire.box.says.put_nowait(Failed(job_id=JOB, error=error, timing={}))
         failed: Failed = await wire.next(Failed)
         assert (failed.error.code, failed.error.message) == ("no-space", "On box: The song does not fit.")
-        assert failed.error.retryable
+        assert failed.error.retryable and failed.is_machines
+        wire.box.says.put_nowait(progress(JOB))
+        await asyncio.sleep(0.05)
+        assert not wire.traffic._gone.done(), "others may fit"
+
+    talk(tmp_path, talking)
+
+
+@pytest.mark.parametrize("code", [Code.NO_SPACE, Code.IO_ERROR])
+def test_a_machine_whose_disk_fails_is_left(code: Code, tmp_path: Path) -> None:
+    """Once its other song is done: the worker goes to another one, and the song waits for that."""
+
+    async def flow() -> None:
+        wire = Wire(tmp_path, Cluster())
+        flowing = asyncio.create_task(wire.traffic.flow(wire.orders))
+        wire.order(wire.separate())
+        await ordered(wire, Separate)
+        wire.traffic._separating.add(OTHER)
+        error = Error(code=code, message="The disk is bad.")
+        wire.box.says.put_nowait(Failed(job_id=JOB, error=error, timing={}))
+        failed: Failed = await wire.next(Failed)
+        assert (failed.error.code, failed.is_machines) == (code, True)
+        await asyncio.sleep(0.05)
+        assert not flowing.done()
+        wire.traffic._attempts[OTHER] = Attempt(wire.box.call, wire.job / "tmp", wire.job / "out")
+        wire.box.says.put_nowait(Stopped(job_id=OTHER))
+        with pytest.raises(GoneError, match=r"On box: The disk is bad\.") as gone:
+            await asyncio.wait_for(flowing, 10)
+        assert gone.value.is_refused
+        await wire.traffic.stop()
+
+    asyncio.run(flow())
+
+
+def test_what_ray_loses_is_no_fault_of_the_song(tmp_path: Path) -> None:
+    from ray.exceptions import OutOfDiskError
+
+    async def talking(wire: Wire) -> None:
+        wire.box.error = OutOfDiskError()
+        wire.order(wire.separate())
+        failed: Failed = await wire.next(Failed)
+        assert (failed.error.code, failed.is_machines) == ("io-error", True)
+        assert failed.error.message == "Ray has lost a part of the song on its way to or from box (OutOfDiskError)."
+
+    talk(tmp_path, talking)
+
+
+def test_a_gpu_that_torch_does_not_find_is_told(tmp_path: Path) -> None:
+    async def talking(wire: Wire) -> None:
+        wire.traffic._begin = msgspec.structs.replace(PIECES, gpus=1)
+        wire.box.says.put_nowait(Ready(engine=engine("a"), sources=(), seconds=0.0))
+        ready: Ready = await wire.next(Ready)
+        assert ready.engine.fallback == "Ray has given it a GPU of box, and torch finds none there."
 
     talk(tmp_path, talking)
 
@@ -353,6 +406,7 @@ def test_a_full_disk_there_fails_the_song(tmp_path: Path) -> None:
         wire.order(wire.separate())
         failed: Failed = await wire.next(Failed)
         assert (failed.error.code, "box" in failed.error.message) == ("no-space", True)
+        assert failed.is_machines
 
     talk(tmp_path, talking)
 

@@ -16,7 +16,7 @@ from demixd.protocol.job import Job, Reason, State
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.prefetch import Prefetch, has_room
 from demixd.supervisor.runs.run import Run
-from demixd.worker.messages import FromWorker, Prepared
+from demixd.worker.messages import Failed, FromWorker, Prepared
 
 AT_ONCE = 2
 """One that is being separated, or on its way there, and one that is finishing."""
@@ -30,6 +30,8 @@ class Lane:
         self.worker = context.worker
         self.runs: list[Run] = []
         self.prefetch: Prefetch | None = None
+        self.failed_at = 0.0
+        """When its machine last failed with a song."""
 
     def reconfigure(self, context: Context) -> None:
         """From now on another configuration holds; the runs in progress end by the one that they began with."""
@@ -91,6 +93,8 @@ class Lane:
             if self.prefetch is not None and self.prefetch.job.job_id == job_id:
                 self.prefetch.on_prepared()
             return
+        if isinstance(message, Failed) and message.is_machines:
+            self.failed_at = self._context.clock.now()
         doubts = [run.on_message(message) for run in self.runs if run.job.job_id == job_id]
         for why in filter(None, doubts):
             self.worker.kill(self._context.clock.now(), why)

@@ -12,6 +12,7 @@ the song changed or is written to       waits `changing`, `open-for-writing`    
 the worker died with this song alone    waits `retry`, runs alone next                           counted
 the worker died with other songs too    waits `retry`, runs alone next                           not counted
 a worker was lost with its machine      waits `retry`                                            from the second time on
+the worker's machine failed             waits `retry`, `no-space`                                not counted
 the worker was ended for another song   waits `retry`                                            not counted
 the daemon died                         waits `retry`, runs alone next                           counted if alone
 an attempt is counted beyond the last   ends `failed`
@@ -98,9 +99,11 @@ def attempts_of(job: Job) -> int:
     return job.attempt + (job.stage not in (Stage.STARTED, Stage.PUBLISHING))
 
 
-def after_error(job: Job, error: Error, at: Circumstances) -> Ends | Waits:
-    """A step of the job has failed with `error`."""
+def after_error(job: Job, error: Error, at: Circumstances, *, is_machines: bool = False) -> Ends | Waits:
+    """A step of the job has failed with `error`; `is_machines`: through the worker's machine, and not through the song."""
     reason = WAITS.get(error.code)
+    if is_machines:
+        return Waits(reason=reason or Reason.RETRY, message=f"{error.message} Trying again.", pause_s=RETRY_S)
     attempts = attempts_of(job)
     if reason is Reason.TRUNCATED:
         return after_missing_part(job, error.message, at) or Ends(state=State.FAILED, error=error)

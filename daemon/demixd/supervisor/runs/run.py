@@ -185,10 +185,11 @@ class Run:
             case Finished():
                 self.is_at_worker = False
                 self._publish(message)
-            case Failed(error=error, timing=timing):
+            case Failed(error=error, timing=timing, is_machines=is_its):
                 self.is_at_worker = False
                 self.job = msgspec.structs.replace(self.job, timing={**self.job.timing, **timing})
-                self._carry_out_unless_stopped(outcomes.after_error(self.job, error, self._context.circumstances))
+                at = self._context.circumstances
+                self._carry_out_unless_stopped(outcomes.after_error(self.job, error, at, is_machines=is_its))
             case Stopped():
                 self.is_at_worker = False
                 self._carry_out(CANCELLED)

@@ -91,7 +91,9 @@ class Scheduler:
 
     @property
     def _free_lanes(self) -> list[Lane]:
-        return [lane for lane in self._runner.lanes if not lane.runs and lane.worker.takes_songs]
+        """The one whose machine has failed last comes last: what did not fit there is tried elsewhere."""
+        free = (lane for lane in self._runner.lanes if not lane.runs and lane.worker.takes_songs)
+        return sorted(free, key=lambda lane: lane.failed_at)
 
     def _choose(self, lane: Lane, taken: set[str], now: float, *, loads: bool) -> None:
         """Start a job on a free worker, or (`loads`) have its model loaded; `taken` are those that others load theirs for."""

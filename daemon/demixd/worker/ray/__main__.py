@@ -1,8 +1,9 @@
 """The supervisor's child that speaks to a cluster: `python -m demixd.worker.ray`, with a socket as its standard input.
 
-It ends with its input. What Ray prints goes to nobody, and what it warns of to standard error.
+It ends with its input. What Ray itself prints goes to nobody: of a cluster that is away it says so once a second.
 """
 
+import faulthandler
 import ipaddress
 import logging
 import os
@@ -46,7 +47,10 @@ def _is_loopback(address: str) -> bool:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches both; the supervisor decides
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(1, 2)  # which leads nowhere
+    faulthandler.enable(sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     control = socket.socket(fileno=os.dup(0))
     begin = msgspec.json.decode(control.recv(1 << 20), type=Begin)
     for name, value in environment(begin.address).items():

@@ -20,9 +20,8 @@ from typing import Any
 from demixd import child_process, config
 from demixd.engine import host
 from demixd.errors import ConfigError
-from demixd.spool import nofollow, private
+from demixd.spool import nofollow, private, processes
 from demixd.spool.files import open_own
-from demixd.spool.processes import boot_id
 from demixd.version import __version__
 from demixd.worker.messages import LONGEST
 from demixd.worker.ray.scratch import Scratch
@@ -47,22 +46,29 @@ class Actor:
         self._worker: asyncio.subprocess.Process | None = None
         self._said: asyncio.Queue[bytes] = asyncio.Queue(LINES)
         self._own: Scratch | None = None
+        self._asking: asyncio.Task[bool] | None = None
+        """Whether a folder is seen here."""
 
-    async def hello(self) -> dict[str, Any]:
-        """What the other side has to know of this one, before the first order."""
+    async def hello(self, place: str) -> dict[str, Any]:
+        """What the other side, which is at `place`, has to know of this one, before the first order. Where it is the same, all
+        paths are, and nothing is asked of this machine's configuration."""
+        is_here = place == processes.place()
         facts: dict[str, Any] = {
             "version": __version__,
             "host": socket.gethostname(),
-            "boot": boot_id(),
+            "is_here": is_here,
             "error": "",
         }
         try:
-            settings = config.load()
-            self._own = Scratch(Path(settings.paths.work or tempfile.gettempdir()), PREFIX)
+            settings = None if is_here else config.load()
+            work = settings.paths.work if settings else ""
+            self._own = Scratch(Path(work or tempfile.gettempdir()), PREFIX)
         except (ConfigError, OSError) as error:
             return facts | {"error": str(error)}
-        folders = {"models": str(settings.models), "repo": settings.model.repo or None}
-        return facts | folders | {"folder": str(self._own.path)} | _caches(settings)
+        facts |= {"folder": str(self._own.path)}
+        if settings is None:
+            return facts
+        return facts | {"models": str(settings.models), "repo": settings.model.repo or None} | _caches(settings)
 
     async def order(self, line: bytes) -> None:
         """Hand a line to the worker, which is started with the first one. What one has to hear that has ended is lost."""
@@ -85,8 +91,15 @@ class Actor:
         return lines, ""
 
     async def sees(self, folder: str, nonce: str) -> bool:
-        """Whether the folder that the other side has put `nonce` into is seen here, and can be written to."""
-        return await asyncio.to_thread(_answer, Path(folder), nonce)
+        """Whether the folder that the other side has put `nonce` into is seen here, and can be written to.
+
+        A share that hangs holds one thread, and is not asked again while it does.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(asyncio.to_thread(_answer, Path(folder), nonce))
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(self._asking), LISTEN_S)
+        return False
 
     async def open(self, attempt: str) -> None:
         """Make a folder for an attempt at a song that comes in pieces. Raises OSError."""

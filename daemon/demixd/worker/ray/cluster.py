@@ -5,9 +5,9 @@ part of it cannot be trusted to come back; the supervisor starts another.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
+import re
 import socket
 import tempfile
 import time
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, AuthenticationError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from demixd.engine import host
@@ -41,6 +41,11 @@ QUIET_S = 8.0
 
 FATE_S = 20.0
 """How long it may take until it is known whether a machine went, or the actor on it alone."""
+
+DIED_S = 2.0
+"""How long a machine is looked at whose actor has died."""
+
+NUMBER = re.compile(r"\d+")
 
 AVOID_S = 30.0
 """How long a machine is left alone that could not be used."""
@@ -69,6 +74,8 @@ class Cluster:
         self._placed: dict[str, int] = {}
         self._avoided: dict[str, tuple[float, str]] = {}
         """Machines that could not be used: until when (monotonic), and why."""
+        self._unanswered = 0
+        """How many looks at it have had no answer since it last gave one."""
         self._scratch: Scratch | None = None
         self.warm: dict[object, tuple[str, str, str]] = {}
         """What each worker that is there has warm: its host, the model, and the sha256 of that."""
@@ -78,15 +85,23 @@ class Cluster:
         return sum(each.gpus for each in self._machines.values())
 
     @property
+    def answers(self) -> bool:
+        return self.is_reached.is_set() and not self._unanswered
+
+    @property
     def obstacle(self) -> str:
         """Why no worker can be placed, as a sentence; empty while that is not known."""
         if not self.is_reached.is_set():
             return self._obstacle
         now, name = time.monotonic(), f"cluster ({self._begin.address})"
+        if self._unanswered:
+            return f"The {name} does not answer"
         if why := [text for each, (until, text) in self._avoided.items() if until > now and each in self._machines]:
             return "; ".join(dict.fromkeys(why))
         what = "GPU" if self._begin.gpus else "processor to compute with"
         if not any(each.room for each in self._machines.values()):
+            if self._begin.address == "local":
+                return 'Ray finds no GPU in this machine: set [model] device = "cpu", and [ray] workers to a number'
             return f"No machine with a {what} is in the {name} now; songs wait for one"
         return f"Every {what} of the {name} has a worker already"
 
@@ -94,10 +109,11 @@ class Cluster:
 
     async def keep(self) -> NoReturn:
         """Connect to it, and watch it; the end of the process where it goes."""
+        token = _token()
         while not self.is_reached.is_set():
             try:
                 connecting = asyncio.create_task(asyncio.to_thread(self._connect))
-                if not (await asyncio.wait({connecting}, timeout=QUIET_S))[0]:
+                if not (await asyncio.wait({connecting}, timeout=QUIET_S))[0] and not self._obstacle:
                     self._note(f"The cluster ({self._begin.address}) has been asked, and has not answered yet")
                 await connecting
                 self._machines = await asyncio.to_thread(self._seen)
@@ -106,23 +122,25 @@ class Cluster:
                 self._note(_why(error, self._begin.address))
                 await asyncio.to_thread(ray.shutdown)
                 await asyncio.sleep(LOOK_S)
+                if _token() != token:
+                    log.warning("the token is another one now, which Ray reads but once: beginning anew")
+                    os._exit(LOST_STATUS)
         log.info("the cluster (%s) is reached", self._begin.address)
-        failed = 0
-        while failed < SILENT:
+        while self._unanswered < SILENT:
             try:
                 self._machines = await asyncio.wait_for(asyncio.to_thread(self._seen), 2 * LOOK_S)
-                failed = 0
+                self._unanswered = 0
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, it is no answer
                 log.debug("the cluster was looked at in vain: %r", error)
-                failed += 1
+                self._unanswered += 1
             await asyncio.sleep(LOOK_S)
         log.warning("the cluster (%s) does not answer any more", self._begin.address)
         os._exit(LOST_STATUS)
 
     def _note(self, why: str) -> None:
-        if why != self._obstacle:
+        if NUMBER.sub("", why) != NUMBER.sub("", self._obstacle):  # Ray tells times, and names of files that have them
             log.warning("%s", why)
-        self._obstacle = why
+            self._obstacle = why
 
     def _connect(self) -> None:
         """Raises what Ray raises, and OSError where nobody listens."""
@@ -138,9 +156,14 @@ class Cluster:
             }
             ray.init(address=address, object_store_memory=STORE_BYTES, **here, **quiet)
             return
+        if address == "auto":
+            address = ray._private.utils.read_ray_address() or address
         if address != "auto":
+            # Ray would wait for a minute, and would not say why.
             name, _, port = address.rpartition(":")
-            socket.create_connection((name.strip("[]"), int(port)), LOOK_S).close()  # Ray would wait for a minute
+            socket.create_connection((name.strip("[]"), int(port)), LOOK_S).close()
+            raylet: Any = ray._raylet
+            raylet.GcsClient(address=address)
         ray.init(address=address, **quiet)
 
     def _seen(self) -> dict[str, Machine]:
@@ -170,6 +193,8 @@ class Cluster:
 
     def place(self) -> Machine | None:
         """The machine for another actor, which counts as taken until `leave`; None where none has room."""
+        if not self.answers:
+            return None
         now = time.monotonic()
         self._avoided = {each: told for each, told in self._avoided.items() if told[0] > now}
         free = [
@@ -200,39 +225,53 @@ class Cluster:
         return ray.remote(Actor).options(scheduling_strategy=where, **wanted).remote(threads)
 
     async def fate(self, machine: Machine, error: Exception) -> bool:
-        """Whether an actor was lost with its machine, or the line to it, rather than died alone. Waits until it is known."""
-        until = time.monotonic() + FATE_S
+        """Whether an actor was lost with its machine, or the line to it, rather than died alone. Waits until it is known: a
+        node that is stopped ends its actors first."""
+        if isinstance(error, ActorDiedError) and "node has died" in str(error):
+            return True
+        until = time.monotonic() + (FATE_S if isinstance(error, ActorUnavailableError) else DIED_S)
         while time.monotonic() < until:
-            if isinstance(error, ActorDiedError) and "node has died" not in str(error):
-                return False
-            with contextlib.suppress(RayError, TimeoutError, ConnectionError):
+            try:
                 self._machines = await asyncio.wait_for(asyncio.to_thread(self._seen), 2 * LOOK_S)
-            if machine.id not in self._machines or isinstance(error, ActorDiedError):
+            except Exception:  # noqa: BLE001 - whatever Ray raises, it is no answer
                 return True
-            if not isinstance(error, ActorUnavailableError):
-                return False
+            if machine.id not in self._machines:
+                return True
             await asyncio.sleep(LOOK_S / 4)
-        return True
+        return isinstance(error, ActorUnavailableError)
 
 
 def _why(error: Exception, address: str) -> str:
     """Why the cluster cannot be used, as a sentence."""
     name, said = f"The cluster ({address})", str(error).strip().splitlines() or [type(error).__name__]
+    if "AF_UNIX path length" in str(error):
+        return f"{name} cannot be used: Ray's sockets do not fit below {tempfile.gettempdir()}; set TMPDIR to a shorter path"
     if address != "local":
-        if isinstance(error, AuthenticationError) or not (
-            os.environ.get(host.RAY_TOKEN) or host.ray_token_file().is_file()
-        ):
-            return f"{name} asks for a token: put it into ~/.ray/auth_token of the daemon's user"
+        where = f"${host.RAY_TOKEN}" if os.environ.get(host.RAY_TOKEN) else str(host.ray_token_file())
+        has_token = bool(_token()) or where.startswith("$")
+        if isinstance(error, AuthenticationError) and has_token:
+            return f"{name} refuses the token in {where}: put that of its head there"
         if isinstance(error, OSError) and error.strerror:
             return f"{name} cannot be reached: {error.strerror}; it is looked for until it answers"
+        if isinstance(error, AuthenticationError) or not has_token:
+            return f"{name} asks for a token: put that of its head into {where}"
         if isinstance(error, ConnectionError) and not _is_node():
             how = (
                 f"`ray start --address={address if ':' in address else 'HOST:PORT'} --num-cpus=0 --num-gpus=0 --block`"
             )
             return f"{name} cannot be used: no node of it runs on this machine; start one, {how}"
         if isinstance(error, ConnectionError):
-            return f"{name} cannot be used: it does not answer, or its token is another than this user's"
+            return f"{name} cannot be used: it does not answer; is its head there, and does Ray listen at this address?"
     return f"{name} cannot be used: {said[0][:300]}"
+
+
+def _token() -> tuple[int, int] | None:
+    """By what another token in this user's file is noticed."""
+    try:
+        found = host.ray_token_file().stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _is_node() -> bool:

@@ -13,8 +13,9 @@ import socket
 
 import msgspec
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError
 
+from demixd.spool import processes
 from demixd.version import __version__
 from demixd.worker.messages import LONGEST, FromWorker, Gone, Placed
 from demixd.worker.ray.cluster import LOOK_S, Cluster, Machine
@@ -83,10 +84,15 @@ class Connection:
             await traffic.flow(orders)
         except TimeoutError:
             raise GoneError(f"{machine.host} has not answered for {SILENT_S:.0f} s", is_lost=True) from None
+        except OutOfMemoryError as error:
+            raise GoneError(_too_little_memory(machine), is_lost=True, is_refused=True) from error
         except RayActorError as error:
             is_lost = await self._cluster.fate(machine, error)
-            how = f"{machine.host} went" if is_lost else f"the process of its actor on {machine.host} ended"
+            how = f"{machine.host} is lost" if is_lost else f"the process of its actor on {machine.host} ended"
             raise GoneError(how, is_lost=is_lost) from error
+        except RayError as error:
+            how = f"Ray has lost what {machine.host} said: {type(error).__name__}"
+            raise GoneError(how, is_lost=True, is_refused=True) from error
         finally:
             await traffic.stop()
 
@@ -96,7 +102,7 @@ class Connection:
         """The machine with the worker's actor, which is ready for its first order."""
         told = ("", -1)
         while True:
-            machine = self._cluster.place() if self._cluster.is_reached.is_set() else None
+            machine = self._cluster.place()
             if machine is not None:
                 far = None
                 try:
@@ -117,10 +123,12 @@ class Connection:
         far = Far(self._cluster.actor(machine, self._threads))
         why = ""
         try:
-            far.facts = await asyncio.wait_for(far.call("hello"), BEGIN_S)
+            far.facts = await asyncio.wait_for(far.call("hello", processes.place()), BEGIN_S)
             why = _refusal(far)
         except TimeoutError:
             why = f"{machine.host} is not free: another program of the cluster has its GPU, or it is very slow"
+        except OutOfMemoryError:
+            why = _too_little_memory(machine)
         except RayError as error:
             is_missing = isinstance(error, ActorDiedError) and "ModuleNotFoundError" in str(error)
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -128,9 +136,14 @@ class Connection:
             why = f"{machine.host} does not begin: {how}"
         if why:
             ray.kill(far.actor)
-            self._cluster.avoid(machine, why)
+            if self._cluster.answers:
+                self._cluster.avoid(machine, why)
             return None
         return far
+
+
+def _too_little_memory(machine: Machine) -> str:
+    return f"{machine.host} has too little memory: Ray has ended the actor there"
 
 
 def _refusal(far: Far) -> str:

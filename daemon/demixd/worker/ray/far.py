@@ -3,11 +3,15 @@
 import asyncio
 from typing import Any
 
-from demixd.spool.processes import boot_id
+from ray.exceptions import OutOfMemoryError, RayActorError
+
 from demixd.worker.ray.actor import LISTEN_S
 
 SILENT_S = 3 * LISTEN_S
 """An actor that has not answered for so long does not any more: its machine sleeps, or its process is held."""
+
+DEAD = (RayActorError, OutOfMemoryError)
+"""What Ray raises of an actor that has ended; the second, where its machine had too little memory left."""
 
 
 class GoneError(Exception):
@@ -32,8 +36,8 @@ class Far:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is on this machine."""
-        return bool(self.facts["boot"] == boot_id())
+        """Whether it is on this machine, and sees the same files."""
+        return bool(self.facts["is_here"])
 
     async def call(self, method: str, *given: object) -> Any:
         """What a method of the actor answers. Raises RayError, and what the method raises."""

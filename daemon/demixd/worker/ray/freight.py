@@ -8,6 +8,7 @@ writes, on a machine that cannot be reached, is in nobody's way.
 """
 
 import asyncio
+import errno
 import os
 import secrets
 from collections.abc import Awaitable, Callable
@@ -59,7 +60,10 @@ class Attempt:
             size = os.fstat(file.fileno()).st_size
 
             async def send(at: int) -> None:
-                await self._call("store", self.token, at, await asyncio.to_thread(os.pread, file.fileno(), PIECE, at))
+                piece = await asyncio.to_thread(os.pread, file.fileno(), PIECE, at)
+                if len(piece) < min(PIECE, size - at):
+                    raise OSError(errno.EIO, "it is shorter than it was", str(song))
+                await self._call("store", self.token, at, piece)
                 await told(at / size)
 
             await send(0)  # which makes the file
@@ -78,12 +82,12 @@ class Attempt:
         return folder.with_name(f"{folder.name}-{self.token}")
 
     @property
-    def _root(self) -> Path:
+    def root(self) -> Path:
         """The outbox."""
         return self._tmp.parents[2]
 
     def _make(self, nonce: str) -> None:
-        with private.reach(self._root, self._tmp.parent) as job:
+        with private.reach(self.root, self._tmp.parent) as job:
             for folder in (self._tmp, self._out):
                 os.mkdir(self._mine(folder).name, dir_fd=job)
         with open_own(self._mine(self._tmp) / "nonce", "x+b") as file:
@@ -91,7 +95,7 @@ class Attempt:
 
     def remove(self) -> None:
         for folder in (self._tmp, self._out):
-            nofollow.remove_tree(self._root, self._mine(folder))
+            nofollow.remove_tree(self.root, self._mine(folder))
 
     async def fetch(self, files: tuple[StemFile, ...]) -> str:
         """Have the stems lie in `out`; why they are not what was said of them, empty where they are."""
@@ -104,22 +108,20 @@ class Attempt:
         return ""
 
     def _take_over(self) -> None:
-        with private.reach(self._root, self._tmp.parent) as job:
+        with private.reach(self.root, self._tmp.parent) as job:
             os.rename(self._mine(self._out).name, self._out.name, src_dir_fd=job, dst_dir_fd=job)
 
     async def _fetch_one(self, file: StemFile) -> str | None:
         target = self._out / file.name
-        with private.inside(self._root, self._out):
-            handle = await asyncio.to_thread(_new, self._out, target)
-        with os.fdopen(handle, "wb") as copy:
+        with private.inside(self.root, self._out):
+            os.close(await asyncio.to_thread(_new, self._out, target))
 
-            async def receive(at: int) -> None:
-                piece = await self._call("fetch", self.token, file.name, at, min(PIECE, file.bytes - at))
-                await asyncio.to_thread(_write, copy.fileno(), piece, at)
+        async def receive(at: int) -> None:
+            piece = await self._call("fetch", self.token, file.name, at, min(PIECE, file.bytes - at))
+            await asyncio.to_thread(_write, target, piece, at)
 
-            await _windowed(receive, range(0, file.bytes, PIECE))
-            await asyncio.to_thread(sync, copy.fileno())
-        found = await asyncio.to_thread(_hash, target)
+        await _windowed(receive, range(0, file.bytes, PIECE))
+        found = await asyncio.to_thread(_synced, target)
         return (
             None if found == file.sha256 else f"{file.name} came with the sha256 {found}, and was to have {file.sha256}"
         )
@@ -147,12 +149,12 @@ async def _windowed(work: Callable[[int], Awaitable[None]], places: range) -> No
             task.cancel()
 
 
-def _write(handle: int, data: bytes, at: int) -> None:
-    """pwrite(2) until all of `data` is written: on a full disk one call writes less. Raises OSError."""
-    left = memoryview(data)
-    while left:
-        count = os.pwrite(handle, left, at)
-        left, at = left[count:], at + count
+def _write(path: Path, data: bytes, at: int) -> None:
+    """Write to the file of that path, and not to an open one, whose number another file may have by the time that a thread of
+    an attempt that was given up gets to it. Raises OSError."""
+    with open_own(path, "r+b") as file:
+        file.seek(at)
+        file.write(data)
 
 
 def _reads(path: Path, wanted: str) -> bool:
@@ -169,6 +171,8 @@ def _new(folder: Path, target: Path) -> int:
         return nofollow.new_file(within, target.name)
 
 
-def _hash(path: Path) -> str:
-    with open_own(path, "rb") as file:
+def _synced(path: Path) -> str:
+    """Make a file durable: its sha256. Raises OSError."""
+    with open_own(path, "r+b") as file:
+        sync(file.fileno())
         return sha256_of(file)

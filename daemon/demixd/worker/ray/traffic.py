@@ -8,12 +8,11 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
-from ray.exceptions import RayActorError, RayTaskError
 
-from demixd.errors import Code, disk_error
+from demixd.errors import Code
 from demixd.protocol.job import Error
 from demixd.protocol.progress import Progress, Step, Tick
 from demixd.worker.messages import (
@@ -33,9 +32,10 @@ from demixd.worker.messages import (
     Warm,
 )
 from demixd.worker.ray.cluster import Cluster
-from demixd.worker.ray.far import SILENT_S, Far, GoneError
+from demixd.worker.ray.far import DEAD, SILENT_S, Far, GoneError
 from demixd.worker.ray.freight import Attempt
 from demixd.worker.ray.orders import Begin
+from demixd.worker.ray.trouble import of_its_disk, on_its_way, without_its_gpu
 
 log = logging.getLogger("demixd.ray")
 
@@ -60,9 +60,13 @@ class Traffic:
         self._moving: dict[str, asyncio.Task[None]] = {}
         """Whose songs, or stems, are on their way."""
         self._ordering = asyncio.Lock()
+        self._is_in_pieces = False
+        """Whether a song had to be sent."""
+        self._refused = ""
+        """Why this machine can have no songs for the moment."""
 
     async def flow(self, orders: asyncio.Queue[bytes]) -> None:
-        """Until the worker is gone. Raises GoneError, RayActorError, and TimeoutError where its machine does not answer."""
+        """Until the worker is gone. Raises GoneError, RayError, and TimeoutError where its machine does not answer."""
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         tasks = [asyncio.create_task(each) for each in (self._obey(orders), self._carry(), self._hear())]
         try:
@@ -197,17 +201,22 @@ class Traffic:
 
         try:
             await attempt.bring(song, self._far.facts["folder"], self._there, told)
+            if not (attempt.is_by_path or self._is_in_pieces):
+                self._is_in_pieces = True
+                root = attempt.root
+                log.info(
+                    "songs go to %s in pieces: %s is not seen as %s there", self._far.host, root, self._there(root)
+                )
         except asyncio.CancelledError:
             await self._end(job_id)
             raise
-        except RayActorError:
+        except DEAD:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary
             await self._end(job_id)
-            why = self._told(error)
-            await self._say(
-                Failed(job_id=job_id, error=why, timing={}) if is_wanted else Prepared(job_id=job_id, error=why)
-            )
+            failed = self._lost(job_id, {}, error, tmp)
+            await self._say(failed if is_wanted else Prepared(job_id=job_id, error=failed.error))
+            self._leave_if_refused()
 
     async def _end(self, job_id: str) -> None:
         """Nothing more is wanted of the attempt at a job."""
@@ -247,20 +256,36 @@ class Traffic:
             if isinstance(message, Ready):
                 self._cluster.warm.pop(self, None)
                 self._compare(message.engine.model, message.engine.model_sha256 or "")
+                if self._begin.gpus and message.engine.device == "cpu" and not message.engine.fallback:
+                    message = without_its_gpu(message, self._far.host)
             if isinstance(message, Failed):
-                message = self._of_its_disk(message)
+                message = self._judged(message)
             if isinstance(message, Failed | Stopped):
                 await self._end(message.job_id)
             await self._say(message)
+            self._leave_if_refused()
 
-    def _of_its_disk(self, failed: Failed) -> Failed:
-        """A song that does not fit on the disk of one machine waits, and may fit on that of another."""
-        attempt, error = self._attempts[failed.job_id], failed.error
-        if attempt.is_by_path or error.code not in (Code.TOO_LARGE, Code.NO_SPACE):
+    def _judged(self, failed: Failed) -> Failed:
+        """The failure as the supervisor has to hear it."""
+        is_by_path = self._attempts[failed.job_id].is_by_path
+        error = None if is_by_path else of_its_disk(failed.error, self._far.host)
+        if error is None:
             return failed
-        message = f"On {self._far.host}: {error.message}"
-        error = msgspec.structs.replace(error, code=Code.NO_SPACE, message=message, retryable=True)
-        return msgspec.structs.replace(failed, error=error)
+        if failed.error.code is not Code.TOO_LARGE:  # then other songs do not fit either
+            self._refused = error.message
+        return msgspec.structs.replace(failed, error=error, is_machines=True)
+
+    def _lost(self, job_id: str, timing: dict[str, float], error: Exception, root: Path) -> Failed:
+        """That a song was lost on its way. `root`: a folder on the outbox's disk. Raises GoneError."""
+        why, is_machines = on_its_way(error, self._far.host, root)
+        if is_machines:
+            self._refused = why.message
+        return Failed(job_id=job_id, error=why, timing=timing, is_machines=is_machines)
+
+    def _leave_if_refused(self) -> None:
+        """Have the worker go to another machine, once it has no song any more."""
+        if self._refused and not self._separating and not self._gone.done():
+            self._gone.set_exception(GoneError(self._refused, is_lost=True, is_refused=True))
 
     def _compare(self, model: str, sha256: str) -> None:
         """Raise GoneError where another machine has another model under this name."""
@@ -275,31 +300,18 @@ class Traffic:
     async def _fetch(self, message: Finished) -> None:
         """Have the stems come, and say that the song is finished."""
         job_id, host, timing = message.job_id, self._far.host, message.timing
-        end: FromWorker = message
+        attempt, end = self._attempts[job_id], cast(FromWorker, message)
         try:
-            if why := await self._attempts[job_id].fetch(message.files):
+            if why := await attempt.fetch(message.files):
                 error = Error(code=Code.IO_ERROR, message=f"The stems from {host} are damaged: {why}.", retryable=True)
                 end = Failed(job_id=job_id, error=error, timing=timing)
         except asyncio.CancelledError:
             await self._end(job_id)
             raise  # `_give_up` answers
-        except RayActorError:
+        except DEAD:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary
-            end = Failed(job_id=job_id, error=self._told(error), timing=timing)
+            end = self._lost(job_id, timing, error, attempt.root)
         await self._end(job_id)
         await self._say(end)
-
-    def _told(self, error: Exception) -> Error:
-        """An error on the way of a song, of a disk here or there above all, as one of ours.
-
-        Raises GoneError where the folder is gone that the actor keeps songs in: then nothing more can be sent to it.
-        """
-        host, cause = self._far.host, error.cause if isinstance(error, RayTaskError) else error
-        if cause is not error and isinstance(cause, FileNotFoundError):
-            raise GoneError(f"the folder of its songs on {host} is gone", is_lost=True)
-        if isinstance(cause, OSError):
-            where = f"the song on {host}" if cause is not error else f"the song on its way to or from {host}"
-            return Error.of(disk_error(cause, where))
-        message = f"The song could not be sent to {host} or back; report it."
-        return Error(code=Code.INTERNAL_ERROR, message=message, detail=f"{type(error).__name__}: {error}"[-300:])
+        self._leave_if_refused()

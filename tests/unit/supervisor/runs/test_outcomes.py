@@ -95,6 +95,16 @@ def test_no_space_beside_others() -> None:
     assert outcome == Waits(reason=Reason.NO_SPACE, message="What is wrong.", runs_alone=True)
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(Code.NO_SPACE, Reason.NO_SPACE), (Code.IO_ERROR, Reason.RETRY), (Code.TOO_LARGE, Reason.RETRY)],
+)
+def test_a_machine_that_failed(code: Code, reason: Reason) -> None:
+    """It waits for nothing, however often; that others ran beside it was at no fault."""
+    outcome = outcomes.after_error(STARTED, error(code), BESIDE, is_machines=True)
+    assert outcome == Waits(reason=reason, message="What is wrong. Trying again.", pause_s=RETRY_S)
+
+
 def test_the_outbox_is_away() -> None:
     """It waits for it, and its attempt is not counted."""
     outcome = outcomes.after_error(STARTED, error(Code.OUTBOX_MISSING), BESIDE)

@@ -56,6 +56,7 @@ class Lane:
         self._stage, self.worker = stage, worker
         self._started: list[str] = []
         self.prepared: str | None = None
+        self.failed_at = 0.0
 
     @property
     def runs(self) -> list[Job]:
