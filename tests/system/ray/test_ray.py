@@ -141,6 +141,29 @@ def why_it_waits(daemon: Daemon, name: str) -> str:
     return str(song["message"]) if song.get("reason") == "no-worker" else ""
 
 
+@pytest.mark.daily
+def test_a_wrong_token_is_told_and_another_one_taken_at_once(two: Cluster, tmp_path: Path) -> None:
+    """It is the same sentence all the time, and nothing of Ray's own goes into the log."""
+    token = tmp_path / "token"
+    token.write_text("b" * 64)
+    daemon = daemon_on(tmp_path / "daemon", two)
+    environment = {"RAY_AUTH_TOKEN_PATH": str(token), "TMPDIR": two.environment["TMPDIR"]}
+    try:
+        daemon.start(**environment)
+        make_song(daemon.inbox / "Song.wav", 1.0)
+        told = f"The cluster ({two.address}) refuses the token in {token}: put that of its head there."
+        daemon.until(lambda: why_it_waits(daemon, "Song.wav") == told, "it says so")
+        before = daemon.song("Song.wav")["seq"]
+        time.sleep(10)
+        assert daemon.song("Song.wav")["seq"] == before
+        token.write_text(two.environment["RAY_AUTH_TOKEN"])
+        assert daemon.final("Song.wav")["state"] == "done"
+        assert "gcs_client" not in daemon.log.read_text()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
 @contextlib.contextmanager
 def three_at_work(two: Cluster, folder: Path) -> Iterator[tuple[Daemon, Node]]:
     """A daemon with a song at each of three nodes, none of which may be tried twice; and a node that is there for this."""
