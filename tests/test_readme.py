@@ -49,6 +49,13 @@ def test_every_word_of_a_closed_list_is_explained(title: str, table: int, kind: 
     assert [row for row in found if len(row[-1]) < 5] == []
 
 
+def test_what_only_a_restart_takes_over_is_told() -> None:
+    """Where the pages and the reference speak of SIGHUP, they name the sections of which a running daemon refuses a change."""
+    for text in (TEXT[README], TEXT[TUNING], (ROOT / "config" / "demixd.toml").read_text()):
+        (told,) = (each for each in re.split(r"\n(?=\n|\|)", text) if "SIGHUP" in each and "restart" in each)
+        assert {"[paths]", "[ray]"} <= set(re.findall(r"\[\w+\]", told))
+
+
 def test_every_state_is_explained() -> None:
     """The states and their transitions open the section on states."""
     assert set(words(section("States").partition("\n\n")[0] + section("States"))) >= values(job.State)
