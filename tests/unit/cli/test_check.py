@@ -93,6 +93,32 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     assert (found.level, found.text.rpartition(": ")[2]) == (Level.FAIL, "set auto, or install NVIDIA's driver")
 
 
+@pytest.mark.parametrize(
+    ("device", "ray"),
+    [("cpu", Ray(address="local", workers=2)), (("cpu", "cpu"), Ray()), (("auto", "auto"), Ray())],
+    ids=["a cluster of this machine", "cpu", "auto"],
+)
+def test_workers_that_share_the_processor(
+    device: str | tuple[str, ...], ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted; more of them than cores are a note that says how many to set."""
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    paths = Paths(spool=str(tmp_path / "spool"), state=str(tmp_path / "state"))
+    config = Config(paths=paths, model=Model(name="demo", device=device), ray=ray)
+
+    def found() -> tuple[Level, str]:
+        (one,) = (each for each in findings(config, None) if each.subject == "device")
+        return one.level, one.text
+
+    monkeypatch.setattr(host, "threads", lambda: 2)
+    level, text = found()
+    assert level is Level.OK and text.startswith("2 workers on the CPU, 2 cores")
+    monkeypatch.setattr(host, "threads", lambda: 1)
+    level, text = found()
+    assert level is Level.NOTE and text.startswith("2 workers on the CPU, 1 core")
+    assert text.endswith("more workers than cores make nothing faster, and each takes a model's memory: set 1 at most")
+
+
 @pytest.mark.usefixtures("gpu")
 def test_what_a_gpu_lacks_to_be_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Triton, a C compiler or Python's headers the model is not compiled: a note says what to install."""
