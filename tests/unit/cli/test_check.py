@@ -272,6 +272,27 @@ def test_the_token_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("ray")
+def test_a_path_map_that_maps_nothing(tmp_path: Path) -> None:
+    """A first path that is not there, or that none of the daemon's folders begins with, is a note that says what it has to be."""
+    spool = tmp_path / "music"
+    (tmp_path / "link").symlink_to("music")
+    paths = Paths(spool=str(spool), models=str(tmp_path / "models"), state=str(tmp_path / "state"))
+
+    def found(here: Path) -> tuple[Level, str]:
+        return told(Config(paths=paths, ray=Ray(address="auto", path_map=((str(here), "/there"),))))[-1]
+
+    for missing in (spool, tmp_path / "musik"):
+        assert found(missing)[0] is Level.NOTE and f"{missing}, and there is no such folder here" in found(missing)[1]
+    spool.mkdir()
+    assert found(spool) == (Level.OK, f"[ray] path_map has {spool}, with {spool}/inbox, {spool}/outbox")
+    # The daemon translates the paths as the configuration has them, not as they are resolved.
+    for other in (tmp_path / "link", tmp_path / "proc"):
+        level, text = found(other)
+        assert level is Level.NOTE and text.startswith(f"[ray] path_map has {other}, and none of the daemon's folders")
+        assert text.endswith(f"one of {spool}/inbox, {spool}/outbox, {paths.models}, or a folder above")
+
+
+@pytest.mark.usefixtures("ray")
 def test_a_service_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The unit of a configuration of the service's, as systemd has it, does not let Ray through: that fails, with the command."""
     systemctl = tmp_path / "systemctl"

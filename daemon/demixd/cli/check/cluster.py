@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from demixd.cli.check.finding import Finding, Level
+from demixd.cli.check.folders import is_hidden
 from demixd.config import DEFAULT_PATH, Config, chosen
 from demixd.engine import host
 from demixd.engine.models.configured import lacks_ray
@@ -30,6 +31,7 @@ def checks(config: Config, file: Path | None) -> Iterator[tuple[str, Callable[[]
     if config.ray.is_elsewhere:
         yield "ray", partial(_node, config.ray.address)
         yield "ray", _token
+        yield from (("ray", partial(_mapped, config, here)) for here, _ in config.ray.path_map)
         its = "each machine of the cluster has its own: `demixd check` there tells of its models and its device"
         yield "models", partial(Finding, Level.OK, "models", its)
     if closed := _closed_unit(chosen(file)[0]):
@@ -98,6 +100,19 @@ def _token() -> Finding:
         return Finding(Level.OK, "ray", f"the token is in {file}; {unknown}")
     how = "put that of the cluster there, or make the first one with `ray get-auth-token --generate`"
     return Finding(Level.FAIL, "ray", f"{file} has no token, and no cluster is entered without one: {how}")
+
+
+def _mapped(config: Config, here: str) -> Finding:
+    """Whether the first path of a pair of `path_map` is one of this machine by which any of the daemon's is translated."""
+    ours = [str(each) for each in (*map(config.folder, ("inbox", "outbox")), config.repo or config.models)]
+    inside, folder = [each for each in ours if Path(each).is_relative_to(here)], Path(here)
+    lacks = "" if inside else "none of the daemon's folders is in it, as they are configured"
+    if not is_hidden(folder) and not folder.is_dir():
+        lacks = "there is no such folder here"
+    if not lacks:
+        return Finding(Level.OK, "ray", f"[ray] path_map has {here}, with {', '.join(inside)}")
+    how = f"the first path of a pair has to be one of {', '.join(ours)}, or a folder above"
+    return Finding(Level.NOTE, "ray", f"[ray] path_map has {here}, and {lacks}: {how}")
 
 
 def _closed_unit(file: Path | None) -> str:
