@@ -19,7 +19,7 @@ from msgspec import inspect
 
 from daemons import ROOT
 from demixd.cli.app import commands
-from demixd.config import Config
+from demixd.config import Config, check, parse
 from demixd.errors import Code
 from demixd.protocol import job, options, result_names, status
 from demixd.protocol.identity import Identity
@@ -47,6 +47,20 @@ def test_every_word_of_a_closed_list_is_explained(title: str, table: int, kind: 
     assert set(first(found)) == values(kind)
     assert len(first(found)) == len(values(kind))
     assert [row for row in found if len(row[-1]) < 5] == []
+
+
+def test_what_only_a_restart_takes_over_is_told() -> None:
+    """Where the pages and the reference speak of SIGHUP, they name the sections of which a running daemon refuses a change."""
+    for text in (TEXT[README], TEXT[TUNING], (ROOT / "config" / "demixd.toml").read_text()):
+        (told,) = (each for each in re.split(r"\n(?=\n|\|)", text) if "SIGHUP" in each and "restart" in each)
+        assert {"[paths]", "[ray]"} <= set(re.findall(r"\[\w+\]", told))
+
+
+def test_the_configuration_for_a_first_try_counts() -> None:
+    """The keys go together."""
+    ((heading, text),) = blocks("toml", TUNING)
+    config = check(parse(text, heading), heading)
+    assert (config.ray.address, config.ray.workers, config.model.device) == ("local", 2, "cpu")
 
 
 def test_every_state_is_explained() -> None:

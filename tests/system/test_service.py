@@ -518,8 +518,8 @@ def having_ray(box: Box) -> Iterator[None]:
     try:
         yield
     finally:
-        machine.run("systemctl", "stop", "ray.service", check=False)
-        machine.run("rm", "-rf", "/etc/systemd/system/ray.service", f"/etc/systemd/system/{UNIT}.d/60-ray.conf")
+        machine.run("systemctl", "disable", "--now", "ray.service", check=False)
+        machine.run("rm", "-rf", "/etc/demixd/ray.env", f"/etc/systemd/system/{UNIT}.d/60-ray.conf")
         machine.run("rm", "-rf", "/var/lib/demixd/.ray", "/opt/demixd/.venv/requirements-ray.lock.sha256")
         configure(machine)
         machine.run("bash", "-c", INSTALLED, PROJECT=PROJECT, PACKAGES=PACKAGES)
@@ -529,21 +529,19 @@ def having_ray(box: Box) -> Iterator[None]:
 @pytest.mark.daily
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="no Ray: tests/run installs it")
 def test_workers_in_a_cluster(box: Box) -> None:
-    """After `--ray`, with the token and the unit of the page, Ray separates the service's songs; an upgrade keeps to it."""
+    """After `--ray`, with the commands of the page, Ray separates the service's songs; an upgrade keeps to it."""
     machine = box.machine
-    (typed,) = (text for heading, text in blocks("sh", TUNING) if heading == "More than one machine")
+    typed, cluster = (text for heading, text in blocks("sh", TUNING) if heading == "More than one machine")
     make, take = typed.replace("sudo -u demixd", "runuser -u demixd --").splitlines()[-2:]
-    (unit,) = (text for heading, text in blocks("ini", TUNING) if heading == "More than one machine")
+    *head, _, start = cluster.replace("sudo ", "").replace("192.168.1.10", "127.0.0.1").splitlines()
     with socket.create_server(("127.0.0.1", 0)) as free:
-        unit = unit.replace("--port=6379", f"--port={free.getsockname()[1]}").replace("192.168.1.10", "127.0.0.1")
+        be_head = "\n".join(head).replace("6379", str(free.getsockname()[1])).replace("--num-cpus=0", "--num-cpus=1")
     with having_ray(box):
         assert f"/etc/systemd/system/{UNIT}.d/60-ray.conf" in box.install("--ray")
         token = machine.run("sh", "-c", make).stdout.split()[-1]
         machine.run("sh", "-c", f"rm /var/lib/demixd/.ray/auth_token; echo {token} | {take}")
-        machine.write("/etc/systemd/system/ray.service", unit.replace("--num-cpus=0", "--num-cpus=1"))
         configure(machine, '[ray]\naddress = "auto"\nworkers = 1\n')
-        machine.run("systemctl", "daemon-reload")
-        machine.run("systemctl", "start", "ray.service")
+        machine.run("sh", "-ec", f"{be_head}\n{start}")
         machine.run("systemctl", "restart", UNIT)
         box.warm()
         box.drop("far.flac")

@@ -9,12 +9,13 @@ from demixd.protocol.typed import Section, shown
 
 _NAME = re.compile(r"auto|cpu|cuda(:[0-9]{1,4})?|openvino:GPU")
 _HOST_AND_PORT = re.compile(r"(?:\w[\w.-]{0,254}|\[[0-9A-Fa-f:]{2,39}\]):([0-9]{1,5})")
-_PAIRS = 'a list of pairs, the path here and the path there: [["/srv/music", "/mnt/music"]]'
+_PAIRS = 'a list of up to 64 pairs, the path here and the path there: [["/srv/music", "/mnt/music"]]'
 _WORDS = "auto, cpu, cuda, cuda:N or openvino:GPU"
 
 # The form of a name is checked by `check`: msgspec 0.22 frees a pattern twice that is in both types of a union.
 Devices = (
-    Annotated[str, Meta(title=_WORDS)] | Annotated[tuple[str, ...], Meta(min_length=1, max_length=64, title="a list")]
+    Annotated[str, Meta(title=_WORDS)]
+    | Annotated[tuple[str, ...], Meta(min_length=1, max_length=64, title="a list of 1 to 64 of these")]
 )
 
 

@@ -55,12 +55,18 @@ def shown_key(key: Any) -> str:
     return shown(key)[1:-1] or '""'
 
 
-def shown(value: Any) -> str:
-    """A value as the files have it, in at most 60 characters on one line; what is in a list or table is left out."""
-    if isinstance(value, dict | list | tuple):
-        inside = "..." if value else ""
-        return f"{{{inside}}}" if isinstance(value, dict) else f"[{inside}]"
-    text = json.dumps(value) if isinstance(value, str | int | float | None) else str(value)
+def shown(value: Any, levels: int = 2) -> str:
+    """A value as the files have it, in at most 60 characters on one line; what is in a table is left out, or in deep lists."""
+    match value:
+        case dict():
+            return "{...}" if value else "{}"
+        case list() | tuple():
+            # So many do not fit: that there are more shows.
+            text = f"[{', '.join(shown(each, levels - 1) for each in value[:30]) if levels or not value else '...'}]"
+        case str() | int() | float() | None:
+            text = json.dumps(value)
+        case _:
+            text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -88,6 +88,11 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def runs(program: str) -> bool:
+    """Whether a program of that name runs on this machine, as far as this user sees."""
+    return any(command_of(int(path.name)) == program for path in PROC.glob("[0-9]*"))
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on: the second is a name with anything in it. Raises OSError."""
     return (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -39,7 +39,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], tuple[str, ...], bool]] = [
     ("schema is true", {"schema": True}, ("schema = true", "must be 1"), TOLD),
     ("profile is null", {"profile": None}, ("profile = null", "text"), TOLD),
     ("profile is empty", {"profile": ""}, ('profile = ""', "1 to 60"), TOLD),
-    ("model is a list", {"model": ["htdemucs"]}, ("model = [...]", "one model"), TOLD),
+    ("model is a list", {"model": ["htdemucs"]}, ('model = ["htdemucs"]', "one model"), TOLD),
     ("stems is a text", {"stems": "vocals"}, ('stems = "vocals"', "list"), TOLD),
     ("stems are none", {"stems": []}, ("stems", "1 to 64 entries"), TOLD),
     ("stems are many", {"stems": [f"stem{n}" for n in range(65)]}, ("stems", "1 to 64 entries"), TOLD),

@@ -19,6 +19,10 @@ import pytest
 
 from clusters import HOST, Cluster, Node, cluster, descendants, listening
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
+from demixd.cli.check.cluster import checks as cluster_checks
+from demixd.cli.check.finding import Level
+from demixd.config import Config
+from demixd.protocol.devices import Ray
 from pages import TUNING, blocks
 
 pytestmark = pytest.mark.skipif(
@@ -238,6 +242,14 @@ def test_an_answer_that_comes_late_is_thrown_away(two: Cluster, tmp_path: Path) 
         daemon.quiet()
         assert {path: (daemon.outbox / path).stat().st_mtime_ns for path in daemon.results()} == made
         assert len(made) == 3 * (1 + len(FILES))
+
+
+def test_check_knows_a_cluster(two: Cluster) -> None:
+    """A real head answers as `check` expects of one, and a real node is seen."""
+    looked = cluster_checks(Config(ray=Ray(address=two.address)), None)
+    told = [found.text for _, check in looked if (found := check()).level is Level.OK]
+    assert f"{two.address} answers, as the head of a cluster does" in told
+    assert "a node of a cluster runs on this machine" in told
 
 
 @pytest.mark.daily

@@ -1,10 +1,12 @@
 """What `demixd check` finds about the machine, of a configuration alone; and about the files of the state folder."""
 
+import contextlib
 import os
 import platform
 import socket
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +20,7 @@ from demixd.engine import host
 from demixd.engine.models.configured import checked
 from demixd.errors import ConfigError
 from demixd.protocol.devices import Ray
+from demixd.spool import processes
 
 
 def test_the_memory_for_sound() -> None:
@@ -93,6 +96,32 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     assert (found.level, found.text.rpartition(": ")[2]) == (Level.FAIL, "set auto, or install NVIDIA's driver")
 
 
+@pytest.mark.parametrize(
+    ("device", "ray"),
+    [("cpu", Ray(address="local", workers=2)), (("cpu", "cpu"), Ray()), (("auto", "auto"), Ray())],
+    ids=["a cluster of this machine", "cpu", "auto"],
+)
+def test_workers_that_share_the_processor(
+    device: str | tuple[str, ...], ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted; more of them than cores are a note that says how many to set."""
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    paths = Paths(spool=str(tmp_path / "spool"), state=str(tmp_path / "state"))
+    config = Config(paths=paths, model=Model(name="demo", device=device), ray=ray)
+
+    def found() -> tuple[Level, str]:
+        (one,) = (each for each in findings(config, None) if each.subject == "device")
+        return one.level, one.text
+
+    monkeypatch.setattr(host, "threads", lambda: 2)
+    level, text = found()
+    assert level is Level.OK and text.startswith("2 workers on the CPU, 2 cores")
+    monkeypatch.setattr(host, "threads", lambda: 1)
+    level, text = found()
+    assert level is Level.NOTE and text.startswith("2 workers on the CPU, 1 core")
+    assert text.endswith("more workers than cores make nothing faster, and each takes a model's memory: set 1 at most")
+
+
 @pytest.mark.usefixtures("gpu")
 def test_what_a_gpu_lacks_to_be_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Triton, a C compiler or Python's headers the model is not compiled: a note says what to install."""
@@ -124,10 +153,13 @@ AUTO = Config(ray=Ray(address="auto"))
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine with Ray, and a user without a token."""
+    """A machine with Ray and a node of a cluster, and a user without a token."""
+    (tmp_path / "proc" / "12").mkdir(parents=True)
+    (tmp_path / "proc" / "12" / "comm").write_text("raylet\n")
+    monkeypatch.setattr(processes, "PROC", tmp_path / "proc")
     monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -168,25 +200,96 @@ def test_a_cluster_of_this_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch
     assert level is Level.FAIL and text.endswith('set [model] device = "cpu", and [ray] workers to a number')
 
 
+SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+ANSWERS = {
+    "head": (SETTINGS + b"more", Level.OK, "answers, as the head of a cluster does"),
+    "web": (b"HTTP/1.0 400 Bad request\r\n", Level.NOTE, "and it does not answer as the head of a cluster: give the "),
+    "silent": (b"", Level.NOTE, "and it does not answer as the head of a cluster: give the "),
+}
+
+
 @pytest.mark.usefixtures("ray")
-def test_whether_the_head_answers() -> None:
-    """One that does not is a note: songs wait for it."""
+@pytest.mark.parametrize("name", ANSWERS)
+def test_whether_the_head_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of Ray's begins with SETTINGS of HTTP/2; whatever else listens there is a note, also where it says nothing."""
+    answer, level, words = ANSWERS[name]
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as others:
+
+        def other_side() -> bytes:
+            line, _ = server.accept()
+            with line:
+                asked = line.recv(100)
+                line.sendall(answer)
+                with contextlib.suppress(ConnectionResetError):
+                    line.recv(1)  # until check has gone
+                return asked
+
+        asked = others.submit(other_side)
+        found = told(Config(ray=Ray(address=f"127.0.0.1:{server.getsockname()[1]}")))[1]
+        assert asked.result() == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+    assert found[0] is level and words in found[1]
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_head_that_is_away() -> None:
+    """It is a note: songs wait for it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = f"127.0.0.1:{server.getsockname()[1]}"
-        assert told(Config(ray=Ray(address=there)))[1] == (Level.OK, f"{there} answers")
     away = told(Config(ray=Ray(address=there)))[1]
     assert away == (Level.NOTE, f"{there} does not answer now (Connection refused): songs wait until it does")
 
 
 @pytest.mark.usefixtures("ray")
-def test_the_token_of_a_cluster(tmp_path: Path) -> None:
-    """One that is missing is a note, with its place and the remedy."""
+@pytest.mark.parametrize(("address", "where"), [("auto", "HOST:PORT"), ("nas.invalid:6379", "nas.invalid:6379")])
+def test_whether_a_node_runs_here(address: str, where: str, tmp_path: Path) -> None:
+    """The daemon gets into a cluster by a node on its own machine: without one, a note has the command that starts it."""
+    config = Config(ray=Ray(address=address))
+    assert (Level.OK, "a node of a cluster runs on this machine") in told(config)
+    (tmp_path / "proc" / "12" / "comm").write_text("ray\n")
+    (missing,) = (each for each in told(config) if each[1].startswith("no node of a cluster runs on this machine"))
+    assert missing[0] is Level.NOTE and f"`ray start --address={where} --num-cpus=0" in missing[1]
+
+
+@pytest.mark.usefixtures("ray")
+def test_the_token_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing or empty one is a failure, with its place and the remedy, unless the environment says that none is asked for."""
     file = tmp_path / ".ray" / "auth_token"
-    level, text = told(AUTO)[1]
-    assert level is Level.NOTE and text.startswith(f"{file} is not there") and "ray get-auth-token --generate" in text
     file.parent.mkdir()
-    file.touch()
-    assert told(AUTO)[1] == (Level.OK, f"the token is in {file}")
+    for _ in ("missing", "empty"):
+        level, text = told(AUTO)[-1]
+        assert level is Level.FAIL and text.startswith(f"{file} has no token")
+        assert "ray get-auth-token --generate" in text
+        file.touch()
+    file.write_text("secret\n")
+    right = "whether it is the right one, only the cluster knows"
+    assert told(AUTO)[-1] == (Level.OK, f"the token is in {file}; {right}")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert told(AUTO)[-1] == (Level.OK, f"the token is that of $RAY_AUTH_TOKEN; {right}")
+    monkeypatch.setenv("RAY_AUTH_MODE", "Disabled")
+    assert told(AUTO)[-1][0] is Level.NOTE
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_path_map_that_maps_nothing(tmp_path: Path) -> None:
+    """A first path that is not there, or that none of the daemon's folders begins with, is a note that says what it has to be."""
+    spool = tmp_path / "music"
+    (tmp_path / "link").symlink_to("music")
+    paths = Paths(spool=str(spool), models=str(tmp_path / "models"), state=str(tmp_path / "state"))
+
+    def found(here: Path) -> tuple[Level, str]:
+        return told(Config(paths=paths, ray=Ray(address="auto", path_map=((str(here), "/there"),))))[-1]
+
+    for missing in (spool, tmp_path / "musik"):
+        assert found(missing)[0] is Level.NOTE and f"{missing}, and there is no such folder here" in found(missing)[1]
+    spool.mkdir()
+    assert found(spool) == (Level.OK, f"[ray] path_map has {spool}, with {spool}/inbox, {spool}/outbox")
+    # The daemon translates the paths as the configuration has them, not as they are resolved.
+    for other in (tmp_path / "link", tmp_path / "proc"):
+        level, text = found(other)
+        assert level is Level.NOTE and text.startswith(f"[ray] path_map has {other}, and none of the daemon's folders")
+        assert text.endswith(f"one of {spool}/inbox, {spool}/outbox, {paths.models}, or a folder above")
 
 
 @pytest.mark.usefixtures("ray")
@@ -196,6 +299,7 @@ def test_a_service_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
     systemctl.write_text('#!/bin/sh\n[ "$5" = demixd@loud.service ] && echo yes || echo no\n')
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     closed = told(AUTO, Path("/etc/demixd/demixd@loud.toml"))[-1]
     assert closed[0] is Level.FAIL and closed[1].startswith("demixd@loud.service may not reach the network")
     assert closed[1].endswith("run `sudo systemd/install --ray`")

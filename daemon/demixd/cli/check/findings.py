@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -58,9 +59,9 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
 
 def _of_workers(config: Config) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """The checks of what the worker's machine has to have: those of a cluster's other machines nobody sees from here."""
-    yield from (
-        ("device", partial(machine.device, each)) for each in dict.fromkeys(devices.all_of(config.model.device))
-    )
+    wanted, ray = devices.all_of(config.model.device), config.ray
+    each_has = ray.workers if ray.address and ray.workers != "gpus" else 1
+    yield from (("device", partial(machine.device, *each)) for each in Counter(wanted * each_has).items())
     yield "models", partial(_models, config)
     yield from (
         ("model", partial(_model, config, name)) for name in sorted(config.named_models) if not lacks(name, config)

@@ -2,11 +2,11 @@
 
 import contextlib
 import importlib.util
-import os
 import subprocess
 from pathlib import Path
 
 from demixd.cli.check.finding import Finding, Level
+from demixd.cli.text import some
 from demixd.config import Config, Watch
 from demixd.engine import host
 from demixd.spool import documents
@@ -53,18 +53,17 @@ def watch(config: Config, inbox: Path) -> Finding:
     return Finding(Level.OK, "watch", told)
 
 
-def device(wanted: str) -> Finding:
-    """The GPUs that the driver shows. Only the worker knows whether torch can use them."""
-    cores = f"{os.cpu_count()} cores"
+def device(wanted: str, workers: int = 1) -> Finding:
+    """The GPUs that the driver shows, or the CPU of so many workers. Only the worker knows whether torch can use a GPU."""
     if wanted == "cpu":
-        return Finding(Level.OK, "device", f"the CPU, {cores}, by [model] device")
+        return _processor(", by [model] device", workers)
     openvino = host.version_of("openvino")
     if wanted.startswith("openvino"):
         return _graphics(wanted, openvino)
     nodes = sorted(node.name for node in DEVICES.glob("nvidia[0-9]*"))
     if not nodes and wanted == "auto":
         faster = f"with OpenVINO {openvino}" if openvino else "OpenVINO would make it faster, see config/README.md"
-        return Finding(Level.OK, "device", f"the CPU, {cores}: there is no NVIDIA GPU; {faster}")
+        return _processor(f": there is no NVIDIA GPU; {faster}", workers)
     number = int(wanted.partition(":")[2] or 0)
     if number >= len(nodes):
         there, remedy = "none", "set auto, or install NVIDIA's driver"
@@ -83,6 +82,18 @@ def device(wanted: str) -> Finding:
         slower = f"{names}; the model is not compiled for it, which would make it faster: install {', '.join(lacks)}"
         return Finding(Level.NOTE, "device", slower)
     return Finding(Level.OK, "device", names)
+
+
+def _processor(why: str, workers: int) -> Finding:
+    """The processor, whose cores the workers on it share."""
+    cores = host.threads()
+    told = f"{f'{workers} workers on ' if workers > 1 else ''}the CPU, {some(cores, 'core')}{why}"
+    if workers > cores:
+        fewer = (
+            f"{told}; more workers than cores make nothing faster, and each takes a model's memory: set {cores} at most"
+        )
+        return Finding(Level.NOTE, "device", fewer)
+    return Finding(Level.OK, "device", told)
 
 
 def _gpu_names() -> str | None:
