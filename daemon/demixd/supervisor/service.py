@@ -251,7 +251,8 @@ class Service:
             try:
                 fresh = self._load()
                 if part := restarting(self.config, fresh):
-                    how = f"{part} has changed, which only a restart can take over{notify.remedy()}"
+                    remedy = notify.remedy() if part == "[paths]" else ""
+                    how = f"{part} has changed, which only a restart can take over{remedy}"
                     raise ConfigError(f"{self._file}: {how}")
             except ConfigError as error:
                 self._beating.refuse(str(error))

@@ -20,7 +20,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, Authentication
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from demixd.engine import host
-from demixd.spool.processes import command_of
+from demixd.spool import processes
 from demixd.worker.ray.actor import Actor
 from demixd.worker.ray.orders import Begin
 from demixd.worker.ray.scratch import Scratch
@@ -248,14 +248,14 @@ def _why(error: Exception, address: str) -> str:
         return f"{name} cannot be used: Ray's sockets do not fit below {tempfile.gettempdir()}; set TMPDIR to a shorter path"
     if address != "local":
         where = f"${host.RAY_TOKEN}" if os.environ.get(host.RAY_TOKEN) else str(host.ray_token_file())
-        has_token = bool(_token()) or where.startswith("$")
+        has_token = (_token() or (0, 0))[1] > 0 or where.startswith("$")
         if isinstance(error, AuthenticationError) and has_token:
             return f"{name} refuses the token in {where}: put that of its head there"
         if isinstance(error, OSError) and error.strerror:
             return f"{name} cannot be reached: {error.strerror}; it is looked for until it answers"
         if isinstance(error, AuthenticationError) or not has_token:
             return f"{name} asks for a token: put that of its head into {where}"
-        if isinstance(error, ConnectionError) and not _is_node():
+        if isinstance(error, ConnectionError) and not processes.runs("raylet"):
             how = (
                 f"`ray start --address={address if ':' in address else 'HOST:PORT'} --num-cpus=0 --num-gpus=0 --block`"
             )
@@ -272,8 +272,3 @@ def _token() -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
-
-
-def _is_node() -> bool:
-    """Whether a node of any cluster runs on this machine, as far as this user sees."""
-    return any(command_of(int(path.name)) == "raylet" for path in Path("/proc").glob("[0-9]*"))
