@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from demixd.protocol.job import Job, Reason, State
+from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.lane import Lane
 from demixd.supervisor.runs.runner import Runner
@@ -158,9 +159,13 @@ class Scheduler:
         return None
 
     def _is_held(self, job: Job, now: float) -> bool:
-        """Whether the job pauses, or waits for the older job of its name."""
+        """Whether the job pauses, or waits for the older job of its name or for its twin."""
         newer = self._jobs.successors.get(job.name)
-        return self._runner.pauses(job, now) or (newer is not None and newer.job_id == job.job_id)
+        is_newer = newer is not None and newer.job_id == job.job_id
+        return is_newer or self._runner.pauses(job, now) or self._has_twin(job)
+
+    def _has_twin(self, job: Job) -> bool:
+        return dedupe.twin_of(job, self._jobs.running) is not None
 
     def _queue_again(self) -> None:
         """All folders are there again: jobs that waited for them wait for their turn."""
@@ -184,11 +189,12 @@ class Scheduler:
         self._mark_all(WAITS[worker.state], worker.message, but=is_told)
 
     def _unmark_all(self) -> None:
-        """Songs wait for their turn alone, but for those whose own model or folder is not there."""
+        """Songs wait for their turn alone, but for those whose own model or folder is not there, or whose twin runs."""
         if self._marked:
             self._marked = False
             for job in self._jobs.queue():
-                if self._folders.may_hold(job.name) and not self._pool.why_missing(job.options):
+                is_there = self._folders.may_hold(job.name) and not self._pool.why_missing(job.options)
+                if is_there and not self._has_twin(job):
                     self._unmark(job)
 
     def _mark_all(self, reason: Reason, message: str, but: Callable[[Job], bool] = lambda _: False) -> None:

@@ -157,7 +157,11 @@ class Stage:
     def finish(self) -> None:
         """The jobs in flight are over."""
         for each in self.jobs.running:
-            self.jobs.close(msgspec.structs.replace(each, state=State.DONE))
+            self.finish_one(each.job_id)
+
+    def finish_one(self, job_id: str) -> None:
+        (job,) = (each for each in self.jobs.running if each.job_id == job_id)
+        self.jobs.close(msgspec.structs.replace(job, state=State.DONE))
 
     def begin(self) -> list[str]:
         """What is started now."""
@@ -187,6 +191,27 @@ def test_the_first_in_the_queue(stage: Stage) -> None:
     assert stage.begin() == ["a"]
     assert stage.begin() == []
     assert stage.prepared[-1] == "b"
+
+
+def test_a_twin_of_one_in_flight(stage: Stage) -> None:
+    """It is passed over until that one is over; a model that another song lacks does not take away what it says."""
+    stage.queue("a", "b", result_key="same")
+    stage.queue("c", "d")
+    stage.queue("e", **of("mdx"))
+    stage.workers.missing.add("mdx")
+    stage.second()
+    stage.jobs.update(stage.jobs.queue()[1], State.WAITING, reason=Reason.QUEUED, message="The same song as a.wav")
+    assert stage.begin() == ["a", "c"]
+    stage.finish_one("c")
+    assert stage.begin() == ["d"]
+    stage.finish_one("d")
+    assert stage.begin() == []
+    assert stage.reason("e")[0] == "model-missing"
+    stage.queue("f")
+    assert stage.begin() == ["f"]
+    assert stage.reason("b") == ("queued", "The same song as a.wav")
+    stage.finish_one("a")
+    assert stage.begin() == ["b"]
 
 
 def test_beside_one_that_is_finishing(stage: Stage) -> None:
