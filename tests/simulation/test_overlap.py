@@ -275,6 +275,24 @@ def test_a_song_that_cannot_be_decoded_ahead(tmp_path: Path) -> None:
         done(daemon, "a.wav")
 
 
+@pytest.mark.parametrize(
+    ("number", "told"), [(1, "1 song was waiting, and waits again"), (2, "2 songs were waiting, and wait again")]
+)
+def test_the_next_daemon_counts_the_songs_that_waited(tmp_path: Path, number: int, told: str) -> None:
+    """In one line of its log."""
+    with started(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        names = [f"{each}.wav" for each in range(number)]
+        for name in names:
+            drop(daemon, name)
+            daemon.until(lambda n=name: daemon.song(n).get("reason") == "queued", "it waits")
+        daemon.kill()
+        daemon.start().ready()
+        assert told in daemon.log.read_text()
+        go_on(daemon)
+        done(daemon, "a.wav", *names)
+
+
 # ---- who does not overlap
 
 

@@ -1,6 +1,7 @@
 """Whose turn it is, and why the others wait: the scheduler on a real table, told what the worker and the folders are like."""
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -276,6 +277,27 @@ def test_a_song_of_another_inbox(stage: Stage) -> None:
     stage.elsewhere.add("a.wav")
     assert stage.begin() == ["b"]
     assert stage.reason("a") == ("outbox-missing", "The inbox is another folder now, without this song.")
+
+
+def test_the_log_counts_songs_that_wait_for_the_same(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands may: one line says so, and one that they wait for their turn again; a single song is named."""
+    stage.queue("a", "b", "c", "d")
+    stage.queue("e", **of("mdx"))
+    stage.workers.warm, stage.workers.state, stage.workers.message = "", "no-worker", "No machine has room"
+    with caplog.at_level(logging.INFO, "demixd"):
+        stage.begin()
+        stage.begin()
+        assert caplog.messages == ["5 songs: waiting (no-worker): No machine has room"]
+        caplog.clear()
+        stage.workers.warm, stage.workers.state = "htdemucs", "ready"
+        stage.workers.missing.add("mdx")
+        assert stage.begin() == ["a"]
+        assert caplog.messages == ["a.wav: running (snapshot)", "3 songs: waiting (queued)"]
+        caplog.clear()
+        for _ in "abcd":
+            stage.finish()
+            stage.begin()
+        assert caplog.messages[-1] == "e.wav: waiting (model-missing): no mdx"
 
 
 def test_a_model_that_is_missing(stage: Stage) -> None:
