@@ -232,6 +232,26 @@ def test_fewer_devices_by_a_reload(tmp_path: Path) -> None:
         all_warm(daemon, 2)
 
 
+def test_a_reload_says_what_waits_for_songs(tmp_path: Path) -> None:
+    """Workers that have one go by another list of devices after it: the log says so at once, and which begins anew then."""
+    later = "once its songs in flight are over, and takes no other before"
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        text = daemon.config.read_text()
+        daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', 'device = "cuda:0"'))
+        daemon.reload()
+        daemon.sleep(1)
+        told = daemon.log.read_text().partition("the configuration was read again")[2]
+        assert f"worker 1: begins anew with the new configuration {later}" in told
+        assert f"worker 2: ends {later}" in told
+        assert "worker 1: begins anew, since" not in told
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav")
+        assert "worker 1: begins anew, since the configuration of the model has changed" in daemon.log.read_text()
+
+
 def test_every_gpu_by_auto(tmp_path: Path) -> None:
     """The first worker sees them; where one does not work, there is one worker fewer, and no second one on the CPU."""
     daemon = Simulated(tmp_path / "daemon", model={"device": "auto"}, inbox={"settle": 0.1, "scan_interval": 0.2})
