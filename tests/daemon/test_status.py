@@ -24,11 +24,11 @@ from demixd.cli import app, config_option, names
 from demixd.cli.follow import Follower
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import Health
-from demixd.cli.status.overview import overview
+from demixd.cli.status.overview import Overview, overview
 from demixd.cli.status.reader import StatusReader
 from demixd.errors import ConfigError
 from demixd.protocol.inbox_names import Kind
-from demixd.protocol.status import InboxEntry
+from demixd.protocol.status import DaemonStatus, InboxEntry
 from demixd.spool.tree import Spool
 
 SLOW_S = 600.0
@@ -42,6 +42,13 @@ def table(spool: Spool, age_s: float | None = None, height: int | None = None, w
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
     console.print(view.render(overview(reader, Health.ALIVE, 0.0, age_s), height))
     return console.file.getvalue()
+
+
+def status_of(spool: Spool) -> Overview:
+    """What `status` shows of a daemon that is alive."""
+    reader = StatusReader(spool)
+    reader.refresh()
+    return overview(reader, Health.ALIVE, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -391,6 +398,43 @@ def test_the_light_is_green_where_songs_can_be_separated(tmp_path: Path, worker:
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard")
     console.print(view.render(msgspec.structs.replace(shown, daemon=beat)))
     assert console.file.getvalue().startswith(f"\x1b[{colour}m● ")
+
+
+def with_workers(*changes: dict[str, Any]) -> DaemonStatus:
+    """A heartbeat of a daemon with so many workers, each as the usual one with its changes."""
+    beat = heartbeat(1)
+    workers = [msgspec.structs.replace(beat.worker, id=f"{n}", **each) for n, each in enumerate(changes, 1)]
+    return msgspec.structs.replace(beat, worker=workers[0], workers=tuple(workers))
+
+
+NO_ROOM: dict[str, Any] = {"state": "no-worker", "pid": None, "model": None, "message": "No machine has a GPU now"}
+
+
+def test_workers_that_can_separate_nothing(tmp_path: Path) -> None:
+    """Also where another can: the first line says so, and the table with those that can; of alike ones at once."""
+    daemon = Daemon(tmp_path)
+    spool = Spool(configuration.load(daemon.config))
+    spool.status.mkdir(parents=True, exist_ok=True)
+    gone = {"state": "without-gpu", "model": None, "message": "cuda:7 is not available"}
+    beat = with_workers({"pid": None, "host": "vm"}, *[NO_ROOM] * 5, gone)
+    (spool.status / "_daemon.json").write_bytes(msgspec.json.encode(beat))
+    told = ["worker 2, 3, 4 and 2 more no-worker: No machine has a GPU now", f"worker 7 without-gpu: {gone['message']}"]
+    assert f" is ready; {told[0]}; {told[1]}; 0 queued" in words.line(status_of(spool))
+    lines = [line.strip() for line in table(spool).splitlines()]
+    assert lines[1:4] == ["worker 1 on vm: htdemucs on cuda:0 (A GPU), float16", *[f"! {each}" for each in told]]
+
+
+@pytest.mark.parametrize(
+    ("number", "host", "who"),
+    [(1, None, ""), (1, "vm", " on vm"), (2, None, " by worker 2"), (2, "vm", " by worker 2 on vm")],
+)
+def test_who_has_a_song(tmp_path: Path, number: int, host: str | None, who: str) -> None:
+    """The worker's number where there are several, and its machine where that is one of a cluster."""
+    spool = Spool(configuration.load(Daemon(tmp_path).config))
+    facts = {"model": "m", "model_sha256": "0", "device": "cpu", "device_name": "", "precision": "float32"}
+    write(spool.status, "Mid.flac", "running", engine={**facts, "worker": f"{number}", "host": host})
+    (spool.status / "_daemon.json").write_bytes(msgspec.json.encode(with_workers(*[{}] * number)))
+    assert f"running Mid.flac 50 % separate{who}, 38.2x" in words.line(status_of(spool))
 
 
 def test_what_is_no_song_is_explained(tmp_path: Path) -> None:

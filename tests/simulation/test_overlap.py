@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from overlap import (
+    behind,
     done,
     drop,
     go_on,
@@ -21,6 +22,7 @@ from overlap import (
     run_alone,
     separated,
     three,
+    until_behind,
     until_prepared,
     until_step,
 )
@@ -273,24 +275,55 @@ def test_a_song_that_cannot_be_decoded_ahead(tmp_path: Path) -> None:
         done(daemon, "a.wav")
 
 
+@pytest.mark.parametrize(
+    ("number", "told"), [(1, "1 song was waiting, and waits again"), (2, "2 songs were waiting, and wait again")]
+)
+def test_the_next_daemon_counts_the_songs_that_waited(tmp_path: Path, number: int, told: str) -> None:
+    """In one line of its log."""
+    with started(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        names = [f"{each}.wav" for each in range(number)]
+        for name in names:
+            drop(daemon, name)
+            daemon.until(lambda n=name: daemon.song(n).get("reason") == "queued", "it waits")
+        daemon.kill()
+        daemon.start().ready()
+        assert told in daemon.log.read_text()
+        go_on(daemon)
+        done(daemon, "a.wav", *names)
+
+
 # ---- who does not overlap
 
 
 def test_equal_songs_in_a_row_are_computed_once(tmp_path: Path) -> None:
-    """The second waits for the end of the first, and has its result; it is not decoded either."""
+    """The second waits for the end of the first, and has its result; it is not decoded either, and no attempt is counted."""
     with started(tmp_path) as daemon:
         (tmp_path / "hold-encode").touch()
         first = drop(daemon, "a.wav", like="same.wav")
         until_step(daemon, "a.wav", "encode")
         drop(daemon, "b.wav", like="same.wav")
-        until_step(daemon, "b.wav", "snapshot")
-        daemon.sleep(0.5)
-        assert daemon.song("b.wav")["step"] == "snapshot"
+        until_behind(daemon, "b.wav", "a.wav")
         go_on(daemon)
         assert daemon.final("b.wav")["duplicate_of"] == first
+        assert daemon.song("b.wav")["attempt"] == 0
         done(daemon, "a.wav")
     assert separated(daemon) == ["a.wav"]
     assert lines(daemon, "orders", "prepare") == []
+
+
+def test_the_song_after_an_equal_one_is_decoded_ahead(tmp_path: Path) -> None:
+    """Once its copy shows that a song has a twin in flight, the one behind it is prepared instead, and overtakes it."""
+    with started(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav", like="a.wav")
+        third = drop(daemon, "c.wav")
+        until_prepared(daemon, third)
+        assert behind(daemon, "b.wav", "a.wav")
+        go_on(daemon)
+        done(daemon, "a.wav", "c.wav")
+        assert daemon.final("b.wav")["duplicate_of"] == daemon.song("a.wav")["job_id"]
+    assert separated(daemon) == ["a.wav", "c.wav"]
 
 
 def test_cancel_of_one_that_waits_for_an_equal_one(tmp_path: Path) -> None:
@@ -300,7 +333,7 @@ def test_cancel_of_one_that_waits_for_an_equal_one(tmp_path: Path) -> None:
         drop(daemon, "a.wav", like="same.wav")
         until_step(daemon, "a.wav", "encode")
         drop(daemon, "b.wav", like="same.wav")
-        until_step(daemon, "b.wav", "snapshot")
+        until_behind(daemon, "b.wav", "a.wav")
         (daemon.inbox / "b.wav.cancel").touch()
         assert daemon.final("b.wav")["state"] == "cancelled"
         go_on(daemon)
@@ -314,7 +347,7 @@ def test_an_equal_song_whose_twin_fails_is_separated(tmp_path: Path) -> None:
         drop(daemon, "a.wav", like="same.wav")
         until_step(daemon, "a.wav", "encode")
         drop(daemon, "b.wav", like="same.wav")
-        until_step(daemon, "b.wav", "snapshot")
+        until_behind(daemon, "b.wav", "a.wav")
         (daemon.inbox / "a.wav.cancel").touch()
         assert daemon.final("a.wav")["state"] == "cancelled"
         go_on(daemon)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from demixd.engine import host
-from overlap import done, drop, go_on, held, separated, until_step
+from overlap import behind, done, drop, go_on, held, separated, until_behind, until_step
 from simulated import Simulated, simulated
 from simulated_worker import SimulatedWorker
 
@@ -107,16 +107,64 @@ def test_a_worker_that_stalls_costs_its_own_song_alone(tmp_path: Path) -> None:
 
 
 def test_one_song_under_two_names(tmp_path: Path) -> None:
-    """In flight at the same time, it is computed once."""
+    """It is computed once; its copies keep no worker, which has the next song meanwhile."""
     with two(tmp_path) as daemon:
         held(daemon, "a.wav")
-        twin = drop(daemon, "b.wav", like="a.wav")
-        daemon.until(lambda: daemon.song("b.wav")["state"] == "running", "its turn")
-        daemon.sleep(2)
+        for name in ("b.wav", "c.wav"):
+            drop(daemon, name, like="a.wav")
+            until_behind(daemon, name, "a.wav")
+        drop(daemon, "d.wav")
+        until_step(daemon, "d.wav", "separate")
+        assert behind(daemon, "b.wav", "a.wav")
+        go_on(daemon)
+        for name in ("b.wav", "c.wav"):
+            assert daemon.final(name)["duplicate_of"] == daemon.song("a.wav")["job_id"]
+            assert daemon.song(name)["attempt"] == 0
+        daemon.quiet()
+    assert sum(map(separated(daemon).count, ("b.wav", "c.wav"))) == 0
+
+
+def test_one_song_under_two_names_after_a_restart(tmp_path: Path) -> None:
+    """The ledger knows that they are the same: the copy does not begin, not even to be read, while the song is separated."""
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav", like="a.wav")
+        until_behind(daemon, "b.wav", "a.wav")
+        daemon.stop()
+        daemon.start().ready()
+        all_warm(daemon, 2)
+        until_step(daemon, "a.wav", "separate")
+        since = daemon.song("b.wav")["state_since"]
+        daemon.sleep(5)
+        assert behind(daemon, "b.wav", "a.wav")
+        assert daemon.song("b.wav")["state_since"] == since
         go_on(daemon)
         assert daemon.final("b.wav")["duplicate_of"] == daemon.song("a.wav")["job_id"]
-        daemon.quiet()
-    assert sum(each.songs.count("b.wav") for each in daemon.workers) == 0, twin
+
+
+def test_other_options_for_one_of_two_names(tmp_path: Path) -> None:
+    """While the copy waits for the end of the song it gets an option file: it is another song then, and begins at once."""
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav", like="a.wav")
+        until_behind(daemon, "b.wav", "a.wav")
+        (daemon.inbox / "b.wav.job.json").write_text('{"stems": ["vocals"]}')
+        until_step(daemon, "b.wav", "separate")
+        go_on(daemon)
+        assert daemon.final("b.wav")["duplicate_of"] is None
+
+
+def test_another_song_in_place_of_a_copy(tmp_path: Path) -> None:
+    """While the copy waits for the end of the song another one takes its name: that one begins at once."""
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        first = drop(daemon, "b.wav", like="a.wav")
+        until_behind(daemon, "b.wav", "a.wav")
+        drop(daemon, "b.wav", like="other.wav")
+        until_step(daemon, "b.wav", "separate")
+        assert daemon.song("b.wav")["previous"]["job_id"] == first
+        go_on(daemon)
+        assert daemon.final("b.wav")["duplicate_of"] is None
 
 
 def test_two_drops_of_one_name(tmp_path: Path) -> None:
@@ -182,6 +230,26 @@ def test_fewer_devices_by_a_reload(tmp_path: Path) -> None:
         daemon.config.write_text(text)
         daemon.reload()
         all_warm(daemon, 2)
+
+
+def test_a_reload_says_what_waits_for_songs(tmp_path: Path) -> None:
+    """Workers that have one go by another list of devices after it: the log says so at once, and which begins anew then."""
+    later = "once its songs in flight are over, and takes no other before"
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav")
+        until_step(daemon, "b.wav", "separate")
+        text = daemon.config.read_text()
+        daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', 'device = "cuda:0"'))
+        daemon.reload()
+        daemon.sleep(1)
+        told = daemon.log.read_text().partition("the configuration was read again")[2]
+        assert f"worker 1: begins anew with the new configuration {later}" in told
+        assert f"worker 2: ends {later}" in told
+        assert "worker 1: begins anew, since" not in told
+        go_on(daemon)
+        done(daemon, "a.wav", "b.wav")
+        assert "worker 1: begins anew, since the configuration of the model has changed" in daemon.log.read_text()
 
 
 def test_every_gpu_by_auto(tmp_path: Path) -> None:

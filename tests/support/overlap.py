@@ -40,6 +40,16 @@ def until_step(daemon: Daemon, name: str, step: str) -> None:
     daemon.until(lambda: daemon.song(name).get("step") == step, f"{name}: {step}")
 
 
+def behind(daemon: Daemon, name: str, twin: str) -> bool:
+    """Whether a song waits for the end of the same one under another name."""
+    song = daemon.song(name)
+    return song.get("reason") == "queued" and song["message"].startswith(f"The same song as {twin}:")
+
+
+def until_behind(daemon: Daemon, name: str, twin: str) -> None:
+    daemon.until(lambda: behind(daemon, name, twin), f"{name} waits for {twin}")
+
+
 def until_prepared(daemon: Daemon, job: str) -> None:
     daemon.until(lambda: job in prepared(daemon), "decoded ahead")
 

@@ -258,7 +258,8 @@ class Service:
                 self._beating.refuse(str(error))
             else:
                 self._reconfigure(fresh, now)
-                log.info("the configuration was read again")
+                for sentence in ("the configuration was read again", *self.pool.put_off(self.runner.busy)):
+                    log.info("%s", sentence)
 
     def _reconfigure(self, config: Config, now: float) -> None:
         """Go by another configuration; songs in flight end as they have begun, queued songs keep their options."""

@@ -14,7 +14,7 @@ from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar
 RESULTS = 10
 """How many of the last results are shown."""
 
-CANNOT_SEPARATE = ("missing-model", "dead", "no-worker")
+CANNOT_SEPARATE = ("missing-model", "dead", "no-worker", "without-gpu")
 """The worker's states in which songs only wait."""
 
 

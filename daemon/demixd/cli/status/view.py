@@ -30,7 +30,7 @@ from demixd.cli import text
 from demixd.cli.console import exit_on_sigterm
 from demixd.cli.status import words
 from demixd.cli.status.liveness import RUNNING, Health
-from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
+from demixd.cli.status.overview import Overview
 from demixd.protocol.job import State
 from demixd.protocol.result_names import folder_name
 from demixd.protocol.status import Sidecar
@@ -291,8 +291,7 @@ def _head(shown: Overview, *, is_cut: bool) -> list[RenderableType]:
     clock = Text(f"  {datetime.now().astimezone():%H:%M:%S}", style="dim")
     lines = [light + Text(safe(words.sentence(shown))) + clock]
     if shown.daemon is not None:
-        if shown.daemon.worker.state not in CANNOT_SEPARATE:
-            lines += [Text(safe(f"  {each}"), style="dim") for each in words.workers(shown.daemon)]
+        lines += [Text(safe(f"  {each}"), style="dim") for each in words.workers(shown.daemon, is_able=True)]
         if shown.daemon.watch.mode == "poll":
             lines.append(
                 Text(safe(f"  no file events, looks from time to time: {shown.daemon.watch.why}"), style="dim")

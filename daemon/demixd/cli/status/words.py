@@ -13,7 +13,7 @@ from demixd.spool.tree import OPTIONS, companion
 from demixd.terminal import safe
 
 FIRST = 3
-"""How many of the entries that are no songs are named."""
+"""How many of the entries that are no songs, or of alike workers, are named."""
 
 LISTED = "`demixd status --all` lists them"
 
@@ -100,11 +100,23 @@ def _next_sign(shown: Overview) -> str:
     return f", its next sign of life was due {text.ago(-due_s)} ago{doubt}"
 
 
-def workers(daemon: DaemonStatus) -> list[str]:
-    """A sentence for each worker, which has its number where there are several."""
+def workers(daemon: DaemonStatus, *, is_able: bool) -> list[str]:
+    """A sentence for each worker that can separate songs (`is_able`), or for each that cannot.
+
+    Where there are several workers it has the number of the worker, or of all those of which the same is true.
+    """
+    alike: dict[str, list[WorkerStatus]] = {}
+    for each in daemon.workers if len(daemon.workers) > 1 else (daemon.worker,):
+        if (each.state not in CANNOT_SEPARATE) is is_able:
+            alike.setdefault(_host(each) + worker(each), []).append(each)
     if len(daemon.workers) < 2:
-        return [worker(daemon.worker)]
-    return [f"{each.id}{_host(each)}: {worker(each)}" for each in daemon.workers]
+        return [worker(each) for (each,) in alike.values()]
+    return [worker(each[0], f" {_numbers(each)}{_host(each[0])}") for each in alike.values()]
+
+
+def _numbers(workers: list[WorkerStatus]) -> str:
+    more = f" and {len(workers) - FIRST} more" if len(workers) > FIRST else ""
+    return ", ".join(each.id for each in workers[:FIRST]) + more
 
 
 def _host(worker: WorkerStatus) -> str:
@@ -112,14 +124,14 @@ def _host(worker: WorkerStatus) -> str:
     return f" on {worker.host}" if worker.pid is None and worker.host and worker.model else ""
 
 
-def worker(worker: WorkerStatus) -> str:
-    """The model that a worker has warm, or why it has none."""
+def worker(worker: WorkerStatus, who: str = "") -> str:
+    """The model that a worker has warm, or why it has none; `who`: its number and machine, after a blank."""
     if worker.model is None:
-        return f"worker {worker.state}: {worker.message}".rstrip(": ")
+        return f"worker{who} {worker.state}: {worker.message}".rstrip(": ")
     where = f"{worker.device} ({worker.device_name})" if worker.device_name else f"{worker.device}"
     memory = f", {text.size(worker.memory_bytes)} of memory" if worker.memory_bytes else ""
     fallback = f"; {worker.fallback}" if worker.fallback else ""
-    return f"{worker.model} on {where}, {worker.precision}{memory}{fallback}"
+    return f"{who and f'worker{who}: '}{worker.model} on {where}, {worker.precision}{memory}{fallback}"
 
 
 def trouble(shown: Overview) -> list[str]:
@@ -127,7 +139,7 @@ def trouble(shown: Overview) -> list[str]:
     daemon = shown.daemon
     told = [shown.trouble] if shown.trouble else []
     if daemon is not None and shown.health in RUNNING:
-        told += [worker(daemon.worker)] if daemon.worker.state in CANNOT_SEPARATE else []
+        told += workers(daemon, is_able=False)
         told += [each for each in daemon.warnings if not shown.told or shown.told not in each]
     return told
 
@@ -186,12 +198,11 @@ def line(shown: Overview) -> str:
 
 
 def who(song: Sidecar, shown: Overview) -> str:
-    """The machine, or the worker, that has a song, where there are several."""
+    """The worker that has a song, where there are several, and its machine, where that is one of a cluster."""
     if song.engine is None:
         return ""
-    if song.engine.host:
-        return f" on {song.engine.host}"
-    return f" by worker {song.engine.worker}" if shown.daemon and len(shown.daemon.workers) > 1 else ""
+    number = f" by worker {song.engine.worker}" if shown.daemon and len(shown.daemon.workers) > 1 else ""
+    return number + (f" on {song.engine.host}" if song.engine.host else "")
 
 
 def change_key(shown: Overview) -> tuple[object, ...]:

@@ -274,6 +274,7 @@ class Intake:
             priority=chosen.own.priority,
             force=chosen.own.force,
             wait_for_sha256=chosen.own.wait_for_sha256,
+            result_key=None,  # that of the song and the options before
         )
         self._ready.append(ready)
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,13 @@ def key(job: Job, model_sha256: str) -> str:
     leaf = folder_name(job.shown.rpartition("/")[2]) if "{song}" in template_of(job.options.naming) else ""
     facts = {"engine": ENGINE, "song": job.sha256, "model": model_sha256, "leaf": leaf, "options": options}
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
+
+
+def twin_of(job: Job, running: Iterable[Job]) -> Job | None:
+    """The one of those in flight that makes the very result that `job` asks for; with `force` it has one made for itself."""
+    if job.force or job.result_key is None:
+        return None
+    return next((each for each in running if each.result_key == job.result_key and each.job_id != job.job_id), None)
 
 
 def as_result_of(earlier: Job, job: Job) -> dict[str, object]:

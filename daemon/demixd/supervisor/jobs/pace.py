@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from demixd.protocol.job import Job, Reason, State
 from demixd.protocol.progress import Progress, Step, Tick
+from demixd.supervisor.jobs import dedupe
 
 MOST = 100
 """Measures that are kept; the one that was not renewed for longest goes first."""
@@ -110,7 +111,7 @@ class Pace:
     def queue(self, running: list[Job], queued: Iterable[Job], devices: Sequence[str | None]) -> Iterator[float | None]:
         """For each queued job, in the order of work, the seconds until it is done by workers on `devices`, all as the first.
 
-        `running` are those in flight, the one that is furthest along first.
+        `running` are those in flight, the one that is furthest along first. Their twins are done when they are.
         """
         device, lines, places = devices[0], [_Line() for _ in devices], dict[str, int]()
         for job in running:
@@ -118,12 +119,14 @@ class Pace:
             line = lines[places.setdefault(who, len(places)) % len(lines)]
             line.occupy(job.step in FINISHING, self._left(job, device), self._after(Step.SEPARATE, job, device))
         for job in queued:
-            if job.reason is Reason.QUEUED:
+            if job.reason is not Reason.QUEUED:
+                yield None  # it waits for something else than its turn
+            elif (twin := dedupe.twin_of(job, running)) is not None:
+                yield self._left(twin, device)
+            else:
                 before = _sum([self.step_s(step, job, device) for step in (Step.SNAPSHOT, Step.DECODE)])
                 model, after = self.step_s(Step.SEPARATE, job, device), self._after(Step.SEPARATE, job, device)
                 yield min(lines, key=lambda line: line.model_free).put(before, model, after)
-            else:
-                yield None  # it waits for something else than its turn
 
     def _left(self, job: Job, device: str | None) -> float | None:
         if job.progress.eta_s is not None or job.step is None:

@@ -6,9 +6,12 @@ Ten thousand may wait, and each of them is told its place: positions are found b
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-from demixd.protocol.job import Job, State
+from demixd.protocol.job import Job, Reason, State
 
 Place = tuple[int, float, bytes, str]
+
+SHARED = frozenset({Reason.QUEUED, Reason.MODEL_MISSING, Reason.OUTBOX_MISSING, Reason.NO_WORKER})
+"""Reasons that come and go for all songs in the queue at once: the log counts the songs."""
 
 
 class JobQueue:

@@ -24,7 +24,7 @@ from demixd.spool.tree import Spool
 from demixd.supervisor import journal
 from demixd.supervisor.clock import utc
 from demixd.supervisor.jobs.pace import Measure, Pace
-from demixd.supervisor.jobs.queue import JobQueue
+from demixd.supervisor.jobs.queue import SHARED, JobQueue
 from demixd.supervisor.ledger import Foreign, Ledger
 
 log = logging.getLogger(__name__)
@@ -132,8 +132,7 @@ class JobTable:
 
     def etas(self) -> tuple[float | None, ...]:
         """Seconds until each of the first songs in the queue is done; None while that is unknown."""
-        jobs = list(islice(self.queued(), PLACES))
-        times = tuple(self._pace.queue(self.running, jobs, self._devices()))
+        times = tuple(self._pace.queue(self.running, jobs := list(islice(self.queued(), PLACES)), self._devices()))
         self._etas = {job.job_id: eta_s for job, eta_s in zip(jobs, times, strict=True)}
         return times
 
@@ -189,11 +188,12 @@ class JobTable:
         return moved
 
     def _log(self, before: Job, job: Job) -> None:
-        """Log a change of state or reason; a change of step alone only for debugging."""
+        """Log a change of state or reason; one of step alone, or that the scheduler tells for all songs, for debugging."""
         if (job.state, job.reason, job.step) == (before.state, before.reason, before.step):
             return
         is_new = job.state is not before.state
-        level = logging.INFO if is_new or job.reason is not before.reason else logging.DEBUG
+        is_lesser = job.reason is before.reason or {job.reason, before.reason} <= SHARED
+        level = logging.INFO if is_new or not is_lesser else logging.DEBUG
         detail = f" ({job.reason or job.step})" if job.reason or job.step else ""
         detail += f": {job.message}" if job.reason and job.message else ""
         log.log(level, "%s: %s%s", job.shown, job.state, detail, extra=self.fields(job, is_new=is_new))

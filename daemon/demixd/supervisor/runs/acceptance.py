@@ -69,6 +69,6 @@ def earlier_result(job: Job, context: Context) -> Earlier:
     if engine is None:
         return Earlier(job=job)
     job = msgspec.structs.replace(job, result_key=dedupe.key(job, engine.model_sha256))
-    if (twin := context.twin(job)) is not None:
+    if (twin := dedupe.twin_of(job, context.jobs.running)) is not None:
         return Earlier(job=job, twin=twin)
     return Earlier(job=job, done=None if job.force else context.jobs.result(job))

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import msgspec
 
 from demixd.config import Config
-from demixd.protocol.job import Job
 from demixd.spool.tree import Spool
 from demixd.supervisor.clock import Clock
 from demixd.supervisor.folders import Folders
@@ -35,11 +34,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """When (monotonic) a job that has hit an obstacle may be tried again, by job id."""
     prepared: set[str] = set()
     """The job that is prefetched, whose copy takes room too."""
-
-    def twin(self, job: Job) -> Job | None:
-        """Another job in flight that makes the very result that `job` asks for."""
-        same = (each for each in self.jobs.running if each.job_id != job.job_id and each.result_key == job.result_key)
-        return None if job.force or job.result_key is None else next(same, None)
 
     @property
     def circumstances(self) -> Circumstances:

@@ -9,6 +9,7 @@ the outbox is away                      waits `outbox-missing`                  
 an input or output error                waits `retry`, longer each time                          counted
 a file of the song may not be read      waits `permission`                                       not counted
 the song changed or is written to       waits `changing`, `open-for-writing`                     not counted
+the same song is being made           waits `queued`, and does not begin before that is over   not counted
 the worker died with this song alone    waits `retry`, runs alone next                           counted
 the worker died with other songs too    waits `retry`, runs alone next                           not counted
 a worker was lost with its machine      waits `retry`                                            from the second time on
@@ -150,6 +151,14 @@ def without_snapshot(outcome: Outcome) -> Waits:
         return Waits(reason=Reason.OPEN_FOR_WRITING, message=waits_for(Reason.OPEN_FOR_WRITING), settles_anew=True)
     message = "The song changed while it was being copied."
     return Waits(reason=Reason.CHANGING, message=message, settles_anew=True)
+
+
+def after_twin(twin: Job) -> Waits:
+    """The song's twin, which makes the very result that it asks for, is in flight."""
+    message = (
+        f"The same song as {twin.shown}: its turn comes when that one is over, and takes its result if there is one."
+    )
+    return Waits(reason=Reason.QUEUED, message=message)
 
 
 def after_obstacle(job: Job, error: OSError, at: Circumstances) -> Ends | Waits:

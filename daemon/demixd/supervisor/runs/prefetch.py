@@ -1,18 +1,20 @@
 """What is done for a song before its turn: its snapshot is taken, and the worker decodes it.
 
-Nobody else sees anything of it: the song waits. Whatever goes wrong here is no answer, the song meets it again in its
-own turn. And whatever changes about the song makes this worthless: it is dropped.
+Nobody else sees anything of it: the song waits; only of one that has a twin in flight is it said what it waits for.
+Whatever goes wrong here is no answer, the song meets it again in its own turn. And whatever changes about the song makes
+this worthless: it is dropped.
 """
 
 import msgspec
 
-from demixd.protocol.job import Job
+from demixd.protocol.job import Job, State
 from demixd.protocol.track import Track, pcm_bytes
 from demixd.spool.room import beyond_reserve
 from demixd.supervisor.runs import snapshot
 from demixd.supervisor.runs.acceptance import earlier_result
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import DiskThread, SnapshotTaken
+from demixd.supervisor.runs.outcomes import after_twin
 from demixd.supervisor.runs.snapshot import Snapshot
 from demixd.supervisor.workers.manager import WorkerManager
 from demixd.worker.messages import Forget, Prepare
@@ -38,20 +40,31 @@ class Prefetch:
         self.disk.take(self.job)
 
     def on_snapshot(self, taken: SnapshotTaken) -> None:
-        """The song is copied: have it decoded, unless its result is there or it may be incomplete."""
+        """The song is copied: have it decoded, unless it may be incomplete, or its result is there or being made."""
         self.disk.join()
         self.taken = taken
         made = taken.result
         if not self._context.worker.is_ready or not isinstance(made, Snapshot) or made.sha256 is None:
             return
+        if made.has_hole or self.job.wait_for_sha256 not in (None, made.sha256):
+            return
         earlier = earlier_result(msgspec.structs.replace(self.job, sha256=made.sha256), self._context)
         job = earlier.job
-        is_there = earlier.twin is not None or earlier.done is not None
-        if is_there or made.has_hole or job.wait_for_sha256 not in (None, job.sha256):
+        if earlier.twin is not None:
+            self._await(earlier.twin, job)
+        if earlier.twin is not None or earlier.done is not None:
             return
         self.is_at_worker = self.is_decoding = True
         limit_s = self._context.config.limits.max_duration_s
         self._context.worker.send(Prepare.of(job, self._context.spool, limit_s))
+
+    def _await(self, twin: Job, job: Job) -> None:
+        """Have the song, as `job` with its hash, wait for the end of its twin; another one is prefetched meanwhile."""
+        waiting = self._context.jobs.waiting(job.name)
+        if waiting is not None and self.is_for(waiting):
+            waits = after_twin(twin)
+            told = {"reason": waits.reason, "message": waits.message}
+            self._context.jobs.update(waiting, State.WAITING, sha256=job.sha256, result_key=job.result_key, **told)
 
     def on_prepared(self) -> None:
         self.is_decoding = False

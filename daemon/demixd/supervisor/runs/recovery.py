@@ -20,7 +20,10 @@ def recover(unfinished: list[Job], context: Context) -> None:
     started = sum(job.stage is Stage.STARTED for job in unfinished)
     waiting = sum(job.state is State.WAITING for job in unfinished)
     if waiting:
-        log.info("%d songs were waiting, and wait again", waiting)
+        told = (
+            "1 song was waiting, and waits again" if waiting == 1 else f"{waiting} songs were waiting, and wait again"
+        )
+        log.info("%s", told)
     over: dict[str, Job] = {}
     for found in unfinished:
         job = found

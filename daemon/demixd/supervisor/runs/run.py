@@ -52,7 +52,6 @@ class Run:
         self.cancelled_at: float | None = None
         self._is_prefetched = False
         """Whether the worker was told to decode it ahead, and not yet to separate it."""
-        self._awaits_twin = False
         self._fraction = -1.0
         self._further_at = 0.0
         """When the worker last got further with the song."""
@@ -116,21 +115,16 @@ class Run:
             self._carry_out(judged)
 
     def _look_for_a_result(self) -> None:
-        """Take an earlier result, wait for one that is being made, or have it made."""
+        """Take an earlier result, let the job wait while its twin makes one, or have it made."""
         earlier = acceptance.earlier_result(self.job, self._context)
         self.job = earlier.job
-        self._awaits_twin = earlier.twin is not None
-        if earlier.twin is None and earlier.done is None:
-            self._send()
-            return
-        self._forget()
-        if earlier.done is not None:
+        if earlier.twin is not None:
+            self._carry_out(outcomes.after_twin(earlier.twin))
+        elif earlier.done is not None:
+            self._forget()
             self.disk.check(earlier.done)
-
-    def on_end_of_another(self) -> None:
-        """Another run is over: if it made what this one asks for, there is a result to look at."""
-        if self._awaits_twin:
-            self._look_for_a_result()
+        else:
+            self._send()
 
     def on_result(self, checked: ResultChecked) -> None:
         """An earlier result has been looked at: take it where it is good, else have the song separated."""
@@ -243,8 +237,6 @@ class Run:
         self.disk.abandon()
         if self.is_at_worker:
             self._worker.send(Stop(job_id=self.job.job_id))
-        elif not self.disk.is_busy:
-            self._carry_out(CANCELLED)  # it waits for the result of another
 
     def on_death(self, how: str, *, is_suspect: bool, is_lost: bool) -> None:
         """The worker died with this song in it; `is_suspect` where no other song was, `is_lost` where its machine went."""

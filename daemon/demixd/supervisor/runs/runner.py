@@ -159,9 +159,6 @@ class Runner:
         return next(lane for lane in self.lanes if lane.worker is worker)
 
     def _clear(self) -> None:
-        """Let go of the runs that are over, and tell the others."""
-        while any(run.is_over for run in self._runs):
-            for lane in self._lanes:
-                lane.runs[:] = [run for run in lane.runs if not run.is_over]
-            for run in self._runs:
-                run.on_end_of_another()
+        """Let go of the runs that are over."""
+        for lane in self._lanes:
+            lane.runs[:] = [run for run in lane.runs if not run.is_over]

@@ -9,14 +9,21 @@ and begins when the model is free. Another model is loaded when nothing is in fl
 has all workers to itself, for it may need the disk alone.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
+import msgspec
+
 from demixd.protocol.job import Job, Reason, State
+from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.jobs.queue import SHARED
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.lane import Lane
 from demixd.supervisor.runs.runner import Runner
 from demixd.supervisor.workers.manager import NO_WORKER, Have
+
+log = logging.getLogger(__name__)
 
 WAITS = {NO_WORKER: Reason.NO_WORKER, "fetching": Reason.MODEL_MISSING, "tuning": Reason.QUEUED}
 """States of a worker that take long, and what songs wait for in them."""
@@ -37,8 +44,18 @@ class Scheduler:
         self._runner = runner
         self._marked = False
         self._were_missing = False
+        self._shown: dict[tuple[Reason, str], list[Job]] = {}
+        """The songs that have come to wait for something else in this turn, by what that is."""
 
     def begin(self, now: float) -> None:
+        """Start the next jobs, and say why others wait: in the log once, with the number of songs."""
+        self._begin(now)
+        for (reason, message), jobs in self._shown.items():
+            who = jobs[0].shown if len(jobs) == 1 else f"{len(jobs)} songs"
+            log.info("%s: waiting (%s)%s", who, reason, f": {message}" if message else "")
+        self._shown.clear()
+
+    def _begin(self, now: float) -> None:
         """Start the next jobs, where their models are warm and the folders are there; prefetch those after."""
         if not self._jobs.running and not self._are_folders_there():
             return
@@ -47,7 +64,7 @@ class Scheduler:
             self._choose(lane, set(), now, loads=False)
         for lane in self._runner.lanes:
             if lane.has_room_beside and (following := self._next(lane, set(), now)) is not None:
-                self._runner.start(self._unmark(following), lane)
+                self._start(following, lane)
         self._prepare(now)
         taken: set[str] = set()
         for lane in self._free_lanes:
@@ -106,7 +123,7 @@ class Scheduler:
                 return
             match lane.worker.want(job.options, now):
                 case Have.READY:
-                    self._runner.start(self._unmark(job), lane)
+                    self._start(job, lane)
                     self._unmark_all()
                     return
                 case Have.MISSING:
@@ -115,6 +132,11 @@ class Scheduler:
                     taken.add(job.job_id)
                     self._wait_for_a_worker(now)
                     return
+
+    def _start(self, job: Job, lane: Lane) -> None:
+        if job.reason in SHARED:
+            job = msgspec.structs.replace(job, reason=Reason.QUEUED, message="")
+        self._runner.start(job, lane)
 
     def _next(self, lane: Lane, taken: Collection[str | None], now: float) -> Job | None:
         """The job that can run beside those in flight, with the model that is warm; None where none can."""
@@ -160,9 +182,13 @@ class Scheduler:
         return None
 
     def _is_held(self, job: Job, now: float) -> bool:
-        """Whether the job pauses, or waits for the older job of its name."""
+        """Whether the job pauses, or waits for the older job of its name or for its twin."""
         newer = self._jobs.successors.get(job.name)
-        return self._runner.pauses(job, now) or (newer is not None and newer.job_id == job.job_id)
+        is_newer = newer is not None and newer.job_id == job.job_id
+        return is_newer or self._runner.pauses(job, now) or self._has_twin(job)
+
+    def _has_twin(self, job: Job) -> bool:
+        return dedupe.twin_of(job, self._jobs.running) is not None
 
     def _queue_again(self) -> None:
         """All folders are there again: jobs that waited for them wait for their turn."""
@@ -186,11 +212,12 @@ class Scheduler:
         self._mark_all(WAITS[worker.state], worker.message, but=is_told)
 
     def _unmark_all(self) -> None:
-        """Songs wait for their turn alone, but for those whose own model or folder is not there."""
+        """Songs wait for their turn alone, but for those whose own model or folder is not there, or whose twin runs."""
         if self._marked:
             self._marked = False
             for job in self._jobs.queue():
-                if self._folders.may_hold(job.name) and not self._pool.why_missing(job.options):
+                is_there = self._folders.may_hold(job.name) and not self._pool.why_missing(job.options)
+                if is_there and not self._has_twin(job):
                     self._unmark(job)
 
     def _mark_all(self, reason: Reason, message: str, but: Callable[[Job], bool] = lambda _: False) -> None:
@@ -201,11 +228,13 @@ class Scheduler:
     def _mark(self, job: Job, reason: Reason, message: str) -> None:
         """Show why a job in the queue waits."""
         self._marked = True
-        if (job.reason, job.message) != (reason, message):
-            self._jobs.update(job, State.WAITING, reason=reason, message=message)
+        self._show(job, reason, message)
 
-    def _unmark(self, job: Job) -> Job:
-        is_told_why = job.reason is Reason.QUEUED and job.message
-        if job.reason not in (Reason.MODEL_MISSING, Reason.OUTBOX_MISSING, Reason.NO_WORKER) and not is_told_why:
-            return job
-        return self._jobs.update(job, State.WAITING, reason=Reason.QUEUED, message="")
+    def _unmark(self, job: Job) -> None:
+        if job.reason in SHARED:
+            self._show(job, Reason.QUEUED, "")
+
+    def _show(self, job: Job, reason: Reason, message: str) -> None:
+        if (job.reason, job.message) != (reason, message):
+            job = self._jobs.update(job, State.WAITING, reason=reason, message=message)
+            self._shown.setdefault((reason, message), []).append(job)

@@ -128,7 +128,7 @@ class WorkerManager:
         self._demand = self._default
         if self.state == "asleep":
             return
-        log.info("worker: begins anew, since the configuration of the model has changed")
+        log.info("%s: begins anew, since the configuration of the model has changed", self.name)
         self._restart(now, "The configuration of the model has changed")
 
     def send(self, message: ToWorker) -> None:
@@ -198,10 +198,10 @@ class WorkerManager:
         if 0 <= self._config.model.keep_alive_s <= idle_s:
             self._drop(f"Asleep after {idle_s:.0f} s without a song; the next one wakes it")
             self.state = "asleep"
-            log.info("worker: %s", self.message)
+            log.info("%s: %s", self.name, self.message)
         elif self._gpu.is_missed(self.ready, self.place) and now >= self._warm_since + self._gpu.pause_s:
             self._gpu.look()
-            log.info("worker: begins anew, since the CPU stands in for a GPU that may be back")
+            log.info("%s: begins anew, since the CPU stands in for a GPU that may be back", self.name)
             self._restart(now, "Looking for the GPU")
 
     def _wake(self, now: float) -> None:
@@ -294,7 +294,7 @@ class WorkerManager:
 
     def kill(self, now: float, why: str) -> None:
         """End the process, which is of no use any more; the next `tick` starts another."""
-        self._log_death(f"worker: ended, since {why}")
+        self._log_death(f"{self.name}: ended, since {why}")
         self._restart(now, why)
 
     def _restart(self, now: float, why: str) -> None:

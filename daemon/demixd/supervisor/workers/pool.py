@@ -63,6 +63,13 @@ class Pool:
             member.is_retired = number >= len(wanted)
             member.reconfigure(config, member.place if member.is_retired else wanted[number], now)
 
+    def put_off(self, busy: set[str]) -> Iterator[str]:
+        """A sentence for each worker that goes by the present configuration only once its songs, as one of `busy`, are over."""
+        for member in self.members:
+            if member.place.id in busy and (member.is_retired or member.is_outdated):
+                what = "ends" if member.is_retired else "begins anew with the new configuration"
+                yield f"{member.name}: {what} once its songs in flight are over, and takes no other before"
+
     def tick(self, now: float, *, busy: set[str], waiting: bool) -> None:
         """Start who is not there, ask for what was missing, end who is idle. `busy`: the places of those that have songs."""
         self._missing.look(self._config.repo or self._config.models, now)

@@ -111,6 +111,14 @@ def test_the_queue_of_several_workers() -> None:
     assert list(taught().queue([other], jobs[:2], ["cpu", "cpu"])) == [75.0, 40 - 22 + 50 + 22]
 
 
+def test_a_twin_is_done_with_the_song_in_flight() -> None:
+    """It takes the result of that one, and nobody's time; with `force` it is separated like any other."""
+    song = running("a.mp3", job_id="a", progress=Progress(eta_s=40.0), track=track(100.0), result_key="k")
+    twin, forced = (queued(f"{force}.mp3", result_key="k", force=force) for force in (False, True))
+    assert list(taught().queue([song], [twin, queued()], ["cpu"])) == [40.0, 40 - 22 + 50 + 22]
+    assert list(taught().queue([song], [forced], ["cpu"])) == [40 - 22 + 50 + 22]
+
+
 def test_a_place_behind_an_unknown_one_is_unknown() -> None:
     """And a song that waits for something else than its turn has none, and holds up nobody."""
     waits = queued("full.mp3", reason=Reason.NO_SPACE)

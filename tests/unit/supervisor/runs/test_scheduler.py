@@ -1,6 +1,7 @@
 """Whose turn it is, and why the others wait: the scheduler on a real table, told what the worker and the folders are like."""
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,7 +159,11 @@ class Stage:
     def finish(self) -> None:
         """The jobs in flight are over."""
         for each in self.jobs.running:
-            self.jobs.close(msgspec.structs.replace(each, state=State.DONE))
+            self.finish_one(each.job_id)
+
+    def finish_one(self, job_id: str) -> None:
+        (job,) = (each for each in self.jobs.running if each.job_id == job_id)
+        self.jobs.close(msgspec.structs.replace(job, state=State.DONE))
 
     def begin(self) -> list[str]:
         """What is started now."""
@@ -188,6 +193,27 @@ def test_the_first_in_the_queue(stage: Stage) -> None:
     assert stage.begin() == ["a"]
     assert stage.begin() == []
     assert stage.prepared[-1] == "b"
+
+
+def test_a_twin_of_one_in_flight(stage: Stage) -> None:
+    """It is passed over until that one is over; a model that another song lacks does not take away what it says."""
+    stage.queue("a", "b", result_key="same")
+    stage.queue("c", "d")
+    stage.queue("e", **of("mdx"))
+    stage.workers.missing.add("mdx")
+    stage.second()
+    stage.jobs.update(stage.jobs.queue()[1], State.WAITING, reason=Reason.QUEUED, message="The same song as a.wav")
+    assert stage.begin() == ["a", "c"]
+    stage.finish_one("c")
+    assert stage.begin() == ["d"]
+    stage.finish_one("d")
+    assert stage.begin() == []
+    assert stage.reason("e")[0] == "model-missing"
+    stage.queue("f")
+    assert stage.begin() == ["f"]
+    assert stage.reason("b") == ("queued", "The same song as a.wav")
+    stage.finish_one("a")
+    assert stage.begin() == ["b"]
 
 
 def test_beside_one_that_is_finishing(stage: Stage) -> None:
@@ -252,6 +278,27 @@ def test_a_song_of_another_inbox(stage: Stage) -> None:
     stage.elsewhere.add("a.wav")
     assert stage.begin() == ["b"]
     assert stage.reason("a") == ("outbox-missing", "The inbox is another folder now, without this song.")
+
+
+def test_the_log_counts_songs_that_wait_for_the_same(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands may: one line says so, and one that they wait for their turn again; a single song is named."""
+    stage.queue("a", "b", "c", "d")
+    stage.queue("e", **of("mdx"))
+    stage.workers.warm, stage.workers.state, stage.workers.message = "", "no-worker", "No machine has room"
+    with caplog.at_level(logging.INFO, "demixd"):
+        stage.begin()
+        stage.begin()
+        assert caplog.messages == ["5 songs: waiting (no-worker): No machine has room"]
+        caplog.clear()
+        stage.workers.warm, stage.workers.state = "htdemucs", "ready"
+        stage.workers.missing.add("mdx")
+        assert stage.begin() == ["a"]
+        assert caplog.messages == ["a.wav: running (snapshot)", "3 songs: waiting (queued)"]
+        caplog.clear()
+        for _ in "abcd":
+            stage.finish()
+            stage.begin()
+        assert caplog.messages[-1] == "e.wav: waiting (model-missing): no mdx"
 
 
 def test_a_model_that_is_missing(stage: Stage) -> None:
