@@ -252,8 +252,7 @@ class Service:
                 fresh = self._load()
                 if part := restarting(self.config, fresh):
                     remedy = notify.remedy() if part == "[paths]" else ""
-                    how = f"{part} has changed, which only a restart can take over{remedy}"
-                    raise ConfigError(f"{self._file}: {how}")
+                    raise ConfigError(f"{self._file}: {part} has changed, which only a restart can take over{remedy}")
             except ConfigError as error:
                 self._beating.refuse(str(error))
             else:
