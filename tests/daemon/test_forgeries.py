@@ -162,6 +162,23 @@ def taken(lock: Path) -> Iterator[None]:
         yield
 
 
+def test_a_damaged_result_is_made_again_once(tmp_path: Path) -> None:
+    """Two copies come at once, for two workers, and both find it."""
+    with running(tmp_path, fake=True, model={"device": ["cpu", "cpu"]}) as daemon:
+        song = make_song(tmp_path / "song.wav", 20.0)
+        shutil.copy(song, daemon.inbox / "a.wav")
+        result = daemon.outbox / daemon.final("a.wav")["output"]["dir"]
+        with (result / "instrumental.wav").open("r+b") as stem:
+            stem.write(b"rift")
+        for name in ("b.wav", "c.wav"):
+            shutil.copy(song, daemon.inbox / f".{name}")
+        for name in ("b.wav", "c.wav"):
+            (daemon.inbox / f".{name}").rename(daemon.inbox / name)
+        assert [daemon.final(name)["state"] for name in ("b.wav", "c.wav")] == ["done"] * 2
+        made = [daemon.song(name)["duplicate_of"] is None for name in ("b.wav", "c.wav")]
+        assert sum(made) == 1
+
+
 @pytest.mark.parametrize("place", ["status/.demixd-lock", "outbox/.demixd/lock"])
 def test_a_lock_that_was_forged_ends_nobody(tmp_path: Path, place: str) -> None:
     """A daemon that runs says so and waits; it goes on once the lock is free. At a start it would be another daemon's."""

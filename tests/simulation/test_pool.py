@@ -124,6 +124,26 @@ def test_one_song_under_two_names(tmp_path: Path) -> None:
     assert sum(map(separated(daemon).count, ("b.wav", "c.wav"))) == 0
 
 
+def test_a_copy_says_what_it_waits_for_no_longer_than_that(tmp_path: Path) -> None:
+    """The song is over, and the copy waits for its turn, which another song has."""
+    with simulated(tmp_path, inbox=TWO["inbox"]) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "c.wav")
+        drop(daemon, "b.wav", like="a.wav")
+        daemon.sleep(2)
+        (daemon.inbox / "c.wav.job.json").write_text('{"priority": 5}')
+        until_behind(daemon, "b.wav", "a.wav")
+        go_on(daemon)
+        until_step(daemon, "c.wav", "separate")
+        daemon.hold.touch()
+        daemon.final("a.wav")
+        daemon.sleep(0.1)
+        assert daemon.song("c.wav")["step"] == "separate"
+        assert (daemon.song("b.wav")["state"], daemon.song("b.wav")["message"]) == ("waiting", "")
+        go_on(daemon)
+        assert daemon.final("b.wav")["state"] == "done"
+
+
 def test_one_song_under_two_names_after_a_restart(tmp_path: Path) -> None:
     """The ledger knows that they are the same: the copy does not begin, not even to be read, while the song is separated."""
     with two(tmp_path) as daemon:
@@ -209,6 +229,25 @@ def test_each_goes_to_sleep_by_itself(tmp_path: Path) -> None:
         assert sorted(each["state"] for each in workers(daemon)) == ["asleep", "ready"]
         go_on(daemon)
         done(daemon, "a.wav", "b.wav", "c.wav")
+
+
+def test_what_a_worker_without_a_place_had_prepared_is_let_go(tmp_path: Path) -> None:
+    with two(tmp_path) as daemon:
+        held(daemon, "a.wav")
+        for name in ("b.wav", "c.wav", "d.wav"):
+            drop(daemon, name)
+        until_step(daemon, "b.wav", "separate")
+        prepared = daemon.service.runner._context.prepared  # type: ignore[union-attr]
+        daemon.until(lambda: len(prepared) == 2, "c and d are read")
+        text = daemon.config.read_text()
+        daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', 'device = "cpu"'))
+        daemon.reload()
+        (daemon.inbox / "b.wav.cancel").touch()
+        daemon.until(lambda: [each["id"] for each in workers(daemon)] == ["1"], "the other one is gone")
+        assert prepared == set(), "whoever takes no songs any more has none prepared"
+        go_on(daemon)
+        done(daemon, *(f"{name}.wav" for name in "acd"))
+        assert prepared == set()
 
 
 def test_fewer_devices_by_a_reload(tmp_path: Path) -> None:

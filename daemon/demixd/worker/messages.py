@@ -227,10 +227,12 @@ class Placed(_Message, frozen=True):
 
 
 class Gone(_Message, frozen=True):
-    """The worker ended, `how` says it in words; `is_lost`: with its machine, or the line to it. The last line."""
+    """The worker ended, `how` says it in words; `is_lost`: with its machine, or the line to it; `is_ours`: no song is the
+    cause. The last line."""
 
     how: str
     is_lost: bool = False
+    is_ours: bool = False
 
 
 ToWorker = Warm | Separate | Stop | Prepare | Forget

@@ -146,17 +146,19 @@ def why_it_waits(daemon: Daemon, name: str) -> str:
 
 
 @pytest.mark.daily
-def test_a_wrong_token_is_told_and_another_one_taken_at_once(two: Cluster, tmp_path: Path) -> None:
+def test_no_token_and_a_wrong_one_are_told_and_another_one_taken_at_once(two: Cluster, tmp_path: Path) -> None:
     """It is the same sentence all the time, and nothing of Ray's own goes into the log."""
     token = tmp_path / "token"
-    token.write_text("b" * 64)
     daemon = daemon_on(tmp_path / "daemon", two)
     environment = {"RAY_AUTH_TOKEN_PATH": str(token), "TMPDIR": two.environment["TMPDIR"]}
     try:
         daemon.start(**environment)
         make_song(daemon.inbox / "Song.wav", 1.0)
+        told = f"The cluster ({two.address}) asks for a token: put that of its head into {token}."
+        daemon.until(lambda: why_it_waits(daemon, "Song.wav") == told, "it asks for one")
+        token.write_text("b" * 64)
         told = f"The cluster ({two.address}) refuses the token in {token}: put that of its head there."
-        daemon.until(lambda: why_it_waits(daemon, "Song.wav") == told, "it says so")
+        daemon.until(lambda: why_it_waits(daemon, "Song.wav") == told, "it refuses that one")
         before = daemon.song("Song.wav")["seq"]
         time.sleep(10)
         assert daemon.song("Song.wav")["seq"] == before
@@ -328,6 +330,10 @@ def test_a_cluster_of_this_machine_alone(tmp_path: Path) -> None:
         assert [daemon.final(f"{n}.wav")["state"] for n in range(4)] == ["done"] * 4
         assert daemon.process is not None
         family = descendants(daemon.process.pid)
+        os.kill(next(pid for pid, line in family.items() if line.split(" ")[0].endswith("/raylet")), signal.SIGKILL)
+        make_song(daemon.inbox / "4.wav", 1.0)
+        assert daemon.final("4.wav")["state"] == "done", "it begins its cluster anew"
+        family |= descendants(daemon.process.pid)
         assert [line for line in family.values() if "gcs_server" in line], "its cluster is there"
         found = listening(family)
         assert found and found <= LOOPBACK

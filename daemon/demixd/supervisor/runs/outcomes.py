@@ -104,7 +104,10 @@ def after_error(job: Job, error: Error, at: Circumstances, *, is_machines: bool 
     """A step of the job has failed with `error`; `is_machines`: through the worker's machine, and not through the song."""
     reason = WAITS.get(error.code)
     if is_machines:
-        return Waits(reason=reason or Reason.RETRY, message=f"{error.message} Trying again.", pause_s=RETRY_S)
+        # Songs that one machine is too small for do not keep it from the others.
+        small, message = error.code is Code.TOO_LARGE, f"{error.message} Trying again."
+        reason = Reason.NO_SPACE if small else reason or Reason.RETRY
+        return Waits(reason=reason, message=message, pause_s=RETRY_S * LONGER if small else RETRY_S)
     attempts = attempts_of(job)
     if reason is Reason.TRUNCATED:
         return after_missing_part(job, error.message, at) or Ends(state=State.FAILED, error=error)
@@ -113,7 +116,7 @@ def after_error(job: Job, error: Error, at: Circumstances, *, is_machines: bool 
         return Waits(reason=Reason.RETRY, message=message, is_counted=True, pause_s=pause_s)
     if reason is None:
         return Ends(state=State.FAILED, error=error)
-    if reason is Reason.NO_SPACE and at.beside_others:
+    if reason is Reason.NO_SPACE and at.beside_others and not job.runs_alone:
         return Waits(reason=reason, message=error.message, runs_alone=True)  # with the disk to itself it may fit
     return Waits(reason=reason, message=error.message, pause_s=RETRY_S)
 

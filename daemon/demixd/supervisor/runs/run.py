@@ -132,7 +132,8 @@ class Run:
         if self.cancelled_at is not None:
             self._carry_out(CANCELLED)
         elif not checked.is_good:
-            self._send()
+            twin = dedupe.twin_of(self.job, self._jobs.running)  # may have found the same
+            self._carry_out(outcomes.after_twin(twin)) if twin else self._send()
         else:
             self._end(State.DONE, **dedupe.as_result_of(checked.earlier, self.job))
 

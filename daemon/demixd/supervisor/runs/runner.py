@@ -38,6 +38,9 @@ class Runner:
         workers = list(self._context.pool)
         if [lane.worker for lane in self._lanes] != workers:
             there = {id(lane.worker): lane for lane in self._lanes}
+            for lane in self._lanes:
+                if lane.worker not in workers:
+                    lane.drop()
             self._lanes = [
                 there.get(id(each)) or Lane(msgspec.structs.replace(self._context, worker=each)) for each in workers
             ]

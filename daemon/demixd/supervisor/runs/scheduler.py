@@ -43,6 +43,8 @@ class Scheduler:
         self._folders = context.folders
         self._runner = runner
         self._marked = False
+        self._twins: set[str] = set()
+        """The ids of songs in flight that others wait for."""
         self._were_missing = False
         self._shown: dict[tuple[Reason, str], list[Job]] = {}
         """The songs that have come to wait for something else in this turn, by what that is."""
@@ -59,6 +61,7 @@ class Scheduler:
         """Start the next jobs, where their models are warm and the folders are there; prefetch those after."""
         if not self._jobs.running and not self._are_folders_there():
             return
+        self._forget_twins()
         # Who can begin at once chooses first; what is left is prepared, and models are loaded for it.
         for lane in self._free_lanes:
             self._choose(lane, set(), now, loads=False)
@@ -188,7 +191,17 @@ class Scheduler:
         return is_newer or self._runner.pauses(job, now) or self._has_twin(job)
 
     def _has_twin(self, job: Job) -> bool:
-        return dedupe.twin_of(job, self._jobs.running) is not None
+        if (twin := dedupe.twin_of(job, self._jobs.running)) is None:
+            return False
+        self._twins.add(twin.job_id)
+        return True
+
+    def _forget_twins(self) -> None:
+        """Songs whose twin is over wait for their turn alone."""
+        if self._twins and not self._twins <= {job.job_id for job in self._jobs.running}:
+            self._twins.clear()
+            self._marked = True
+            self._unmark_all()
 
     def _queue_again(self) -> None:
         """All folders are there again: jobs that waited for them wait for their turn."""

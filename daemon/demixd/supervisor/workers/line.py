@@ -30,7 +30,7 @@ class Said(msgspec.Struct, frozen=True):
 class Died(msgspec.Struct, frozen=True):
     """The worker `pid` is gone; `how` says it in words. `is_lost`: with its machine, which is not the fault of a song.
 
-    `is_ours`: by what the daemon itself has failed at.
+    `is_ours`: by what no song can be the cause of.
     """
 
     pid: int
@@ -130,7 +130,7 @@ class Line(ABC):
                 self.kill()
                 return Died(self.pid, f"it said what is not in the protocol ({message}): {line[:200]!r}")
             if isinstance(message, Gone):
-                return Died(self.pid, message.how, message.is_lost)
+                return Died(self.pid, message.how, message.is_lost, message.is_ours)
             self._room.acquire()
             if self._closed:
                 return None

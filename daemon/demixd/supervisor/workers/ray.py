@@ -94,5 +94,11 @@ class _Far(Line):
         super().close()
         self._socket.close()
 
+    def _hear(self) -> Died | None:
+        try:
+            return super()._hear()
+        except ConnectionResetError:  # the child has ended with lines that it had not read
+            return self._ended()
+
     def _ended(self) -> Died:
         return Died(self.pid, "the line to the cluster has ended", is_ours=True)

@@ -100,7 +100,7 @@ class Cluster:
             return "; ".join(dict.fromkeys(why))
         what = "GPU" if self._begin.gpus else "processor to compute with"
         if not any(each.room for each in self._machines.values()):
-            if self._begin.address == "local":
+            if self._begin.address == "local" and self._begin.gpus:
                 return 'Ray finds no GPU in this machine: set [model] device = "cpu", and [ray] workers to a number'
             return f"No machine with a {what} is in the {name} now; songs wait for one"
         return f"Every {what} of the {name} has a worker already"
@@ -162,6 +162,8 @@ class Cluster:
             # Ray would wait for a minute, and would not say why.
             name, _, port = address.rpartition(":")
             socket.create_connection((name.strip("[]"), int(port)), LOOK_S).close()
+            if not _has_token():
+                raise ConnectionError("no token")  # without one the next line ends this process
             raylet: Any = ray._raylet
             raylet.GcsClient(address=address)
         ray.init(address=address, **quiet)
@@ -181,6 +183,8 @@ class Cluster:
                 found[node["NodeID"]] = Machine(
                     id=node["NodeID"], host=node["NodeManagerHostname"], gpus=gpus, room=room
                 )
+        if not found:
+            raise ConnectionError("the cluster has no node any more, not even this machine's")
         return found
 
     def stop(self) -> None:
@@ -234,6 +238,7 @@ class Cluster:
             try:
                 self._machines = await asyncio.wait_for(asyncio.to_thread(self._seen), 2 * LOOK_S)
             except Exception:  # noqa: BLE001 - whatever Ray raises, it is no answer
+                self._unanswered += 1
                 return True
             if machine.id not in self._machines:
                 return True
@@ -248,12 +253,11 @@ def _why(error: Exception, address: str) -> str:
         return f"{name} cannot be used: Ray's sockets do not fit below {tempfile.gettempdir()}; set TMPDIR to a shorter path"
     if address != "local":
         where = f"${host.RAY_TOKEN}" if os.environ.get(host.RAY_TOKEN) else str(host.ray_token_file())
-        has_token = (_token() or (0, 0))[1] > 0 or where.startswith("$")
-        if isinstance(error, AuthenticationError) and has_token:
+        if isinstance(error, AuthenticationError) and _has_token():
             return f"{name} refuses the token in {where}: put that of its head there"
         if isinstance(error, OSError) and error.strerror:
             return f"{name} cannot be reached: {error.strerror}; it is looked for until it answers"
-        if isinstance(error, AuthenticationError) or not has_token:
+        if isinstance(error, AuthenticationError) or not _has_token():
             return f"{name} asks for a token: put that of its head into {where}"
         if isinstance(error, ConnectionError) and not processes.runs("raylet"):
             how = (
@@ -261,8 +265,15 @@ def _why(error: Exception, address: str) -> str:
             )
             return f"{name} cannot be used: no node of it runs on this machine; start one, {how}"
         if isinstance(error, ConnectionError):
-            return f"{name} cannot be used: it does not answer; is its head there, and does Ray listen at this address?"
+            how = "RAY_TMPDIR has to be that of its node here" if address == "auto" else "set the address of its head"
+            return f"{name} cannot be used: it does not answer; start its head, or {how}"
     return f"{name} cannot be used: {said[0][:300]}"
+
+
+def _has_token() -> bool:
+    """Whether this user has a token, right or wrong, or wants none."""
+    wants_none = os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
+    return wants_none or bool(os.environ.get(host.RAY_TOKEN)) or (_token() or (0, 0))[1] > 0
 
 
 def _token() -> tuple[int, int] | None:

@@ -10,6 +10,9 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 import ray
@@ -24,6 +27,7 @@ from demixd.worker.ray.orders import Begin
 from demixd.worker.ray.traffic import Traffic
 
 log = logging.getLogger("demixd.ray")
+
 
 BEGIN_S = 20.0
 """How long an actor may take to begin: Python starts, and this program is loaded from its machine's disk."""
@@ -72,7 +76,7 @@ class Connection:
                     await asyncio.wait_for(far.call("leave"), LEAVE_S)
                 ray.kill(far.actor)
         except GoneError as gone:
-            await self._say(Gone(how=str(gone), is_lost=gone.is_lost))
+            await self._say(Gone(how=str(gone), is_lost=gone.is_lost, is_ours=gone.is_ours))
         except Exception as error:
             log.exception("a worker of the cluster is given up")
             await self._say(Gone(how=f"an internal error of demixd: {type(error).__name__}", is_lost=True))
@@ -85,14 +89,16 @@ class Connection:
         except TimeoutError:
             raise GoneError(f"{machine.host} has not answered for {SILENT_S:.0f} s", is_lost=True) from None
         except OutOfMemoryError as error:
-            raise GoneError(_too_little_memory(machine), is_lost=True, is_refused=True) from error
+            self._cluster.avoid(machine, how := _too_little_memory(machine))
+            raise GoneError(how, is_lost=True) from error  # a song may be too large for it
         except RayActorError as error:
             is_lost = await self._cluster.fate(machine, error)
             how = f"{machine.host} is lost" if is_lost else f"the process of its actor on {machine.host} ended"
+            how = how if self._cluster.answers else "the cluster does not answer"
             raise GoneError(how, is_lost=is_lost) from error
         except RayError as error:
             how = f"Ray has lost what {machine.host} said: {type(error).__name__}"
-            raise GoneError(how, is_lost=True, is_refused=True) from error
+            raise GoneError(how, is_lost=True, is_ours=True) from error
         finally:
             await traffic.stop()
 
@@ -114,7 +120,7 @@ class Connection:
                     return machine, far
             now = (self._cluster.obstacle, self._cluster.gpus)
             if now[0] and now != told:
-                await self._say(Placed(host=None, gpus=now[1], message=f"{now[0]}."))
+                await self._say(Placed(host=None, gpus=now[1], message=f"{now[0].rstrip('.')}."))
                 told = now
             await asyncio.sleep(LOOK_S / 4)
 
@@ -123,7 +129,7 @@ class Connection:
         far = Far(self._cluster.actor(machine, self._threads))
         why = ""
         try:
-            far.facts = await asyncio.wait_for(far.call("hello", processes.place()), BEGIN_S)
+            far.facts = await self._while_it_answers(far.call("hello", processes.place()))
             why = _refusal(far)
         except TimeoutError:
             why = f"{machine.host} is not free: another program of the cluster has its GPU, or it is very slow"
@@ -140,6 +146,17 @@ class Connection:
                 self._cluster.avoid(machine, why)
             return None
         return far
+
+    async def _while_it_answers(self, answer: Coroutine[Any, Any, Any]) -> Any:
+        """What an actor says that begins. Raises TimeoutError after BEGIN_S, and as soon as the cluster does not answer."""
+        waiting = asyncio.create_task(answer)
+        until = time.monotonic() + BEGIN_S
+        while not waiting.done():
+            if time.monotonic() > until or not self._cluster.answers:
+                waiting.cancel()
+                raise TimeoutError
+            await asyncio.wait({waiting}, timeout=LOOK_S / 4)
+        return waiting.result()
 
 
 def _too_little_memory(machine: Machine) -> str:

@@ -34,7 +34,8 @@ def serve(begin: Begin, control: socket.socket) -> None:
 
 async def _serve(begin: Begin, control: socket.socket) -> None:
     cluster = Cluster(begin)
-    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(each) for each in (_put_off_the_end(), cluster.keep())}
+    keeping: set[asyncio.Task[Any]] = {asyncio.create_task(each) for each in (_put_off_the_end(), cluster.keep())}
+    tasks = set(keeping)
     ended = asyncio.Event()
 
     def take() -> None:
@@ -52,6 +53,8 @@ async def _serve(begin: Begin, control: socket.socket) -> None:
     asyncio.get_running_loop().add_reader(control, take)
     await ended.wait()
     signal.alarm(int(STOP_S))  # whatever Ray does: its default action ends the process
+    if serving := tasks - keeping:  # their lines have ended, too: they leave the machines that they are on
+        await asyncio.wait(serving, timeout=STOP_S / 2)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

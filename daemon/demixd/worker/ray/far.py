@@ -15,12 +15,12 @@ DEAD = (RayActorError, OutOfMemoryError)
 
 
 class GoneError(Exception):
-    """The worker is gone; the text says how. `is_lost`: with its machine, or the line to it; `is_refused`: the machine is
-    none that can be used."""
+    """The worker is gone; the text says how. `is_lost`: with its machine, or the line to it; `is_ours`: no song can be the
+    cause; `is_refused`: nor can the machine be used."""
 
-    def __init__(self, how: str, *, is_lost: bool, is_refused: bool = False) -> None:
-        super().__init__(how)
-        self.is_lost, self.is_refused = is_lost, is_refused
+    def __init__(self, how: str, *, is_lost: bool, is_ours: bool = False, is_refused: bool = False) -> None:
+        super().__init__(how.rstrip("."))
+        self.is_lost, self.is_refused, self.is_ours = is_lost, is_refused, is_ours or is_refused
 
 
 class Far:

@@ -77,6 +77,8 @@ class Traffic:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if not self._gone.cancel():
+                self._gone.exception()  # which a task may have raised as well
 
     async def stop(self) -> None:
         """Give up what is on its way, and remove here what it has left."""

@@ -23,7 +23,7 @@ def on_its_way(error: Exception, host: str, root: Path) -> tuple[Error, bool]:
     is_there, cause = isinstance(error, RayError), error.cause if isinstance(error, RayTaskError) else error
     detail = f"{type(error).__name__}: {error}"[-300:]
     if is_there and isinstance(cause, FileNotFoundError):
-        raise GoneError(f"the folder of its songs on {host} is gone", is_lost=True)
+        raise GoneError(f"the folder of its songs on {host} is gone", is_lost=True, is_ours=True)
     if isinstance(cause, OSError):
         doing, disk = (f"the song on {host}", None) if is_there else (f"the song, which {host} has", disk_of(root))
         return Error.of(disk_error(cause, doing, disk)), is_there
@@ -44,5 +44,4 @@ def of_its_disk(error: Error, host: str) -> Error | None:
     """What a worker says of its own machine's disk, which is not the song's fault; None of all else."""
     if error.code not in DISK:
         return None
-    code = Code.IO_ERROR if error.code is Code.IO_ERROR else Code.NO_SPACE
-    return msgspec.structs.replace(error, code=code, message=f"On {host}: {error.message}", retryable=True)
+    return msgspec.structs.replace(error, message=f"On {host}: {error.message}", retryable=True)

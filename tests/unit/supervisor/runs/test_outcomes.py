@@ -93,16 +93,23 @@ def test_no_space_beside_others() -> None:
     """With the disk to itself it may fit: at once, and alone."""
     outcome = outcomes.after_error(STARTED, error(Code.NO_SPACE), BESIDE)
     assert outcome == Waits(reason=Reason.NO_SPACE, message="What is wrong.", runs_alone=True)
+    alone = msgspec.structs.replace(STARTED, runs_alone=True)
+    outcome = outcomes.after_error(alone, error(Code.NO_SPACE), BESIDE)
+    assert outcome == Waits(reason=Reason.NO_SPACE, message="What is wrong.", pause_s=RETRY_S), "not again and again"
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"),
-    [(Code.NO_SPACE, Reason.NO_SPACE), (Code.IO_ERROR, Reason.RETRY), (Code.TOO_LARGE, Reason.RETRY)],
+    ("code", "reason", "pause_s"),
+    [
+        (Code.NO_SPACE, Reason.NO_SPACE, RETRY_S),
+        (Code.IO_ERROR, Reason.RETRY, RETRY_S),
+        (Code.TOO_LARGE, Reason.NO_SPACE, RETRY_S * LONGER),
+    ],
 )
-def test_a_machine_that_failed(code: Code, reason: Reason) -> None:
+def test_a_machine_that_failed(code: Code, reason: Reason, pause_s: float) -> None:
     """It waits for nothing, however often; that others ran beside it was at no fault."""
     outcome = outcomes.after_error(STARTED, error(code), BESIDE, is_machines=True)
-    assert outcome == Waits(reason=reason, message="What is wrong. Trying again.", pause_s=RETRY_S)
+    assert outcome == Waits(reason=reason, message="What is wrong. Trying again.", pause_s=pause_s)
 
 
 def test_the_outbox_is_away() -> None:
