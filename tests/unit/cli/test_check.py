@@ -246,7 +246,9 @@ def test_a_head_that_is_away() -> None:
 def test_whether_a_node_runs_here(address: str, where: str, tmp_path: Path) -> None:
     """The daemon gets into a cluster by a node on its own machine: without one, a note has the command that starts it."""
     config = Config(ray=Ray(address=address))
-    assert (Level.OK, "a node of a cluster runs on this machine") in told(config)
+    assert (Level.OK, "a node of a cluster runs on this machine; whether it is this one's, the daemon says") in told(
+        config
+    )
     (tmp_path / "proc" / "12" / "comm").write_text("ray\n")
     (missing,) = (each for each in told(config) if each[1].startswith("no node of a cluster runs on this machine"))
     assert missing[0] is Level.NOTE and f"`ray start --address={where} --num-cpus=0" in missing[1]

@@ -82,7 +82,9 @@ def _speaks_http2(line: socket.socket) -> bool:
 def _node(address: str) -> Finding:
     """Whether a node runs here: a daemon gets into a cluster by that of its own machine."""
     if runs("raylet"):
-        return Finding(Level.OK, "ray", "a node of a cluster runs on this machine")
+        return Finding(
+            Level.OK, "ray", "a node of a cluster runs on this machine; whether it is this one's, the daemon says"
+        )
     where = address if ":" in address else "HOST:PORT"
     how = f"start the cluster's head here, or `ray start --address={where} --num-cpus=0 --num-gpus=0 --block`"
     return Finding(Level.NOTE, "ray", f"no node of a cluster runs on this machine: songs wait until one does; {how}")
