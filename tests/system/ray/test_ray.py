@@ -251,7 +251,7 @@ def test_check_knows_a_cluster(two: Cluster) -> None:
     looked = cluster_checks(Config(ray=Ray(address=two.address)), None)
     told = [found.text for _, check in looked if (found := check()).level is Level.OK]
     assert f"{two.address} answers, as the head of a cluster does" in told
-    assert "a node of a cluster runs on this machine" in told
+    assert "a node of a cluster runs on this machine; whether it is this one's, the daemon says" in told
 
 
 @pytest.mark.daily
