@@ -231,6 +231,14 @@ def test_each_goes_to_sleep_by_itself(tmp_path: Path) -> None:
         done(daemon, "a.wav", "b.wav", "c.wav")
 
 
+def reload_with(daemon: Simulated, device: str) -> str:
+    """Have one device for the two; the configuration that there was."""
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', f'device = "{device}"'))
+    daemon.reload()
+    return text
+
+
 def test_what_a_worker_without_a_place_had_prepared_is_let_go(tmp_path: Path) -> None:
     with two(tmp_path) as daemon:
         held(daemon, "a.wav")
@@ -239,9 +247,7 @@ def test_what_a_worker_without_a_place_had_prepared_is_let_go(tmp_path: Path) ->
         until_step(daemon, "b.wav", "separate")
         prepared = daemon.service.runner._context.prepared  # type: ignore[union-attr]
         daemon.until(lambda: len(prepared) == 2, "c and d are read")
-        text = daemon.config.read_text()
-        daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', 'device = "cpu"'))
-        daemon.reload()
+        reload_with(daemon, "cpu")
         (daemon.inbox / "b.wav.cancel").touch()
         daemon.until(lambda: [each["id"] for each in workers(daemon)] == ["1"], "the other one is gone")
         assert prepared == set(), "whoever takes no songs any more has none prepared"
@@ -256,9 +262,7 @@ def test_fewer_devices_by_a_reload(tmp_path: Path) -> None:
         held(daemon, "a.wav")
         drop(daemon, "b.wav")
         until_step(daemon, "b.wav", "separate")
-        text = daemon.config.read_text()
-        daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', 'device = "cpu"'))
-        daemon.reload()
+        text = reload_with(daemon, "cpu")
         drop(daemon, "c.wav")
         daemon.sleep(3)
         assert daemon.song("c.wav")["state"] == "waiting"
@@ -278,9 +282,7 @@ def test_a_reload_says_what_waits_for_songs(tmp_path: Path) -> None:
         held(daemon, "a.wav")
         drop(daemon, "b.wav")
         until_step(daemon, "b.wav", "separate")
-        text = daemon.config.read_text()
-        daemon.config.write_text(text.replace('device = ["cpu", "cpu"]', 'device = "cuda:0"'))
-        daemon.reload()
+        reload_with(daemon, "cuda:0")
         daemon.sleep(1)
         told = daemon.log.read_text().partition("the configuration was read again")[2]
         assert f"worker 1: begins anew with the new configuration {later}" in told

@@ -367,13 +367,13 @@ def test_nothing_is_left_of_a_daemon(two: Cluster, tmp_path: Path) -> None:
         daemon.end()
 
 
-FEW = pytest.param(12, 10, marks=pytest.mark.daily, id="few")
-MANY = pytest.param(200, 60, marks=pytest.mark.slow, id="many")
+FEW = pytest.param(12, 10, 4.0, marks=pytest.mark.daily, id="few")
+MANY = pytest.param(200, 60, 8.0, marks=pytest.mark.slow, id="many")
 
 
-@pytest.mark.parametrize(("songs", "strikes"), [FEW, MANY])
+@pytest.mark.parametrize(("songs", "strikes", "pause_s"), [FEW, MANY])
 def test_whatever_is_killed_each_song_is_done_once(
-    songs: int, strikes: int, tmp_path: Path, day: int, record_property: Any
+    songs: int, strikes: int, pause_s: float, tmp_path: Path, day: int, record_property: Any
 ) -> None:
     """Actors, workers and nodes are killed and held at random: each song is done, and there is one result of each."""
     rng, kills = random.Random(day), 0
@@ -387,7 +387,7 @@ def test_whatever_is_killed_each_song_is_done_once(
             limit = time.monotonic() + PATIENCE_S + 10 * songs
             while any(daemon.song(name).get("state") not in ("done", "failed") for name in names):
                 assert time.monotonic() < limit, [daemon.song(name).get("state") for name in names]
-                time.sleep(rng.uniform(0.5, 8.0))
+                time.sleep(rng.uniform(0.5, pause_s))
                 kills += strike(rng, there) if kills < strikes else 0
             assert [daemon.final(name)["state"] for name in names] == ["done"] * songs
             daemon.quiet()

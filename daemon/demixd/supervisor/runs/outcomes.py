@@ -9,7 +9,7 @@ the outbox is away                      waits `outbox-missing`                  
 an input or output error                waits `retry`, longer each time                          counted
 a file of the song may not be read      waits `permission`                                       not counted
 the song changed or is written to       waits `changing`, `open-for-writing`                     not counted
-the same song is being made           waits `queued`, and does not begin before that is over   not counted
+the same song is being made             waits `queued`; does not begin before that is over       not counted
 the worker died with this song alone    waits `retry`, runs alone next                           counted
 the worker died with other songs too    waits `retry`, runs alone next                           not counted
 a worker was lost with its machine      waits `retry`                                            from the second time on

@@ -238,7 +238,7 @@ class Cluster:
             try:
                 self._machines = await asyncio.wait_for(asyncio.to_thread(self._seen), 2 * LOOK_S)
             except Exception:  # noqa: BLE001 - whatever Ray raises, it is no answer
-                self._unanswered += 1
+                self._unanswered = max(1, self._unanswered)  # how often, `keep` counts: workers ask all at once
                 return True
             if machine.id not in self._machines:
                 return True
