@@ -21,18 +21,20 @@ class Dither:
 
     def rounded(self, steps: NDArray[Any]) -> NDArray[Any]:
         """`steps`, `[T, C]` in units of the last bit, with noise and rounded to whole numbers; in their own precision."""
+        whole = np.rint(steps)
         noise = self._noise(steps)
-        noise *= np.rint(steps) != steps
         noise += steps
         np.rint(noise, out=noise)
+        np.copyto(noise, steps, where=whole == steps)
         return noise
 
     def _noise(self, like: NDArray[Any]) -> NDArray[Any]:
         """Noise `[T, C]`: of 64 random bits a frame, each channel has 32, and the difference of their halves."""
         frames, channels = like.shape
         numbers: NDArray[np.uint64] = np.asarray(self._bits.random_raw(frames))
-        halves = numbers.view("<u2").reshape(frames, 2, 2)[:, :channels]
-        noise: NDArray[Any] = halves[..., 1].astype(like.dtype)
-        noise -= halves[..., 0]
+        words = numbers.view("<u4").reshape(frames, 2)[:, :channels]
+        differences = (words >> 16).view("<i4")
+        differences -= (words & 0xFFFF).view("<i4")
+        noise: NDArray[Any] = differences.astype(like.dtype)
         noise *= 1 / 65536
         return noise

@@ -172,7 +172,8 @@ def _integers(samples: NDArray[Any], bits: int, dither: Dither) -> tuple[NDArray
     np.clip(steps, -half, half - 1, out=steps)
     peak = _peak(steps) / half
     integer = np.int16 if bits <= 16 else np.int32  # libsndfile writes int16 as it is, in a fifth of the time
-    steps *= 2 ** (np.iinfo(integer).bits - bits)
+    if shift := np.iinfo(integer).bits - bits:
+        steps *= 2**shift
     return steps.astype(integer), peak
 
 
