@@ -30,8 +30,7 @@ def measured(audio: Frames, rate: int, size: int = BLOCK) -> float | None:
 def ffmpeg_says(audio: Frames, rate: int) -> float:
     """FFmpeg's `ebur128`, which cuts to steps of 0.01."""
     ebur128 = Filter("ebur128", "metadata=1:framelog=quiet", rate, audio.shape[1])
-    frames = [*ebur128.feed(audio), *ebur128.end()]
-    return float([frame.metadata["lavfi.r128.I"] for frame in frames if "lavfi.r128.I" in frame.metadata][-1])
+    return float(ebur128.feed(audio)[-1].metadata["lavfi.r128.I"])
 
 
 def tone(*parts: tuple[float, float], rate: int = 48000, channels: int = 2) -> Frames:

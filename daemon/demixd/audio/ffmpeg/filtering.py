@@ -29,17 +29,9 @@ class Filter:
         frame = AudioFrame.from_ndarray(flat, format="flt", layout=self._layout)
         frame.sample_rate = self._rate
         self._input.push(frame)
-        return self._drained()
-
-    def end(self) -> list[AudioFrame]:
-        """What comes out after the last block."""
-        self._input.push(None)
-        return self._drained()
-
-    def _drained(self) -> list[AudioFrame]:
         frames: list[AudioFrame] = []
         while True:
             try:
                 frames.append(self._output.pull())  # type: ignore[arg-type]
-            except (av.BlockingIOError, av.EOFError):
+            except av.BlockingIOError:
                 return frames
