@@ -22,6 +22,7 @@ from demixd.protocol import devices
 from demixd.protocol.inbox_names import kind_of_folder
 from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, effective
 from demixd.protocol.result_names import holdable
+from demixd.protocol.schedule import Schedule
 from demixd.protocol.typed import Section, no_such_key, shown, shown_key, typed
 
 DEFAULT_PATH, BUILT_IN = Path("/etc/demixd/demixd.toml"), "the built-in defaults"
@@ -131,6 +132,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ray: devices.Ray = devices.Ray()
     defaults: Defaults = Defaults()
     profiles: dict[str, dict[str, Any]] = {}
+    schedule: Schedule = Schedule()
     limits: Limits = Limits()
     log: Log = Log()
 
@@ -306,8 +308,7 @@ def _lies_in(inner: Path, outer: Path) -> bool:
     real_inner, real_outer = inner.resolve(), outer.resolve()
     if real_inner.is_relative_to(real_outer):
         return True
-    key = _key(real_outer)
-    return key is not None and any(_key(folder) == key for folder in (real_inner, *real_inner.parents))
+    return (key := _key(real_outer)) is not None and key in map(_key, (real_inner, *real_inner.parents))
 
 
 def _key(folder: Path) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -1005,10 +1006,9 @@ def test_check_finds_all_well(daemon: Daemon) -> None:
     done = daemon.command("check")
     assert done.returncode == 0, done.stdout
     lines = found(done)
-    subjects = (
-        "config inbox outbox status done failed state work rename lease watch memory space device models model systemd"
-    )
-    assert set(lines) == {*subjects.split(), "daemon"}
+    folders = "inbox outbox status done failed state work rename lease"
+    subjects = f"config {folders} pause watch memory space device models model systemd daemon"
+    assert set(lines) == {*subjects.split()}
     assert all(line.startswith("ok ") for line in lines.values()), done.stdout
     assert str(daemon.config) in lines["config"]
     assert "is ready" in lines["daemon"]
@@ -1057,6 +1057,21 @@ PINS = {
     "demo": (2, "demo is no model that Demucs publishes"),
     "mdx": (1, "`demixd models fetch mdx`"),
 }
+
+
+def test_check_notes_a_pause(tmp_path: Path) -> None:
+    """It says how the file goes, and which hours there are and whether it is one of them."""
+    daemon = Daemon(tmp_path, schedule={"hours": "00:00-24:00"})
+    assert "songs are begun 00:00-24:00, local time" in found(daemon.command("check"))["pause"]
+    assert found(daemon.command("check"))["pause"].startswith("ok ")
+    (daemon.inbox / ".pause").touch()
+    noted = found(daemon.command("check"))["pause"]
+    assert noted.startswith("note ")
+    assert f"{daemon.inbox}/.pause is there: nothing is begun before it is removed" in noted
+    hour = (datetime.now().hour + 2) % 24
+    daemon = Daemon(tmp_path, schedule={"hours": f"{hour}:00-{hour}:01"})
+    (daemon.inbox / ".pause").unlink()
+    assert ": not now" in found(daemon.command("check"))["pause"]
 
 
 def test_check_doubts_what_suits_only_some_songs(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ from demixd.cli.status.overview import Overview, overview
 from demixd.cli.status.reader import StatusReader
 from demixd.errors import ConfigError
 from demixd.protocol.inbox_names import Kind
-from demixd.protocol.status import DaemonStatus, InboxEntry
+from demixd.protocol.status import DaemonStatus, InboxEntry, Paused
 from demixd.spool.tree import Spool
+from demixd.supervisor.clock import utc
 
 SLOW_S = 600.0
 """A heartbeat for which nobody waits."""
@@ -387,6 +388,30 @@ def test_a_worker_that_is_not_ready(tmp_path: Path, worker: str, doing: str) -> 
     shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
     shown = msgspec.structs.replace(shown, daemon=beat)
     assert words.sentence(shown) == f"demixd 1 is {doing}: songs can be dropped, and wait for it"
+
+
+@pytest.mark.parametrize(
+    ("paused", "told"),
+    [
+        (Paused(by="file"), ": songs can be dropped, and wait until .pause is removed from the inbox"),
+        (Paused(by="schedule"), " by [schedule] hours: songs can be dropped, and wait"),
+        (Paused(by="schedule", until="no time"), " by [schedule] hours: songs can be dropped, and wait"),
+    ],
+)
+def test_a_pause(tmp_path: Path, paused: Paused, told: str) -> None:
+    """`status` says in its first sentence that there is one, and what ends it; its light is yellow."""
+    shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
+    shown = msgspec.structs.replace(shown, daemon=msgspec.structs.replace(heartbeat(1), paused=paused))
+    assert words.sentence(shown) == f"demixd 1 is paused{told}"
+    assert not shown.is_well
+
+
+def test_the_end_of_a_pause_is_in_local_time(tmp_path: Path) -> None:
+    until = datetime.now().astimezone().replace(hour=22, minute=5, second=0, microsecond=0)
+    paused = Paused(by="schedule", until=utc(until.timestamp()))
+    shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
+    shown = msgspec.structs.replace(shown, daemon=msgspec.structs.replace(heartbeat(1), paused=paused))
+    assert "until 22:05: songs" in words.sentence(shown)
 
 
 @pytest.mark.parametrize(("worker", "colour"), [("ready", 32), ("starting", 32), ("missing-model", 33), ("dead", 33)])

@@ -329,6 +329,8 @@ def obey(work: "queue.SimpleQueue[Warm | Separate]") -> None:
                     to_decode.append(order)
                     changed.notify_all()
             case _:
+                if isinstance(order, Separate):
+                    stopped.discard(order.job_id)
                 work.put(order)
 
 

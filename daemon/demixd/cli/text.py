@@ -1,6 +1,7 @@
 """Numbers, durations, sizes, documents and errors as text. Pure."""
 
 import errno
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -49,6 +50,14 @@ def ago(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{int(seconds / size)} {unit}"
     return f"{int(max(seconds, 0.0))} s"
+
+
+def hour(utc: str) -> str:
+    """A time of the protocol as local clocks show it, `22:00`; empty where it is none."""
+    try:
+        return f"{datetime.fromisoformat(utc).astimezone():%H:%M}"
+    except (ValueError, OverflowError):
+        return ""
 
 
 def size(count: int) -> str:

@@ -57,6 +57,7 @@ class Kind(StrEnum):
     SONG = "song"
     CANCEL = "cancel"
     OPTIONS = "options"
+    PAUSE = "pause"
     IGNORED = "ignored-name"
     NOT_AUDIO = "not-audio"
     UNSUPPORTED = "unsupported-format"
@@ -73,9 +74,9 @@ class Kind(StrEnum):
 
 
 def kind_of_file(leaf: str, *, at_root: bool = True) -> Kind:
-    """What a file called `leaf` (the last part of its path) is; `.cancel` alone is a cancel file in the inbox's root only."""
-    if leaf == ".cancel" and at_root:
-        return Kind.CANCEL
+    """What a file called `leaf` (the last part of its path) is; `.cancel` and `.pause` have a meaning in the root alone."""
+    if at_root and leaf in (".cancel", ".pause"):
+        return Kind.CANCEL if leaf == ".cancel" else Kind.PAUSE
     is_dotted = _DOTTED.fullmatch(leaf) is not None
     if leaf.endswith((".cancel", ".job.json")) and (is_dotted or not leaf.startswith(".")):
         return Kind.CANCEL if leaf.endswith(".cancel") else Kind.OPTIONS

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     NO_SPACE = "no-space"
     MODEL_MISSING = "model-missing"
     OUTBOX_MISSING = "outbox-missing"
+    PAUSED = "paused"
     NO_WORKER = "no-worker"
     RETRY = "retry"
 

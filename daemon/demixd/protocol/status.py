@@ -6,7 +6,7 @@ them has a lone surrogate, which other JSON readers reject.
 
 import base64
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -150,6 +150,16 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Paused(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing is begun at present: `by` `file`, as long as the inbox has `.pause`, or `schedule`, outside `[schedule] hours`.
+
+    `until`: when it ends by itself, UTC; null where that is not known.
+    """
+
+    by: Literal["file", "schedule"]
+    until: str | None = None
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The heartbeat, `status/_daemon.json`. `seq` grows every `interval_s`; `running` is the first of `in_flight`,
     and `worker` the first of `workers`.
@@ -176,6 +186,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     process: ProcessFacts = ProcessFacts()
     queue_eta_s: tuple[NotNegative | None, ...] = msgspec.field(default_factory=lambda: ())
     configuration: ConfigurationFacts = ConfigurationFacts()
+    paused: Paused | None = None
 
 
 class InboxEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@
       inbox/    Song.flac                   a song
                 Song.flac.job.json          its options
                 Song.flac.cancel   .cancel  ends its job; ends all jobs
+                .pause                      nothing is begun while it is there
                 .demixd-JOB                 an original on its way to done/ or failed/
                 .demixd-lease               a scratch file, on which leases are tried
       status/   Song.flac.json              the sidecar of the song's job
@@ -35,6 +36,8 @@ OPTIONS = ".job.json"
 """Suffix of the options that come with a song."""
 CANCEL = ".cancel"
 """Suffix of a cancel file; alone, in the inbox's root, it is the name of the one for all jobs."""
+PAUSE = ".pause"
+"""The file in the inbox's root that keeps songs from being begun."""
 SIDECAR = ".json"
 """Suffix of a sidecar."""
 DAEMON = "_daemon.json"

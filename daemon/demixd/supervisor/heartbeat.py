@@ -50,18 +50,19 @@ class Heartbeat:
         self._process = this_process()
         self._watch = watch
         self._warnings = warnings
-        self._told_watch = watch()
+        self._told_watch, self._told_pause = watch(), context.pause.told
         self.state = "starting"
         self.obstacles: tuple[str, ...] = ()
         """Sentences about what keeps the daemon from working at all."""
         self.is_announced = False
         """Whether systemd has been told READY."""
         self._due = self._alive_due = self._told_at = 0.0
+        self._told_changes = 0
 
     @property
     def due(self) -> float:
         """When the next one is to be written: every so often, and sooner where it would not show the queue as it is."""
-        return min(self._due, self._told_at + NEWS_S) if self._context.jobs.has_news else self._due
+        return min(self._due, self._told_at + NEWS_S) if self._context.jobs.changes > self._told_changes else self._due
 
     def reconfigure(self, config: Config) -> None:
         self._every_s = config.status.heartbeat_s
@@ -100,8 +101,8 @@ class Heartbeat:
         if self.is_announced and is_open and self.state == "warming":
             self.state = "ready"
             self.soon()
-        if self._watch() != self._told_watch:
-            self._told_watch = self._watch()
+        if (self._watch(), self._context.pause.told) != (self._told_watch, self._told_pause):
+            self._told_watch, self._told_pause = self._watch(), self._context.pause.told
             self.soon()
         if now >= self.due and "status" not in self._context.folders.missing:
             self._context.jobs.write_unwritten()
@@ -119,7 +120,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Write `_daemon.json` and say the same in one line to systemd."""
         jobs, folders = self._context.jobs, self._context.folders
-        jobs.has_news = False
+        self._told_changes = jobs.changes
         queued = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.queue())
         in_flight = tuple(status.JobName(job_id=job.job_id, name=job.shown) for job in jobs.running)
         workers = self._context.pool.status(self._songs())
@@ -143,6 +144,7 @@ class Heartbeat:
             process=self._process,
             queue_eta_s=jobs.etas(),
             configuration=self._configuration,
+            paused=self._context.pause.told,
         )
         if "status" not in folders.missing and self._locks.holds("status") and self._locks.rival is None:
             jobs.write(self._context.spool.status / DAEMON, document)
@@ -168,4 +170,4 @@ class Heartbeat:
         if running := self._context.jobs.running:
             return "; ".join(f"{job.shown}: {job.message.rstrip('.')}" for job in running)
         best = self._context.pool.best
-        return best.message or best.state
+        return self._context.pause.message or best.message or best.state

@@ -31,6 +31,7 @@ from demixd.supervisor.folders import Folders
 from demixd.supervisor.heartbeat import Heartbeat
 from demixd.supervisor.inbox.poller import Poller
 from demixd.supervisor.jobs import rebuild, retention
+from demixd.supervisor.jobs.pause import Pause
 from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.locks import Locks
 from demixd.supervisor.runs.cancel_file import CancelFiles
@@ -86,8 +87,7 @@ class Service:
         clock: Clock | None = None,
         start_worker: StartWorker | None = None,
     ) -> None:
-        self.config = config
-        self._load, self._file = load, file
+        self.config, self._load, self._file = config, load, file
         self._clock = AwakeClock(clock or SystemClock())
         self._start_worker = start_worker or starter(config)
         self.spool = Spool(config)
@@ -137,6 +137,7 @@ class Service:
             spool=self.spool,
             jobs=self.jobs,
             folders=self.folders,
+            pause=Pause(self.config, self.spool, self._clock),
             cancel_files=cancel_files,
             ending=self._ending,
             pool=self.pool,
@@ -199,7 +200,7 @@ class Service:
         if self._is_stopping:
             return
         now = self._clock.now()
-        self.pool.tick(now, busy=self.runner.busy, waiting=bool(self.jobs.queue_length))
+        self.pool.tick(now, busy=self.runner.busy, waiting=self._scheduler.has_songs)
         self.runner.tick(now)
         if now >= self._access.due:
             self._find_folders(now)
@@ -222,8 +223,7 @@ class Service:
 
     def _sleep_s(self) -> float:
         """How long nothing is due: neither a look at the inbox, nor at the folders, nor a heartbeat."""
-        due = min(self._poller.look_at, self._access.due, self._beating.due)
-        return max(0.02, due - self._clock.now())
+        return max(0.02, min(self._poller.look_at, self._access.due, self._beating.due) - self._clock.now())
 
     def _hear(self, event: Event) -> None:
         now = self._clock.now()

@@ -98,6 +98,7 @@ class Dispatcher:
                 case Forget(job_id=job_id):
                     self.prefetcher.forget(job_id)
                 case Separate() as order:
+                    self._stopped.discard(order.job_id)  # it had its turn before, and a pause stopped it
                     self.work.put(order.job_id, order)
                 case Warm() as order:
                     self.work.put(None, order)

@@ -126,6 +126,7 @@ class SimulatedPool:
         self.missing: dict[str, str] = {}
         self.successors: dict[str, Job] = {}
         self.clock = SimpleNamespace(wall=lambda: self.now)
+        self.pause = SimpleNamespace(told=None, message="", is_now=False, holds=lambda _: False)
         context: Any = self
         self._scheduler = Scheduler(context, context)
 

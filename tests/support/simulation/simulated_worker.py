@@ -109,6 +109,7 @@ class SimulatedWorker:
                 self._enter("main", "", self._warm(message))
             case Separate():
                 self.songs.append(message.name)
+                self._stopped.discard(message.job_id)
                 self._enter("main", message.job_id, self._attempt(message.job_id, self._separate(message)))
             case Prepare():
                 self._ahead[message.job_id] = message

@@ -18,7 +18,7 @@ from demixd.protocol.job import Job, Stage
 from demixd.supervisor.ledger import _SCHEMA, VERSION, Foreign, Ledger, UnreadableError
 from jobs import identity, job
 
-SCHEMAS = {4: "c839cc4ca3ef892b"}
+SCHEMAS = {4: "b64ce006d4761bc9"}
 """Version -> digest of the ledger's tables and of `Job`."""
 
 

@@ -42,6 +42,7 @@ def findings(config: Config, file: Path | None) -> Iterator[Finding]:
         ("work", partial(folders.work, spool)),
         ("rename", partial(folders.rename, spool.outbox)),
         ("lease", partial(folders.lease, spool.inbox)),
+        ("pause", partial(folders.pause, config, spool.inbox)),
         ("watch", partial(machine.watch, config, spool.inbox)),
         ("memory", partial(machine.memory, config, spool.scratch)),
         ("space", partial(folders.space, spool.outbox, folders.SONG_BYTES, "songs may wait as no-space")),

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from demixd.config import Config
 from demixd.spool.files import refuses_files, rename_new
 from demixd.spool.leases import lease_fails, survive_lease_breaks
 from demixd.spool.mounts import is_remote, mount_of
-from demixd.spool.tree import Spool, closed_file
+from demixd.spool.tree import PAUSE, Spool, closed_file
 
 SONG_BYTES = 1 << 30
 """The free space that the copy and the stems of a song of twenty minutes may need."""
@@ -61,6 +62,18 @@ def folder(part: str, path: Path, config: Config) -> Finding:
         mend = f"`chmod g+w {quote(str(path))}`, and start the daemon with `umask 002`"
         return Finding(Level.NOTE, part, f"{place}: the group may write to {path.parent} and not to it: {mend}")
     return Finding(Level.OK, part, place)
+
+
+def pause(config: Config, inbox: Path) -> Finding:
+    """Whether songs are begun at present."""
+    hours = config.schedule.hours
+    if os.path.lexists(inbox / PAUSE):
+        return Finding(Level.NOTE, "pause", f"{inbox / PAUSE} is there: nothing is begun before it is removed")
+    if not hours:
+        return Finding(Level.OK, "pause", "none: songs are begun at all hours")
+    is_open = config.schedule.is_open(time.time())
+    told = f"songs are begun {hours}, local time, which is {time.strftime('%H:%M')}: {'now' if is_open else 'not now'}"
+    return Finding(Level.OK if is_open else Level.NOTE, "pause", f"by [schedule] hours {told}")
 
 
 def _is_closed_to_group(inbox: Path) -> bool:

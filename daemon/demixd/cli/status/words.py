@@ -8,8 +8,8 @@ from demixd.cli.status.liveness import RUNNING, Health
 from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.job import Reason, State
-from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar, WorkerStatus
-from demixd.spool.tree import OPTIONS, companion
+from demixd.protocol.status import DaemonStatus, InboxEntry, Paused, Sidecar, WorkerStatus
+from demixd.spool.tree import OPTIONS, PAUSE, companion
 from demixd.terminal import safe
 
 FIRST = 3
@@ -23,6 +23,7 @@ NO_SONG: dict[str, str] = {
     Kind.UNSUPPORTED: "nothing here can decode this kind of music: convert it",
     Kind.NOT_A_FILE: "it is a link, FIFO, socket or device, which is never followed or read: put the file itself there",
     Kind.RESERVED: "a folder with such a name is not looked into: rename it",
+    Kind.PAUSE: "as long as it is there nothing new is begun: remove it, and the songs go on",
     Kind.NO_SUCH_JOB: "it is a cancel file, and there is no song of that name",
     Kind.EXPIRED: "it is a cancel file that came before its song was made",
     Kind.ANSWERED: "it is a cancel file that was obeyed, and cannot be removed",
@@ -74,12 +75,21 @@ def sentence(shown: Overview) -> str:
 
 def _doing(daemon: DaemonStatus) -> str:
     """What a daemon that runs is at, and what that means for songs."""
+    if daemon.paused is not None and daemon.state in ("warming", "ready"):
+        return _paused(daemon.paused)
     if daemon.state == "warming" or (daemon.state == "ready" and daemon.worker.state in WARMING):
         doing = WARMING.get(daemon.worker.state, WARMING["starting"])
         return f"is {doing}: songs can be dropped, and wait for it"
     if daemon.state == "ready" and daemon.worker.state in CANNOT_SEPARATE:
         return "is running, but can separate nothing yet: songs can be dropped, and wait"
     return f"is {daemon.state}"
+
+
+def _paused(paused: Paused) -> str:
+    if paused.by == "file":
+        return f"is paused: songs can be dropped, and wait until {PAUSE} is removed from the inbox"
+    until = text.hour(paused.until or "")
+    return f"is paused by [schedule] hours{until and f' until {until}'}: songs can be dropped, and wait"
 
 
 def is_left(song: Sidecar, shown: Overview) -> bool:

@@ -67,6 +67,7 @@ class Poller:
 
     def reconfigure(self, config: Config) -> None:
         self._config = config
+        self._context.pause.reconfigure(config)
         self._readiness.reconfigure(config)
         self._intake.reconfigure(config)
         self._intake.ask_anew()
@@ -114,6 +115,7 @@ class Poller:
 
     def look(self, now: float) -> None:
         """Scan the inbox where an event, the clock or a settling file asks for it."""
+        self._context.pause.look()
         if self._context.jobs.running and now >= self._cancel_at:
             self._cancel_at = now + CANCEL_S
             if self._runner.look_for_cancels(now):

@@ -202,6 +202,6 @@ class _Walk:
 
 def _file(name: str, leaf: str, status: os.stat_result) -> Seen:
     kind = kind_of_file(leaf, at_root=leaf == name)
-    if not stat.S_ISREG(status.st_mode) and kind is not Kind.CANCEL:
+    if not stat.S_ISREG(status.st_mode) and kind not in (Kind.CANCEL, Kind.PAUSE):
         kind = Kind.NOT_A_FILE
     return Seen(name=name, kind=kind, identity=Identity.of(status))

@@ -10,7 +10,7 @@ from demixd.protocol.job import Job, Reason, State
 
 Place = tuple[int, float, bytes, str]
 
-SHARED = frozenset({Reason.QUEUED, Reason.MODEL_MISSING, Reason.OUTBOX_MISSING, Reason.NO_WORKER})
+SHARED = frozenset({Reason.QUEUED, Reason.MODEL_MISSING, Reason.OUTBOX_MISSING, Reason.PAUSED, Reason.NO_WORKER})
 """Reasons that come and go for all songs in the queue at once: the log counts the songs."""
 
 

@@ -71,8 +71,8 @@ class JobTable:
         self._ended_successors: dict[str, Job] = {}
         """Newer drops that ended before the running job of their name; they are shown after it."""
         self._running: dict[str, Job] = {}
-        self.has_news = False
-        """Whether the queue, or the state of a job, has changed since a heartbeat told of them."""
+        self.changes = 0
+        """How often the queue, or the state of a job, has changed."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -250,7 +250,7 @@ class JobTable:
         self._latest = max(self._latest, job.ready_at)
         before, self._by_id[job.job_id] = self._by_id.get(job.job_id), job
         is_moved = before is None or before.state is not job.state
-        self.has_news = self._queue.put(job) or is_moved or self.has_news
+        self.changes += self._queue.put(job) or is_moved
         if job.state is State.RUNNING:
             self._running[job.job_id] = job
         else:
@@ -261,7 +261,7 @@ class JobTable:
         self._keep(job, self.successors if self._is_successor(job) else self.active)
 
     def _forget(self, job: Job) -> None:
-        self.has_news = True
+        self.changes += 1
         self._queue.drop(job.job_id)
         self._etas.pop(job.job_id, None)
         self._running.pop(job.job_id, None)

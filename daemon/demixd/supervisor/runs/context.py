@@ -8,6 +8,7 @@ from demixd.config import Config
 from demixd.spool.tree import Spool
 from demixd.supervisor.clock import Clock
 from demixd.supervisor.folders import Folders
+from demixd.supervisor.jobs.pause import Pause
 from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.cancel_file import CancelFiles
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
@@ -25,6 +26,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     spool: Spool
     jobs: JobTable
     folders: Folders
+    pause: Pause
     cancel_files: CancelFiles
     ending: Ending
     pool: Pool

@@ -101,11 +101,11 @@ class Lane:
             self.on_death(why)
 
     def tick(self, now: float) -> None:
-        """Kill a worker that has not stopped in time after a cancel, or has stalled."""
+        """Kill a worker that has not stopped a song in time, or has stalled."""
         there = self._in_worker()
         grace_s = self._context.config.limits.cancel_grace_s
-        if any(run.cancelled_at is not None and now > run.cancelled_at + grace_s for run in there):
-            why = "it did not stop in time after a cancel"
+        if any(run.stopped_at is not None and now > run.stopped_at + grace_s for run in there):
+            why = "it did not stop in time"
             self.worker.kill(now, why)
             self.on_fault(why)
         elif stalled := [run.job.shown for run in there if run.has_stalled(now)]:

@@ -15,6 +15,7 @@ the worker died with other songs too    waits `retry`, runs alone next          
 a worker was lost with its machine      waits `retry`                                            from the second time on
 the worker's machine failed             waits `retry`, `no-space`                                not counted
 the worker was ended for another song   waits `retry`                                            not counted
+a pause has stopped it                  waits `paused`                                           not counted
 the daemon died                         waits `retry`, runs alone next                           counted if alone
 an attempt is counted beyond the last   ends `failed`
 """
@@ -76,6 +77,9 @@ STOPPED = Waits(
     reason=Reason.QUEUED, message="The daemon was stopped while this song ran; it begins again in its turn."
 )
 """The daemon ends as it was told to."""
+
+PAUSED = Waits(reason=Reason.PAUSED, message="The pause has stopped this song; it begins again in its turn.")
+"""A pause that also holds songs in flight."""
 
 
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,9 +47,10 @@ class Run:
         self._config, self._spool = context.config, context.spool
         self._jobs, self._worker = context.jobs, context.worker
         self.disk = DiskThread(context.spool, context.post)
-        self.is_over = False
-        self.is_at_worker = False
-        self.cancelled_at: float | None = None
+        self.is_over = self.is_at_worker = False
+        self.stopped_at: float | None = None
+        self._stopped: Ends | Waits | None = None
+        """What becomes of the job once it has stopped, where it is being stopped."""
         self._is_prefetched = False
         """Whether the worker was told to decode it ahead, and not yet to separate it."""
         self._fraction = -1.0
@@ -101,8 +102,8 @@ class Run:
     def on_snapshot(self, taken: SnapshotTaken) -> None:
         """The snapshot is there, or the song is not what was accepted any more."""
         self.disk.join()
-        if self.cancelled_at is not None:
-            self._carry_out(CANCELLED)
+        if self._stopped is not None:
+            self._carry_out(self._stopped)
             return
         self.job = acceptance.hashed(self.job, taken)
         judged = acceptance.judge(self.job, taken, self._context)
@@ -129,8 +130,8 @@ class Run:
     def on_result(self, checked: ResultChecked) -> None:
         """An earlier result has been looked at: take it where it is good, else have the song separated."""
         self.disk.join()
-        if self.cancelled_at is not None:
-            self._carry_out(CANCELLED)
+        if self._stopped is not None:
+            self._carry_out(self._stopped)
         elif not checked.is_good:
             twin = dedupe.twin_of(self.job, self._jobs.running)  # may have found the same
             self._carry_out(outcomes.after_twin(twin)) if twin else self._send()
@@ -164,7 +165,7 @@ class Run:
         if not self.is_at_worker:
             log.warning("%s: the worker says %s of it, and does not have it", self.job.shown, type(message).__name__)
             return None
-        why = doubt_of(message, self.job, is_stopped=self.cancelled_at is not None)
+        why = doubt_of(message, self.job, is_stopped=self._stopped is not None)
         if why is None and isinstance(message, Finished) and not self._is_away():
             why = publish.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.files)
         if why is None:
@@ -187,7 +188,7 @@ class Run:
                 self._carry_out_unless_stopped(outcomes.after_error(self.job, error, at, is_machines=is_its))
             case Stopped():
                 self.is_at_worker = False
-                self._carry_out(CANCELLED)
+                self._carry_out(self._stopped or CANCELLED)
 
     def _on_progress(self, tick: Tick) -> None:
         now = self._context.clock.now()
@@ -225,19 +226,25 @@ class Run:
 
     # ---- what stops it
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether a cancel has stopped it."""
+        return self._stopped is CANCELLED
+
     def sees_cancel(self) -> bool:
         """Whether a cancel file means the job."""
-        return self.cancelled_at is not None or self._context.cancel_files.mean(self.job)
+        return self.is_cancelled or self._context.cancel_files.mean(self.job)
 
-    def cancel(self, now: float) -> None:
-        """Stop the run; a second call changes nothing."""
-        if self.cancelled_at is not None:
-            return
-        log.info("%s: cancel seen", self.job.shown)
-        self.cancelled_at = now
-        self.disk.abandon()
-        if self.is_at_worker:
-            self._worker.send(Stop(job_id=self.job.job_id))
+    def stop(self, now: float, then: Ends | Waits = CANCELLED) -> None:
+        """Stop the run, and `then` have the job end or wait again; a cancel holds, whatever comes before or after it."""
+        if then is CANCELLED and not self.is_cancelled:
+            log.info("%s: cancel seen", self.job.shown)
+        self._stopped = CANCELLED if self.is_cancelled else then
+        if self.stopped_at is None:
+            self.stopped_at = now
+            self.disk.abandon()
+            if self.is_at_worker:
+                self._worker.send(Stop(job_id=self.job.job_id))
 
     def on_death(self, how: str, *, is_suspect: bool, is_lost: bool) -> None:
         """The worker died with this song in it; `is_suspect` where no other song was, `is_lost` where its machine went."""
@@ -249,7 +256,7 @@ class Run:
     def on_kill(self, why: str) -> None:
         """The worker was ended because of another song."""
         self.is_at_worker = False
-        self._carry_out(CANCELLED if self.cancelled_at is not None else outcomes.after_kill(why))
+        self._carry_out(self._stopped or outcomes.after_kill(why))
 
     def give_back(self) -> None:
         """The daemon stops: the job waits again, and no attempt is counted."""
@@ -264,8 +271,8 @@ class Run:
 
     def _carry_out_unless_stopped(self, outcome: Ends | Waits) -> bool:
         """Carry out what a failure of the worker leads to; False where a cancel or a missing outbox came first."""
-        if self.cancelled_at is not None:
-            self._carry_out(CANCELLED)
+        if self._stopped is not None:
+            self._carry_out(self._stopped)
         elif self._is_away():
             self._carry_out(WITHOUT_OUTBOX)
         else:
@@ -289,13 +296,11 @@ class Run:
         """Points 7 to 10."""
         self._close()
         self._context.ending.end(self.job, state, **changes)
-        self._context.retry_at.pop(self.job.job_id, None)
 
     def _end_missing(self, *, replaced: bool) -> None:
         """End a job whose song, and snapshot, are not there any more."""
         self._close()
         self._context.ending.end_missing(self.job, replaced=replaced)
-        self._context.retry_at.pop(self.job.job_id, None)
 
     def _wait(self, waits: Waits) -> None:
         """Let the job wait again; where a newer drop has its name, it ends instead."""
@@ -311,4 +316,5 @@ class Run:
 
     def _close(self) -> None:
         self._forget()
+        self._context.retry_at.pop(self.job.job_id, None)
         self.is_over = True

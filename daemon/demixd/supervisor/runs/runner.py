@@ -9,6 +9,7 @@ from demixd.protocol.job import Job
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import ResultChecked, SnapshotTaken
 from demixd.supervisor.runs.lane import Lane
+from demixd.supervisor.runs.outcomes import PAUSED
 from demixd.supervisor.runs.run import Run
 from demixd.supervisor.workers.line import Died
 from demixd.supervisor.workers.manager import WorkerManager
@@ -75,7 +76,7 @@ class Runner:
     @property
     def is_stopping_some(self) -> bool:
         """Whether a job that was cancelled has not ended yet."""
-        return any(run.cancelled_at is not None for run in self._runs)
+        return any(run.is_cancelled for run in self._runs)
 
     # ---- what comes next
 
@@ -121,7 +122,7 @@ class Runner:
         """Stop the runs whose cancel files are there; whether there was one."""
         seen = [run for run in self._runs if run.sees_cancel()]
         for run in seen:
-            run.cancel(now)
+            run.stop(now)
         self._clear()
         return bool(seen)
 
@@ -129,16 +130,22 @@ class Runner:
         """Stop the run of a name, if there is one."""
         for run in self._runs:
             if run.job.name == name:
-                run.cancel(now)
+                run.stop(now)
         self._clear()
 
     def cancel_all(self, now: float) -> None:
         for run in self._runs:
-            run.cancel(now)
+            run.stop(now)
+        self._clear()
+
+    def put_back_all(self, now: float) -> None:
+        """Stop all runs, so that their jobs wait again."""
+        for run in self._runs:
+            run.stop(now, PAUSED)
         self._clear()
 
     def tick(self, now: float) -> None:
-        """Kill a worker that has not stopped in time after a cancel, or has stalled."""
+        """Kill a worker that has not stopped a song in time, or has stalled."""
         for lane in self._lanes:
             lane.tick(now)
         self._clear()

@@ -11,12 +11,13 @@ has all workers to itself, for it may need the disk alone.
 
 import logging
 from collections.abc import Callable, Collection, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 
 import msgspec
 
 from demixd.protocol.job import Job, Reason, State
 from demixd.supervisor.jobs import dedupe
+from demixd.supervisor.jobs.held import HeldSongs
 from demixd.supervisor.jobs.queue import SHARED
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.lane import Lane
@@ -40,14 +41,20 @@ class Scheduler:
 
     def __init__(self, context: Context, runner: Runner) -> None:
         self._context, self._jobs, self._pool = context, context.jobs, context.pool
-        self._folders = context.folders
+        self._folders, self._pause = context.folders, context.pause
         self._runner = runner
+        self._held = HeldSongs(context.jobs, context.pause)
         self._marked = False
         self._twins: set[str] = set()
         """The ids of songs in flight that others wait for."""
         self._were_missing = False
         self._shown: dict[tuple[Reason, str], list[Job]] = {}
         """The songs that have come to wait for something else in this turn, by what that is."""
+
+    @property
+    def has_songs(self) -> bool:
+        """Whether songs wait for a worker, and for nothing else."""
+        return bool(self._jobs.queue_length) and self._pause.told is None
 
     def begin(self, now: float) -> None:
         """Start the next jobs, and say why others wait: in the log once, with the number of songs."""
@@ -59,9 +66,14 @@ class Scheduler:
 
     def _begin(self, now: float) -> None:
         """Start the next jobs, where their models are warm and the folders are there; prefetch those after."""
+        if self._pause.is_now:
+            self._runner.put_back_all(now)
         if not self._jobs.running and not self._are_folders_there():
             return
         self._forget_twins()
+        if self._held.tell(now):
+            self._marked = True
+            self._unmark_all()
         # Who can begin at once chooses first; what is left is prepared, and models are loaded for it.
         for lane in self._free_lanes:
             self._choose(lane, set(), now, loads=False)
@@ -79,14 +91,14 @@ class Scheduler:
     def _prepare(self, now: float) -> None:
         """Have each worker that has songs prepare one of those that come next; who has one already keeps it."""
         lanes = self._runner.lanes
-        ready = (job for job in self._jobs.queued() if not self._is_held(job, now) and self._folders.may_hold(job.name))
+        ready = (job for job in self._open() if not self._is_held(job, now) and self._folders.may_hold(job.name))
         ahead = {job.job_id: job for job in islice(ready, len(lanes))}
         is_held = bool(self._folders.missing) or self._is_one_alone
         taken = {lane.prepares for lane in lanes}
         for lane in lanes:
             job = ahead.get(lane.prepares or "")
             is_kept = job is not None and lane.has_prepared(job) and lane.worker.serves(job.options)
-            if is_kept and not is_held:
+            if (is_kept and not is_held) or self._stays_prepared(lane):
                 continue
             own = lane.prepares
             is_one_left = own is not None or len(taken) <= self._jobs.queue_length
@@ -94,6 +106,13 @@ class Scheduler:
             lane.prepare(following)
             taken.discard(own)
             taken.add(following.job_id if following else None)
+
+    def _stays_prepared(self, lane: Lane) -> bool:
+        """Whether the song that a worker has prepared waits for the end of a pause."""
+        if lane.prepares is None or self._pause.told is None:
+            return False
+        song = next((job for job in self._jobs.queued() if job.job_id == lane.prepares), None)
+        return song is not None and lane.has_prepared(song) and self._pause.holds(song)
 
     def _are_folders_there(self) -> bool:
         if self._folders.missing:
@@ -155,7 +174,7 @@ class Scheduler:
     def _candidates(self, lane: Lane, taken: Collection[str | None], now: float, *, marks: bool) -> Iterator[Job]:
         """The jobs that a worker may take, in the order in which it is to ask for them; `marks`: say why others wait."""
         is_first = len(self._runner.lanes) > 1
-        for job in self._jobs.queued():
+        for job in self._open():
             if job.job_id in taken or self._is_held(job, now):
                 continue
             if not self._folders.may_hold(job.name):
@@ -177,12 +196,16 @@ class Scheduler:
         is_served = any(each.worker.serves(first.options) for each in others)
         if not is_prepared and not is_served and self._context.clock.wall() - first.ready_at >= PASSED_S:
             return None
-        for job in islice(self._jobs.queued(), LOOKED_AT + len(others)):
+        for job in islice(self._open(), LOOKED_AT + len(others)):
             if job.priority == first.priority and job.job_id not in taken and not self._is_held(job, now):
                 is_free = job.job_id not in prepared and not job.runs_alone
                 if is_free and lane.worker.serves(job.options) and self._folders.may_hold(job.name):
                     return job
         return None
+
+    def _open(self) -> Iterator[Job]:
+        """The songs in the queue that no pause holds: by their priority these are the first ones."""
+        return takewhile(lambda job: not self._pause.holds(job), self._jobs.queued())
 
     def _is_held(self, job: Job, now: float) -> bool:
         """Whether the job pauses, or waits for the older job of its name or for its twin."""
@@ -220,7 +243,7 @@ class Scheduler:
 
         def is_told(job: Job) -> bool:
             """Whether it waits for something else, and says so."""
-            return not self._folders.may_hold(job.name) or worker.lacks(job.options, now)
+            return self._pause.holds(job) or not self._folders.may_hold(job.name) or worker.lacks(job.options, now)
 
         self._mark_all(WAITS[worker.state], worker.message, but=is_told)
 
@@ -230,7 +253,7 @@ class Scheduler:
             self._marked = False
             for job in self._jobs.queue():
                 is_there = self._folders.may_hold(job.name) and not self._pool.why_missing(job.options)
-                if is_there and not self._has_twin(job):
+                if is_there and not self._has_twin(job) and not self._pause.holds(job):
                     self._unmark(job)
 
     def _mark_all(self, reason: Reason, message: str, but: Callable[[Job], bool] = lambda _: False) -> None:

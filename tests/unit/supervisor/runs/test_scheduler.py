@@ -14,6 +14,8 @@ from demixd.protocol.job import Job, Reason, State, Step
 from demixd.protocol.options import Options
 from demixd.protocol.status import DaemonFacts
 from demixd.spool.tree import Spool
+from demixd.supervisor.clock import SystemClock
+from demixd.supervisor.jobs.pause import Pause
 from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.ledger import Ledger
 from demixd.supervisor.runs.scheduler import Scheduler
@@ -98,6 +100,7 @@ class Stage:
         self.elsewhere: set[str] = set()
         """Songs that the inbox, which is another one now, does not show."""
         self.pausing: set[str] = set()
+        self.pause = Pause(Config(), self.spool, SystemClock())
         self.has_room_beside = False
         self.started: list[str] = []
         self.prepared: list[str | None] = []
