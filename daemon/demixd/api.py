@@ -92,7 +92,7 @@ def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
         name=os.fsencode(song.name).decode("utf-8", "replace"),
         tmp=tmp,
         out=out,
-        options=settings.options,
+        options=msgspec.structs.replace(settings.options, peaks=False),  # who calls this expects stems alone
         max_duration_s=settings.limits.max_duration_s,
         seed=seed,
     )

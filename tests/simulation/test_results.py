@@ -158,6 +158,16 @@ def remove_a_file(folder: Path) -> None:
     (folder / "instrumental.wav").unlink()
 
 
+def change_the_waveforms(folder: Path) -> None:
+    (folder / "peaks.json").write_text("[]\n")
+
+
+def forget_the_waveforms(folder: Path) -> None:
+    """The manifest says nothing of them any more."""
+    manifest = json.loads((folder / "stems.json").read_bytes())
+    (folder / "stems.json").write_text(json.dumps({**manifest, "extras": []}))
+
+
 def remove_the_manifest(folder: Path) -> None:
     (folder / "stems.json").unlink()
 
@@ -168,7 +178,16 @@ def replace_it(folder: Path) -> None:
     (folder / "stems.json").write_text(json.dumps({**manifest, "job_id": 32 * "0"}))
 
 
-HARM = [change_a_byte, cut_a_file, remove_a_file, remove_the_manifest, replace_it, shutil.rmtree]
+HARM = [
+    change_a_byte,
+    cut_a_file,
+    remove_a_file,
+    change_the_waveforms,
+    forget_the_waveforms,
+    remove_the_manifest,
+    replace_it,
+    shutil.rmtree,
+]
 
 
 @pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)

@@ -12,6 +12,7 @@ where that file is.
 """
 
 import contextlib
+import hashlib
 import os
 import queue
 import signal
@@ -27,14 +28,16 @@ from decoding import decode
 from demixd.audio.budget import Budget
 from demixd.audio.formats import Target, choose_target
 from demixd.audio.pcm import Pcm, Shelf
+from demixd.audio.waveform import Waveform, document
 from demixd.engine import host
 from demixd.errors import Code, StopProcessingError
 from demixd.pipeline import encode, mix
-from demixd.protocol.job import EngineFacts, Error
+from demixd.protocol.job import EngineFacts, Error, ExtraFile
 from demixd.protocol.progress import Progress, Step, Tick
-from demixd.protocol.result_names import file_name
+from demixd.protocol.result_names import PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
+from demixd.spool.files import write_whole
 from demixd.spool.tree import pin
 from demixd.worker.channel import BROKEN_STATUS, described
 from demixd.worker.messages import (
@@ -263,23 +266,31 @@ def written(order: Separate, song: Song, facts: EngineFacts, target: Target, war
         while is_there("hold-encode", in_doubt=True):
             check(order.job_id)
             time.sleep(0.02)
-        files = []
+        files, waveforms = [], []
         for stem in options.stems:
             name = file_name(options.naming, stem=stem, ext=target.suffix, model=options.model, leaf=order.name)
             path = out / name
             with nofollow.reach(out, path.parent, make=out, follow=True) as handle:
                 folder = nofollow.Pin(handle, path.parent)
+            waveforms.append(Waveform(track.frames, track.channels))
             written = encode.write(
                 (block / 4 for block in song.pcm.blocks()),
                 folder.path / path.name,
                 target,
                 frames=track.frames,
-                how=encode.Manner(stem=stem, check=lambda: check(order.job_id)),
+                how=encode.Manner(stem=stem, check=lambda: check(order.job_id), draw=waveforms[-1].feed),
             )
             files.append(msgspec.structs.replace(written, name=name))
+        extras = []
+        if options.peaks:
+            data = document(waveforms, target.rate)
+            write_whole(out / PEAKS, data, root=out, durable=True, follow=True)
+            sha256 = hashlib.sha256(data).hexdigest()
+            extras.append(ExtraFile(kind="peaks", name=PEAKS, bytes=len(data), sha256=sha256))
     return Finished(
         job_id=order.job_id,
         files=tuple(files),
+        extras=tuple(extras),
         gain_db=0.0,
         engine=facts,
         timing={},

@@ -27,7 +27,8 @@ def sha256(path: Path) -> str:
 def faults(folder: Path) -> list[str]:
     """What is wrong with a result, held against its own manifest: files, sizes and hashes."""
     manifest = json.loads((folder / "stems.json").read_bytes())
-    listed = {file["name"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}
+    files = manifest["files"] + manifest["extras"]
+    listed = {file["name"]: (file["bytes"], file["sha256"]) for file in files}
     there = {
         path.relative_to(folder).as_posix(): (path.stat().st_size, sha256(path))
         for path in folder.rglob("*")

@@ -47,7 +47,9 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     """Of the dither."""
     measure: Callable[[Frames], None] = lambda _: None
-    """Gets each block `[T, C]` as it is given to the codec, as float32."""
+    """Gets each block `[T, C]` before it is rounded, as float32."""
+    draw: Callable[[NDArray[Any]], None] = lambda _: None
+    """Gets each block `[T, C]` as it is given to the codec."""
     tag: Callable[[Path], None] = lambda _: None
     """Adds tags to the written file."""
 
@@ -162,7 +164,9 @@ def _samples(blocks: Iterable[Frames], subtype: str, how: Manner) -> Iterator[tu
         if not np.isfinite(peak):
             raise AudioProcessingError(Code.BAD_OUTPUT, "A stem has samples that are not numbers; report this.")
         how.measure(samples.astype(np.float32, copy=False))
-        yield _integers(samples, bits, dither) if bits else (samples, peak)
+        written, peak = _integers(samples, bits, dither) if bits else (samples, peak)
+        how.draw(written)
+        yield written, peak
 
 
 def _integers(samples: NDArray[Any], bits: int, dither: Dither) -> tuple[NDArray[Any], float]:

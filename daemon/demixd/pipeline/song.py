@@ -24,7 +24,7 @@ from demixd.pipeline.decoder import decode
 from demixd.pipeline.separate import SegmentProgress, separate
 from demixd.pipeline.stems import Order, Separated, StemWriter
 from demixd.pipeline.tagging import Tagger, begin_reading
-from demixd.protocol.job import EngineFacts, StemFile
+from demixd.protocol.job import EngineFacts, ExtraFile, StemFile
 from demixd.protocol.options import Options
 from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import ONE_FILE, ONE_FILE_STEMS
@@ -68,6 +68,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     track: Track
     files: tuple[StemFile, ...]
+    extras: tuple[ExtraFile, ...]
     gain_db: float
     residual_db: float | None
     """dB: the energy of the song minus its stems, against the song's; null where the stems do not make up the song."""
@@ -169,9 +170,11 @@ def write_stems(order: Order, ready: ReadyToWrite, observer: Observer, timing: d
         tagger = Tagger(ready.tags.result(), options, ready.engine)
         writer = StemWriter(order, separated, target, gain, tagger)
         files = writer.write_all(observer.check, lambda part: observer.progressed(tick(Step.ENCODE, part)))
+        extras = writer.extras()
     return Result(
         track=separated.track,
         files=files,
+        extras=extras,
         gain_db=files[0].gain_db,
         residual_db=separated.survey.residual_db,
         engine=ready.engine,

@@ -6,6 +6,7 @@
 As many stems are written at once as there are cores: libsndfile and FFmpeg release Python's lock.
 """
 
+import hashlib
 import os
 import threading
 import zlib
@@ -20,16 +21,18 @@ from demixd.audio.ffmpeg import rates, stemfile
 from demixd.audio.formats import Target
 from demixd.audio.pcm import BLOCK, Frames, Pcm
 from demixd.audio.streams import Facts
+from demixd.audio.waveform import Waveform, document
 from demixd.errors import StopProcessingError
 from demixd.pipeline import encode
 from demixd.pipeline.metering import Metering
 from demixd.pipeline.separate import Survey
 from demixd.pipeline.tagging import Tagger
-from demixd.protocol.job import StemFile
+from demixd.protocol.job import ExtraFile, StemFile
 from demixd.protocol.options import Options
-from demixd.protocol.result_names import ONE_FILE, file_name
+from demixd.protocol.result_names import ONE_FILE, PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
+from demixd.spool.files import write_whole
 
 CORES = os.cpu_count() or 1
 
@@ -94,6 +97,7 @@ class StemWriter:
     def __init__(self, order: Order, separated: Separated, target: Target, gain: float, tagger: Tagger) -> None:
         self._order, self._separated, self._target = order, separated, target
         self._gain, self._tagger = gain, tagger
+        self._waveforms: dict[str, Waveform] = {}
         self._failed = threading.Event()
 
     def write_all(self, check: Check, progress: Progress) -> tuple[StemFile, ...]:
@@ -126,6 +130,15 @@ class StemWriter:
         files = tuple(future.result() for future in written)
         return (self._joined(files, check),) if self._order.options.naming == ONE_FILE else files
 
+    def extras(self) -> tuple[ExtraFile, ...]:
+        """What lies beside the stems, written once they all are. Raises OSError."""
+        if not self._order.options.peaks:
+            return ()
+        data = document([self._waveforms[stem] for stem in self._separated.stems], self._target.rate)
+        write_whole(self._order.out / PEAKS, data, root=self._order.out, durable=True, follow=True)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return (ExtraFile(kind="peaks", name=PEAKS, bytes=len(data), sha256=sha256),)
+
     def _write(self, stem: str, check: Check) -> StemFile:
         """One stem, written, read back and measured: in `out`, or in `tmp` where it becomes a stream of one file."""
         order, target = self._order, self._target
@@ -133,6 +146,8 @@ class StemWriter:
         name = f"{stem}.{target.suffix}" if one_file else self._name(stem)
         folder = None if one_file else self._folder(name)
         path = (folder.path if folder else order.tmp) / name.rpartition("/")[2]
+        frames = self._separated.frames(target)
+        waveform = self._waveforms[stem] = Waveform(frames, target.channels)
         has_spare_core = len(self._separated.stems) < CORES
         with Metering(target.rate, target.channels, beside=has_spare_core) as metering:
             how = encode.Manner(
@@ -142,9 +157,9 @@ class StemWriter:
                 clamp=order.options.clip == "clamp",
                 seed=order.seed ^ zlib.crc32(stem.encode()),
                 measure=metering.feed,
+                draw=waveform.feed if order.options.peaks else lambda _: None,
                 tag=lambda written: None if one_file else self._tagger.tag(written, stem, target.format),
             )
-            frames = self._separated.frames(target)
             written = encode.write(self._separated.blocks(stem, target), path, target, frames=frames, how=how)
             encode.verify(path, written, frames, check)
             sound = metering.read(self._separated.survey.song * self._gain**2)

@@ -143,6 +143,15 @@ class StemFile(msgspec.Struct, frozen=True, kw_only=True):
     streams: dict[str, Sound] = {}
 
 
+class ExtraFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a result that is no stem. `kind`: `peaks`, the waveforms of all stems."""
+
+    kind: str
+    name: str
+    bytes: Amount
+    sha256: str
+
+
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a result, in its sidecar; the manifest has the rest."""
 
@@ -153,10 +162,11 @@ class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """A result: its folder `dir`, below the outbox, and its files."""
+    """A result: its folder `dir`, below the outbox, its stems in `files`, and in `extras` what lies beside them."""
 
     dir: str
     files: tuple[OutputFile, ...]
+    extras: tuple[ExtraFile, ...] = msgspec.field(default_factory=lambda: ())
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True):

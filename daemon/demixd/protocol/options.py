@@ -69,6 +69,7 @@ class Defaults(Section, frozen=True):
     tags: bool = True
     title_suffix: bool = True
     album_suffix: bool = True
+    peaks: bool = True
 
     def __post_init__(self) -> None:
         """Raise ValueError, with the key first, where values are allowed each by itself and not together."""

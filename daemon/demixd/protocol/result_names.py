@@ -15,6 +15,12 @@ from string import Formatter
 MANIFEST = "stems.json"
 """The manifest: a folder that holds it is a result."""
 
+PEAKS = "peaks.json"
+"""The waveforms of a result's stems."""
+
+OURS = (MANIFEST, PEAKS)
+"""Names that no stem, and no folder of stems, has in a result."""
+
 LONGEST = 120
 """Bytes of a name, so that suffixes have room on every filesystem (eCryptfs allows 143)."""
 
@@ -89,8 +95,8 @@ def folder_name(leaf: str) -> str:
 
 
 def _beside_manifest(name: str) -> str:
-    """`name`, changed where it is that of the manifest, which is a file of the result."""
-    return f"_{name}" if name.casefold() == MANIFEST else name
+    """`name`, changed where it is that of the manifest, or of another file of the result that is no stem."""
+    return f"_{name}" if name.casefold() in OURS else name
 
 
 def mirrored(folder: bytes) -> str:

@@ -10,7 +10,19 @@ from typing import Any, Literal
 
 import msgspec
 
-from demixd.protocol.job import FINAL, Cancel, EngineFacts, Error, Job, Output, Previous, Reason, State, StemFile
+from demixd.protocol.job import (
+    FINAL,
+    Cancel,
+    EngineFacts,
+    Error,
+    ExtraFile,
+    Job,
+    Output,
+    Previous,
+    Reason,
+    State,
+    StemFile,
+)
 from demixd.protocol.progress import NotNegative, Progress, Step
 from demixd.protocol.track import Amount, Channels, Rate, SongChannels
 
@@ -221,6 +233,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     gain_db: float
     residual_db: float | None = None
     files: tuple[StemFile, ...]
+    extras: tuple[ExtraFile, ...] = msgspec.field(default_factory=lambda: ())
     options: dict[str, Any]
     engine: EngineFacts
     warnings: tuple[str, ...]

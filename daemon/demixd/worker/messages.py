@@ -19,7 +19,7 @@ import msgspec
 from demixd.config import Config
 from demixd.engine.models.catalog import Demand
 from demixd.engine.models.store import Where
-from demixd.protocol.job import EngineFacts, Error, Job, StemFile
+from demixd.protocol.job import EngineFacts, Error, ExtraFile, Job, StemFile
 from demixd.protocol.options import Options
 from demixd.protocol.progress import Tick
 from demixd.protocol.track import Track
@@ -194,6 +194,11 @@ class Finished(_Message, frozen=True):
     warnings: tuple[str, ...]
     residual_db: float | None = None
     gpu_peak_bytes: int | None = None
+    extras: tuple[ExtraFile, ...] = ()
+
+    @property
+    def all_files(self) -> tuple[StemFile | ExtraFile, ...]:
+        return (*self.files, *self.extras)
 
 
 class Failed(_Message, frozen=True):

@@ -220,6 +220,7 @@ class _Song:
             Finished(
                 job_id=self._job_id,
                 files=result.files,
+                extras=result.extras,
                 gain_db=result.gain_db,
                 residual_db=result.residual_db,
                 engine=result.engine,

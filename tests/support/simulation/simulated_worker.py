@@ -17,9 +17,9 @@ import msgspec
 
 from demixd.audio.formats import FORMATS
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
-from demixd.protocol.job import EngineFacts, Error, StemFile
+from demixd.protocol.job import EngineFacts, Error, ExtraFile, StemFile
 from demixd.protocol.progress import Progress, Step, Tick
-from demixd.protocol.result_names import file_name
+from demixd.protocol.result_names import PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.supervisor.workers.line import Died, Post, Said
 from demixd.worker.messages import (
@@ -283,10 +283,15 @@ class SimulatedWorker:
             raise AudioProcessingError(Code.NO_SPACE, "There is no space left for the stems; free some.")
         format = track.format if options.format == "source" else options.format
         files = [self._write(order, stem, format, track) for stem in options.stems]
+        extras = []
+        if options.peaks:
+            size, sha256 = self._put(order, PEAKS, b"{}\n")
+            extras = [ExtraFile(kind="peaks", name=PEAKS, bytes=size, sha256=sha256)]
         self._say(
             Finished(
                 job_id=job_id,
                 files=tuple(files),
+                extras=tuple(extras),
                 gain_db=0.0,
                 engine=self._facts,
                 timing={**timing, "mix_s": 0.0, "encode_s": round(self._clock.now() - began, 3)},
@@ -298,7 +303,12 @@ class SimulatedWorker:
         options = order.options
         ext = FORMATS[format].suffix
         name = file_name(options.naming, stem=stem, ext=ext, model=options.model, leaf=order.name)
-        data = f"{stem} of {order.sha256}, {track.frames} frames\n".encode()
+        size, sha256 = self._put(order, name, f"{stem} of {order.sha256}, {track.frames} frames\n".encode())
+        facts = {"rate": track.rate, "channels": track.channels, "peak": 0.5, "gain_db": 0.0, "subtype": track.subtype}
+        return StemFile(stem=stem, name=name, format=format, frames=track.frames, bytes=size, sha256=sha256, **facts)
+
+    def _put(self, order: Separate, name: str, data: bytes) -> tuple[int, str]:
+        """Write a file into the job's result; its bytes and sha256."""
         path = Path(order.out, name)
         try:
             for folder in reversed(path.relative_to(order.out).parents[:-1]):
@@ -306,11 +316,7 @@ class SimulatedWorker:
             path.write_bytes(data)
         except OSError as error:
             raise AudioProcessingError(Code.IO_ERROR, f"The disk failed at a stem: {error.strerror}.") from error
-        facts = {"rate": track.rate, "channels": track.channels, "peak": 0.5, "gain_db": 0.0, "subtype": track.subtype}
-        sha256 = hashlib.sha256(data).hexdigest()
-        return StemFile(
-            stem=stem, name=name, format=format, frames=track.frames, bytes=len(data), sha256=sha256, **facts
-        )
+        return len(data), hashlib.sha256(data).hexdigest()
 
     def _prepare(self, order: Prepare) -> Work:
         """Decode ahead, unless it is forgotten first."""

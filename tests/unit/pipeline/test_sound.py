@@ -1,5 +1,7 @@
 """One song through every codec that it can come in and every format that its stems can have: aligned to the sample."""
 
+import hashlib
+import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from numpy.typing import NDArray
 
 from audio import nothing, song, tones
 from decoding import heard
@@ -31,6 +34,7 @@ from demixd.pipeline.decode import LOUDEST
 from demixd.pipeline.song import Observer, Order, Result, run
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
+from demixd.protocol.result_names import file_name
 from song_codecs import CODECS, Codec, dsf, through_ffmpeg
 
 FRAMES = 60_003
@@ -480,6 +484,78 @@ def test_too_short_for_loudness(tmp_path: Path) -> None:
     assert (file.sound.loudness_lufs, file.sound.true_peak_dbtp, file.sound.silent) == (None, None, True)
 
 
+# Waveforms
+
+
+def waveforms(out: Path) -> NDArray[np.int8]:
+    """Of peaks.json: `[N, S, 2]`."""
+    found = json.loads((out / "peaks.json").read_bytes())
+    assert (found["version"], found["bits"]) == (2, 8)
+    return np.array(found["data"], np.int8).reshape(found["length"], found["channels"], 2)
+
+
+def points(audio: NDArray[Any], step: int, bits: int) -> NDArray[np.int8]:
+    """Of the samples `[T, C]`, integers of that many bits: `[N, 2]`."""
+    whole = [audio[start : start + step] >> (bits - 8) for start in range(0, len(audio), step)]
+    return np.array([(each.min(), each.max()) for each in whole], np.int8)
+
+
+@pytest.mark.parametrize(("format", "bit_depth"), [("wav", 16), ("flac", 16), ("flac", 24), ("wav", 24), ("wav", 32)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_waveforms_are_those_of_the_files(tmp_path: Path, format: str, bit_depth: int, channels: int) -> None:
+    """Every point of every stem is exactly the lowest and highest sample that its file has there."""
+    audio = original(44100)[:, :channels]
+    path = song(tmp_path / "song.wav", audio, subtype="FLOAT")
+    shares = (0.5, 0.3, 0.2, 0.001)
+    stems = ("vocals", "drums", "no_vocals")
+    result, out = separated(path, tmp_path / "work", shares, format=format, bit_depth=bit_depth, stems=stems)
+    (extra,) = result.extras
+    data = (out / "peaks.json").read_bytes()
+    assert (extra.kind, extra.name, extra.bytes) == ("peaks", "peaks.json", len(data))
+    assert extra.sha256 == hashlib.sha256(data).hexdigest()
+    found = waveforms(out)
+    step = json.loads(data)["samples_per_pixel"]
+    assert found.shape == (-(-FRAMES // step), len(stems), 2)
+    for number, file in enumerate(result.files):
+        samples, _ = soundfile.read(out / file.name, dtype="int32", always_2d=True)
+        assert np.array_equal(found[:, number], points(samples, step, 32))
+
+
+def test_waveforms_of_float_and_lossy_files(tmp_path: Path) -> None:
+    """Of float samples each point is the file's, too; of a lossy file it is near."""
+    path = song(tmp_path / "song.wav", original(44100), subtype="FLOAT")
+    cases: list[tuple[dict[str, Any], int]] = [({"format": "wav", "bit_depth": "float"}, 0), ({"format": "mp3"}, 40)]
+    for number, (options, near) in enumerate(cases):
+        result, out = separated(path, tmp_path / str(number), stems=("vocals",), **options)
+        samples = heard(out / result.files[0].name)[1][:FRAMES]
+        found = waveforms(out)[:, 0].astype(int)
+        step = json.loads((out / "peaks.json").read_bytes())["samples_per_pixel"]
+        whole = np.clip(np.floor(samples * 128.0), -128, 127).astype(np.int32)
+        assert np.abs(found - points(whole, step, 8)).max() <= near
+
+
+def test_waveforms_of_streams(tmp_path: Path) -> None:
+    """A file of several stems has a channel for each of its streams, in their order."""
+    path = song(tmp_path / "song.wav", original(44100), subtype="PCM_16")
+    result, out = separated(path, tmp_path / "work", naming="ni-stems")
+    (file,) = result.files
+    assert waveforms(out).shape[1] == len(file.streams) == 5
+
+
+def test_without_waveforms(tmp_path: Path) -> None:
+    path = song(tmp_path / "song.wav", original(44100), subtype="PCM_16")
+    result, out = separated(path, tmp_path / "work", peaks=False)
+    assert result.extras == ()
+    assert sorted(each.name for each in out.iterdir()) == sorted(file.name for file in result.files)
+
+
+def test_a_song_with_the_name_of_our_files(tmp_path: Path) -> None:
+    """Stems whose names come from the song leave room for the files that are no stems."""
+    for leaf in ("Peaks.json.wav", "stems.JSON.flac"):
+        name = file_name("{song}/{stem}.{ext}", stem="vocals", ext="wav", model="m", leaf=leaf)
+        assert name.split("/")[0].casefold() not in ("peaks.json", "stems.json")
+
+
 # What it is called
 
 
@@ -497,7 +573,9 @@ def test_presets(tmp_path: Path, naming: str, stems: tuple[str, ...], names: lis
     path = song(tmp_path / "song.ogg", original(44100))
     result, out = separated(path, tmp_path / "work", naming=naming, stems=stems)
     assert [file.name for file in result.files] == names
-    assert sorted(each.relative_to(out).as_posix() for each in out.rglob("*") if each.is_file()) == sorted(names)
+    assert sorted(each.relative_to(out).as_posix() for each in out.rglob("*") if each.is_file()) == sorted(
+        [*names, "peaks.json"]
+    )
 
 
 def test_yarg_is_ogg(tmp_path: Path) -> None:
@@ -516,7 +594,7 @@ def test_one_file(songs: Mapping[str, Path], tmp_path: Path, name: str, format: 
     lossless = format == "alac" or (format == "source" and name != "mp3")
     assert (file.stem, file.name, file.format) == ("ni-stems", "Song.stem.mp4", "alac" if lossless else "m4a")
     assert list(file.streams) == ["master", *PARTS]
-    assert [path.name for path in out.iterdir()] == ["Song.stem.mp4"]
+    assert {path.name for path in out.iterdir()} == {"Song.stem.mp4", "peaks.json"}
     found = stemfile.atom(out / file.name)
     assert found is not None
     assert [stem["name"] for stem in found["stems"]] == ["Drums", "Bass", "Other", "Vocals"]

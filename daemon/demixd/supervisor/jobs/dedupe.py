@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.protocol.job import Job, OutputFile
+from demixd.protocol.job import ExtraFile, Job, OutputFile
 from demixd.protocol.result_names import MANIFEST, folder_name, template_of
 from demixd.protocol.status import Manifest
 from demixd.spool import documents, nofollow
@@ -21,7 +21,7 @@ ENGINE = 3
 def key(job: Job, model_sha256: str) -> str:
     """One sha256 of all that the result depends on; the job must have its song's sha256."""
     options = msgspec.structs.asdict(job.options)
-    del options["profile"]  # what it says is in the others
+    del options["profile"], options["peaks"]  # what the one says is in the others; the other makes no other stems
     leaf = folder_name(job.shown.rpartition("/")[2]) if "{song}" in template_of(job.options.naming) else ""
     facts = {"engine": ENGINE, "song": job.sha256, "model": model_sha256, "leaf": leaf, "options": options}
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
@@ -52,20 +52,21 @@ def still_good(outbox: Path, earlier: Job, stopped: Callable[[], bool]) -> bool:
     The ledger says what that was: the manifest lies where others may write, and has to say the same.
     """
     assert earlier.output is not None
-    folder, files = outbox / earlier.output.dir, earlier.output.files
+    folder, output = outbox / earlier.output.dir, earlier.output
     manifest = documents.read(folder / MANIFEST, Manifest)
     if manifest is None or manifest.job_id != earlier.job_id:
         return False
     listed = {(file.stem, file.name, file.sha256) for file in manifest.files}
-    if listed != {(file.stem, file.name, file.sha256) for file in files}:
+    if listed != {(file.stem, file.name, file.sha256) for file in output.files} or manifest.extras != output.extras:
         return False
+    files: tuple[OutputFile | ExtraFile, ...] = (*output.files, *output.extras)
     try:
         return all(not stopped() and _is_file(outbox, folder / file.name, file, stopped) for file in files)
     except OSError:
         return False
 
 
-def _is_file(outbox: Path, path: Path, published: OutputFile, stopped: Callable[[], bool]) -> bool:
+def _is_file(outbox: Path, path: Path, published: OutputFile | ExtraFile, stopped: Callable[[], bool]) -> bool:
     with os.fdopen(nofollow.read_file(outbox, path), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size != published.bytes:

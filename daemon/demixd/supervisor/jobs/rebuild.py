@@ -178,7 +178,7 @@ def _output(folder: str, manifest: Manifest) -> Output:
     files = (
         OutputFile(stem=file.stem, name=file.name, sha256=file.sha256, bytes=file.bytes) for file in manifest.files
     )
-    return Output(dir=folder, files=tuple(files))
+    return Output(dir=folder, files=tuple(files), extras=manifest.extras)
 
 
 def _options(found: dict[str, Any]) -> Options:

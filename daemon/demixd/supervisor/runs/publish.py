@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from demixd.protocol import status
-from demixd.protocol.job import Job, Output, OutputFile, Stage, StemFile
+from demixd.protocol.job import ExtraFile, Job, Output, OutputFile, Stage, StemFile
 from demixd.protocol.result_names import MANIFEST, folder_name, mirrored, numbered
 from demixd.spool import documents, nofollow, private
 from demixd.spool.files import rename_new, sync, sync_folder, sync_open
@@ -44,7 +44,7 @@ def prepare(job: Job, made: Finished, jobs: JobTable, spool: Spool) -> Job:
     files = tuple(
         OutputFile(stem=file.stem, name=file.name, sha256=file.sha256, bytes=file.bytes) for file in made.files
     )
-    output = Output(dir=chosen_dir(job, spool), files=files)
+    output = Output(dir=chosen_dir(job, spool), files=files, extras=made.extras)
     return jobs.commit(msgspec.structs.replace(job, output=output), Stage.PUBLISHING)
 
 
@@ -91,6 +91,7 @@ def manifest(job: Job, made: Finished) -> status.Manifest:
         gain_db=made.gain_db,
         residual_db=made.residual_db,
         files=made.files,
+        extras=made.extras,
         options=msgspec.to_builtins(job.options),
         engine=job.engine or made.engine,
         warnings=made.warnings,
@@ -143,7 +144,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def missing_from(outbox: Path, out: Path, files: Iterable[StemFile]) -> str | None:
+def missing_from(outbox: Path, out: Path, files: Iterable[StemFile | ExtraFile]) -> str | None:
     """Why the files in `out` are not those of the manifest, as far as sizes tell; None where they are, or none can be seen."""
     name = out.name
     try:

@@ -167,7 +167,7 @@ class Run:
             return None
         why = doubt_of(message, self.job, is_stopped=self._stopped is not None)
         if why is None and isinstance(message, Finished) and not self._is_away():
-            why = publish.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.files)
+            why = publish.missing_from(self._spool.outbox, self._spool.out(self.job.job_id), message.all_files)
         if why is None:
             self._obey(message)
         return why

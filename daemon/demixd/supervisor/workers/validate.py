@@ -12,8 +12,8 @@ from demixd.worker.messages import Finished, FromWorker, Stopped
 
 def doubt(message: FromWorker) -> str | None:
     """Why a message cannot be true whichever job it is about; None where it can."""
-    if isinstance(message, Finished) and not all(_lies_in_its_folder(file.name) for file in message.files):
-        return "a stem that does not lie in its folder"
+    if isinstance(message, Finished) and not all(_lies_in_its_folder(file.name) for file in message.all_files):
+        return "a file that does not lie in its folder"
     return None
 
 
@@ -26,8 +26,8 @@ def doubt_of(message: FromWorker, job: Job, *, is_stopped: bool) -> str | None:
             return "it finished a song that it had not decoded"
         case Finished(files=files) if sorted(file.stem for file in files) != _stems_of(job):
             return "it finished other stems than it was asked for"
-        case Finished(files=files) if len({file.name for file in files}) < len(files):
-            return "it gave two stems one name"
+        case Finished(all_files=files) if len({file.name for file in files}) < len(files):
+            return "it gave two files one name"
     return None
 
 

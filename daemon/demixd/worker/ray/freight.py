@@ -11,11 +11,11 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from demixd.protocol.job import StemFile
+from demixd.protocol.job import ExtraFile, StemFile
 from demixd.spool import nofollow, private
 from demixd.spool.files import open_own, sha256_of, sync
 
@@ -97,8 +97,8 @@ class Attempt:
         for folder in (self._tmp, self._out):
             nofollow.remove_tree(self.root, self._mine(folder))
 
-    async def fetch(self, files: tuple[StemFile, ...]) -> str:
-        """Have the stems lie in `out`; why they are not what was said of them, empty where they are."""
+    async def fetch(self, files: Iterable[StemFile | ExtraFile]) -> str:
+        """Have the files lie in `out`; why they are not what was said of them, empty where they are."""
         if self.is_by_path:
             await asyncio.to_thread(self._take_over)
             return ""
@@ -111,7 +111,7 @@ class Attempt:
         with private.reach(self.root, self._tmp.parent) as job:
             os.rename(self._mine(self._out).name, self._out.name, src_dir_fd=job, dst_dir_fd=job)
 
-    async def _fetch_one(self, file: StemFile) -> str | None:
+    async def _fetch_one(self, file: StemFile | ExtraFile) -> str | None:
         target = self._out / file.name
         with private.inside(self.root, self._out):
             os.close(await asyncio.to_thread(_new, self._out, target))

@@ -304,7 +304,7 @@ class Traffic:
         job_id, host, timing = message.job_id, self._far.host, message.timing
         attempt, end = self._attempts[job_id], cast(FromWorker, message)
         try:
-            if why := await attempt.fetch(message.files):
+            if why := await attempt.fetch(message.all_files):
                 error = Error(code=Code.IO_ERROR, message=f"The stems from {host} are damaged: {why}.", retryable=True)
                 end = Failed(job_id=job_id, error=error, timing=timing)
         except asyncio.CancelledError:
