@@ -32,7 +32,7 @@ from daemons import CLIENT_BEAT_S, PATIENCE_S, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import text
 from demixd.cli.app import commands
-from demixd.cli.follow import Follower, Losses
+from demixd.cli.songs.follow import Follower, Losses
 from demixd.cli.status import view
 from demixd.cli.status.liveness import Health, Liveness
 from demixd.cli.status.overview import overview

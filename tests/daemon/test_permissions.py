@@ -23,7 +23,8 @@ REMEDY = "let this user in, or run this as the daemon's user or by sudo"
 # The interpreter itself may lie where that user cannot read: what it loads late is loaded before.
 AS_NOBODY = (
     "import email.parser, encodings.ascii, encodings.utf_8_sig, os\n"
-    "import demixd.cli.cancel, demixd.cli.check.findings, demixd.cli.follow, demixd.cli.status.watch, demixd.cli.submit\n"
+    "import demixd.cli.songs.cancel, demixd.cli.songs.follow, demixd.cli.songs.submit\n"
+    "import demixd.cli.check.findings, demixd.cli.status.watch\n"
     "import demixd.engine.families.demucs, demixd.engine.models.listing, demixd.supervisor.service, demixd.cli.app\n"
     f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); demixd.cli.app.main()"
 )

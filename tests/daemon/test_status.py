@@ -20,8 +20,9 @@ from rich.console import Console
 from commands import ENVIRONMENT, Piped, heartbeat, program, write
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd import config as configuration
-from demixd.cli import app, config_option, names
-from demixd.cli.follow import Follower
+from demixd.cli import app, config_option
+from demixd.cli.songs import names
+from demixd.cli.songs.follow import Follower
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import Health
 from demixd.cli.status.overview import Overview, overview

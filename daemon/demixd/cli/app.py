@@ -22,11 +22,11 @@ from demixd.cli.console import (
     complain,
     exit_on_sigterm,
     interruptible,
-    refuse_to_be_led,
     refusing_os_errors,
     say,
     standard_streams,
 )
+from demixd.cli.models import models
 from demixd.config import Config
 from demixd.errors import AudioProcessingError, Code, ConfigError, StateError
 from demixd.spool.tree import Spool
@@ -148,8 +148,8 @@ def submit(
     **given: Any,
 ) -> None:
     """Drop each SONG into the inbox, with the options that are given."""
-    from demixd.cli import submit as submitting
-    from demixd.cli.follow import follow_to_end
+    from demixd.cli.songs import submit as submitting
+    from demixd.cli.songs.follow import follow_to_end
     from demixd.cli.status.notice import complain_if_absent
 
     if as_json and not wait:
@@ -182,7 +182,7 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
     such as '04*', or a folder. A song that is over is no error without --wait: the status is 0 once the daemon is asked, or has
     nothing to stop, and 1 if no song of a name is known.
     """
-    from demixd.cli import cancel as cancelling
+    from demixd.cli.songs import cancel as cancelling
 
     if bool(names) is everything:
         raise click.UsageError("Give names of songs, or --all.")
@@ -190,6 +190,22 @@ def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool)
     notice = _silence_notice(config, spool) if wait else None
     with refusing_os_errors(), interruptible("The songs that were asked to stop still will."):
         is_good = cancelling.cancel_all(spool, notice) if everything else cancelling.cancel(config, names, notice)
+    sys.exit(0 if is_good else 1)
+
+
+@commands.command(short_help="Bring songs back that failed or were cancelled.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@with_folders
+def retry(config: Config, names: tuple[str, ...]) -> None:
+    """Bring the songs called NAME, which have failed or were cancelled, back into the inbox with their options.
+
+    NAME is as `cancel` takes it. A song that was left in the inbox is touched there. The status is 1 if one of them cannot
+    come back, or no such song is known.
+    """
+    from demixd.cli.songs import retry as retrying
+
+    with refusing_os_errors():
+        is_good = retrying.retry(Spool(config), names)
     sys.exit(0 if is_good else 1)
 
 
@@ -223,84 +239,7 @@ def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **optio
             file.write_bytes(report.encode(found))
 
 
-@commands.group()
-@config_option
-def models() -> None:
-    """List, fetch, verify and pin models."""
-
-
-@models.command("list")
-@configured
-def list_models(config: Config) -> None:
-    """List the models that are there or can be fetched."""
-    from demixd.engine.models import listing
-
-    with refusing_os_errors():
-        rows = listing.rows(
-            repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
-        )
-    for row in rows:
-        say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
-
-
-@models.command(short_help="Fetch a model.")
-@click.argument("name")
-@configured
-def fetch(config: Config, name: str) -> None:
-    """Fetch the model NAME from the Hugging Face hub; where OpenVINO runs it, convert it too."""
-    from demixd.cli.status import view
-    from demixd.engine.models.configured import known
-    from demixd.engine.models.fetch import fetch as fetch_model
-    from demixd.engine.openvino import converter
-
-    refuse_to_be_led(config.models, known(name, config))
-    os.umask(0o022)  # the daemon, another user, reads what root fetches
-    with view.bar(name) as change:
-        files = fetch_model(
-            name,
-            config.models,
-            progress=lambda at: change(
-                description=at.file or "waiting", completed=at.bytes, total=at.total_bytes or None
-            ),
-        )
-    say(f"{files.name}: in {files.folder}")
-    if converter.serves(config):
-        with view.bar("converting for OpenVINO"):
-            told = converter.in_advance(config, files)
-        say(f"{files.name}: {told}")
-
-
-@models.command(short_help="Compare a model's files with the hashes on record.")
-@click.argument("name", required=False)
-@configured
-def verify(config: Config, name: str | None) -> None:
-    """Compare the hashes of the model NAME (default: the configured one) with those on record; without one, load it."""
-    from demixd.engine.families import demucs
-    from demixd.engine.models import store
-    from demixd.engine.models.configured import known
-
-    files = store.Where.of(config, known(name or config.model.name, config)).locate()
-    say(f"{files.name}: good, {demucs.verify(files, allow_pickle=config.model.allow_pickle)}")
-
-
-@models.command(short_help="Print what pins a model in the catalogue.")
-@click.argument("name")
-@configured
-def pin(config: Config, name: str) -> None:
-    """Print what pins the model NAME in demixd's catalogue: the commit that it was fetched from, and its files' hashes."""
-    from demixd.engine.models import store
-    from demixd.engine.models.catalog import PUBLISHED
-    from demixd.engine.models.configured import known
-
-    if known(name, config) not in PUBLISHED:
-        raise BadWordError(f"{name} is no model that Demucs publishes: the catalogue, which pins, has no others")
-    files = store.locate(name, repo=None, models=config.models, allow_pickle=False)
-    commit, hashes = store.pins(files)
-    if not commit:
-        finds = f"`{store.command('fetch', name, config.models)}` finds it out"
-        raise RefusedError(f"{files.folder} does not say which commit {name} is from: {finds}")
-    pinned = (f'    "{file}": "{sha256}",' for file, sha256 in hashes.items())
-    say("\n".join([f'commit="{commit}",', "sha256={", *pinned, "},"]))
+commands.add_command(models)
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from demixd.audio import sndfile
 from demixd.audio.ffmpeg import reader
-from demixd.cli import submit
 from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, say, standard_streams
-from demixd.cli.follow import follow_to_end
+from demixd.cli.songs import submit
+from demixd.cli.songs.follow import follow_to_end
 from demixd.cli.throwaway import ThrowawayDaemon
 from demixd.engine.models.demo.recording import record
 from demixd.errors import AudioProcessingError

@@ -20,7 +20,7 @@ from benchmarks.gpu.messages import Plan, Row
 from demixd.cli import client
 from demixd.cli.bench.daemon import peak_bytes
 from demixd.cli.console import RefusedError, exit_on_sigterm
-from demixd.cli.follow import Follower
+from demixd.cli.songs.follow import Follower
 from demixd.cli.throwaway import POLL_S, ThrowawayDaemon
 from demixd.engine.models.demo.recording import record
 from demixd.engine.models.store import Where

@@ -10,7 +10,7 @@ from typing import Any
 from demixd.cli import client
 from demixd.cli.bench.report import Run, Song
 from demixd.cli.console import RefusedError, say
-from demixd.cli.follow import Follower
+from demixd.cli.songs.follow import Follower
 from demixd.cli.throwaway import POLL_S, ThrowawayDaemon
 from demixd.protocol.job import EngineFacts, State
 from demixd.protocol.result_names import MANIFEST

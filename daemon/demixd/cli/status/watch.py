@@ -6,9 +6,10 @@ from contextlib import suppress
 
 import msgspec
 
-from demixd.cli import client, names, text
+from demixd.cli import client, text
 from demixd.cli.config_option import start_command
 from demixd.cli.console import RefusedError, complain, require_reader, say
+from demixd.cli.songs import names
 from demixd.cli.status import view, words
 from demixd.cli.status.liveness import RUNNING, Liveness, age_s, is_overdue
 from demixd.cli.status.overview import Overview, newest_first, overview

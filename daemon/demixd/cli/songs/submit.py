@@ -10,7 +10,7 @@ import msgspec
 from demixd.cli import client
 from demixd.cli.config_option import is_here
 from demixd.cli.console import BadWordError, RefusedError, complain
-from demixd.cli.follow import Follower
+from demixd.cli.songs.follow import Follower
 from demixd.config import Config
 from demixd.engine.models import configured
 from demixd.errors import AudioProcessingError

@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from demixd.cli import client, names, text
+from demixd.cli import client, text
 from demixd.cli.console import complain, say
+from demixd.cli.songs import names
 from demixd.cli.status import view, words
 from demixd.cli.status.reader import CachedDocument, pause
 from demixd.protocol.job import State

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import msgspec
 
-from demixd.cli import client, names, text
+from demixd.cli import client, text
 from demixd.cli.console import RefusedError, complain, say
+from demixd.cli.songs import names
 from demixd.cli.status.notice import SilenceNotice, complain_if_absent
 from demixd.cli.status.reader import CachedDocument, read_songs
 from demixd.config import Config
