@@ -18,7 +18,7 @@ audio/        formats, codecs, containers, tags, measures; knows no job
 spool/        the share on disk: the tree, and reading, writing and renaming in it without links or loss
 protocol/     what is said in files, as types and names; pure
 
-`api` is `separate_audio`: one song in the caller's process, by the same pipeline.
+`api` is `separate_audio`: one song in the caller's process, by the same pipeline; `demixd separate` too.
 """
 
 from typing import TYPE_CHECKING

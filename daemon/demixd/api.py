@@ -21,6 +21,7 @@ from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline import decoder
 from demixd.pipeline.song import Observer, Order, run
 from demixd.protocol import devices
+from demixd.protocol.options import Options
 from demixd.protocol.progress import Throttle
 from demixd.spool.files import HIDDEN, sha256_of
 from demixd.spool.tree import OUT, TMP
@@ -46,7 +47,7 @@ def separate_audio(
     settings = config.load()
     throttle = Throttle(STATUS_S)
 
-    def tell(text: str) -> None:
+    def tell(text: str, _fraction: float) -> None:
         if status_callback is not None and throttle.passes(time.monotonic()):
             status_callback(text)
 
@@ -54,21 +55,39 @@ def separate_audio(
         if stop_event is not None and stop_event.is_set():
             raise StopProcessingError("stopped by stop_event")
 
+    separate(settings, settings.options, Path(input_path), Path(song_dir), tell, check)
+    return True
+
+
+def separate(
+    settings: config.Config,
+    options: Options,
+    song: Path,
+    folder: Path,
+    tell: Callable[[str, float], None],
+    check: Callable[[], None],
+) -> list[Path]:
+    """The files that `song` becomes, in `folder`, by `options`; `tell` gets what is done, and the share of it, 0 to 1.
+
+    `check` raises to stop, in which case nothing is in `folder`. Raises as `separate_audio` does.
+    """
     check()
-    song, folder = Path(input_path), Path(song_dir)
     try:
         seed = _seed(song)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
-    tell("Loading the model")
-    demand = Demand.of(settings.model.name, settings.defaults.stems)
+    tell("Loading the model", 0.0)
+    demand = Demand.of(options.model, options.stems)
     engine = _engine(
         _with_own_folders(Warm.of(settings, demand, devices.all_of(settings.model.device)[0]), settings.state)
     )
-    observer = Observer(check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message))
+    observer = Observer(
+        check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message, tick.progress.fraction)
+    )
+    made = []
     with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
-        order = _order(song, Path(work), settings, seed)
+        order = _order(song, Path(work), options, settings.limits.max_duration_s, seed)
         budget = Budget(host.sound_bytes(settings.limits.memory_bytes))
         try:
             with Shelf(budget, (order.tmp,)) as shelf:
@@ -77,12 +96,13 @@ def separate_audio(
             decoder.close()
         check()
         for file in result.files:
-            (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
-            (order.out / file.name).replace(folder / file.name)
-    return True
+            target = folder / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.append((order.out / file.name).replace(target))
+    return made
 
 
-def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
+def _order(song: Path, work: Path, options: Options, max_duration_s: float, seed: int) -> Order:
     """The order for `song`, to be carried out in the empty folder `work`."""
     out, tmp = work / OUT, work / TMP
     out.mkdir()
@@ -92,8 +112,8 @@ def _order(song: Path, work: Path, settings: config.Config, seed: int) -> Order:
         name=os.fsencode(song.name).decode("utf-8", "replace"),
         tmp=tmp,
         out=out,
-        options=msgspec.structs.replace(settings.options, peaks=False),  # who calls this expects stems alone
-        max_duration_s=settings.limits.max_duration_s,
+        options=msgspec.structs.replace(options, peaks=False),  # who calls this expects stems alone
+        max_duration_s=max_duration_s,
         seed=seed,
     )
 

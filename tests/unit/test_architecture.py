@@ -12,7 +12,7 @@ PACKAGE = ROOT / "daemon" / "demixd"
 MODULES = {path.relative_to(ROOT / "daemon").with_suffix("").as_posix(): path for path in PACKAGE.rglob("*.py")}
 
 ORDER = (
-    *("demixd/__main__", "demixd/__init__", "demixd/api", "demixd/cli", "demixd/supervisor", "demixd/worker"),
+    *("demixd/__main__", "demixd/__init__", "demixd/cli", "demixd/api", "demixd/supervisor", "demixd/worker"),
     *("demixd/pipeline", "demixd/engine", "demixd/audio", "demixd/spool", "demixd/config", "demixd/protocol"),
     *("demixd/errors", "demixd/child_process", "demixd/terminal", "demixd/version"),
 )

@@ -215,6 +215,26 @@ def _silence_notice(config: Config, spool: Spool) -> "SilenceNotice":
     return SilenceNotice(spool, config.status.heartbeat_s, time.monotonic())
 
 
+@commands.command(short_help="Separate one song here, without a daemon.")
+@click.argument("song", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--model", help="A name that `demixd models list` shows; default: the configuration's.")
+@click.option("--stems", help="Names with commas between them: the model's own, instrumental, guide, or no_NAME.")
+@click.option("--format", help="source, wav, flac, mp3, ogg, opus, m4a or alac.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any other option of a song.")
+@configured
+def separate(config: Config, /, song: Path, folder: Path, settings: tuple[str, ...], **given: Any) -> None:
+    """Separate SONG in this process, and put its stems into FOLDER, which is made where it is missing.
+
+    Neither daemon nor inbox has a part in it. The model is loaded anew each time, and files with the names of stems are replaced.
+    """
+    from demixd.cli.songs import separate as separating
+
+    exit_on_sigterm()
+    with refusing_os_errors(), interruptible("Interrupted: no stem was written."):
+        separating.separate(config, song, folder, given, settings)
+
+
 @commands.command(short_help="Measure how fast this machine is.")
 @click.argument("songs", metavar="[SONG...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--model", help="A name that `demixd models list` shows; default: the configuration's.")

@@ -1,8 +1,9 @@
-"""The commands about songs, which work by files alone.
+"""The commands about songs; all but `separate` work by files alone.
 
 submit   drops songs
 follow   shows dropped songs to their ends: `submit --wait`
 cancel   stops jobs
 retry    brings songs back that have failed, or were cancelled
+separate one song in this process, without a daemon
 names    which songs a word of the command line means
 """
