@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from demixd.supervisor.jobs import held as held_songs
-from overlap import done, drop, go_on, held, lines, separated, three, until_prepared, until_step
+from overlap import done, drop, go_on, held, lines, separated, three, until_behind, until_prepared, until_step
 from simulated import Simulated, simulated
 
 QUICK: dict[str, Any] = {"inbox": {"settle": 0.1, "scan_interval": 0.2}}
@@ -218,6 +218,106 @@ def test_a_crash_in_a_pause(tmp_path: Path) -> None:
         daemon.until(lambda: is_paused(daemon, "a.wav") and is_paused(daemon, "b.wav"), "both wait")
         resume(daemon, "now")
         done(daemon, "a.wav", "b.wav")
+
+
+def test_the_end_is_told_as_its_beginning_was(tmp_path: Path) -> None:
+    """When it is over the first song begins at once, however many there are, and another pause is seen at once."""
+    with simulated(tmp_path, **QUICK) as daemon:
+        pause(daemon, "file")
+        daemon.make_song(daemon.folder / "song.wav", 0.3)
+        names = [f"{number:03}.wav" for number in range(400)]
+        for name in names:
+            (daemon.inbox / name).write_bytes((daemon.folder / "song.wav").read_bytes() + name.encode())
+        daemon.until(lambda: all(is_paused(daemon, name) for name in names), "all say it")
+        daemon.hold.touch()
+        (daemon.inbox / ".pause").unlink()
+        daemon.turn()
+        assert sum(is_paused(daemon, name) for name in names) >= len(names) - held_songs.AT_ONCE - 2
+        daemon.until(lambda: len(separated(daemon)) == 1, "the first begins", within_s=2)
+        daemon.until(lambda: not any(is_paused(daemon, name) for name in names), "all say it", within_s=3)
+        (daemon.inbox / ".pause").touch()
+        daemon.turn()
+        assert sum(is_paused(daemon, name) for name in names) <= held_songs.AT_ONCE
+        (daemon.inbox / ".cancel").touch()
+        go_on(daemon)
+        daemon.until(lambda: daemon.song(names[-1])["state"] == "cancelled", "all go")
+
+
+def test_an_urgent_song_and_a_worker_that_never_rests_long(tmp_path: Path) -> None:
+    """With `keep_alive_s = 0`, too, it is begun outside the hours."""
+    with simulated(tmp_path, **QUICK, model={"keep_alive_s": 0.0}) as daemon:
+        pause(daemon, "schedule")
+        daemon.until(lambda: daemon.read("_daemon.json")["worker"]["state"] == "asleep", "asleep")
+        drop(daemon, "a.wav", priority=100)
+        assert daemon.final("a.wav")["state"] == "done"
+
+
+def test_a_twin_in_a_pause(tmp_path: Path) -> None:
+    """A song that waits for its twin says so again when the pause is over."""
+    with simulated(tmp_path, **QUICK) as daemon:
+        held(daemon, "a.wav")
+        drop(daemon, "b.wav", like="a.wav")
+        until_behind(daemon, "b.wav", "a.wav")
+        pause(daemon, "file")
+        daemon.until(lambda: is_paused(daemon, "b.wav"), "it says so")
+        resume(daemon, "file")
+        until_behind(daemon, "b.wav", "a.wav")
+        go_on(daemon)
+        assert daemon.final("b.wav")["duplicate_of"] == daemon.song("a.wav")["job_id"]
+
+
+def test_a_folder_that_comes_back_in_a_pause(tmp_path: Path) -> None:
+    """Songs say what else they wait for, and then that there is a pause."""
+    with simulated(tmp_path, **QUICK) as daemon:
+        drop(daemon, "a.wav", like="a.wav")
+        assert daemon.final("a.wav")["state"] == "done"
+        pause(daemon, "file")
+        drop(daemon, "b.wav")
+        daemon.until(lambda: is_paused(daemon, "b.wav"), "it says so")
+        daemon.look_away()
+        daemon.outbox.rename(daemon.spool / "away")
+        daemon.until(lambda: daemon.song("b.wav")["reason"] == "outbox-missing", "it says so")
+        (daemon.spool / "away").rename(daemon.outbox)
+        daemon.until(lambda: is_paused(daemon, "b.wav"), "it says so again")
+        resume(daemon, "file")
+        assert daemon.final("b.wav")["state"] == "done"
+
+
+def test_a_song_that_is_to_be_tried_again(tmp_path: Path) -> None:
+    """It waits for the end of the pause as the others do; without one after a restart it waits for its turn."""
+    with simulated(tmp_path, **QUICK) as daemon:
+        held(daemon, "a.wav")
+        (daemon.inbox / ".pause").touch()
+        daemon.kill()
+        daemon.start().ready()
+        daemon.until(lambda: is_paused(daemon, "a.wav"), "it says so")
+        (daemon.inbox / ".pause").write_text("now")
+        daemon.kill()
+        (daemon.inbox / ".pause").unlink()
+        (daemon.folder / "missing-demo").touch()
+        daemon.start()
+        daemon.until(lambda: daemon.song("a.wav")["reason"] != "paused", "there is no pause")
+        (daemon.folder / "missing-demo").unlink()
+        go_on(daemon)
+        assert daemon.final("a.wav")["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"now", b"NOW \r\n", b"\xef\xbb\xbfnow\n", "now\r\n".encode("utf-16"), b'"now"\r\n', b" " * 100 + b"now"],
+)
+def test_now_as_anybody_writes_it(tmp_path: Path, data: bytes) -> None:
+    """By a shell of Linux or Windows, by PowerShell, by an editor with a mark."""
+    with simulated(tmp_path, **QUICK) as daemon:
+        held(daemon, "a.wav")
+        (daemon.inbox / ".pause").write_bytes(data)
+        daemon.until(lambda: is_paused(daemon, "a.wav"), "it waits")
+        assert daemon.read("_daemon.json")["paused"]["now"] is True
+        (daemon.inbox / ".pause").write_bytes(b"")
+        daemon.until(lambda: daemon.read("_daemon.json")["paused"]["now"] is False, "the word has gone")
+        (daemon.inbox / ".pause").unlink()
+        go_on(daemon)
+        assert daemon.final("a.wav")["attempt"] == 1
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "binary"])

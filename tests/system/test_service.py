@@ -201,6 +201,20 @@ def test_the_installed_service(box: Box) -> None:
     assert box.machine.run("stat", "-c", "%U", f"/proc/{box.pid}").stdout.strip() == "demixd"
 
 
+def test_words_are_completed(box: Box) -> None:
+    """bash completes commands and options; zsh and fish find what they need where they look for it."""
+    script = """
+        source /usr/local/share/bash-completion/completions/demixd
+        COMP_WORDS=(demixd submit --prof) COMP_CWORD=2
+        _demixd_completion demixd
+        echo "${COMPREPLY[@]}"
+        """
+    assert box.machine.run("bash", "-c", script).stdout.split() == ["--profile"]
+    shares = box.machine.path("/usr/local/share")
+    assert (shares / "zsh/site-functions/_demixd").read_text().startswith("#compdef demixd\n")
+    assert "fish_complete" in (shares / "fish/vendor_completions.d/demixd.fish").read_text()
+
+
 @pytest.mark.daily
 def test_on_a_machine_that_has_nothing(tmp_path: Path) -> None:
     """The installer brings the packages too, as the lock files have them."""

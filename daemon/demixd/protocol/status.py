@@ -165,11 +165,12 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Paused(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing is begun at present: `by` `file`, as long as the inbox has `.pause`, or `schedule`, outside `[schedule] hours`.
 
-    `until`: when it ends by itself, UTC; null where that is not known.
+    `until`: when it ends by itself, UTC; null where that is not known. `now`: whether songs in flight wait, too.
     """
 
     by: Literal["file", "schedule"]
     until: str | None = None
+    now: bool = False
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -127,6 +127,7 @@ class SimulatedPool:
         self.successors: dict[str, Job] = {}
         self.clock = SimpleNamespace(wall=lambda: self.now)
         self.pause = SimpleNamespace(told=None, message="", is_now=False, holds=lambda _: False)
+        self.changes = 0
         context: Any = self
         self._scheduler = Scheduler(context, context)
 

@@ -34,6 +34,11 @@ def twin_of(job: Job, running: Iterable[Job]) -> Job | None:
     return next((each for each in running if each.result_key == job.result_key and each.job_id != job.job_id), None)
 
 
+def behind(twin: Job) -> str:
+    """The sentence of a song whose twin is in flight."""
+    return f"The same song as {twin.shown}: its turn comes when that one is over, and takes its result if there is one."
+
+
 def as_result_of(earlier: Job, job: Job) -> dict[str, object]:
     """The changes that make `job` a duplicate of `earlier`."""
     return {

@@ -7,6 +7,7 @@
 What is prepared stays prepared. `.pause` may be anything but a folder; only of a regular file is it read what it says.
 """
 
+import codecs
 import logging
 import os
 import stat
@@ -27,7 +28,7 @@ URGENT = 100
 """The priority from which on a song is begun whatever the hour."""
 
 NOW = "now"
-LONGEST_WORD = 64
+LONGEST_WORD = 1024
 """Bytes of the file that are read."""
 
 
@@ -55,7 +56,9 @@ class Pause:
         word = _word(self._file, self._inbox)
         self.is_now = word == NOW
         if word is not None:
-            self._tell(Paused(by="file"), f"Paused: it goes on once {PAUSE} is removed from the inbox.")
+            self._tell(
+                Paused(by="file", now=self.is_now), f"Paused: it goes on once {PAUSE} is removed from the inbox."
+            )
             return
         at = self._clock.wall()
         if self._schedule.is_open(at, self._local):
@@ -89,8 +92,15 @@ def _word(path: Path, inbox: Path) -> str | None:
         return ""
     try:
         is_file = stat.S_ISREG(os.fstat(handle).st_mode)
-        return os.read(handle, LONGEST_WORD).decode("utf-8", "replace").strip().lower() if is_file else ""
+        return _plain(os.read(handle, LONGEST_WORD)) if is_file else ""
     except OSError:
         return ""
     finally:
         nofollow.close(handle)
+
+
+def _plain(data: bytes) -> str:
+    """A word as any shell or editor writes it: PowerShell in UTF-16, the command of Windows with quotes, some with a mark."""
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if is_wide else "utf-8-sig", "replace")
+    return text.strip(" \t\r\n\0\"'").lower()

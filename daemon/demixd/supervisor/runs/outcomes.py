@@ -27,6 +27,7 @@ import msgspec
 from demixd.errors import RETRYABLE, Code, disk_code
 from demixd.protocol.job import Error, Job, Reason, Stage, State, waits_for
 from demixd.supervisor.clock import told
+from demixd.supervisor.jobs import dedupe
 from demixd.supervisor.runs.snapshot import Outcome
 
 RETRY_S = 30.0
@@ -162,10 +163,7 @@ def without_snapshot(outcome: Outcome) -> Waits:
 
 def after_twin(twin: Job) -> Waits:
     """The song's twin, which makes the very result that it asks for, is in flight."""
-    message = (
-        f"The same song as {twin.shown}: its turn comes when that one is over, and takes its result if there is one."
-    )
-    return Waits(reason=Reason.QUEUED, message=message)
+    return Waits(reason=Reason.QUEUED, message=dedupe.behind(twin))
 
 
 def after_obstacle(job: Job, error: OSError, at: Circumstances) -> Ends | Waits:

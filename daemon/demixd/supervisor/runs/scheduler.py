@@ -54,7 +54,7 @@ class Scheduler:
     @property
     def has_songs(self) -> bool:
         """Whether songs wait for a worker, and for nothing else."""
-        return bool(self._jobs.queue_length) and self._pause.told is None
+        return next(self._open(), None) is not None
 
     def begin(self, now: float) -> None:
         """Start the next jobs, and say why others wait: in the log once, with the number of songs."""
@@ -71,9 +71,7 @@ class Scheduler:
         if not self._jobs.running and not self._are_folders_there():
             return
         self._forget_twins()
-        if self._held.tell(now):
-            self._marked = True
-            self._unmark_all()
+        self._held.tell(now)
         # Who can begin at once chooses first; what is left is prepared, and models are loaded for it.
         for lane in self._free_lanes:
             self._choose(lane, set(), now, loads=False)
@@ -267,10 +265,12 @@ class Scheduler:
         self._show(job, reason, message)
 
     def _unmark(self, job: Job) -> None:
-        if job.reason in SHARED:
+        if job.reason in SHARED and job.reason is not Reason.PAUSED:
             self._show(job, Reason.QUEUED, "")
 
     def _show(self, job: Job, reason: Reason, message: str) -> None:
         if (job.reason, job.message) != (reason, message):
             job = self._jobs.update(job, State.WAITING, reason=reason, message=message)
             self._shown.setdefault((reason, message), []).append(job)
+            if self._pause.holds(job):
+                self._held.again()
