@@ -52,8 +52,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def not_songs(self) -> tuple[InboxEntry, ...]:
-        """Those of the entries that no program or system keeps for itself."""
-        return tuple(each for each in self.entries if each.reason != Kind.IGNORED)
+        """Those of the entries that no program or system keeps for itself, and that are not told of already."""
+        return tuple(each for each in self.entries if each.reason not in (Kind.IGNORED, Kind.PAUSE))
 
     @property
     def is_overdue(self) -> bool:
