@@ -150,7 +150,8 @@ def test_a_client_drops_and_collects(daemon: Daemon, client: Client, tmp_path: P
     wish = '{"format": "flac", "stems": ["drums", "no_drums"], "naming": "by stem/{stem}.{ext}", "tag": "x\\"state\\":\\"done"}'
     code, said = client.run(daemon.spool, one, stems, 600, wish)
     assert (code, said) == (0, "")
-    assert {path.name for path in stems.rglob("*") if path.is_file()} == {"drums.flac", "no_drums.flac", "stems.json"}
+    files = {path.name for path in stems.rglob("*") if path.is_file()}
+    assert files == {"drums.flac", "no_drums.flac", "peaks.json", "stems.json"}
     assert soundfile.info(str(stems / "by stem" / "drums.flac")).frames == soundfile.info(str(one)).frames
     assert daemon.song(one.name)["tag"] == 'x"state":"done'
 

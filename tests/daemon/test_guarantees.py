@@ -152,7 +152,7 @@ def test_a_durable_before_done_is_shown(daemon: Daemon) -> None:
     renamed = calls.first("renameat2", str(work.parent), str(place.parent), place.name)
     assert renamed > 0
     files = [path.relative_to(place) for path in place.rglob("*")]
-    assert {path.name for path in files} == {"by stem", "vocals.wav", "instrumental.wav", "stems.json"}
+    assert {path.name for path in files} == {"by stem", "vocals.wav", "instrumental.wav", "peaks.json", "stems.json"}
     assert [path for path in (Path(), *files) if calls.sync(work / path) > renamed] == []
     shown = calls.first("write", "status/new folder/newer", r"\"state\":\"done\"")
     assert shown > renamed

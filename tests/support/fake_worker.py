@@ -37,7 +37,7 @@ from demixd.protocol.progress import Progress, Step, Tick
 from demixd.protocol.result_names import PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
-from demixd.spool.files import write_whole
+from demixd.spool.files import open_own, sync
 from demixd.spool.tree import pin
 from demixd.worker.channel import BROKEN_STATUS, described
 from demixd.worker.messages import (
@@ -284,7 +284,10 @@ def written(order: Separate, song: Song, facts: EngineFacts, target: Target, war
         extras = []
         if options.peaks:
             data = document(waveforms, target.rate)
-            write_whole(out / PEAKS, data, root=out, durable=True, follow=True)
+            with open_own(out / PEAKS, "x+b") as file:
+                file.write(data)
+                file.flush()
+                sync(file.fileno())
             sha256 = hashlib.sha256(data).hexdigest()
             extras.append(ExtraFile(kind="peaks", name=PEAKS, bytes=len(data), sha256=sha256))
     return Finished(

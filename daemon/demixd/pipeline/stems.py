@@ -32,7 +32,7 @@ from demixd.protocol.options import Options
 from demixd.protocol.result_names import ONE_FILE, PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
-from demixd.spool.files import write_whole
+from demixd.spool.files import open_own, sync
 
 CORES = os.cpu_count() or 1
 
@@ -135,7 +135,10 @@ class StemWriter:
         if not self._order.options.peaks:
             return ()
         data = document([self._waveforms[stem] for stem in self._separated.stems], self._target.rate)
-        write_whole(self._order.out / PEAKS, data, root=self._order.out, durable=True, follow=True)
+        with open_own(self._order.out / PEAKS, "x+b") as file:
+            file.write(data)
+            file.flush()
+            sync(file.fileno())
         sha256 = hashlib.sha256(data).hexdigest()
         return (ExtraFile(kind="peaks", name=PEAKS, bytes=len(data), sha256=sha256),)
 
