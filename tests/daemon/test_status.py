@@ -400,11 +400,11 @@ def test_a_worker_that_is_not_ready(tmp_path: Path, worker: str, doing: str) -> 
     ],
 )
 def test_a_pause(tmp_path: Path, paused: Paused, told: str) -> None:
-    """`status` says in its first sentence that there is one, and what ends it; its light is yellow."""
+    """`status` says in its first sentence that there is one, and what ends it; it is no failure."""
     shown = overview(StatusReader(Spool(configuration.load(Daemon(tmp_path).config))), Health.ALIVE, 0.0)
     shown = msgspec.structs.replace(shown, daemon=msgspec.structs.replace(heartbeat(1), paused=paused))
     assert words.sentence(shown) == f"demixd 1 is paused{told}"
-    assert not shown.is_well
+    assert shown.is_well
 
 
 def test_the_end_of_a_pause_is_in_local_time(tmp_path: Path) -> None:

@@ -75,4 +75,5 @@ def test_a_worker_that_does_not_stop(tmp_path: Path) -> None:
         assert daemon.final("next.wav")["state"] == "done"
         assert daemon.read("_daemon.json")["worker"]["pid"] != worker
         daemon.quiet()
-        assert daemon.results() == {"next", "next/vocals.wav", "next/instrumental.wav", "next/stems.json"}
+        files = ("vocals.wav", "instrumental.wav", "peaks.json", "stems.json")
+        assert daemon.results() == {"next", *(f"next/{file}" for file in files)}

@@ -131,7 +131,7 @@ def test_a_thread_of_the_observer_that_dies(tmp_path: Path) -> None:
             within(daemon, NOTICED_S, lambda n=lost: daemon.song(n), "what came meanwhile is seen")
             done_by_event(daemon, f"{number}-after.wav")
         daemon.quiet()
-        assert len(daemon.results()) == 7 * 4  # a folder, two stems and the manifest
+        assert len(daemon.results()) == 7 * 5  # a folder, two stems, peaks and manifest
 
 
 # ---- limits that are used up

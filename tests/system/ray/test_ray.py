@@ -229,7 +229,7 @@ def who_has(there: Cluster, job_id: str) -> Node:
     raise AssertionError(f"nobody has {job_id}")
 
 
-FILES = ("stems.json", "vocals.wav", "instrumental.wav")
+FILES = ("stems.json", "peaks.json", "vocals.wav", "instrumental.wav")
 
 
 @pytest.mark.daily

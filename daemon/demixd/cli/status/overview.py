@@ -64,8 +64,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     def is_well(self) -> bool:
         """Whether a daemon runs, and songs that are dropped now will be separated."""
         runs = self.health is Health.ALIVE or (self.health in RUNNING and not self.is_overdue)
-        daemon = self.daemon
-        return runs and daemon is not None and daemon.worker.state not in CANNOT_SEPARATE and daemon.paused is None
+        return runs and self.daemon is not None and self.daemon.worker.state not in CANNOT_SEPARATE
 
 
 def overview(
