@@ -56,7 +56,8 @@ LAUNCH = ROOT / "tests" / "support" / "launch.py"
 @click.command()
 @click.option("--table", "path", type=click.Path(path_type=Path), help="A file for the table, in Markdown.")
 @click.option("--songs", default=40, type=click.IntRange(2), help="How many, of 20 s each.")
-def main(path: Path | None, songs: int) -> None:
+@click.option("--full-size/--no-full-size", default=True, help="Whether htdemucs is measured, too, which takes long.")
+def main(path: Path | None, songs: int, full_size: bool) -> None:
     """What two workers do in the time of one."""
     exit_on_sigterm()
     with interruptible("Nothing is left behind."), refusing_os_errors():
@@ -67,7 +68,9 @@ def main(path: Path | None, songs: int) -> None:
             f"- {conditions(today(), at)}",
             f"- {songs} songs of {LONG_S:.0f} s, dropped at once; one thread a worker",
         ]
-        lines += _table("several songs | one worker, s | two workers, s | two by one", _two_against_one(songs))
+        lines += _table(
+            "several songs | one worker, s | two workers, s | two by one", _two_against_one(songs, full_size)
+        )
         lines += _table(
             f"a worker, with songs of {CLUSTER_S:.0f} s | beside the steps, s | from start to ready, s", _ways()
         )
@@ -86,15 +89,14 @@ def _table(head: str, rows: Iterator[str]) -> list[str]:
     return lines
 
 
-def _two_against_one(songs: int) -> Iterator[str]:
+def _two_against_one(songs: int, full_size: bool) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
-        there = prepare(Config(), STAND_IN, Path(temporary) / "models", say, may_be_random=True)
-        full = {"name": there.name, "models": there.models}
-        for name, how in (
-            ("demo model", {}),
-            (there.name, full),
-            (f"a network that waits for {WAIT_S:g} s", {"fake": True}),
-        ):
+        measured: dict[str, dict[str, Any]] = {"demo model": {}}
+        if full_size:
+            there = prepare(Config(), STAND_IN, Path(temporary) / "models", say, may_be_random=True)
+            measured[there.name] = {"name": there.name, "models": there.models}
+        measured[f"a network that waits for {WAIT_S:g} s"] = {"fake": True}
+        for name, how in measured.items():
             one, two = (_seconds(songs, workers, **how) for workers in (1, 2))
             yield f"{name} | {one:.1f} | {two:.1f} | {two / one:.2f}"
 

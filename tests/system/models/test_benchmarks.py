@@ -235,11 +235,11 @@ def test_unblend_separates_as_demucs_does(tmp_path: Path, monkeypatch: pytest.Mo
         assert its[stem] == pytest.approx(theirs[stem], abs=2e-3)
 
 
-@pytest.mark.daily
+@pytest.mark.slow
 def test_two_workers_against_one(tmp_path: Path) -> None:
     """The table has a row for the demo model, and one for a network that only waits."""
     table = tmp_path / "table.md"
-    status, said = started(tmp_path, "benchmarks.workers", "--songs", "2", "--table", table)
+    status, said = started(tmp_path, "benchmarks.workers", "--songs", "2", "--no-full-size", "--table", table)
     assert status == 0, said
     rows = [line for line in table.read_text().splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| demo model", "| a network that waits for 2 s"]

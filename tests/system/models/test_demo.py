@@ -86,4 +86,5 @@ def test_the_card_is_true_of_the_daemon(daemon: Daemon, tmp_path: Path, seed: in
             path = daemon.outbox / output["dir"] / file["name"]
             estimate = heard(path)[1].astype(np.float64)
             found = sdr([reference.T.numpy().astype(np.float64)], [estimate / 10 ** (file["gain_db"] / 20)])
-            assert found == pytest.approx(wanted, abs=0.02), (file["stem"], format, depth)
+            # Demucs gives all of the song's mean to each stem, the daemon a share of it.
+            assert found == pytest.approx(wanted, abs=0.03), (file["stem"], format, depth)
