@@ -235,7 +235,7 @@ def test_unblend_separates_as_demucs_does(tmp_path: Path, monkeypatch: pytest.Mo
         assert its[stem] == pytest.approx(theirs[stem], abs=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.daily
 def test_two_workers_against_one(tmp_path: Path) -> None:
     """The table has a row for the demo model, and one for a network that only waits."""
     table = tmp_path / "table.md"
