@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from demixd.cli.bench.measure import machine, synthetic_song, today, warn_if_bus
 from demixd.cli.bench.report import conditions
 from demixd.cli.bench.report import machine as machine_line
 from demixd.cli.console import RefusedError, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.status.overview import CANNOT_SEPARATE
 from demixd.cli.throwaway import ThrowawayDaemon, child, last_line
 from demixd.config import Config
 from demixd.spool.processes import state_and_time
@@ -37,9 +38,12 @@ from demixd.spool.tree import Spool
 LONG_S, WAIT_S = 20.0, 2.0
 """How long each song is, and how long the fake worker's network takes for it."""
 
+UNABLE_S = 60.0
+"""How long a worker may say that it can do nothing before it is believed."""
+
 POLL_S = 0.01
 
-CLUSTER_S, CLUSTER_SONGS = 240.0, 3
+CLUSTER_S, QUICK_S, CLUSTER_SONGS = 240.0, 5.0, 3
 CROWDS = ((2, 100, 0.2), (8, 200, 0.5), (2, 1000, 0.05))
 
 STEPS = ("decode_s", "separate_s", "mix_s", "encode_s")
@@ -56,10 +60,13 @@ LAUNCH = ROOT / "tests" / "support" / "launch.py"
 @click.command()
 @click.option("--table", "path", type=click.Path(path_type=Path), help="A file for the table, in Markdown.")
 @click.option("--songs", default=40, type=click.IntRange(2), help="How many, of 20 s each.")
-@click.option("--full-size/--no-full-size", default=True, help="Whether htdemucs is measured, too, which takes long.")
-def main(path: Path | None, songs: int, full_size: bool) -> None:
+@click.option(
+    "--quick", is_flag=True, help="Short songs, a small crowd, and no model in full size: to see that it runs."
+)
+def main(path: Path | None, songs: int, quick: bool) -> None:
     """What two workers do in the time of one."""
     exit_on_sigterm()
+    cluster_s, crowds = (QUICK_S, CROWDS[:1]) if quick else (CLUSTER_S, CROWDS)
     with interruptible("Nothing is left behind."), refusing_os_errors():
         at = machine(Path(tempfile.gettempdir()), None, warn_if_busy())
         lines = [
@@ -69,13 +76,14 @@ def main(path: Path | None, songs: int, full_size: bool) -> None:
             f"- {songs} songs of {LONG_S:.0f} s, dropped at once; one thread a worker",
         ]
         lines += _table(
-            "several songs | one worker, s | two workers, s | two by one", _two_against_one(songs, full_size)
+            "several songs | one worker, s | two workers, s | two by one", _two_against_one(songs, full_size=not quick)
         )
         lines += _table(
-            f"a worker, with songs of {CLUSTER_S:.0f} s | beside the steps, s | from start to ready, s", _ways()
+            f"a worker, with songs of {cluster_s:.0f} s | beside the steps, s | from start to ready, s",
+            _ways(cluster_s),
         )
         head = "workers, songs, seconds that a song takes | the supervisor's time for a song, ms | songs in an hour of a core"
-        lines += _table(head, _crowds())
+        lines += _table(head, _crowds(crowds))
         if path is not None:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -89,7 +97,7 @@ def _table(head: str, rows: Iterator[str]) -> list[str]:
     return lines
 
 
-def _two_against_one(songs: int, full_size: bool) -> Iterator[str]:
+def _two_against_one(songs: int, *, full_size: bool) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
         measured: dict[str, dict[str, Any]] = {"demo model": {}}
         if full_size:
@@ -101,14 +109,14 @@ def _two_against_one(songs: int, full_size: bool) -> Iterator[str]:
             yield f"{name} | {one:.1f} | {two:.1f} | {two / one:.2f}"
 
 
-def _ways() -> Iterator[str]:
+def _ways(song_s: float) -> Iterator[str]:
     for way, ray in WAYS.items():
         if importlib.util.find_spec("ray") or not ray:
-            yield f"{way} | " + " | ".join(f"{each:.2f}" for each in _beside_steps(ray))
+            yield f"{way} | " + " | ".join(f"{each:.2f}" for each in _beside_steps(ray, song_s))
 
 
-def _crowds() -> Iterator[str]:
-    for workers, number, wait_s in CROWDS:
+def _crowds(crowds: Iterable[tuple[int, int, float]]) -> Iterator[str]:
+    for workers, number, wait_s in crowds:
         cpu_s = _supervisor_s(workers, number, wait_s)
         yield f"{workers}, {number:,}, {wait_s:g} | {1000 * cpu_s:.0f} | {3600 / cpu_s:,.0f}"
 
@@ -129,7 +137,7 @@ def _seconds(number: int, workers: int, **how: Any) -> float:
             return time.monotonic() - began
 
 
-def _beside_steps(ray: dict[str, Any]) -> tuple[float, float]:
+def _beside_steps(ray: dict[str, Any], song_s: float) -> tuple[float, float]:
     """Seconds from when a song lies there to its end less those of the pipeline's steps, the median; and from start to ready."""
     beside = []
     with tempfile.TemporaryDirectory(prefix="demixd-bench-") as temporary:
@@ -137,7 +145,7 @@ def _beside_steps(ray: dict[str, Any]) -> tuple[float, float]:
         with _running(folder / "daemon", 1, ray=ray) as spool:
             ready_s = time.monotonic() - began
             for number in range(CLUSTER_SONGS):
-                song = synthetic_song(folder / f"{number}.flac", CLUSTER_S + number)[0]
+                song = synthetic_song(folder / f"{number}.flac", song_s + number)[0]
                 client.drop(spool, song, song.name)
                 began = time.monotonic()
                 while (told := client.read(spool.sidecar(song.name))) is None or told["state"] not in (
@@ -201,11 +209,20 @@ def _running(
     ]
     environment = [f"PYTHONPATH={ROOT / 'daemon'}", f"FAKE_FOLDER={folder}", "OMP_NUM_THREADS=1"]
     with child(["env", *environment, *words], folder / "log") as process:
-        while [each["state"] for each in _told(spool).get("workers", ())] != ["ready"] * workers:
+        last_able = time.monotonic()
+        while [each["state"] for each in _workers(spool)] != ["ready"] * workers:
             if process.poll() is not None:
                 raise RefusedError(f"the daemon has ended: {last_line(folder / 'log')}")
+            unable = [each["message"] for each in _workers(spool) if each["state"] in CANNOT_SEPARATE]
+            last_able = last_able if unable else time.monotonic()
+            if time.monotonic() > last_able + UNABLE_S:
+                raise RefusedError(f"no worker comes: {unable[0]}")
             time.sleep(POLL_S)
         yield spool
+
+
+def _workers(spool: Spool) -> list[dict[str, Any]]:
+    return list(_told(spool).get("workers", ()))
 
 
 def _told(spool: Spool) -> dict[str, Any]:
