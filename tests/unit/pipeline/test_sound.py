@@ -467,8 +467,8 @@ def test_facts(tmp_path: Path) -> None:
     assert drums.sound is not None
     assert vocals.sound is not None
     sound = heard(out / "drums.wav")[1]
-    assert drums.sound.loudness_lufs == pytest.approx(loudness(sound, 44100), abs=0.006)
-    assert drums.sound.true_peak_dbtp == pytest.approx(true_peak(sound, 44100), abs=0.006)
+    assert drums.sound.loudness_lufs == round(loudness(sound, 44100) or 0, 2)
+    assert drums.sound.true_peak_dbtp == round(true_peak(sound, 44100) or 0, 2)
     assert drums.sound.true_peak_dbtp is not None
     assert drums.sound.true_peak_dbtp >= 20 * np.log10(drums.peak) - 0.01
     assert (drums.sound.silent, vocals.sound.silent) == (False, True)

@@ -80,6 +80,11 @@ def _tells_of(song: Sidecar | None, entry: os.DirEntry[str]) -> bool:
         status = entry.stat(follow_symlinks=False)
     except OSError:
         return True  # gone since it was listed
+    return is_file_of(song, status)
+
+
+def is_file_of(song: Sidecar, status: os.stat_result) -> bool:
+    """Whether a file of this status can be the sidecar's song."""
     return (song.input.size, song.input.mtime_ns // 1000) == (status.st_size, status.st_mtime_ns // 1000)
 
 

@@ -96,7 +96,7 @@ def _bring_back(spool: Spool, name: str, song: Sidecar) -> str:
                     rename_new(own.name, options.name, within=here, into=there)
             if error.errno not in NO_RENAME:
                 raise
-            client.drop(spool, stored, name, options=_read(there, options.name) if has_options else None)
+            client.drop(spool, stored, name, options=_read(spool.failed, options) if has_options else None)
             for leaf in (stored.name, options.name) if has_options else (stored.name,):
                 os.unlink(leaf, dir_fd=there)
     return f"back in the inbox{', with its options' if has_options else ''}"
@@ -114,11 +114,9 @@ def _is_it(path: Path, song: Sidecar) -> bool:
         status = path.lstat()
     except OSError:
         return False
-    same = (status.st_size, status.st_mtime_ns // 1000) == (song.input.size, song.input.mtime_ns // 1000)
-    return same and stat.S_ISREG(status.st_mode)
+    return stat.S_ISREG(status.st_mode) and names.is_file_of(song, status)
 
 
-def _read(folder: int, leaf: str) -> bytes:
-    handle = os.open(leaf, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(handle, "rb") as file:
+def _read(root: Path, path: Path) -> bytes:
+    with os.fdopen(nofollow.read_file(root, path), "rb") as file:
         return file.read(LONGEST)
