@@ -2,7 +2,7 @@
 
 Three programs over five libraries; a folder is a process or a library, and imports only from those to its right:
 
-    cli -> supervisor -> worker -> pipeline -> engine -> audio -> spool -> config -> protocol -> errors
+    cli -> supervisor -> worker -> pipeline -> engine -> audio -> client -> spool -> config -> protocol -> errors
 
 cli/          what people type: check, status, submit, cancel, models, bench, the tour; files alone, no other process
 supervisor/   the daemon's process, one loop that decides: `service` is its life, `heartbeat` its signs of life
@@ -15,6 +15,7 @@ worker/       the child: the warm model, the songs it is given, and the messages
 pipeline/     one song: decode, separate, mix, encode
 engine/       the model, from its files to a warm network on a device
 audio/        formats, codecs, containers, tags, measures; knows no job
+client/       what any program can do that knows nothing but the files: read, say in words, drop, cancel, bring back
 spool/        the share on disk: the tree, and reading, writing and renaming in it without links or loss
 protocol/     what is said in files, as types and names; pure
 

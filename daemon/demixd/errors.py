@@ -126,3 +126,11 @@ def memory_error(error: Exception, doing: str) -> AudioProcessingError:
     """An error of which `is_out_of_memory` is true as one of ours."""
     message = f"There is no memory left for {doing}; free some, or set [limits] memory_bytes lower."
     return AudioProcessingError(Code.IO_ERROR, message, str(error))
+
+
+class RefusedError(Exception):
+    """A command cannot do what it was asked for. The message is a sentence that names the thing and the remedy."""
+
+
+class BadWordError(RefusedError):
+    """A word of the command line is wrong whatever the files are like. Exit status 2."""

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from demixd.cli.console import RefusedError
 from demixd.config import Config
 from demixd.engine.models.store import Where
-from demixd.errors import AudioProcessingError, Code
+from demixd.errors import AudioProcessingError, Code, RefusedError
 
 STAND_IN = "htdemucs"
 """The model that random weights can replace: a random model of its architecture is as fast."""

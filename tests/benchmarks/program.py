@@ -37,11 +37,11 @@ from demixd.cli.bench.measure import WARM_UP_S, machine, read_song, run_line, sy
 from demixd.cli.bench.report import Measured, Run, encode, medians
 from demixd.cli.bench.report import machine as machine_line
 from demixd.cli.config_option import configured
-from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.console import complain, exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.config import Config
 from demixd.engine.models.store import Where
-from demixd.errors import AudioProcessingError, ConfigError
-from demixd.terminal import safe
+from demixd.errors import AudioProcessingError, ConfigError, RefusedError
+from demixd.protocol.terminal import safe
 
 Contender = MeasuredDaemon | Resident | demucs.Command
 

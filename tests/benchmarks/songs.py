@@ -9,7 +9,7 @@ import soundfile
 from benchmarks.quality.sdr import Block
 
 from demixd.audio.pcm import BLOCK
-from demixd.cli.console import RefusedError
+from demixd.errors import RefusedError
 
 
 class Sound(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 from benchmarks.report import COMMAND, DEMIXD, MIXTURE, SEPARATOR, UNBLEND, Report
 
-from demixd.cli import text
 from demixd.cli.bench.report import Machine, conditions, machine, number, size_or_unknown, songs, starts
 from demixd.cli.bench.report import steps as seconds_of_steps
+from demixd.client import text
 
 NAMES = {
     MIXTURE: "the song itself",

@@ -24,14 +24,15 @@ import click
 from benchmarks.models import STAND_IN, prepare
 from benchmarks.program import run
 
-from demixd.cli import client
 from demixd.cli.bench.measure import machine, synthetic_song, today, warn_if_busy
 from demixd.cli.bench.report import conditions
 from demixd.cli.bench.report import machine as machine_line
-from demixd.cli.console import RefusedError, exit_on_sigterm, interruptible, refusing_os_errors, say
-from demixd.cli.status.overview import CANNOT_SEPARATE
+from demixd.cli.console import exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.cli.throwaway import ThrowawayDaemon, child, last_line
+from demixd.client import actions, reader
+from demixd.client.overview import CANNOT_SEPARATE
 from demixd.config import Config
+from demixd.errors import RefusedError
 from demixd.spool.processes import state_and_time
 from demixd.spool.tree import Spool
 
@@ -129,7 +130,7 @@ def _seconds(number: int, workers: int, **how: Any) -> float:
         with _running(folder / "daemon", workers, **how) as spool:
             began = time.monotonic()
             for song in songs:
-                client.drop(spool, song, song.name)
+                actions.drop(spool, song, song.name)
             while (counts := _told(spool)["counts"])["done"] < number:
                 if counts["failed"] or counts["cancelled"]:
                     raise RefusedError("a song was not done")
@@ -146,9 +147,9 @@ def _beside_steps(ray: dict[str, Any], song_s: float) -> tuple[float, float]:
             ready_s = time.monotonic() - began
             for number in range(CLUSTER_SONGS):
                 song = synthetic_song(folder / f"{number}.flac", song_s + number)[0]
-                client.drop(spool, song, song.name)
+                actions.drop(spool, song, song.name)
                 began = time.monotonic()
-                while (told := client.read(spool.sidecar(song.name))) is None or told["state"] not in (
+                while (told := reader.read(spool.sidecar(song.name))) is None or told["state"] not in (
                     "done",
                     "failed",
                 ):
@@ -169,7 +170,7 @@ def _supervisor_s(workers: int, number: int, wait_s: float) -> float:
             pid = _told(spool)["pid"]
             before = state_and_time(pid)[1]
             for song in songs:
-                client.drop(spool, song, song.name)
+                actions.drop(spool, song, song.name)
             while _told(spool)["counts"]["done"] < number:
                 time.sleep(10 * POLL_S)
             return (state_and_time(pid)[1] - before) / number
@@ -226,7 +227,7 @@ def _workers(spool: Spool) -> list[dict[str, Any]]:
 
 
 def _told(spool: Spool) -> dict[str, Any]:
-    return client.daemon(spool) or {}
+    return reader.heartbeat(spool) or {}
 
 
 if __name__ == "__main__":

@@ -30,17 +30,17 @@ from watchdog.observers import Observer
 from commands import ENVIRONMENT, Piped, heartbeat, program, until, write
 from daemons import CLIENT_BEAT_S, PATIENCE_S, Daemon, make_song, running
 from demixd import config as configuration
-from demixd.cli import text
 from demixd.cli.app import commands
 from demixd.cli.songs.follow import Follower, Losses
 from demixd.cli.status import view
-from demixd.cli.status.liveness import Health, Liveness
-from demixd.cli.status.overview import overview
-from demixd.cli.status.reader import StatusReader
+from demixd.client import text
+from demixd.client.liveness import Health, Liveness
+from demixd.client.overview import overview
+from demixd.client.reader import StatusReader
 from demixd.engine.models import store
 from demixd.errors import ConfigError
+from demixd.protocol.terminal import safe
 from demixd.spool.tree import Spool
-from demixd.terminal import safe
 
 EVIL = "evil \x1b[31;5m\x1b]0;owned\x07 \x9b2J \u202egnp.wav"
 """Colour, blinking, a window's title, a C1 sequence that clears the screen, and a turned direction of writing."""

@@ -21,12 +21,12 @@ from commands import ENVIRONMENT, Piped, heartbeat, program, write
 from daemons import PATIENCE_S, ROOT, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli import app, config_option
-from demixd.cli.songs import names
 from demixd.cli.songs.follow import Follower
-from demixd.cli.status import view, words
-from demixd.cli.status.liveness import Health
-from demixd.cli.status.overview import Overview, overview
-from demixd.cli.status.reader import StatusReader
+from demixd.cli.status import view
+from demixd.client import names, words
+from demixd.client.liveness import Health
+from demixd.client.overview import Overview, overview
+from demixd.client.reader import StatusReader
 from demixd.errors import ConfigError
 from demixd.protocol.inbox_names import Kind
 from demixd.protocol.status import DaemonStatus, InboxEntry, Paused

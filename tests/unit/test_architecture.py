@@ -13,8 +13,16 @@ MODULES = {path.relative_to(ROOT / "daemon").with_suffix("").as_posix(): path fo
 
 ORDER = (
     *("demixd/__main__", "demixd/__init__", "demixd/cli", "demixd/api", "demixd/supervisor", "demixd/worker"),
-    *("demixd/pipeline", "demixd/engine", "demixd/audio", "demixd/spool", "demixd/config", "demixd/protocol"),
-    *("demixd/errors", "demixd/child_process", "demixd/terminal", "demixd/version"),
+    *(
+        "demixd/pipeline",
+        "demixd/engine",
+        "demixd/audio",
+        "demixd/client",
+        "demixd/spool",
+        "demixd/config",
+        "demixd/protocol",
+    ),
+    *("demixd/errors", "demixd/child_process", "demixd/version"),
 )
 """Each imports only what stands to its right. Within `supervisor`, the same holds of SUPERVISOR."""
 
@@ -70,7 +78,7 @@ def imports(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_module_imports_only_to_its_right(module: str) -> None:
-    """One rule: cli -> supervisor -> worker -> pipeline -> engine -> audio -> spool -> config -> protocol -> errors."""
+    """One rule: cli -> supervisor -> worker -> pipeline -> engine -> audio -> client -> spool -> config -> protocol -> errors."""
     mine = place(module, ORDER)
     assert mine is not None, "every module is in a room"
     for imported in imports(MODULES[module]):

@@ -16,19 +16,10 @@ import click
 
 from demixd import config as configuration
 from demixd.cli.config_option import chosen_file, config_option, configured, mistake, source, with_folders
-from demixd.cli.console import (
-    BadWordError,
-    RefusedError,
-    complain,
-    exit_on_sigterm,
-    interruptible,
-    refusing_os_errors,
-    say,
-    standard_streams,
-)
+from demixd.cli.console import complain, exit_on_sigterm, interruptible, refusing_os_errors, say, standard_streams
 from demixd.cli.models import models
 from demixd.config import Config
-from demixd.errors import AudioProcessingError, Code, ConfigError, StateError
+from demixd.errors import AudioProcessingError, BadWordError, Code, ConfigError, RefusedError, StateError
 from demixd.spool.tree import Spool
 from demixd.version import __version__
 

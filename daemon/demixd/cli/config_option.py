@@ -131,7 +131,7 @@ def _warn_of_models(config: Config) -> bool:
 
 def _is_unread(config: Config, file: Path) -> bool:
     """Whether a daemon runs here that goes by another content of this file. Of a file on another machine there is no telling."""
-    from demixd.cli.status.liveness import is_absent
+    from demixd.client.liveness import is_absent
     from demixd.spool import documents
     from demixd.spool.processes import this_process
 

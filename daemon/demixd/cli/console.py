@@ -13,22 +13,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from demixd.cli import text
-from demixd.terminal import safe
+from demixd.client import text
+from demixd.errors import RefusedError
+from demixd.protocol.terminal import safe
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 INTERRUPTED = 130
 TERMINATED = 143
-
-
-class RefusedError(Exception):
-    """A command cannot do what it was asked for. The message is a sentence that names the thing and the remedy."""
-
-
-class BadWordError(RefusedError):
-    """A word of the command line is wrong whatever the files are like. Exit status 2."""
 
 
 def refuse_to_be_led(models: Path, name: str) -> None:

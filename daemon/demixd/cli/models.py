@@ -5,8 +5,9 @@ import os
 import click
 
 from demixd.cli.config_option import config_option, configured
-from demixd.cli.console import BadWordError, RefusedError, refuse_to_be_led, refusing_os_errors, say
+from demixd.cli.console import refuse_to_be_led, refusing_os_errors, say
 from demixd.config import Config
+from demixd.errors import BadWordError, RefusedError
 
 
 @click.group()

@@ -10,8 +10,8 @@ from typing import Any
 
 from demixd import child_process
 from demixd import config as configuration
-from demixd.cli import client
-from demixd.cli.console import RefusedError
+from demixd.client import reader
+from demixd.errors import RefusedError
 from demixd.spool.tree import Spool
 
 POLL_S = 0.01
@@ -57,7 +57,7 @@ class ThrowawayDaemon:
 
     def heartbeat(self) -> dict[str, Any]:
         """`_daemon.json`, if this process has written it and not one before it; else empty."""
-        told = client.daemon(self.spool) or {}
+        told = reader.heartbeat(self.spool) or {}
         return told if told.get("pid") == self.pid else {}
 
     def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from demixd.audio import sndfile
 from demixd.audio.ffmpeg import reader
-from demixd.cli.console import RefusedError, complain, exit_on_sigterm, interruptible, say, standard_streams
+from demixd.cli.console import complain, exit_on_sigterm, interruptible, say, standard_streams
 from demixd.cli.songs import submit
 from demixd.cli.songs.follow import follow_to_end
 from demixd.cli.throwaway import ThrowawayDaemon
 from demixd.engine.models.demo.recording import record
-from demixd.errors import AudioProcessingError
+from demixd.errors import AudioProcessingError, RefusedError
 from demixd.protocol.job import State
 from demixd.protocol.status import Sidecar
 from demixd.spool.tree import Spool

@@ -18,7 +18,7 @@ from enum import StrEnum
 from importlib import import_module
 
 from demixd.protocol.job import Job, State
-from demixd.terminal import safe
+from demixd.protocol.terminal import safe
 
 IDENTIFIER = "demixd"
 

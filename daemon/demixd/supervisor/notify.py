@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-from demixd.terminal import safe
+from demixd.protocol.terminal import safe
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,10 @@ from benchmarks.program import run
 
 from demixd.cli.bench.measure import WARM_UP_S, machine, today, warn_if_busy
 from demixd.cli.bench.report import encode
-from demixd.cli.console import RefusedError, exit_on_sigterm, interruptible, refusing_os_errors, say
+from demixd.cli.console import exit_on_sigterm, interruptible, refusing_os_errors, say
 from demixd.cli.throwaway import child, last_line
 from demixd.engine.models.demo.recording import record
+from demixd.errors import RefusedError
 
 ROOT = Path(__file__).parents[3]
 

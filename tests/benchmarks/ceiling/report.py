@@ -9,8 +9,8 @@ import msgspec
 from benchmarks.ceiling.messages import Cost
 from benchmarks.tables import Table, section
 
-from demixd.cli import text
 from demixd.cli.bench.report import Machine, conditions, number, rounded_median
+from demixd.client import text
 
 SCHEMA = 3
 """Reports of schema 1 compare demixd with Demucs, those of schema 2 are `demixd bench`'s."""

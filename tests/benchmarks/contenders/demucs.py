@@ -17,9 +17,9 @@ from benchmarks.contenders.resident import PYTHON, Resident
 
 from demixd.cli.bench.daemon import FORMAT, SongFile, StemFiles, peak_bytes
 from demixd.cli.bench.report import Run
-from demixd.cli.console import RefusedError
 from demixd.cli.throwaway import POLL_S, child, last_line
 from demixd.engine.models.store import Where
+from demixd.errors import RefusedError
 
 
 def separator(folder: Path, where: Where, device: str) -> contextlib.AbstractContextManager[Resident]:

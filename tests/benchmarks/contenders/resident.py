@@ -12,9 +12,9 @@ from benchmarks.contenders.messages import Done, Loaded, Setup, Task
 
 from demixd.cli.bench.daemon import FORMAT, STEMS, SongFile, StemFiles, peak_bytes
 from demixd.cli.bench.report import Run
-from demixd.cli.console import RefusedError
 from demixd.cli.throwaway import child, last_line
 from demixd.engine.models.store import Where
+from demixd.errors import RefusedError
 
 PYTHON = (sys.executable, "-P", "-m")
 

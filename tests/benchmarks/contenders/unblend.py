@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.contenders.resident import Resident
 
-from demixd.cli.console import RefusedError
 from demixd.engine.models.store import Where
+from demixd.errors import RefusedError
 
 PACKAGE = "unblend==1.0.0"
 

@@ -25,8 +25,8 @@ from demixd.cli.bench.report import conditions
 from demixd.cli.bench.report import machine as machine_line
 from demixd.cli.config_option import configured
 from demixd.cli.console import exit_on_sigterm, interruptible, refusing_os_errors, say
-from demixd.cli.text import size
 from demixd.cli.throwaway import child, last_line
+from demixd.client.text import size
 from demixd.config import Config
 
 HEAD = ("| row | seconds | x real time | memory | GPU memory | |", "| --- | --- | --- | --- | --- | --- |")

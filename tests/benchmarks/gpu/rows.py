@@ -17,13 +17,14 @@ import msgspec
 import soundfile
 from benchmarks.gpu.messages import Plan, Row
 
-from demixd.cli import client
 from demixd.cli.bench.daemon import peak_bytes
-from demixd.cli.console import RefusedError, exit_on_sigterm
+from demixd.cli.console import exit_on_sigterm
 from demixd.cli.songs.follow import Follower
 from demixd.cli.throwaway import POLL_S, ThrowawayDaemon
+from demixd.client import actions
 from demixd.engine.models.demo.recording import record
 from demixd.engine.models.store import Where
+from demixd.errors import RefusedError
 from demixd.protocol.job import State
 
 RUNS = 5
@@ -163,7 +164,7 @@ def _done(daemon: ThrowawayDaemon, songs: list[Path]) -> float:
     waiting = [Follower(daemon.spool, path.name) for path in songs]
     began = time.monotonic()
     for path in songs:
-        client.drop(daemon.spool, path)
+        actions.drop(daemon.spool, path)
     for follower in waiting:
         while not (follower.refresh() and follower.ended):
             daemon.check()

@@ -18,8 +18,8 @@ from benchmarks.quality.sdr import sdr
 from benchmarks.report import MIXTURE, SongSdr
 
 from demixd.cli.bench.daemon import SongFile
-from demixd.cli.console import RefusedError
-from demixd.cli.text import some
+from demixd.client.text import some
+from demixd.errors import RefusedError
 from demixd.protocol.inbox_names import Kind, kind_of_file
 
 SUM_DB = 20.0

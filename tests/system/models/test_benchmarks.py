@@ -31,9 +31,9 @@ import stems
 from daemons import PATIENCE_S, ROOT
 from demixd.cli.bench.measure import synthetic_song
 from demixd.cli.bench.report import Run, Song, encode
-from demixd.cli.console import RefusedError
 from demixd.engine.families import demucs
 from demixd.engine.models.store import Where
+from demixd.errors import RefusedError
 from demixd.protocol.progress import Step
 from reports import example, run
 

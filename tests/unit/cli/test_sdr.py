@@ -20,7 +20,7 @@ from daemons import ROOT
 from demixd.cli.bench.daemon import SongFile
 from demixd.cli.bench.measure import read_song
 from demixd.cli.bench.report import Song, encode
-from demixd.cli.console import RefusedError
+from demixd.errors import RefusedError
 from reports import example
 
 STEMS = ("vocals", "instrumental")

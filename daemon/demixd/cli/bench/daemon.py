@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from demixd.cli import client
 from demixd.cli.bench.report import Run, Song
-from demixd.cli.console import RefusedError, say
+from demixd.cli.console import say
 from demixd.cli.songs.follow import Follower
 from demixd.cli.throwaway import POLL_S, ThrowawayDaemon
+from demixd.client import actions
+from demixd.errors import RefusedError
 from demixd.protocol.job import EngineFacts, State
 from demixd.protocol.result_names import MANIFEST
 from demixd.protocol.status import Manifest, Sidecar
@@ -73,7 +74,7 @@ class MeasuredDaemon:
         self._count += 1
         follower = Follower(spool, f"{self._count} {path.name}")
         began = time.monotonic()
-        client.drop(spool, path, follower.name)
+        actions.drop(spool, path, follower.name)
         while not (follower.refresh() and follower.ended):
             self._daemon.check()
             time.sleep(POLL_S)

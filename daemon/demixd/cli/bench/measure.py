@@ -15,13 +15,14 @@ from demixd.audio import sndfile
 from demixd.audio.streams import NotReadableError
 from demixd.cli.bench.daemon import FORMAT, STEMS, MeasuredDaemon, SongFile
 from demixd.cli.bench.report import Machine, Measured, Report, Run, Settings, Song, medians
-from demixd.cli.console import RefusedError, say
+from demixd.cli.console import say
 from demixd.config import Config, Model
 from demixd.engine import host
 from demixd.engine.models import store
 from demixd.engine.models.catalog import AUTO
 from demixd.engine.models.configured import known
 from demixd.engine.models.demo.recording import record
+from demixd.errors import RefusedError
 from demixd.protocol import devices
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.typed import typed

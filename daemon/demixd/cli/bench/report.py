@@ -8,7 +8,7 @@ from statistics import median
 
 import msgspec
 
-from demixd.cli import text
+from demixd.client import text
 from demixd.protocol.job import EngineFacts
 
 SCHEMA = 2

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from demixd.cli import text
 from demixd.cli.check import cluster, folders, machine
 from demixd.cli.check.finding import Finding, Level
-from demixd.cli.status.liveness import Health, Liveness
-from demixd.cli.status.reader import CachedDocument
+from demixd.client import text
+from demixd.client.liveness import Health, Liveness
+from demixd.client.reader import CachedDocument
 from demixd.config import Config, chosen
 from demixd.engine.models import listing, records, store
 from demixd.engine.models.catalog import AUTO, DEFAULT, NEEDS_MIB, PUBLISHED

@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from demixd.cli.check.finding import Finding, Level
-from demixd.cli.text import size
+from demixd.client.text import size
 from demixd.config import Config
 from demixd.spool.files import refuses_files, rename_new
 from demixd.spool.leases import lease_fails, survive_lease_breaks

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from demixd.cli.check.finding import Finding, Level
-from demixd.cli.text import some
+from demixd.client.text import some
 from demixd.config import Config, Watch
 from demixd.engine import host
 from demixd.spool import documents

@@ -5,5 +5,4 @@ follow   shows dropped songs to their ends: `submit --wait`
 cancel   stops jobs
 retry    brings songs back that have failed, or were cancelled
 separate one song in this process, without a daemon
-names    which songs a word of the command line means
 """

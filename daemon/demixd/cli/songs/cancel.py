@@ -7,12 +7,12 @@ from contextlib import suppress
 
 import msgspec
 
-from demixd.cli import client, text
-from demixd.cli.console import RefusedError, complain, say
-from demixd.cli.songs import names
+from demixd.cli.console import complain, say
 from demixd.cli.status.notice import SilenceNotice, complain_if_absent
-from demixd.cli.status.reader import CachedDocument, read_songs
+from demixd.client import actions, names, text
+from demixd.client.reader import CachedDocument, read_songs
 from demixd.config import Config
+from demixd.errors import RefusedError
 from demixd.protocol.job import State
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents
@@ -62,7 +62,7 @@ def cancel(config: Config, given: Sequence[str], notice: SilenceNotice | None) -
 def cancel_all(spool: Spool, notice: SilenceNotice | None) -> bool:
     """Ask for every job to stop, and with `notice` wait for it; whether all that there were are cancelled. Raises OSError."""
     going = [song for song in read_songs(spool) if not song.ended]
-    client.cancel_all(spool)
+    actions.cancel_all(spool)
     running = sum(song.state is State.RUNNING for song in going)
     say(f"asked everything to stop: {running} running, {len(going) - running} waiting")
     if notice is None:
@@ -98,7 +98,7 @@ def _meant(spool: Spool, name: str, *, recursive: bool) -> list[str]:
 
 def _ask(spool: Spool, name: str, song: Sidecar | None) -> Asked:
     """Ask for one song to stop, whose sidecar is `song`. Raises OSError."""
-    client.cancel(spool, name)
+    actions.cancel(spool, name)
     doing = "not seen by the daemon yet" if song is None or song.ended else _doing(song)
     say(f"{name}: asked to stop ({doing})")
     return Asked(name=name, before=song)

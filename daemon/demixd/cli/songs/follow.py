@@ -4,11 +4,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from demixd.cli import client, text
 from demixd.cli.console import complain, say
-from demixd.cli.songs import names
-from demixd.cli.status import view, words
-from demixd.cli.status.reader import CachedDocument, pause
+from demixd.cli.status import view
+from demixd.client import names, reader, text, words
+from demixd.client.reader import CachedDocument, pause
 from demixd.protocol.job import State
 from demixd.protocol.status import DaemonStatus, InboxStatus, Sidecar
 from demixd.spool.tree import DAEMON, INBOX, Spool
@@ -206,4 +205,4 @@ def _result_to(spool: Spool, good: Print, bad: Print) -> Callable[[Follower], No
 
 def _json_to(spool: Spool, good: Print, bad: Print) -> Callable[[Follower], None]:
     """A function that prints a job's final sidecar by `good`; of a drop that became none the reason by `bad`."""
-    return lambda each: bad(each.result(spool)) if each.lost else good(text.as_json(client.read(each.path)))
+    return lambda each: bad(each.result(spool)) if each.lost else good(text.as_json(reader.read(each.path)))

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from demixd.cli import client
 from demixd.cli.config_option import is_here
-from demixd.cli.console import BadWordError, RefusedError, complain
+from demixd.cli.console import complain
 from demixd.cli.songs.follow import Follower
+from demixd.client import actions
 from demixd.config import Config
 from demixd.engine.models import configured
-from demixd.errors import AudioProcessingError
+from demixd.errors import AudioProcessingError, BadWordError, RefusedError
 from demixd.protocol import options
 from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
 from demixd.protocol.typed import shown
@@ -191,7 +191,7 @@ def drop(spool: Spool, drops: Iterable[Drop]) -> Iterator[Follower]:
 
 def _drop(spool: Spool, each: Drop) -> None:
     try:
-        client.drop(spool, each.song, each.name, each.options)
+        actions.drop(spool, each.song, each.name, each.options)
     except FileExistsError as error:
         _check_free(spool, each.name, has_options=each.options is not None)
         raise RefusedError(_taken(each.name)) from error

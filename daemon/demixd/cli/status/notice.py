@@ -1,10 +1,11 @@
 """What a command that asks for something says where no daemon runs that would do it."""
 
-from demixd.cli import text
 from demixd.cli.config_option import start_command
-from demixd.cli.console import RefusedError, complain
-from demixd.cli.status.liveness import RUNNING, SILENT_INTERVALS, STOPS_S, Health, Liveness, is_absent
-from demixd.cli.status.reader import CachedDocument
+from demixd.cli.console import complain
+from demixd.client import text
+from demixd.client.liveness import RUNNING, SILENT_INTERVALS, STOPS_S, Health, Liveness, is_absent
+from demixd.client.reader import CachedDocument
+from demixd.errors import RefusedError
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.tree import DAEMON, Spool
 

@@ -26,15 +26,14 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from demixd.cli import text
 from demixd.cli.console import exit_on_sigterm
-from demixd.cli.status import words
-from demixd.cli.status.liveness import RUNNING, Health
-from demixd.cli.status.overview import Overview
+from demixd.client import text, words
+from demixd.client.liveness import RUNNING, Health
+from demixd.client.overview import Overview
 from demixd.protocol.job import State
 from demixd.protocol.result_names import folder_name
 from demixd.protocol.status import Sidecar
-from demixd.terminal import safe
+from demixd.protocol.terminal import safe
 
 TALL = 60
 """Lines of lists in an overview that is printed once."""

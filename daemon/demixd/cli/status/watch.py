@@ -6,15 +6,15 @@ from contextlib import suppress
 
 import msgspec
 
-from demixd.cli import client, text
 from demixd.cli.config_option import start_command
-from demixd.cli.console import RefusedError, complain, require_reader, say
-from demixd.cli.songs import names
-from demixd.cli.status import view, words
-from demixd.cli.status.liveness import RUNNING, Liveness, age_s, is_overdue
-from demixd.cli.status.overview import Overview, newest_first, overview
-from demixd.cli.status.reader import StatusReader, pause
+from demixd.cli.console import complain, require_reader, say
+from demixd.cli.status import view
+from demixd.client import names, reader, text, words
+from demixd.client.liveness import RUNNING, Liveness, age_s, is_overdue
+from demixd.client.overview import Overview, newest_first, overview
+from demixd.client.reader import StatusReader, pause
 from demixd.config import Config
+from demixd.errors import RefusedError
 from demixd.protocol.status import InboxEntry, Sidecar
 from demixd.spool.tree import Spool
 
@@ -108,9 +108,9 @@ def show_json(config: Config, given: Sequence[str]) -> bool:
     shown, songs = next(_overviews(spool))
     wanted = _wanted(spool, given, songs)
     ids = {song.job_id for song in wanted.songs}
-    files = [each for each in client.sidecars(spool) if not given or each["job_id"] in ids]
+    files = [each for each in reader.sidecars(spool) if not given or each["job_id"] in ids]
     if ids or not given:
-        say(text.as_json({"daemon": client.daemon(spool), "songs": files}))
+        say(text.as_json({"daemon": reader.heartbeat(spool), "songs": files}))
     return wanted.complain() and shown.is_well
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from demixd.errors import Code
 from demixd.protocol.job import Job
+from demixd.protocol.terminal import safe
 from demixd.spool import nofollow
 from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool, companion
-from demixd.terminal import safe
 
 log = logging.getLogger(__name__)
 

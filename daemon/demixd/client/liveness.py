@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from enum import StrEnum
 
-from demixd.cli.status.reader import CachedDocument
+from demixd.client.reader import CachedDocument
 from demixd.config import HEARTBEAT_MOST_S
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.processes import is_alive

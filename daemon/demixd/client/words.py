@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from pathlib import PurePath
 
-from demixd.cli import text
-from demixd.cli.status.liveness import RUNNING, Health
-from demixd.cli.status.overview import CANNOT_SEPARATE, Overview
+from demixd.client import text
+from demixd.client.liveness import RUNNING, Health
+from demixd.client.overview import CANNOT_SEPARATE, Overview
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.job import Reason, State
 from demixd.protocol.status import DaemonStatus, InboxEntry, Paused, Sidecar, WorkerStatus
+from demixd.protocol.terminal import safe
 from demixd.spool.tree import OPTIONS, PAUSE, companion
-from demixd.terminal import safe
 
 FIRST = 3
 """How many of the entries that are no songs, or of alike workers, are named."""

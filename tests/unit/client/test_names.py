@@ -2,8 +2,8 @@
 
 import pytest
 
-from demixd.cli.console import RefusedError
-from demixd.cli.songs import names
+from demixd.client import names
+from demixd.errors import RefusedError
 
 SONGS = ("03 c.wav", "box/03 b.wav", "03 a.wav", "other.wav")
 

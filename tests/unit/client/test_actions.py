@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from demixd import config
-from demixd.cli import client
+from demixd.client import actions
 from demixd.spool.tree import Spool
 
 
@@ -26,7 +26,7 @@ def test_a_link_under_the_temporary_name_is_not_followed(
     victim.write_bytes(b"precious")
     for part in (".song.wav.beef.part", ".song.wav.beef.options.part", ".song.wav.job.json.beef.part"):
         (spool.inbox / part).symlink_to(victim)
-    client.drop(spool, tmp_path / "song.wav", options=b"{}")
+    actions.drop(spool, tmp_path / "song.wav", options=b"{}")
     assert victim.read_bytes() == b"precious"
     assert (spool.inbox / "song.wav").read_bytes() == b"song"
     assert (spool.inbox / "song.wav.job.json").read_bytes() == b"{}"
@@ -37,7 +37,7 @@ def test_the_options_have_a_name_of_their_own(spool: Spool, tmp_path: Path, monk
     """The song's temporary name, which others see while it is copied, does not tell that of its options."""
     drawn: list[str] = []
     monkeypatch.setattr(secrets, "token_hex", lambda _: drawn.append(f"{len(drawn):08x}") or drawn[-1])
-    client.drop(spool, tmp_path / "song.wav", options=b"{}")
+    actions.drop(spool, tmp_path / "song.wav", options=b"{}")
     assert len(drawn) == 2
 
 
@@ -54,7 +54,7 @@ def test_a_folder_that_became_a_link_is_not_written_to(
         return "beef"
 
     monkeypatch.setattr(secrets, "token_hex", swap)
-    client.drop(spool, tmp_path / "song.wav", "Album/song.wav", b"{}")
+    actions.drop(spool, tmp_path / "song.wav", "Album/song.wav", b"{}")
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert {path.name for path in (spool.inbox / "Away").iterdir()} == {"song.wav", "song.wav.job.json"}
 
@@ -62,5 +62,5 @@ def test_a_folder_that_became_a_link_is_not_written_to(
 def test_nothing_is_left_where_the_song_cannot_be_read(spool: Spool, tmp_path: Path) -> None:
     """A song that went meanwhile leaves neither an option file nor a temporary one."""
     with pytest.raises(FileNotFoundError):
-        client.drop(spool, tmp_path / "gone.wav", options=b"{}")
+        actions.drop(spool, tmp_path / "gone.wav", options=b"{}")
     assert list(spool.inbox.iterdir()) == []

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from demixd.cli import text
-from demixd.cli.console import BadWordError, RefusedError
-from demixd.cli.status.reader import read_songs
+from demixd.client import text
+from demixd.client.reader import read_songs
+from demixd.errors import BadWordError, RefusedError
 from demixd.protocol.inbox_names import Kind, kind_of_file, kind_of_folder
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents

@@ -1,4 +1,4 @@
-"""What any program can do with files alone: read status/, drop a song, cancel a job."""
+"""What any program can ask for with files alone: drop a song, cancel a job."""
 
 import contextlib
 import errno
@@ -7,34 +7,11 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import msgspec
-
-from demixd.protocol.status import Sidecar
-from demixd.spool import documents, files, nofollow
-from demixd.spool.tree import DAEMON, Spool, short
-
-
-def read(path: str | Path) -> dict[str, Any] | None:
-    """A status file; None where there is none, or something else."""
-    return documents.read(path, dict[str, Any])
-
-
-def daemon(spool: Spool) -> dict[str, Any] | None:
-    """The daemon's last heartbeat. It may be old: a daemon that runs changes `seq` before the next reading."""
-    return documents.read(spool.status / DAEMON, dict[str, Any], largest=documents.LARGEST_LIST)
-
-
-def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
-    """Every song's sidecar in the order of paths; none where there is no status/ yet. Raises OSError where it cannot be read."""
-    for path, _ in sorted(documents.sidecars(spool.status)) if spool.status.exists() else ():
-        document = read(path)
-        with contextlib.suppress(msgspec.ValidationError):
-            msgspec.convert(document, Sidecar)
-            yield document or {}
+from demixd.spool import files, nofollow
+from demixd.spool.tree import Spool, short
 
 
 def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | None = None) -> str:

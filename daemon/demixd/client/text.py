@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from demixd.terminal import OBEYED
+from demixd.protocol.terminal import OBEYED
 
 
 def as_json(document: Any) -> str:

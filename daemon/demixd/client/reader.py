@@ -1,12 +1,16 @@
 """Reading status/ again and again: a document is read anew only when its file has changed."""
 
+import contextlib
 import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from demixd.cli import text
+import msgspec
+
+from demixd.client import text
 from demixd.protocol.status import DaemonStatus, InboxStatus, Sidecar
 from demixd.spool import documents
 from demixd.spool.tree import DAEMON, INBOX, Spool
@@ -79,6 +83,25 @@ class StatusReader:
     @property
     def songs(self) -> list[Sidecar]:
         return [song for _, song in self._files.values() if song is not None]
+
+
+def read(path: str | Path) -> dict[str, Any] | None:
+    """A status file; None where there is none, or something else."""
+    return documents.read(path, dict[str, Any])
+
+
+def heartbeat(spool: Spool) -> dict[str, Any] | None:
+    """The daemon's last heartbeat. It may be old: a daemon that runs changes `seq` before the next reading."""
+    return documents.read(spool.status / DAEMON, dict[str, Any], largest=documents.LARGEST_LIST)
+
+
+def sidecars(spool: Spool) -> Iterator[dict[str, Any]]:
+    """Every song's sidecar in the order of paths; none where there is no status/ yet. Raises OSError where it cannot be read."""
+    for path, _ in sorted(documents.sidecars(spool.status)) if spool.status.exists() else ():
+        document = read(path)
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.convert(document, Sidecar)
+            yield document or {}
 
 
 def read_songs(spool: Spool) -> list[Sidecar]:

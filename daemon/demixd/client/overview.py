@@ -5,8 +5,8 @@ from heapq import nlargest
 
 import msgspec
 
-from demixd.cli.status.liveness import RUNNING, Health, is_overdue
-from demixd.cli.status.reader import StatusReader
+from demixd.client.liveness import RUNNING, Health, is_overdue
+from demixd.client.reader import StatusReader
 from demixd.protocol.inbox_names import Kind
 from demixd.protocol.job import State
 from demixd.protocol.status import DaemonStatus, InboxEntry, Sidecar
