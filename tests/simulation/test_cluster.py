@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demixd.config import Config, Model, Paths
+from demixd.config import Config
+from demixd.config.sections import Model, Paths
 from demixd.protocol.devices import Ray
 from demixd.supervisor.workers.ray import restarting
 from overlap import done, drop, go_on, held, until_step

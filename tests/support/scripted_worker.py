@@ -3,6 +3,7 @@
 from typing import Any
 
 from demixd import config
+from demixd.config.sections import Model
 from demixd.protocol.job import EngineFacts
 from demixd.protocol.options import Defaults
 from demixd.supervisor.workers.line import Died, Said
@@ -18,7 +19,7 @@ class Worker:
     def __init__(self, **model: Any) -> None:
         self.sent: list[Any] = []
         self.started = 0
-        settings = config.Config(model=config.Model(**model))
+        settings = config.Config(model=Model(**model))
         (self.place,) = places(settings, 0)
         self.manager = WorkerManager(settings, lambda _: None, self._start, self.place, MissingModels())
 

@@ -13,6 +13,7 @@ import pytest
 import tomli
 
 from demixd import config
+from demixd.config.sections import Paths
 from demixd.engine.models.catalog import FOUR
 from demixd.errors import ConfigError
 from demixd.pipeline.mix import recipe
@@ -158,7 +159,7 @@ def test_folders_lie_apart(inner: str, outer: str, below: str) -> None:
         return
     paths = {part: f"/there/{part}" for part in PARTS}
     paths[inner] = paths[outer] + below
-    made = config.Config(paths=config.Paths(**paths))
+    made = config.Config(paths=Paths(**paths))
     if {inner, outer} in TOGETHER and not ({inner, outer} == {"done", "failed"} and below):
         assert config.check(made, "where.toml") is made
         return
@@ -173,7 +174,7 @@ def test_folders_lie_apart(inner: str, outer: str, below: str) -> None:
 def test_a_file_is_no_folder(tmp_path: Path, part: str, below: str) -> None:
     """Of the folders that are on no share each is one, or can become one."""
     (tmp_path / "file").touch()
-    made = config.Config(paths=config.Paths(**{"state": f"{tmp_path}/new/state", part: f"{tmp_path}/file{below}"}))
+    made = config.Config(paths=Paths(**{"state": f"{tmp_path}/new/state", part: f"{tmp_path}/file{below}"}))
     with pytest.raises(ConfigError, match=f"paths. {part} .*: {tmp_path}/file is no folder: set {part} to one"):
         config.check(made, "where.toml")
 
@@ -183,7 +184,7 @@ def test_a_file_holds_no_folder(tmp_path: Path, part: str) -> None:
     """A part of the spool that lies below a file can never be made: the key that says so is wrong."""
     (tmp_path / "file").touch()
     value = f"{tmp_path}/file" + ("" if part == "spool" else "/below")
-    made = config.Config(paths=config.Paths(**{"spool": f"{tmp_path}/new", part: value}))
+    made = config.Config(paths=Paths(**{"spool": f"{tmp_path}/new", part: value}))
     with pytest.raises(
         ConfigError, match=rf"paths. {part} \({value}\): {tmp_path}/file is no folder: set {part} to one"
     ):
@@ -193,7 +194,7 @@ def test_a_file_holds_no_folder(tmp_path: Path, part: str) -> None:
 def test_the_state_folder_is_not_on_the_share() -> None:
     """Whoever writes to the spool could take it away, also where no other folder of the spool is in its way."""
     for state in ("/there", "/there/state"):
-        made = config.Config(paths=config.Paths(spool="/there", state=state))
+        made = config.Config(paths=Paths(spool="/there", state=state))
         with pytest.raises(ConfigError, match=r"spool \(/there\) and state|inbox .* and state"):
             config.check(made, "where.toml")
 
@@ -201,12 +202,12 @@ def test_the_state_folder_is_not_on_the_share() -> None:
 def test_an_installed_program_has_its_models_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the installer has made a folder for them; else they are in the state folder. A configuration may name another."""
     monkeypatch.setattr(config, "BESIDE", tmp_path / "models")
-    state = config.Config(paths=config.Paths(state="/var/lib/x"))
+    state = config.Config(paths=Paths(state="/var/lib/x"))
     assert state.models == Path("/var/lib/x/models")
     (tmp_path / "models").mkdir()
     assert state.models == tmp_path / "models"
     assert state.recorded == Path("/var/lib/x/recorded")
-    assert config.Config(paths=config.Paths(models="/m")).models == Path("/m")
+    assert config.Config(paths=Paths(models="/m")).models == Path("/m")
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from demixd.client.reader import CachedDocument
-from demixd.config import HEARTBEAT_MOST_S
+from demixd.config.sections import HEARTBEAT_MOST_S
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.processes import is_alive
 from demixd.spool.tree import DAEMON, Spool

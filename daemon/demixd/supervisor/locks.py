@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from demixd.config import HEARTBEAT_MOST_S
+from demixd.config.sections import HEARTBEAT_MOST_S
 from demixd.errors import ConfigError
 from demixd.protocol.status import ProcessFacts
 from demixd.spool import documents, nofollow

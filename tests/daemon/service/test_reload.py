@@ -16,6 +16,7 @@ import pytest
 
 from daemons import ROOT, Daemon, heard, make_song, running
 from demixd import config
+from demixd.config.sections import Limits, Model
 from demixd.errors import Code
 from demixd.protocol.job import Error
 from demixd.protocol.options import Defaults
@@ -242,7 +243,7 @@ def test_no_song_begins_with_an_outdated_model() -> None:
     worker.manager.tick(0.0, busy=False)
     worker.ready(1.0)
     assert worker.manager.serves(options("htdemucs"))
-    worker.manager.reconfigure(config.Config(model=config.Model(precision="float32")), worker.place, 2.0)
+    worker.manager.reconfigure(config.Config(model=Model(precision="float32")), worker.place, 2.0)
     assert worker.manager.is_outdated and not worker.manager.serves(options("htdemucs"))
     worker.manager.renew(3.0)
     assert worker.manager.want(options("htdemucs"), 3.0) is Have.BUSY
@@ -261,7 +262,7 @@ def test_what_has_nothing_to_do_with_the_model_keeps_it() -> None:
     worker.ready(1.0)
     before = config.Config()
     changed = msgspec.structs.replace(
-        before, model=config.Model(keep_alive_s=5.0), defaults=Defaults(format="mp3"), limits=config.Limits()
+        before, model=Model(keep_alive_s=5.0), defaults=Defaults(format="mp3"), limits=Limits()
     )
     worker.manager.reconfigure(changed, worker.place, 2.0)
     assert not worker.manager.is_outdated

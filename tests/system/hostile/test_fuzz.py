@@ -20,6 +20,7 @@ from msgspec import inspect
 
 from daemons import ROOT
 from demixd import config
+from demixd.config.sections import Inbox, Limits, Model, Paths
 from demixd.protocol.options import Defaults, Own
 from demixd.worker import messages
 from fuzzing import TARGETS
@@ -67,7 +68,7 @@ OPTIONS = some.dictionaries(some.sampled_from(keys_of(Own, Defaults)) | some.tex
 SECTIONS = some.dictionaries(
     some.sampled_from([*keys_of(config.Config), "profiles.sub"]),
     some.dictionaries(
-        some.sampled_from(keys_of(config.Paths, config.Inbox, config.Model, Defaults, config.Limits)),
+        some.sampled_from(keys_of(Paths, Inbox, Model, Defaults, Limits)),
         VALUES,
         max_size=5,
     ),

@@ -15,7 +15,8 @@ import pytest
 from demixd.cli.check import cluster, folders, machine
 from demixd.cli.check.finding import Level
 from demixd.cli.check.findings import findings
-from demixd.config import Config, Limits, Model, Paths
+from demixd.config import Config
+from demixd.config.sections import Limits, Model, Paths
 from demixd.engine import host
 from demixd.engine.models.configured import checked
 from demixd.errors import ConfigError

@@ -10,7 +10,8 @@ import pytest
 from daemons import ROOT
 from demixd import config
 from demixd.cli import unit
-from demixd.config import Config, Model, Paths
+from demixd.config import Config
+from demixd.config.sections import Model, Paths
 from demixd.errors import ConfigError
 
 

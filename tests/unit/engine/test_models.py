@@ -27,6 +27,7 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
 from demixd import config
+from demixd.config.sections import Paths
 from demixd.engine import host
 from demixd.engine.families.demucs import LoadedModel
 from demixd.engine.families.demucs import load as load_files
@@ -1086,7 +1087,7 @@ def test_where_a_model_may_still_come_from(tmp_path: Path) -> None:
     assert not configured.lacks("mine", named)
     (tmp_path / "models" / "other.yaml").touch()
     assert configured.lacks("mine", named)
-    assert configured.lacks("mine", config.Config(paths=config.Paths(state=str(tmp_path / "state"))))
+    assert configured.lacks("mine", config.Config(paths=Paths(state=str(tmp_path / "state"))))
 
 
 def test_a_nearly_right_name_is_told(models: Path) -> None:

@@ -16,7 +16,8 @@ from demixd.audio.streams import NotReadableError
 from demixd.cli.bench.daemon import FORMAT, STEMS, MeasuredDaemon, SongFile
 from demixd.cli.bench.report import Machine, Measured, Report, Run, Settings, Song, medians
 from demixd.cli.console import say
-from demixd.config import Config, Model
+from demixd.config import Config
+from demixd.config.sections import Model
 from demixd.engine import host
 from demixd.engine.models import store
 from demixd.engine.models.catalog import AUTO

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from demixd.cli.check.finding import Finding, Level
 from demixd.client.text import some
-from demixd.config import Config, Watch
+from demixd.config import Config
+from demixd.config.sections import Watch
 from demixd.engine import host
 from demixd.spool import documents
 from demixd.spool.mounts import is_remote, mount_of

@@ -16,7 +16,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from demixd.config import Watch
+from demixd.config.sections import Watch
 from demixd.protocol.status import WatchStatus
 from demixd.spool.mounts import Mount, Root, is_remote
 

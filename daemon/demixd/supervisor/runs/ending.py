@@ -9,7 +9,8 @@ import logging
 
 import msgspec
 
-from demixd.config import After, Config
+from demixd.config import Config
+from demixd.config.sections import After
 from demixd.protocol.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
 from demixd.spool.tree import CANCEL, Spool, companion
 from demixd.supervisor import trace

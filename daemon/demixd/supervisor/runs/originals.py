@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from demixd.config import After, Inbox
+from demixd.config.sections import After, Inbox
 from demixd.protocol.identity import Identity
 from demixd.protocol.job import Job, State
 from demixd.protocol.result_names import numbered

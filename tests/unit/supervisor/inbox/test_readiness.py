@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from demixd.config import Config, Inbox, Limits, Paths
+from demixd.config import Config
+from demixd.config.sections import Inbox, Limits, Paths
 from demixd.errors import AudioProcessingError, Code
 from demixd.protocol import options
 from demixd.protocol.identity import Identity

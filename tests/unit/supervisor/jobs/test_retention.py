@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from demixd.config import Config, Paths
+from demixd.config import Config
+from demixd.config.sections import Paths
 from demixd.errors import StopProcessingError
 from demixd.protocol import status
 from demixd.protocol.job import Job, Output, Stage, State

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from demixd.config import Config, Paths
+from demixd.config import Config
+from demixd.config.sections import Paths
 from demixd.protocol.job import IllegalMoveError, Job, Reason, Stage, State, Step
 from demixd.protocol.status import DaemonFacts
 from demixd.spool.tree import Spool

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from actions import tick
-from demixd.config import Config, Paths
+from demixd.config import Config
+from demixd.config.sections import Paths
 from demixd.protocol.identity import Identity
 from demixd.spool import nofollow
 from demixd.spool.tree import Spool

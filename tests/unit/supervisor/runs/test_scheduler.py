@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from demixd.config import Config, Paths
+from demixd.config import Config
+from demixd.config.sections import Paths
 from demixd.protocol.job import Job, Reason, State, Step
 from demixd.protocol.options import Options
 from demixd.protocol.status import DaemonFacts

@@ -8,118 +8,31 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from enum import StrEnum
-from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import tomli
-from msgspec import Meta
 
+from demixd.config.apart import check_apart
+from demixd.config.sections import Inbox, Limits, Log, Model, Paths, Status
 from demixd.errors import ConfigError
 from demixd.protocol import devices
 from demixd.protocol.inbox_names import kind_of_folder
 from demixd.protocol.options import Defaults, JobOptions, ModelName, Options, effective
 from demixd.protocol.result_names import holdable
 from demixd.protocol.schedule import Schedule
-from demixd.protocol.typed import Section, no_such_key, shown, shown_key, typed
+from demixd.protocol.typed import no_such_key, shown, shown_key, typed
 
 DEFAULT_PATH, BUILT_IN = Path("/etc/demixd/demixd.toml"), "the built-in defaults"
-BESIDE = Path(__file__).parents[2] / "models"
+BESIDE = Path(__file__).parents[3] / "models"
 """The models of an installed program, which only root writes: the installer makes this folder, beside `daemon`."""
 
-YEAR_S = 31_536_000
-"""Seconds: the longest duration. TOML has `inf`, for which no clock can wait."""
-
 _PROFILE = re.compile(r"[^\W_]([\w -]{0,58}[\w-])?")
-
-HEARTBEAT_MOST_S = 600.0
-"""Seconds between two heartbeats at most: whoever waits for three of them has to know within half an hour."""
-
-Seconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
-SecondsOrNone = Annotated[float, Meta(ge=0, le=YEAR_S)]
-
-
-class After(StrEnum):
-    """What is done with an original whose job is done."""
-
-    MOVE = "move"
-    KEEP = "keep"
-    DELETE = "delete"
-
-
-class Watch(StrEnum):
-    """How changes in the inbox are noticed."""
-
-    AUTO = "auto"
-    EVENTS = "events"
-    POLL = "poll"
-
-
-class Paths(Section, frozen=True):
-    spool: str = "/srv/demixd"
-    inbox: str = ""
-    outbox: str = ""
-    status: str = ""
-    done: str = ""
-    failed: str = ""
-    work: str = ""
-    state: str = "/var/lib/demixd"
-    models: str = ""
-
-
-class Inbox(Section, frozen=True):
-    scan_interval: Seconds = 10.0
-    settle: SecondsOrNone = 2.0
-    settle_remote: SecondsOrNone = 10.0
-    after: After = After.MOVE
-    recursive: bool = True
-    profile_folders: bool = True
-    leftovers: Literal["keep", "move"] = "keep"
-    reasons: bool = False
-    watch: Watch = Watch.AUTO
-
-
-class Status(Section, frozen=True):
-    progress_s: Seconds = 0.5
-    heartbeat_s: Annotated[float, Meta(gt=0, le=HEARTBEAT_MOST_S)] = 5.0
-    keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30
-
-
-class Model(Section, frozen=True):
-    name: ModelName = "htdemucs"
-    repo: str = ""
-    device: devices.Devices = "auto"
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    batch: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
-    keep_alive_s: Annotated[float, Meta(ge=-1, le=YEAR_S)] = -1
-    allow_pickle: bool = False
-
-    def __post_init__(self) -> None:
-        devices.check(self.device)
 
 
 class _Profile(Defaults, frozen=True):
     model: ModelName = ""
-
-
-class Limits(Section, frozen=True):
-    max_duration_s: Seconds = 14400.0
-    max_bytes: Annotated[int, Meta(gt=0)] = 4294967296
-    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
-    cancel_grace_s: Seconds = 5.0
-    truncated_grace_s: SecondsOrNone = 600.0
-    memory_bytes: Annotated[int, Meta(ge=0, le=10**15)] | Literal["auto"] = "auto"
-
-    def too_large(self, size: int) -> str:
-        """The sentence about a song of so many bytes that is not taken; empty for any other."""
-        allowed = self.max_bytes
-        return f"The song has {size} bytes; [limits] max_bytes allows {allowed}." if size > allowed else ""
-
-
-class Log(Section, frozen=True):
-    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -252,7 +165,9 @@ def check(config: Config, where: str) -> Config:
         config.ray.check(config.model.device)
         for profile, keys in config.profiles.items():
             _check_profile(profile, keys, config)
-        _check_apart(config)
+        parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
+        work = Path(config.paths.work or config.state / "work")
+        check_apart(config.paths, parts, {"state": config.state, "models": config.models, "work": work})
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     return config
@@ -274,47 +189,3 @@ def _check_profile(profile: str, keys: dict[str, Any], config: Config) -> None:
         typed({**msgspec.structs.asdict(config.defaults), **keys}, _Profile)
     except ValueError as error:
         raise ValueError(f"[profiles.{profile}] {error}") from error
-
-
-def _check_apart(config: Config) -> None:
-    """Raise ValueError where a folder lies in another: results would be taken for songs, or private files be on the share.
-
-    done and failed may be one folder; models and work may lie in state, by default they do. These three must be no file either,
-    nor may any lie below one; the daemon waits for a file to go that is in place of another.
-    """
-    parts = {part: config.folder(part) for part in ("inbox", "outbox", "status", "done", "failed")}
-    own = {"state": config.state, "models": config.models, "work": Path(config.paths.work or config.state / "work")}
-    above = {part if getattr(config.paths, part) else "spool": folder.parent for part, folder in parts.items()}
-    for part, folder in (own | above).items():
-        there = next(each for each in (folder, *folder.parents) if _key(each) is not None)
-        if not there.is_dir():
-            value = getattr(config.paths, part) or folder
-            raise ValueError(f"[paths] {part} ({value}): {there} is no folder: set {part} to one")
-    on_the_share = (("spool", Path(config.paths.spool)), ("state", config.state))
-    for (one, first), (other, second) in (*combinations((parts | own).items(), 2), on_the_share):
-        if {one, other} <= own.keys() or ({one, other} == {"done", "failed"} and first == second):
-            continue
-        try:
-            met = _lies_in(first, second) or _lies_in(second, first)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"[paths] {one} ({first}) or {other} ({second}) cannot be followed: {error}") from error
-        if met:
-            met_how = f"{one} ({first}) and {other} ({second}) lie in each other or are one folder"
-            raise ValueError(f"[paths] {met_how}: set {one} or {other} to a folder of its own")
-
-
-def _lies_in(inner: Path, outer: Path) -> bool:
-    """Whether `inner` is `outer` or below it, by real path and, for bind mounts, by device and inode."""
-    real_inner, real_outer = inner.resolve(), outer.resolve()
-    if real_inner.is_relative_to(real_outer):
-        return True
-    return (key := _key(real_outer)) is not None and key in map(_key, (real_inner, *real_inner.parents))
-
-
-def _key(folder: Path) -> tuple[int, int] | None:
-    """Device and inode; None where it is missing, or where this user (of `demixd submit`, say) may not stat it."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
