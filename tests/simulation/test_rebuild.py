@@ -78,6 +78,7 @@ def kept_aside(daemon: Simulated) -> list[str]:
 
 def goes_on(daemon: Simulated, before: dict[str, int], lose: Callable[[Path], None]) -> None:
     """Start after the loss, and do all there is to do; `seq` has only grown, and the bad ledger is kept."""
+    daemon.tells_all_ends = False
     daemon.start().ready().quiet()
     assert {name: seq for name, seq in before.items() if seqs(daemon).get(name, 0) < seq} == {}
     assert daemon.read("_daemon.json")["seq"] > max(before.values())
@@ -223,6 +224,7 @@ def test_forged_sidecars_move_nothing(tmp_path: Path) -> None:
         forged["input"] |= named | looks_of(victim)
         (daemon.spool / "status" / "victim.wav.json").write_text(json.dumps({**forged, "job_id": "f" * 32}))
         remove_state(tmp_path / "state")
+        daemon.tells_all_ends = False
         daemon.start().ready().quiet()
         assert victim.exists()
         shutil.copy2(victim, daemon.inbox / "twin.wav")

@@ -220,6 +220,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it runs with no other song in the worker: one died with it and another song, and either may be the cause."""
     priority: int = 0
     ready_at: float = 0.0
+    place: float = 0.0
+    """Its `ready_at` while a newer option file is being read, which leaves a song where it was among those of its priority."""
     state_since: str = ""
     progress: Progress = Progress()
     sha256: str | None = None
@@ -242,6 +244,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The original that stayed in the inbox, by policy or because it could not be moved; null once it is gone."""
     is_rebuilt: bool = False
     """Whether it was found in files of the share after a loss of the ledger: then it only answers its name."""
+    end: int | None = None
+    """Its number in the list of ends, from when on it is to be told there; 0: it was told before the ledger was lost."""
     cancel_file: Identity | None = None
     """A cancel file that does not cancel this job: it was meant for the one before, or was obeyed and cannot be removed."""
 

@@ -123,6 +123,15 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
         return self.reason or self.step or ""
 
 
+class End(Sidecar, frozen=True, kw_only=True):
+    """A job that has ended, as its last sidecar shows it. A line of `status/_ends.jsonl`.
+
+    `end` grows from line to line, over all songs. A number that was there already is the same end, told again after a crash.
+    """
+
+    end: int
+
+
 class JobName(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     job_id: str
     name: str
@@ -297,6 +306,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "status.schema.json": _schema(Sidecar, "status", "the status of a song, status/NAME.json"),
         "schemas/daemon.schema.json": _schema(DaemonStatus, "daemon", "the daemon and its queue, status/_daemon.json"),
         "schemas/inbox.schema.json": _schema(InboxStatus, "inbox", "what is no job, status/_inbox.json"),
+        "schemas/ends.schema.json": _schema(End, "ends", "a song that has ended, a line of status/_ends.jsonl"),
         "schemas/stems.schema.json": _schema(Manifest, "stems", "the manifest of a result, stems.json"),
     }
 

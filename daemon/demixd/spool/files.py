@@ -4,6 +4,7 @@
     open_own     a file of a job's work, which nobody else has a name for
     open_model   a file of a model, for which a link may stand
     write_whole  a new content for a name, by one rename
+    append_line  a line at the end of a list
     sync         fsync(2), and the filesystems that have none
     rename_new   a rename that fails where the new name is taken
     sha256_of    the hash of an open file
@@ -14,6 +15,7 @@ Below a folder that others write to, names are reached by `nofollow`; here it is
 link.
 """
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -22,7 +24,7 @@ import stat
 import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -94,19 +96,73 @@ def write_whole(path: Path, data: bytes, *, root: Path, durable: bool, follow: b
     `root` must exist, and the folders below it are made. `durable` adds the fsyncs of file and folder, which wait for a
     journal: some 10 ms more.
     """
+    write_pieces(path, (data,), root=root, durable=durable, follow=follow)
+
+
+def write_pieces(
+    path: Path, pieces: Iterable[bytes], *, root: Path, durable: bool = True, follow: bool = False
+) -> None:
+    """The same with content that comes in pieces."""
     # Not `path.name` with a suffix: the longest sidecar name has no room for one.
     part = f"{HIDDEN}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp"
     with nofollow.reach(root, path.parent, make=root, follow=follow) as folder:
-        with os.fdopen(nofollow.new_file(folder, part), "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                sync(file.fileno())
-            else:
-                _write_back(file.fileno())
-        os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            with os.fdopen(nofollow.new_file(folder, part), "wb") as file:
+                for data in pieces:
+                    file.write(data)
+                file.flush()
+                if durable:
+                    sync(file.fileno())
+                else:
+                    _write_back(file.fileno())
+            os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):  # it has not been made, perhaps
+                os.unlink(part, dir_fd=folder)
+            raise
         if durable:
             sync_open(folder)
+
+
+def append_line(path: Path, line: bytes, *, root: Path) -> None:
+    """Append `line`, which ends with a newline, to the list at `path`, durably and whole or not at all. Raises OSError.
+
+    `root` must exist, and the folders below it are made. What is no list of ours in its place gives way to a new one: a link,
+    a FIFO, a file that has another name too. Half a line, left by a power cut, becomes one of its own.
+    """
+    with nofollow.reach(root, path.parent, make=root) as folder:
+        handle = _list(folder, path.name)
+        try:
+            size = os.fstat(handle).st_size
+            begun = size and os.pread(handle, 1, size - 1) != b"\n"
+            try:
+                write_all(handle, b"\n" + line if begun else line)
+            except OSError:
+                os.ftruncate(handle, size)
+                raise
+            sync(handle)
+        finally:
+            nofollow.close(handle)
+        if not size:
+            sync_open(folder)
+
+
+def _list(folder: int, leaf: str) -> int:
+    """A descriptor to read and append to our own file of that name in the open folder; it is made where there is none."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(leaf, flags, dir_fd=folder)
+    except IsADirectoryError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES):
+            raise
+    else:
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            return handle
+        nofollow.close(handle)
+    return nofollow.new_file(folder, leaf)
 
 
 def write_all(handle: int, data: bytes | memoryview) -> None:

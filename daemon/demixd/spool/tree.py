@@ -9,6 +9,7 @@
                 .demixd-lease               a scratch file, on which leases are tried
       status/   Song.flac.json              the sidecar of the song's job
                 _daemon.json  _inbox.json   the heartbeat; the entries of the inbox that are no job
+                _ends.jsonl                 every job that has ended, a line each
                 .demixd-lock
       outbox/   Song/  vocals.flac ...  stems.json      a result and its manifest
                 .demixd/  lock  JOB/out/  JOB/tmp/      private (0700): the result to be, and the snapshot
@@ -42,6 +43,7 @@ SIDECAR = ".json"
 """Suffix of a sidecar."""
 DAEMON = "_daemon.json"
 INBOX = "_inbox.json"
+ENDS = "_ends.jsonl"
 PRIVATE = ".demixd"
 OUT = "out"
 TMP = "tmp"

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from daemons import Daemon, make_song
+from end_lines import wrong_ends
 from watching import faults, lives, lying_about
 
 FINAL = ("done", "failed", "cancelled")
@@ -164,6 +165,7 @@ def violations(daemon: Daemon, scenario: Scenario, tag: str = "", *, may_stay: b
     private = [path.name for path in (daemon.outbox / ".demixd").iterdir() if path.name != "lock"]
     found += [f"left in the work folder: {name}" for name in private]
     found += [f"left behind: {path.relative_to(daemon.spool)}" for path in lying_about(daemon.spool)]
+    found += wrong_ends(daemon.spool / "status")
     found += [f"left in the inbox: {path.name}" for path in daemon.inbox.iterdir() if path.name not in staying]
     return found
 

@@ -20,6 +20,7 @@ from demixd.supervisor import trace
 from demixd.supervisor.jobs import table
 from demixd.supervisor.service import IDLE_S, Quit, Reload, Service, Wake
 from demixd.supervisor.workers.line import Post
+from end_lines import wrong_ends
 from simulated_clock import SimulatedClock
 from simulated_eyes import SimulatedEyes
 from simulated_songs import make_song
@@ -62,6 +63,8 @@ class Simulated(Daemon):
         self.is_restarting = False
         """Whether it was asked to stop, and is to be started again."""
         self._is_watched = True
+        self.tells_all_ends = True
+        """Whether each end is told: one whose ledger was lost just before may not be."""
         self.judge = self._judge
         """Raises AssertionError where the eyes have seen something wrong."""
         self._undo = contextlib.ExitStack()
@@ -271,6 +274,7 @@ class Simulated(Daemon):
             calm_s = calm_s + self.clock.now() - before if not self._to_do() else 0.0
         if self._is_watched:
             self.eyes.look_closely()
+            self.eyes.wrong += wrong_ends(self.spool / "status", is_whole=self.tells_all_ends)
         if self.service is None or self.works() or self.unfinished():
             raise AssertionError(f"is it up? {self.is_up}; left are {self.works()}, {self.unfinished()}")
         self.judge()

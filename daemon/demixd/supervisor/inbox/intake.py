@@ -244,6 +244,7 @@ class Intake:
                 message=message,
                 identity=seen.identity,
                 ready_at=0.0,
+                place=(job.ready_at or job.place) if job.settled and job.identity.is_same_file(seen.identity) else 0.0,
                 # What grows is still coming: its grace begins anew.
                 truncated_since=job.truncated_since if seen.identity == job.identity else None,
             )
@@ -269,7 +270,8 @@ class Intake:
             reason=Reason.QUEUED,
             message="",
             settled=chosen.own.wait_for_sha256 is None,  # else once it has that hash: until then it grows
-            ready_at=job.ready_at or self._jobs.next_place(),
+            ready_at=job.ready_at or job.place or self._jobs.next_place(),
+            place=0.0,
             options=effective,
             priority=chosen.own.priority,
             force=chosen.own.force,

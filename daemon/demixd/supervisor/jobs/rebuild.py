@@ -155,6 +155,7 @@ def _job_of_sidecar(sidecar: Sidecar, where: tuple[str, Manifest] | None, spool:
         duplicate_of=sidecar.duplicate_of,
         previous=sidecar.previous,
         is_rebuilt=True,
+        end=0 if sidecar.state in FINAL else None,
         stage=Stage.FINISHED,
     )
     if sidecar.state not in FINAL and where is not None:

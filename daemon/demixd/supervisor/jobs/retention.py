@@ -1,8 +1,9 @@
 """Sidecars do not stay for ever: that of a song that is gone is removed `[status] keep_days` after its last word.
 
-Nor do rows of the ledger: a job is forgotten when it ended `keep_days` ago, and its song is gone from the inbox, its sidecar
-and its result as well. Nothing is removed while a folder is away, since what lies in it cannot be seen; nor of a song that
-was left in a share of its own within the inbox, while that is not mounted.
+Nor do lines of the list of ends, which are cut off after as long, once a day. Nor do rows of the ledger: a job is forgotten
+when it ended `keep_days` ago, and its song is gone from the inbox, its sidecar and its result as well. Nothing is removed
+while a folder is away, since what lies in it cannot be seen; nor of a song that was left in a share of its own within the
+inbox, while that is not mounted.
 
 How old one is only the time of day can say, and that may be put right by years at any time, also while no daemon runs. So
 once it has jumped it is believed again only when the daemon has seen it go on for `keep_days` without another jump.
@@ -11,8 +12,10 @@ once it has jumped it is believed again only when the daemon has seen it go on f
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -20,7 +23,8 @@ from demixd.config import Config
 from demixd.protocol.job import Job
 from demixd.protocol.status import Sidecar
 from demixd.spool import documents, nofollow
-from demixd.spool.tree import Spool
+from demixd.spool.files import CHUNK, write_pieces
+from demixd.spool.tree import ENDS, Spool
 from demixd.supervisor.clock import Clock, utc
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs import reasons
@@ -80,6 +84,7 @@ class Retention:
         older_than = self._calendar.before(self._clock.wall(), self._clock.uptime(), config.status.keep_days * DAY_S)
         if older_than is not None:
             sweep(self._spool, self._jobs, older_than, go_on)
+            cut_ends(self._spool, older_than, go_on)
             self._older_than, self._passed = older_than, 0
         if config.inbox.reasons:
             reasons.sweep(self._spool, go_on)
@@ -165,6 +170,51 @@ def sweep(spool: Spool, jobs: JobTable, older_than: float, go_on: Callable[[], N
     if removed:
         log.info("%d sidecars of songs that are gone were removed", removed)
     return removed
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What says how old a line of the list of ends is."""
+
+    updated_at: str
+
+
+def cut_ends(spool: Spool, older_than: float, go_on: Callable[[], None]) -> None:
+    """Leave out the lines of the list of ends that were written before `older_than` (UNIX time), once its first is a day older.
+
+    `go_on` is called with each line, and each piece of the rest, which may be long.
+    """
+    path = spool.status / ENDS
+    try:
+        with os.fdopen(nofollow.read_file(spool.status, path), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or not _is_older(_line(file), utc(older_than - DAY_S)):
+                return
+            begin = file.tell()
+            while _is_older(line := _line(file), utc(older_than)):
+                go_on()
+                begin += len(line)
+            file.seek(begin)
+            write_pieces(path, iter(lambda: _piece(file, go_on), b""), root=spool.status)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s cannot be cut: %s", path, error)
+
+
+def _line(file: BinaryIO) -> bytes:
+    return file.readline(documents.LARGEST)
+
+
+def _piece(file: BinaryIO, go_on: Callable[[], None]) -> bytes:
+    go_on()
+    return file.read(CHUNK)
+
+
+def _is_older(line: bytes, than: str) -> bool:
+    """Whether a line is there, and old: also one that is none of ours, as long as it lies before those that are not old."""
+    try:
+        return bool(line) and msgspec.json.decode(line, type=_Told).updated_at < than
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
 
 
 def _is_over(sidecar: Sidecar | None, spool: Spool, jobs: JobTable) -> bool:

@@ -56,9 +56,8 @@ class JobTable:
         self._spool, self._ledger = spool, ledger
         self._daemon, self._clock = daemon, clock
         self._devices, self._keep_alive = devices, keep_alive
-        self._count = 0
-        self._latest = 0.0
-        """The latest `ready_at` of them all."""
+        self._count, self._latest = 0, 0.0
+        """How many numbers were given, and the latest `ready_at`."""
         self._queue, self._pace = JobQueue(), Pace(ledger.fact(PACE, dict[str, Measure]))
         self._etas: dict[str, float | None] = {}
         """When each song in the queue will be done, by job id, as last told."""
@@ -263,9 +262,8 @@ class JobTable:
     def _forget(self, job: Job) -> None:
         self.changes += 1
         self._queue.drop(job.job_id)
-        self._etas.pop(job.job_id, None)
-        self._running.pop(job.job_id, None)
-        self._by_id.pop(job.job_id, None)
+        for known in (self._etas, self._running, self._by_id):
+            known.pop(job.job_id, None)
 
     # ---- what others see of them
 
@@ -276,10 +274,14 @@ class JobTable:
             return True
         position = self._queue.position(job.job_id)
         eta_s = self._eta(job) if position is not None else None
-        document = status.sidecar(
-            job, seq=self.seq(), position=position, eta_s=eta_s, daemon=self._daemon, now=self.now
-        )
-        return self.write(self._spool.sidecar(job.name), document, durable=job.state in FINAL)
+        shown = self.document(job, seq=self.seq(), position=position, eta_s=eta_s)
+        return self.write(self._spool.sidecar(job.name), shown, durable=job.state in FINAL)
+
+    def document(
+        self, job: Job, *, seq: int, position: int | None = None, eta_s: float | None = None
+    ) -> status.Sidecar:
+        """The job as its sidecar shows it."""
+        return status.sidecar(job, seq=seq, position=position, eta_s=eta_s, daemon=self._daemon, now=self.now)
 
     def write_sidecars(self) -> None:
         """Write every sidecar again: the status folder is another one, or has come back."""

@@ -1,11 +1,13 @@
 """How a job ends: points 7 to 10 (see `trace`), each safe to do again after a crash.
 
-    7 ledger `final` - 8 sidecar - 9 the original goes by policy, the cancel file goes - 10 ledger `finished`, the work goes
+    7 ledger `final` - 8 sidecar - 9 the original goes by policy, the cancel file goes - 10 the list of ends, ledger `finished`,
+    the work goes
 
 While a folder is away the end stops before point 8 or 9, and `go_on` takes it up again.
 """
 
 import logging
+from collections.abc import Iterable
 
 import msgspec
 
@@ -17,6 +19,7 @@ from demixd.supervisor import trace
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.cancel_file import CancelFiles
+from demixd.supervisor.runs.end_list import EndList
 from demixd.supervisor.runs.originals import put_away
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ class Ending:
         self._jobs = jobs
         self._folders = folders
         self._cancel_files = cancel_files
+        self._ends = EndList(spool, jobs)
         self.unfinished: dict[str, Job] = {}
         self._replaced: list[Job] = []
         """Jobs whose end no sidecar shows: those of the drops that took their places will."""
@@ -68,12 +72,15 @@ class Ending:
     def finish_replaced(self) -> None:
         """Finish the jobs of drops that were replaced: the ledger has those that took their places, or these have gone too."""
         replaced, self._replaced = self._replaced, []
-        for job in replaced:
+        for each in replaced:
+            job = self._ends.numbered(each)
             newest = self._jobs.newest(job.name)
             if (newest is None or newest.job_id == job.job_id) and not self._jobs.write_sidecar(job):
                 self.unfinished[job.job_id] = job
-            else:
+            elif self._ends.tell(job):
                 self._jobs.save_all([msgspec.structs.replace(job, stage=Stage.FINISHED)])
+            else:
+                self._replaced.append(job)
 
     def _commit_final(self, job: Job, state: State, **changes: object) -> Job:
         assert state in FINAL
@@ -88,7 +95,12 @@ class Ending:
         """Conclude the ends that waited for a folder which is there again."""
         for job in list(self.unfinished.values()):
             if not self._folders.are_away_for(job.name):
-                self.conclude(self._jobs.present(job))
+                job = self._jobs.present(job)
+                self._finish(job) if job.end else self.conclude(job)
+
+    def owe(self, unfinished: Iterable[Job]) -> None:
+        """Tell first of those, of the jobs of a former life, that were about to be told."""
+        self._ends.owe(unfinished)
 
     def conclude(self, job: Job) -> Job:
         """Points 8 to 10 of a job that is final in the ledger. While a folder is away the rest has to wait."""
@@ -131,6 +143,11 @@ class Ending:
         return f" ({spent}), in {self._spool.outbox / job.output.dir}"
 
     def _finish(self, job: Job) -> Job:
+        job = self._ends.numbered(job)
+        if not self._ends.tell(job):
+            self.unfinished[job.job_id] = job
+            return job
+        self.unfinished.pop(job.job_id, None)
         job = self._jobs.commit(job, Stage.FINISHED)
         self._spool.remove_work(job.job_id)
         self._jobs.close(job)

@@ -216,7 +216,7 @@ def changes(job: Job, waits: Waits) -> dict[str, object]:
     if waits.is_loss:
         changed["losses"] = job.losses + 1
     if waits.settles_anew:
-        changed["ready_at"] = 0.0
+        changed |= {"ready_at": 0.0, "place": job.ready_at if waits.truncated_since is None else 0.0}
     if waits.truncated_since is not None:
         changed |= {"settled": False, "truncated_since": waits.truncated_since}
     return changed

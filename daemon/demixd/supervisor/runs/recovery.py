@@ -24,6 +24,7 @@ def recover(unfinished: list[Job], context: Context) -> None:
             "1 song was waiting, and waits again" if waiting == 1 else f"{waiting} songs were waiting, and wait again"
         )
         log.info("%s", told)
+    ending.owe(unfinished)
     over: dict[str, Job] = {}
     for found in unfinished:
         job = found

@@ -15,7 +15,7 @@ from demixd.errors import StopProcessingError
 from demixd.protocol import status
 from demixd.protocol.job import Job, Output, Stage, State
 from demixd.protocol.status import DaemonFacts
-from demixd.spool.tree import Spool
+from demixd.spool.tree import ENDS, Spool
 from demixd.supervisor.clock import utc
 from demixd.supervisor.folders import Folders
 from demixd.supervisor.jobs.retention import AT_ONCE, DAY_S, EVERY_S, Retention
@@ -175,3 +175,41 @@ def test_a_sweep_of_many_files_can_be_ended(home: Home) -> None:
     with pytest.raises(StopProcessingError):
         home.retention.look(home.clock.now(), home.config, go_on)
     assert len(asked) == 3
+
+
+def told(home: Home, *ages: float) -> list[str]:
+    """A list of ends of so many days ago, an hour younger each: what a sweep has left of it."""
+    lines = [f'{{"updated_at": "{utc(home.clock.wall() - age * DAY_S)}", "end": {n}}}\n' for n, age in enumerate(ages)]
+    home.spool.status.mkdir(parents=True, exist_ok=True)
+    path = home.spool.status / ENDS
+    path.write_text("".join(lines))
+    home.look()
+    left = path.read_text().splitlines(keepends=True)
+    assert left == lines[len(lines) - len(left) :]
+    return left
+
+
+def test_old_ends_are_cut_off(home: Home) -> None:
+    """Lines go once the first is a day older than `keep_days`, and all that are old go with it; the others stay as they are."""
+    assert len(told(home, 30.5, 30.2, 3)) == 3
+    assert len(told(home, 31.5, 31, 30.2, 29.9, 29, 0)) == 3
+    assert len(told(home, 40, 39)) == 0
+
+
+def test_what_lies_in_the_place_of_the_list(home: Home) -> None:
+    """Junk among old lines goes with them, that among others stays; a link is not followed, and where no list is none is made."""
+    home.spool.status.mkdir(parents=True, exist_ok=True)
+    path = home.spool.status / ENDS
+    old, young = (f'{{"updated_at": "{utc(home.clock.wall() - days * DAY_S)}"}}\n' for days in (40, 1))
+    path.write_text(old + "junk\n" + old + young + "junk\n" + young)
+    home.look()
+    assert path.read_text() == young + "junk\n" + young
+    path.rename(home.spool.status.parent / "victim")
+    victim = home.spool.status.parent / "victim"
+    victim.write_text(old)
+    path.symlink_to(victim)
+    home.look()
+    assert victim.read_text() == old
+    path.unlink()
+    home.look()
+    assert not path.exists()

@@ -1,0 +1,136 @@
+"""The list of ends as other programs read it, while it grows and others write there too."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from demixd import config
+from demixd.client.ends import EndReader, last_end
+from demixd.protocol import status
+from demixd.protocol.job import State
+from demixd.spool.files import append_line
+from demixd.spool.tree import DAEMON, ENDS, Spool
+from jobs import job
+
+START = 3 << 32
+FACTS = status.DaemonFacts(instance="i", version="v")
+
+
+def line(number: int, name: str = "song.wav", state: State = State.DONE) -> bytes:
+    """A line of a daemon's third start, or another where the number is large."""
+    end = START + number
+    over = job(name, state=state, reason=None)
+    sidecar = status.sidecar(over, seq=end, position=None, eta_s=None, daemon=FACTS, now="2026-12-01T00:00:00Z")
+    return status.encode(status.End(**msgspec.structs.asdict(sidecar), end=end))
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    (tmp_path / "spool" / "status").mkdir(parents=True)
+    found = Spool(config.parse(f'[paths]\nspool = "{tmp_path}/spool"\nstate = "{tmp_path}/state"\n', "demixd.toml"))
+    worker = {"state": "ready", "pid": None, "message": "", "model": None, "device": None, "device_name": None}
+    told = {"schema": 1, "seq": START + 1000, "interval_s": 5.0, "state": "ready", "pid": 1, "running": None}
+    told |= {"worker": {**worker, "precision": None, "fallback": None, "memory_bytes": None}, "version": "v"}
+    told |= {"queue": [], "watch": {"mode": "poll", "why": ""}, "counts": {}, "warnings": [], "updated_at": ""}
+    told |= {"daemon": {"instance": "i", "version": "v"}}
+    (found.status / DAEMON).write_bytes(msgspec.json.encode(told))
+    return found
+
+
+@pytest.fixture
+def add(spool: Spool) -> Callable[[bytes], None]:
+    return lambda data: append_line(spool.status / ENDS, data, root=spool.status)
+
+
+@pytest.fixture
+def reader(spool: Spool) -> Iterator[EndReader]:
+    reader = EndReader(spool, 0)
+    yield reader
+    reader.close()
+
+
+def read(reader: EndReader) -> list[int]:
+    return [end.end - START for end, _ in reader.read()]
+
+
+def test_each_end_once(reader: EndReader, add: Callable[[bytes], None]) -> None:
+    """An end that was told again after a crash is read once; what comes later is read then."""
+    assert read(reader) == []
+    for number in (1, 2, 2, 1, 5):
+        add(line(number))
+    assert read(reader) == [1, 2, 5]
+    add(line(6))
+    assert read(reader) == [6]
+    assert read(reader) == []
+
+
+def test_a_line_is_what_was_written(reader: EndReader, add: Callable[[bytes], None]) -> None:
+    """The line comes as it is, and the end has the facts of the sidecar."""
+    add(line(7, "album/Söng.flac", State.FAILED))
+    ((end, raw),) = reader.read()
+    assert raw == line(7, "album/Söng.flac", State.FAILED)
+    assert (end.state, end.input.name, end.seq) == (State.FAILED, "album/Söng.flac", end.end)
+
+
+def test_what_is_none_of_the_daemons(reader: EndReader, spool: Spool, add: Callable[[bytes], None]) -> None:
+    """Junk, other documents, states that are no end, and numbers that no daemon has reached hide no true line."""
+    add(line(1))
+    for data in (b"junk\n", b'{"end": 5}\n', b"\xff\xfe\n", b"[" * 100_000 + b"\n", b"x" * (3 << 20) + b"\n"):
+        add(data)
+    add(line(2, state=State.RUNNING))
+    add(line(1 << 32))
+    add(line((1 << 53) - START))
+    add(line(3))
+    assert read(reader) == [1, 3]
+    assert last_end(spool) == START + 3
+
+
+def test_half_a_line(reader: EndReader, spool: Spool, add: Callable[[bytes], None]) -> None:
+    """A line that is being written is read once it is whole; one that a power cut broke off is passed over."""
+    add(line(1))
+    with (spool.status / ENDS).open("ab") as file:
+        file.write(line(2)[:100])
+    assert read(reader) == [1]
+    with (spool.status / ENDS).open("ab") as file:
+        file.write(line(2)[100:])
+    assert read(reader) == [2]
+    with (spool.status / ENDS).open("ab") as file:
+        file.write(line(3)[:50])
+    add(line(4))
+    assert read(reader) == [4]
+
+
+def test_the_list_is_replaced(reader: EndReader, spool: Spool, add: Callable[[bytes], None]) -> None:
+    """Old lines are cut off, the list is truncated, taken away, or a pipe is in its place: nothing twice, nothing lost."""
+    path = spool.status / ENDS
+    for number in (1, 2, 3):
+        add(line(number))
+    assert read(reader) == [1, 2, 3]
+    add(line(4))
+    path.with_name("new").write_bytes(line(3) + line(4) + line(5))
+    path.with_name("new").replace(path)
+    assert read(reader) == [4, 5]
+    path.write_bytes(b"")
+    add(line(6))
+    assert read(reader) == [6]
+    path.unlink()
+    assert read(reader) == []
+    os.mkfifo(path)
+    assert read(reader) == []
+    add(line(7))
+    assert read(reader) == [7]
+
+
+def test_a_place_in_the_list(spool: Spool, add: Callable[[bytes], None]) -> None:
+    """Who has read as far as an end reads what came after it; nothing is there before the daemon's first start."""
+    assert last_end(spool) == 0
+    for number in (1, 2, 3):
+        add(line(number))
+    reader = EndReader(spool, START + 1)
+    assert read(reader) == [2, 3]
+    reader.close()
+    (spool.status / DAEMON).unlink()
+    assert last_end(spool) == 0
