@@ -17,7 +17,7 @@ from demixd.config.sections import Paths
 from demixd.engine.models.catalog import FOUR
 from demixd.errors import ConfigError
 from demixd.pipeline.mix import recipe
-from demixd.protocol import options, status
+from demixd.protocol import options, schemas
 from demixd.protocol.inbox_names import kind_of_folder
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -31,7 +31,7 @@ def test_the_shipped_file_is_the_defaults() -> None:
 
 def test_the_shipped_schemas_are_the_types() -> None:
     """config/status.schema.json and those in config/schemas/ are what the code's types say, each whole and with a name."""
-    made = status.schemas()
+    made = schemas.schemas()
     shipped = [CONFIG / "status.schema.json", *(CONFIG / "schemas").iterdir()]
     assert {path.relative_to(CONFIG).as_posix(): json.loads(path.read_text()) for path in shipped} == made
     assert len({schema["$id"] for schema in made.values()} - {options.schema()["$id"]}) == len(made)

@@ -250,7 +250,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def sidecar(job: Job, *, seq: int, position: int | None, eta_s: float | None, daemon: DaemonFacts, now: str) -> Sidecar:
+def sidecar(
+    job: Job, *, seq: int, position: int | None = None, eta_s: float | None = None, daemon: DaemonFacts, now: str
+) -> Sidecar:
     """The sidecar of `job` as of `now` (UTC); `position` is its place in the queue, from 1, and `eta_s` when it is done."""
     track = job.track
     place = {} if position is None else {"queue_position": position, "eta_s": eta_s}
@@ -298,25 +300,3 @@ def sidecar(job: Job, *, seq: int, position: int | None, eta_s: float | None, da
 def encode(status: msgspec.Struct) -> bytes:
     """`status` as UTF-8 JSON with a final newline."""
     return msgspec.json.encode(status) + b"\n"
-
-
-def schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schemas (2020-12) of the files, by their paths below config/."""
-    return {
-        "status.schema.json": _schema(Sidecar, "status", "the status of a song, status/NAME.json"),
-        "schemas/daemon.schema.json": _schema(DaemonStatus, "daemon", "the daemon and its queue, status/_daemon.json"),
-        "schemas/inbox.schema.json": _schema(InboxStatus, "inbox", "what is no job, status/_inbox.json"),
-        "schemas/ends.schema.json": _schema(End, "ends", "a song that has ended, a line of status/_ends.jsonl"),
-        "schemas/stems.schema.json": _schema(Manifest, "stems", "the manifest of a result, stems.json"),
-    }
-
-
-def _schema(kind: type[msgspec.Struct], name: str, title: str) -> dict[str, Any]:
-    (top,), definitions = msgspec.json.schema_components((kind,), ref_template="#/$defs/{name}")
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:demixd:{name}:{SCHEMA}",
-        "title": f"demixd: {title}, protocol version {SCHEMA}",
-        **top,
-        "$defs": definitions,
-    }

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -273,15 +274,12 @@ class JobTable:
         if self._is_successor(job):
             return True
         position = self._queue.position(job.job_id)
-        eta_s = self._eta(job) if position is not None else None
-        shown = self.document(job, seq=self.seq(), position=position, eta_s=eta_s)
+        shown = self.document(job, seq=self.seq(), position=position, eta_s=self._eta(job) if position else None)
         return self.write(self._spool.sidecar(job.name), shown, durable=job.state in FINAL)
 
-    def document(
-        self, job: Job, *, seq: int, position: int | None = None, eta_s: float | None = None
-    ) -> status.Sidecar:
-        """The job as its sidecar shows it."""
-        return status.sidecar(job, seq=seq, position=position, eta_s=eta_s, daemon=self._daemon, now=self.now)
+    def document(self, job: Job, **numbers: Any) -> status.Sidecar:
+        """The job as its sidecar shows it; `numbers` are `seq`, and for one in the queue `position` and `eta_s`."""
+        return status.sidecar(job, daemon=self._daemon, now=self.now, **numbers)
 
     def write_sidecars(self) -> None:
         """Write every sidecar again: the status folder is another one, or has come back."""

@@ -17,9 +17,9 @@ from demixd.protocol.job import FINAL, Cancel, CancelResult, Job, Stage, State, 
 from demixd.spool.tree import CANCEL, Spool, companion
 from demixd.supervisor import trace
 from demixd.supervisor.folders import Folders
+from demixd.supervisor.jobs.end_list import EndList
 from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.cancel_file import CancelFiles
-from demixd.supervisor.runs.end_list import EndList
 from demixd.supervisor.runs.originals import put_away
 
 log = logging.getLogger(__name__)
