@@ -25,6 +25,13 @@ def test_linter(command: list[str]) -> None:
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck: apt-get install shellcheck")
 def test_shell() -> None:
     """shellcheck has nothing to say about the scripts."""
-    scripts = ["daemon/setup.sh", "daemon/try", "systemd/install", "tests/run", "tests/benchmarks/run"]
+    scripts = [
+        "daemon/setup.sh",
+        "daemon/try",
+        "systemd/install",
+        "tests/run",
+        "tests/benchmarks/run",
+        "config/hooks/apprise",
+    ]
     done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

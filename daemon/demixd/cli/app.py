@@ -200,6 +200,36 @@ def retry(config: Config, names: tuple[str, ...]) -> None:
     sys.exit(0 if is_good else 1)
 
 
+@commands.command(short_help="Print each song's end as it comes.")
+@click.option(
+    "--since",
+    metavar="END",
+    type=click.IntRange(0),
+    help="Begin after the end of this number; 0: with the first.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also print other states, as far as they are seen.")
+@with_folders
+def follow(config: Config, since: int | None, everything: bool) -> None:
+    """Print each song's end as it comes, a line of JSON: its final status, with a number (`end`) that grows.
+
+    Without --since from now on. Who keeps the last number can go on from it and misses none.
+    """
+    from demixd.cli.songs import ends
+
+    with refusing_os_errors(), suppress(KeyboardInterrupt):
+        ends.follow(Spool(config), since, everything=everything)
+
+
+@commands.command()
+@with_folders
+def hooks(config: Config) -> None:
+    """Run every executable in [hooks] folder for each song's end, until SIGTERM or Ctrl-C."""
+    from demixd.cli.hooks import service
+
+    with refusing_os_errors():
+        service.run(config)
+
+
 def _silence_notice(config: Config, spool: Spool) -> "SilenceNotice":
     from demixd.cli.status.notice import SilenceNotice
 

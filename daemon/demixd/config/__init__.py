@@ -15,7 +15,7 @@ import msgspec
 import tomli
 
 from demixd.config.apart import check_apart
-from demixd.config.sections import Inbox, Limits, Log, Model, Paths, Status
+from demixd.config.sections import Hooks, Inbox, Limits, Log, Model, Paths, Status
 from demixd.errors import ConfigError
 from demixd.protocol import devices
 from demixd.protocol.inbox_names import kind_of_folder
@@ -47,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     profiles: dict[str, dict[str, Any]] = {}
     schedule: Schedule = Schedule()
     limits: Limits = Limits()
+    hooks: Hooks = Hooks()
     log: Log = Log()
 
     @property
@@ -162,6 +163,7 @@ def check(config: Config, where: str) -> Config:
         for key in msgspec.structs.fields(Paths):
             _check_path(f"[paths] {key.name}", getattr(config.paths, key.name))
         _check_path("[model] repo", config.model.repo)
+        _check_path("[hooks] folder", config.hooks.folder)
         config.ray.check(config.model.device)
         for profile, keys in config.profiles.items():
             _check_profile(profile, keys, config)

@@ -92,5 +92,10 @@ class Limits(Section, frozen=True):
         return f"The song has {size} bytes; [limits] max_bytes allows {allowed}." if size > allowed else ""
 
 
+class Hooks(Section, frozen=True):
+    folder: str = "/etc/demixd/hooks.d"
+    limit_s: Seconds = 300.0
+
+
 class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"

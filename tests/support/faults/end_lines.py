@@ -4,7 +4,40 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from demixd import config
+from demixd.protocol import status
+from demixd.protocol.job import State
+from demixd.spool.tree import DAEMON, Spool
+from jobs import job
+
 FINAL = ("done", "failed", "cancelled")
+
+START = 3 << 32
+"""The numbers of a daemon's third start."""
+
+
+def line(number: int, name: str = "song.wav", state: State = State.DONE, **facts: Any) -> bytes:
+    """A line of a daemon's third start, or of a later one where the number is large."""
+    end = START + number
+    over = job(name, state=state, reason=None, **facts)
+    told = status.DaemonFacts(instance="i", version="v")
+    sidecar = status.sidecar(over, seq=end, daemon=told, now="2026-12-01T00:00:00Z")
+    return status.encode(status.End(**msgspec.structs.asdict(sidecar), end=end))
+
+
+def spool_in_its_third_start(folder: Path) -> Spool:
+    """A spool of which nothing is there but the heartbeat of a daemon's third start."""
+    found = Spool(config.parse(f'[paths]\nspool = "{folder}/spool"\nstate = "{folder}/state"\n', "demixd.toml"))
+    found.status.mkdir(parents=True)
+    worker = {"state": "ready", "pid": None, "message": "", "model": None, "device": None, "device_name": None}
+    told = {"schema": 1, "seq": START + 1000, "interval_s": 5.0, "state": "ready", "pid": 1, "running": None}
+    told |= {"worker": {**worker, "precision": None, "fallback": None, "memory_bytes": None}, "version": "v"}
+    told |= {"queue": [], "watch": {"mode": "poll", "why": ""}, "counts": {}, "warnings": [], "updated_at": ""}
+    told |= {"daemon": {"instance": "i", "version": "v"}}
+    (found.status / DAEMON).write_bytes(msgspec.json.encode(told))
+    return found
 
 
 def lines(status: Path) -> list[dict[str, Any]]:

@@ -4,40 +4,18 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from demixd import config
 from demixd.client.ends import EndReader, last_end
-from demixd.protocol import status
 from demixd.protocol.job import State
 from demixd.spool.files import append_line
 from demixd.spool.tree import DAEMON, ENDS, Spool
-from jobs import job
-
-START = 3 << 32
-FACTS = status.DaemonFacts(instance="i", version="v")
-
-
-def line(number: int, name: str = "song.wav", state: State = State.DONE) -> bytes:
-    """A line of a daemon's third start, or another where the number is large."""
-    end = START + number
-    over = job(name, state=state, reason=None)
-    sidecar = status.sidecar(over, seq=end, position=None, eta_s=None, daemon=FACTS, now="2026-12-01T00:00:00Z")
-    return status.encode(status.End(**msgspec.structs.asdict(sidecar), end=end))
+from end_lines import START, line, spool_in_its_third_start
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    (tmp_path / "spool" / "status").mkdir(parents=True)
-    found = Spool(config.parse(f'[paths]\nspool = "{tmp_path}/spool"\nstate = "{tmp_path}/state"\n', "demixd.toml"))
-    worker = {"state": "ready", "pid": None, "message": "", "model": None, "device": None, "device_name": None}
-    told = {"schema": 1, "seq": START + 1000, "interval_s": 5.0, "state": "ready", "pid": 1, "running": None}
-    told |= {"worker": {**worker, "precision": None, "fallback": None, "memory_bytes": None}, "version": "v"}
-    told |= {"queue": [], "watch": {"mode": "poll", "why": ""}, "counts": {}, "warnings": [], "updated_at": ""}
-    told |= {"daemon": {"instance": "i", "version": "v"}}
-    (found.status / DAEMON).write_bytes(msgspec.json.encode(told))
-    return found
+    return spool_in_its_third_start(tmp_path)
 
 
 @pytest.fixture

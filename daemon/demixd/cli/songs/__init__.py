@@ -3,6 +3,7 @@
 submit   drops songs
 follow   shows dropped songs to their ends: `submit --wait`
 cancel   stops jobs
+ends     prints each end as it comes: `demixd follow`
 retry    brings songs back that have failed, or were cancelled
 separate one song in this process, without a daemon
 """
