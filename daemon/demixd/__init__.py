@@ -4,7 +4,7 @@ Three programs over five libraries; a folder is a process or a library, and impo
 
     cli -> supervisor -> worker -> pipeline -> engine -> audio -> client -> spool -> config -> protocol -> errors
 
-cli/          what people type: check, status, submit, cancel, models, bench, the tour; files alone, no other process
+cli/          what people type: check, status, submit, cancel, hooks, models, bench, the tour; files alone, no other process
 supervisor/   the daemon's process, one loop that decides: `service` is its life, `heartbeat` its signs of life
     inbox/    what lies in the inbox, whether it is ready, and which job it becomes
     jobs/     every job there is: the table, the queue and its times, results that are there already, old sidecars, a lost ledger

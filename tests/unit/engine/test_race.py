@@ -265,6 +265,7 @@ def test_a_daemon_finds_the_fastest_once(tmp_path: Path) -> None:
 def test_a_stop_ends_the_tuning(tmp_path: Path) -> None:
     """At once, with the process that converts; a cancel is obeyed meanwhile; nothing half-made counts or stays."""
     compiled = tmp_path / "state" / "compiled"
+    compiled.parent.mkdir(0o700)  # without the conversion of another test
     with running(tmp_path, model={"name": "demo", "device": "auto"}) as daemon:
         daemon.until(lambda: list(compiled.glob(".*")), "a conversion that has begun")
         (converting,) = children(worker(daemon)["pid"])
