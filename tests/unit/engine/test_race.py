@@ -238,6 +238,7 @@ def test_without_memory_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.Mon
 @installed
 def test_a_daemon_finds_the_fastest_once(tmp_path: Path) -> None:
     """A song waits meanwhile, is told why and how long, and is done in the fastest way; the next start knows it."""
+    (tmp_path / "state").mkdir(0o700)  # without the conversion of another test
     with running(tmp_path, model={"name": "demo", "device": "auto"}) as daemon:
         daemon.until(lambda: worker(daemon)["state"] == "tuning", "tuning")
         make_song(daemon.inbox / "meanwhile.wav", 1.0)
