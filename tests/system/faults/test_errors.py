@@ -184,8 +184,9 @@ def test_a_failed_fsync_throws_the_work_away(
 ) -> None:
     """A kernel that could not write a page forgets that it has to: fsync(2) again would lie, so all of it is made anew."""
     with patient(tmp_path) as there:
-        log, wrong = there.suffer(RUN, who)
-        assert wrong == []
+        for _ in range(2):  # the first song is also the first in the list of ends, whose folder is synced once
+            log, wrong = there.suffer(RUN, who)
+            assert wrong == []
         syncs = [point for point in points(log, EVERY) if point.call == "fsync"]
         thrown = 0
         for point in syncs:
