@@ -754,6 +754,46 @@ def test_the_hardening_from_inside(box: Box) -> None:
     machine.run("systemctl", "daemon-reload")
 
 
+# ---- hooks
+
+HOOK = """#!/bin/sh
+id -un; cat > "$HOME/end"; echo "$DEMIXD_NAME is $DEMIXD_STATE in $DEMIXD_DIR, $TOLD"
+touch /srv/demixd/inbox/hook /etc/hook 2>/dev/null || echo "nothing else is written to"
+python3 -c 'import socket; socket.socket()' && echo "there is a network"
+"""
+
+
+@pytest.mark.daily
+def test_hooks(box: Box) -> None:
+    """`--hooks` brings a service with a user of its own, which runs what is in hooks.d; an upgrade keeps it."""
+    machine = box.machine
+    machine.write("/etc/demixd/hooks.env", "TOLD=quietly\n")
+    said = box.install("--hooks")
+    assert "demixd-hooks.service: enabled and started" in said
+    assert machine.is_active("demixd-hooks.service")
+    machine.write("/etc/demixd/hooks.d/tell", HOOK)
+    machine.path("/etc/demixd/hooks.d/tell").chmod(0o755)
+    state = machine.path("/var/lib/demixd-hooks")
+    machine.until(lambda: any("tell" in path.read_text() for path in state.glob("*.json")), "it is found")
+    box.drop("hooked.flac")
+    box.done("hooked.flac")
+    machine.until(lambda: (state / "end").exists(), "it has run")
+    assert json.loads((state / "end").read_bytes())["input"]["name"] == "hooked.flac"
+
+    def lines() -> list[str]:
+        entries = [each["MESSAGE"] for each in machine.journal("-t", "demixd-hooks")]
+        return [each.removeprefix("tell: ") for each in entries if each.startswith("tell: ")]
+
+    told = ["demixd-hooks", "hooked.flac is done in /srv/demixd/outbox/hooked, quietly"]
+    told += ["nothing else is written to", "there is a network"]
+    machine.until(lambda: lines() == told, "its output")
+    assert "demixd-hooks.service: enabled and started" in box.install()
+    machine.run("systemd-analyze", "verify", "demixd-hooks.service")
+    machine.run("systemd-analyze", "security", "--threshold=30", "--no-pager", "demixd-hooks.service")
+    assert lines() == told, "it has run for no end again"
+    machine.path("/etc/demixd/hooks.d/tell").unlink()
+
+
 # ---- the journal
 
 
@@ -867,12 +907,14 @@ def test_taking_it_away(box: Box) -> None:
     box.drop("kept.flac")
     box.done("kept.flac")
     machine.write("/etc/demixd/demixd@other.toml", "# a configuration whose service was never started\n")
-    configurations = sorted(f"/etc/demixd/{path.name}" for path in machine.path("/etc/demixd").iterdir())
+    box.install("--hooks")
+    configurations = sorted(f"/etc/demixd/{path.name}" for path in machine.path("/etc/demixd").glob("demixd*"))
     said = box.install("--uninstall")
     assert "What stays:" in said and SPOOL in said
     left = machine.run("find", "/etc", "/opt", "/run", "/srv", "/usr/local", "/var", "-name", "demixd*").stdout.split()
     assert sorted(left) == ["/etc/demixd", *configurations, SPOOL]
     assert machine.path(f"{SPOOL}/outbox/kept/vocals.flac").exists()
     assert machine.path(f"{SPOOL}/done/kept.flac").exists()
-    assert machine.run("getent", "passwd", "demixd", check=False).returncode == 2
+    for user in ("demixd", "demixd-hooks"):
+        assert machine.run("getent", "passwd", user, check=False).returncode == 2
     assert machine.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "demixd*").stdout.strip() == ""

@@ -142,6 +142,7 @@ def test_a_dry_run_tells_what_each_option_does(tmp_path: Path) -> None:
 
     assert "CPU alone" not in said() and "torch for the CPU alone" in said("--cpu", "https://index.invalid/cpu")
     assert "OpenVINO" not in said() and "its packages and OpenVINO into" in said("--openvino")
+    assert "--user and --hooks do not go together: start demixd hooks yourself" in refused("--hooks")
     assert "Ray" not in said() and "its packages and Ray into" in said("--ray")
     mine, there = tmp_path / "mine.toml", tmp_path / ".config/demixd/demixd.toml"
     mine.write_text('[paths]\nspool = "/music"\n')
