@@ -15,7 +15,7 @@ import msgspec
 import tomli
 
 from demixd.config.apart import check_apart
-from demixd.config.sections import Inbox, Limits, Log, Model, Paths, Status
+from demixd.config.sections import Inbox, Limits, Log, Model, Paths, Status, Web
 from demixd.errors import ConfigError
 from demixd.protocol import devices
 from demixd.protocol.inbox_names import kind_of_folder
@@ -47,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     profiles: dict[str, dict[str, Any]] = {}
     schedule: Schedule = Schedule()
     limits: Limits = Limits()
+    web: Web = Web()
     log: Log = Log()
 
     @property
