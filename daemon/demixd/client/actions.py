@@ -1,26 +1,44 @@
-"""What any program can ask for with files alone: drop a song, cancel a job."""
+"""What any program can ask for with files alone: drop a song, give it other options, cancel it, hold all songs up."""
 
+import codecs
 import contextlib
 import errno
 import io
+import json
 import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from demixd.client.names import is_dropped
+from demixd.errors import RefusedError
+from demixd.protocol import options as job_options
 from demixd.spool import files, nofollow
-from demixd.spool.tree import Spool, short
+from demixd.spool.tree import PAUSE, Spool, short
 
 
 def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | None = None) -> str:
-    """Copy `song` into the inbox, as `name` if one is given: under a dot name first, then by one rename. Returns its name.
+    """Copy `song` into the inbox, as `name` if one is given: see `dropping`. Returns its name. Raises OSError."""
+    name = name or song.name
+    with (
+        dropping(spool, name, options) as file,
+        files.open_own(song, "rb", names=sys.maxsize, follow=True) as data,
+    ):
+        shutil.copyfileobj(data, file, files.CHUNK)
+    return name
+
+
+@contextlib.contextmanager
+def dropping(spool: Spool, name: str, options: bytes | None = None) -> Iterator[BinaryIO]:
+    """A file to write the song `name` to: it has a dot name, and gets its own by one rename when the block ends.
 
     `options` is the content of its option file, which appears before the song. Raises OSError, and FileExistsError where
-    the inbox has that song or option file already; then nothing is left behind. The inbox itself is never made.
+    the inbox has that song or option file already; then, and after any error in the block, nothing is left behind. The inbox
+    itself is never made.
     """
-    name = name or song.name
     target, option_file = spool.song(name), spool.options(name)
     # The folder stays open to the end: others may put a link in its place at any moment.
     with nofollow.reach(spool.inbox, target.parent, make=spool.inbox) as folder:
@@ -29,10 +47,11 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), leaf)
         parts: list[str] = []
         try:
-            with files.open_own(song, "rb", names=sys.maxsize, follow=True) as data:
-                _write(folder, target.name, data, parts)
+            with _new(folder, target.name, parts) as file:
+                yield file
             if options is not None:
-                _write(folder, option_file.name, io.BytesIO(options), parts)
+                with _new(folder, option_file.name, parts) as file:
+                    shutil.copyfileobj(io.BytesIO(options), file)
                 _appear(folder, parts[1], option_file.name)
             try:
                 _appear(folder, parts[0], target.name)
@@ -44,16 +63,15 @@ def drop(spool: Spool, song: Path, name: str | None = None, options: bytes | Non
             for part in parts:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part, dir_fd=folder)
-    return name
 
 
-def _write(folder: int, leaf: str, data: BinaryIO, parts: list[str]) -> None:
-    """Copy `data` into a new file of the open folder, under a dot name that goes to the end of `parts`."""
+def _new(folder: int, leaf: str, parts: list[str]) -> BinaryIO:
+    """A new file of the open folder, under a dot name that goes to the end of `parts`."""
     # The random part keeps two programs that drop the same name from writing into one file, and others from guessing it.
     part = f".{short(leaf)}.{secrets.token_hex(4)}.part"
-    with os.fdopen(nofollow.new_file(folder, part), "wb") as file:
-        parts.append(part)
-        shutil.copyfileobj(data, file, files.CHUNK)
+    file = os.fdopen(nofollow.new_file(folder, part), "wb")
+    parts.append(part)
+    return file
 
 
 def _appear(folder: int, part: str, leaf: str) -> None:
@@ -63,7 +81,31 @@ def _appear(folder: int, part: str, leaf: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
-        os.rename(part, leaf, src_dir_fd=folder, dst_dir_fd=folder)  # `drop` has seen that the name is free.
+        os.rename(part, leaf, src_dir_fd=folder, dst_dir_fd=folder)  # `dropping` has seen that the name is free.
+
+
+def options_of(spool: Spool, name: str) -> dict[str, Any]:
+    """The keys in the option file of the song `name`; none where it has no file. Raises OSError, AudioProcessingError."""
+    try:
+        with os.fdopen(nofollow.read_file(spool.inbox, spool.options(name)), "rb") as file:
+            data = file.read(job_options.LONGEST + 1)
+    except FileNotFoundError:
+        return {}
+    job_options.parse(data)
+    found: dict[str, Any] = json.loads(data.removeprefix(codecs.BOM_UTF8))
+    return found
+
+
+def set_options(spool: Spool, name: str, changes: Mapping[str, Any]) -> None:
+    """Give a song that waits other options; the keys that its file has, and `changes` has not, stay as they are.
+
+    Raises RefusedError where it does not lie in the inbox, AudioProcessingError for options that cannot be used, OSError.
+    """
+    if not is_dropped(spool.song(name)):
+        raise RefusedError("it does not wait in the inbox any more")
+    data = json.dumps(options_of(spool, name) | dict(changes), ensure_ascii=False).encode() + b"\n"
+    job_options.parse(data)
+    files.write_whole(spool.options(name), data, root=spool.inbox, durable=False)
 
 
 def cancel(spool: Spool, name: str) -> None:
@@ -74,6 +116,16 @@ def cancel(spool: Spool, name: str) -> None:
 def cancel_all(spool: Spool) -> None:
     """Ask for every job to stop. Raises OSError."""
     _touch(spool, spool.cancel_all)
+
+
+def pause(spool: Spool, *, now: bool = False) -> None:
+    """Have nothing new begun; `now`: the songs in flight wait again, too. Raises OSError."""
+    files.write_whole(spool.inbox / PAUSE, b"now\n" if now else b"", root=spool.inbox, durable=False)
+
+
+def go_on(spool: Spool) -> None:
+    """End the pause, if there is one by the file. Raises OSError."""
+    nofollow.remove_file(spool.inbox, spool.inbox / PAUSE)
 
 
 def _touch(spool: Spool, path: Path) -> None:

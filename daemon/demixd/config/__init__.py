@@ -15,7 +15,7 @@ import msgspec
 import tomli
 
 from demixd.config.apart import check_apart
-from demixd.config.sections import Hooks, Inbox, Limits, Log, Model, Paths, Status
+from demixd.config.sections import Hooks, Inbox, Limits, Log, Model, Paths, Status, Web
 from demixd.errors import ConfigError
 from demixd.protocol import devices
 from demixd.protocol.inbox_names import kind_of_folder
@@ -48,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     schedule: Schedule = Schedule()
     limits: Limits = Limits()
     hooks: Hooks = Hooks()
+    web: Web = Web()
     log: Log = Log()
 
     @property

@@ -1,5 +1,6 @@
 """The sections of the configuration, and what each key may be. Pure."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -7,7 +8,7 @@ from msgspec import Meta
 
 from demixd.protocol import devices
 from demixd.protocol.options import ModelName
-from demixd.protocol.typed import Section
+from demixd.protocol.typed import Section, shown
 
 YEAR_S = 31_536_000
 """Seconds: the longest duration. TOML has `inf`, for which no clock can wait."""
@@ -95,6 +96,26 @@ class Limits(Section, frozen=True):
 class Hooks(Section, frozen=True):
     folder: str = "/etc/demixd/hooks.d"
     limit_s: Seconds = 300.0
+
+
+class Web(Section, frozen=True):
+    """`demixd web` alone goes by it; the daemon ignores it."""
+
+    listen: Annotated[str, Meta(max_length=300)] = "127.0.0.1:8377"
+    allow: Literal["token", "all"] = "token"
+    hosts: tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where `listen` is no address with a port."""
+        address_of(self.listen)
+
+
+def address_of(listen: str) -> tuple[str, int]:
+    """The address, or name, and the port in `ADDRESS:PORT`; an IPv6 address is in brackets. Raises ValueError."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/@]+)):([0-9]{1,5})", listen)
+    if found is None or not 0 < int(found[3]) < 1 << 16:
+        raise ValueError(f'listen = {shown(listen)}: it must be ADDRESS:PORT, such as "0.0.0.0:8377" or "[::]:8377"')
+    return found[1] or found[2], int(found[3])
 
 
 class Log(Section, frozen=True):
