@@ -112,7 +112,7 @@ def _order(song: Path, work: Path, options: Options, max_duration_s: float, seed
         name=os.fsencode(song.name).decode("utf-8", "replace"),
         tmp=tmp,
         out=out,
-        options=msgspec.structs.replace(options, peaks=False),  # who calls this expects stems alone
+        options=msgspec.structs.replace(options, peaks=False, page=False),  # who calls this expects stems alone
         max_duration_s=max_duration_s,
         seed=seed,
     )

@@ -28,13 +28,14 @@ from decoding import decode
 from demixd.audio.budget import Budget
 from demixd.audio.formats import Target, choose_target
 from demixd.audio.pcm import Pcm, Shelf
-from demixd.audio.waveform import Waveform, document
+from demixd.audio.waveform import Waveform, document, measured
 from demixd.engine import host
 from demixd.errors import Code, StopProcessingError
 from demixd.pipeline import encode, mix
 from demixd.protocol.job import EngineFacts, Error, ExtraFile
+from demixd.protocol.pages import player
 from demixd.protocol.progress import Progress, Step, Tick
-from demixd.protocol.result_names import PEAKS, file_name
+from demixd.protocol.result_names import PAGE, PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
 from demixd.spool.files import open_own, sync
@@ -257,6 +258,15 @@ def finish() -> None:
         del work  # and the song's sound with it
 
 
+def extra(out: Path, kind: str, name: str, data: bytes) -> ExtraFile:
+    """A file beside the stems."""
+    with open_own(out / name, "x+b") as file:
+        file.write(data)
+        file.flush()
+        sync(file.fileno())
+    return ExtraFile(kind=kind, name=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
 def written(order: Separate, song: Song, facts: EngineFacts, target: Target, warnings: tuple[str, ...]) -> Finished:
     """Every stem is a quarter of the song."""
     with song.shelf:
@@ -281,15 +291,10 @@ def written(order: Separate, song: Song, facts: EngineFacts, target: Target, war
                 how=encode.Manner(stem=stem, check=lambda: check(order.job_id), draw=waveforms[-1].feed),
             )
             files.append(msgspec.structs.replace(written, name=name))
-        extras = []
-        if options.peaks:
-            data = document(waveforms, target.rate)
-            with open_own(out / PEAKS, "x+b") as file:
-                file.write(data)
-                file.flush()
-                sync(file.fileno())
-            sha256 = hashlib.sha256(data).hexdigest()
-            extras.append(ExtraFile(kind="peaks", name=PEAKS, bytes=len(data), sha256=sha256))
+        peaks = measured(waveforms, target.rate)
+        extras = [extra(out, "peaks", PEAKS, document(peaks))] if options.peaks else []
+        if options.page:
+            extras.append(extra(out, "page", PAGE, player.page(order.name, files, peaks)))
     return Finished(
         job_id=order.job_id,
         files=tuple(files),

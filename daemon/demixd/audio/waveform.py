@@ -2,9 +2,8 @@
 
     samples --floor(128 x), 8 bits--> lowest and highest of every `step` frames, of both channels --> JSON
 
-The document is that of BBC's audiowaveform, version 2 (its doc/DataFormat.md), which peaks.js, wavesurfer.js and others read;
-each of its channels is one stem. What is measured are the samples as they are written: of a lossless file exactly those that
-it holds, where integers lose all but their upper 8 bits.
+The document is that of `protocol.peaks`. What is measured are the samples as they are written: of a lossless file exactly
+those that it holds, where integers lose all but their upper 8 bits.
 """
 
 from collections.abc import Sequence
@@ -14,22 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from demixd.protocol.peaks import BITS, Peaks
+
 MOST = 4000
 """Points of a stem."""
-
-BITS = 8
-
-
-class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """audiowaveform's. `data`: of each of `length` points the lowest and highest of each channel, in turn."""
-
-    version: int = 2
-    channels: int
-    sample_rate: int
-    samples_per_pixel: int
-    bits: int = BITS
-    length: int
-    data: list[int]
 
 
 class Waveform:
@@ -62,17 +49,21 @@ class Waveform:
             self._ends.append(np.stack([_in_8_bits(points.min(axis=1)), _in_8_bits(points.max(axis=1))], axis=1))
 
 
-def document(waveforms: Sequence[Waveform], rate: int) -> bytes:
-    """The waveforms of stems of one length as JSON, one a channel, in this order."""
+def measured(waveforms: Sequence[Waveform], rate: int) -> Peaks:
+    """The waveforms of stems of one length, one a channel, in this order."""
     points = np.stack([each.read() for each in waveforms], axis=1)
-    made = Document(
+    return Peaks(
         channels=len(waveforms),
         sample_rate=rate,
         samples_per_pixel=waveforms[0].step,
         length=len(points),
         data=points.reshape(-1).tolist(),
     )
-    return msgspec.json.encode(made) + b"\n"
+
+
+def document(peaks: Peaks) -> bytes:
+    """peaks.json."""
+    return msgspec.json.encode(peaks) + b"\n"
 
 
 def _in_8_bits(values: NDArray[Any]) -> NDArray[np.int8]:

@@ -170,7 +170,7 @@ def write_stems(order: Order, ready: ReadyToWrite, observer: Observer, timing: d
         tagger = Tagger(ready.tags.result(), options, ready.engine)
         writer = StemWriter(order, separated, target, gain, tagger)
         files = writer.write_all(observer.check, lambda part: observer.progressed(tick(Step.ENCODE, part)))
-        extras = writer.extras()
+        extras = writer.extras(files)
     return Result(
         track=separated.track,
         files=files,

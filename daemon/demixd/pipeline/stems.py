@@ -21,7 +21,7 @@ from demixd.audio.ffmpeg import rates, stemfile
 from demixd.audio.formats import Target
 from demixd.audio.pcm import BLOCK, Frames, Pcm
 from demixd.audio.streams import Facts
-from demixd.audio.waveform import Waveform, document
+from demixd.audio.waveform import Waveform, document, measured
 from demixd.errors import StopProcessingError
 from demixd.pipeline import encode
 from demixd.pipeline.metering import Metering
@@ -29,7 +29,8 @@ from demixd.pipeline.separate import Survey
 from demixd.pipeline.tagging import Tagger
 from demixd.protocol.job import ExtraFile, StemFile
 from demixd.protocol.options import Options
-from demixd.protocol.result_names import ONE_FILE, PEAKS, file_name
+from demixd.protocol.pages import player
+from demixd.protocol.result_names import ONE_FILE, PAGE, PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.spool import nofollow
 from demixd.spool.files import open_own, sync
@@ -97,6 +98,7 @@ class StemWriter:
     def __init__(self, order: Order, separated: Separated, target: Target, gain: float, tagger: Tagger) -> None:
         self._order, self._separated, self._target = order, separated, target
         self._gain, self._tagger = gain, tagger
+        self._is_drawn = order.options.peaks or order.options.page
         self._waveforms: dict[str, Waveform] = {}
         self._failed = threading.Event()
 
@@ -130,17 +132,22 @@ class StemWriter:
         files = tuple(future.result() for future in written)
         return (self._joined(files, check),) if self._order.options.naming == ONE_FILE else files
 
-    def extras(self) -> tuple[ExtraFile, ...]:
-        """What lies beside the stems, written once they all are. Raises OSError."""
-        if not self._order.options.peaks:
+    def extras(self, files: tuple[StemFile, ...]) -> tuple[ExtraFile, ...]:
+        """What lies beside the stems, `files`, written once they all are. Raises OSError."""
+        options = self._order.options
+        if not self._is_drawn:
             return ()
-        data = document([self._waveforms[stem] for stem in self._separated.stems], self._target.rate)
-        with open_own(self._order.out / PEAKS, "x+b") as file:
+        peaks = measured([self._waveforms[stem] for stem in self._separated.stems], self._target.rate)
+        made = [self._extra("peaks", PEAKS, document(peaks))] if options.peaks else []
+        made += [self._extra("page", PAGE, player.page(self._order.name, files, peaks))] if options.page else []
+        return tuple(made)
+
+    def _extra(self, kind: str, name: str, data: bytes) -> ExtraFile:
+        with open_own(self._order.out / name, "x+b") as file:
             file.write(data)
             file.flush()
             sync(file.fileno())
-        sha256 = hashlib.sha256(data).hexdigest()
-        return (ExtraFile(kind="peaks", name=PEAKS, bytes=len(data), sha256=sha256),)
+        return ExtraFile(kind=kind, name=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _write(self, stem: str, check: Check) -> StemFile:
         """One stem, written, read back and measured: in `out`, or in `tmp` where it becomes a stream of one file."""
@@ -160,7 +167,7 @@ class StemWriter:
                 clamp=order.options.clip == "clamp",
                 seed=order.seed ^ zlib.crc32(stem.encode()),
                 measure=metering.feed,
-                draw=waveform.feed if order.options.peaks else lambda _: None,
+                draw=waveform.feed if self._is_drawn else lambda _: None,
                 tag=lambda written: None if one_file else self._tagger.tag(written, stem, target.format),
             )
             written = encode.write(self._separated.blocks(stem, target), path, target, frames=frames, how=how)

@@ -144,7 +144,7 @@ class StemFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExtraFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of a result that is no stem. `kind`: `peaks`, the waveforms of all stems."""
+    """A file of a result that is no stem. `kind`: `peaks`, the waveforms of all stems, or `page`, which plays them."""
 
     kind: str
     name: str

@@ -70,6 +70,7 @@ class Defaults(Section, frozen=True):
     title_suffix: bool = True
     album_suffix: bool = True
     peaks: bool = True
+    page: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError, with the key first, where values are allowed each by itself and not together."""

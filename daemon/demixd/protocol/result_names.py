@@ -18,7 +18,10 @@ MANIFEST = "stems.json"
 PEAKS = "peaks.json"
 """The waveforms of a result's stems."""
 
-OURS = (MANIFEST, PEAKS)
+PAGE = "index.html"
+"""The page that plays a result."""
+
+OURS = (MANIFEST, PEAKS, PAGE)
 """Names that no stem, and no folder of stems, has in a result."""
 
 LONGEST = 120

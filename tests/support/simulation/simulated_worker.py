@@ -19,7 +19,7 @@ from demixd.audio.formats import FORMATS
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.protocol.job import EngineFacts, Error, ExtraFile, StemFile
 from demixd.protocol.progress import Progress, Step, Tick
-from demixd.protocol.result_names import PEAKS, file_name
+from demixd.protocol.result_names import PAGE, PEAKS, file_name
 from demixd.protocol.track import Track
 from demixd.supervisor.workers.line import Died, Post, Said
 from demixd.worker.messages import (
@@ -284,9 +284,10 @@ class SimulatedWorker:
         format = track.format if options.format == "source" else options.format
         files = [self._write(order, stem, format, track) for stem in options.stems]
         extras = []
-        if options.peaks:
-            size, sha256 = self._put(order, PEAKS, b"{}\n")
-            extras = [ExtraFile(kind="peaks", name=PEAKS, bytes=size, sha256=sha256)]
+        for kind, name in {"peaks": PEAKS, "page": PAGE}.items():
+            if getattr(options, kind):
+                size, sha256 = self._put(order, name, b"{}\n")
+                extras.append(ExtraFile(kind=kind, name=name, bytes=size, sha256=sha256))
         self._say(
             Finished(
                 job_id=job_id,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from demixd.audio.waveform import MOST, Waveform, document
+from demixd.audio.waveform import MOST, Waveform, document, measured
 
 
 def drawn(audio: NDArray[Any], size: int = 1 << 16) -> Waveform:
@@ -57,7 +57,7 @@ def test_at_most_4000_points(frames: int) -> None:
 def test_the_document() -> None:
     """The channels are the stems, side by side in each point; the head says how long a point is."""
     low, high = np.full((8000, 2), -(2**15), np.int16), np.full((8000, 2), 2**15 - 1, np.int16)
-    found = json.loads(document([drawn(low), drawn(high)], 44100))
+    found = json.loads(document(measured([drawn(low), drawn(high)], 44100)))
     assert found.pop("data") == [-128, -128, 127, 127] * 4000
     assert found == {
         "version": 2,
@@ -71,4 +71,4 @@ def test_the_document() -> None:
 
 def test_nothing() -> None:
     """A stem without a frame has no point."""
-    assert json.loads(document([Waveform(0, 2)], 44100))["data"] == []
+    assert json.loads(document(measured([Waveform(0, 2)], 44100)))["data"] == []

@@ -1,12 +1,15 @@
 """One song through every codec that it can come in and every format that its stems can have: aligned to the sample."""
 
+import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import unquote
 
 import av
 import numpy as np
@@ -551,9 +554,64 @@ def test_without_waveforms(tmp_path: Path) -> None:
 
 def test_a_song_with_the_name_of_our_files(tmp_path: Path) -> None:
     """Stems whose names come from the song leave room for the files that are no stems."""
-    for leaf in ("Peaks.json.wav", "stems.JSON.flac"):
+    for leaf in ("Peaks.json.wav", "stems.JSON.flac", "Index.html.mp3"):
         name = file_name("{song}/{stem}.{ext}", stem="vocals", ext="wav", model="m", leaf=leaf)
-        assert name.split("/")[0].casefold() not in ("peaks.json", "stems.json")
+        assert name.split("/")[0].casefold() not in ("peaks.json", "stems.json", "index.html")
+
+
+# Page
+
+
+def song_in(page: bytes) -> dict[str, Any]:
+    """What a page gives to its player, its waveforms as `[N, S, 2]`."""
+    found = re.search(rb'<script type="application/json" id="demixd-song">(.*?)</script>', page)
+    assert found is not None
+    song: dict[str, Any] = json.loads(found[1])
+    peaks = song["peaks"]
+    values = np.frombuffer(base64.b64decode(peaks["data"]), np.int8)
+    song["peaks"] = peaks | {"data": values.reshape(peaks["length"], peaks["channels"], 2)}
+    return song
+
+
+@pytest.mark.parametrize("peaks", [True, False])
+def test_a_page(tmp_path: Path, peaks: bool) -> None:
+    """`page` adds a page that knows the stems as they are, and draws them whether or not peaks.json is there too."""
+    path = song(tmp_path / "song.wav", original(44100), subtype="FLOAT")
+    options = {"naming": "{model}/{stem} 100% #1.{ext}", "stems": ("vocals", "no_vocals")}
+    result, out = separated(
+        path, tmp_path / "work", (0.5, 0.3, 0.2, 0.1), page=True, peaks=peaks, bit_depth=16, **options
+    )
+    assert [extra.kind for extra in result.extras] == (["peaks", "page"] if peaks else ["page"])
+    assert (out / "peaks.json").exists() is peaks
+    page = (out / "index.html").read_bytes()
+    extra = result.extras[-1]
+    assert (extra.name, extra.bytes, extra.sha256) == ("index.html", len(page), hashlib.sha256(page).hexdigest())
+    found = song_in(page)
+    assert (found["title"], found["rate"], found["frames"], found["channels"]) == ("Song", 44100, FRAMES, 2)
+    assert [(stem["label"], stem["bytes"]) for stem in found["stems"]] == [
+        (file.stem, file.bytes) for file in result.files
+    ]
+    assert [unquote(stem["url"]) for stem in found["stems"]] == [f"./{file.name}" for file in result.files]
+    step = found["peaks"]["samples_per_pixel"]
+    assert found["peaks"]["length"] == -(-FRAMES // step) <= 1000
+    for number, file in enumerate(result.files):
+        samples, _ = soundfile.read(out / file.name, dtype="int32", always_2d=True)
+        assert np.array_equal(found["peaks"]["data"][:, number], points(samples, step, 32))
+
+
+def test_a_page_of_streams(tmp_path: Path) -> None:
+    """The page of a file of several streams plays its first, which is the song, and draws that."""
+    path = song(tmp_path / "song.wav", original(44100), subtype="PCM_16")
+    _, out = separated(path, tmp_path / "work", naming="ni-stems", page=True)
+    found = song_in((out / "index.html").read_bytes())
+    assert [stem["url"] for stem in found["stems"]] == ["./Song.stem.mp4"]
+    assert np.array_equal(found["peaks"]["data"][:, 0, 0], reduce(waveforms(out)[:, 0, 0], found["peaks"]["length"]))
+
+
+def reduce(lows: NDArray[np.int8], length: int) -> NDArray[np.int8]:
+    """The lowest of each of `length` groups."""
+    step = -(-len(lows) // length)
+    return np.array([lows[start : start + step].min() for start in range(0, len(lows), step)], np.int8)
 
 
 # What it is called

@@ -21,7 +21,11 @@ ENGINE = 3
 def key(job: Job, model_sha256: str) -> str:
     """One sha256 of all that the result depends on; the job must have its song's sha256."""
     options = msgspec.structs.asdict(job.options)
-    del options["profile"], options["peaks"]  # what the one says is in the others; the other makes no other stems
+    del (
+        options["profile"],
+        options["peaks"],
+        options["page"],
+    )  # what the first says is in the others; these make no stems
     leaf = folder_name(job.shown.rpartition("/")[2]) if "{song}" in template_of(job.options.naming) else ""
     facts = {"engine": ENGINE, "song": job.sha256, "model": model_sha256, "leaf": leaf, "options": options}
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
