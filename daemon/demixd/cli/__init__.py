@@ -6,6 +6,6 @@ status/        what status/ holds, and how it is shown
 check/         whether everything is ready for the daemon
 bench/         how fast this machine separates, measured on a throwaway daemon
 tour           daemon/try: the throwaway daemon shown to a newcomer
-unit           what systemd/install asks for
+unit           what systemd/install asks for; man makes the pages that it installs
 text           numbers and durations as text
 """

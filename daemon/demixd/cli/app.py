@@ -178,7 +178,7 @@ def follow(config: Config, since: int | None, everything: bool) -> None:
         ends.follow(Spool(config), since, everything=everything)
 
 
-@commands.command()
+@commands.command(short_help="Run programs of yours for each song's end.")
 @with_folders
 def hooks(config: Config) -> None:
     """Run every executable in [hooks] folder for each song's end, until SIGTERM or Ctrl-C."""
