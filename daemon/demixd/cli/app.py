@@ -69,7 +69,7 @@ def check(config: Config, only_configuration: bool) -> None:
     is_wrong = False
     for each in findings(config, chosen_file()):
         is_wrong = is_wrong or each.level is Level.FAIL
-        say(f"{each.level:6}{each.subject:9}{each.text}")
+        say(f"{each.level:6}{each.subject:9}{each.text}", hang=15)
     sys.exit(BAD_CONFIG if any(faults(config)) else 1 if is_wrong else 0)
 
 
@@ -227,7 +227,7 @@ def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **optio
     with refusing_os_errors(), interruptible("Interrupted: there is no result."):
         found = measure.bench(config, songs, measure.BenchOptions(**options))
         for line in ["", *report.lines(found)]:
-            say(line)
+            say(line, hang=4)
         if file is not None:
             file.write_bytes(report.encode(found))
 
