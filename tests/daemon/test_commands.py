@@ -4,14 +4,11 @@ import io
 import itertools
 import json
 import os
-import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import termios
-import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -27,7 +24,7 @@ from rich.console import Console
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from commands import ENVIRONMENT, Piped, heartbeat, program, until, write
+from commands import ENVIRONMENT, Piped, Terminal, heartbeat, program, until, write
 from daemons import CLIENT_BEAT_S, PATIENCE_S, Daemon, make_song, running
 from demixd import config as configuration
 from demixd.cli.app import commands
@@ -64,47 +61,6 @@ def held(daemon: Daemon) -> Iterator[Daemon]:
     yield daemon
     daemon.hold.unlink(missing_ok=True)
     daemon.command("cancel", "--all", "--wait")
-
-
-class Terminal:
-    """A command on a pseudo-terminal; `seen` is all that it has written."""
-
-    def __init__(self, daemon: Daemon, *words: str | Path, columns: int = 80, lines: int = 24) -> None:
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (lines, columns))
-        self._ours = ours
-        self.seen = b""
-        self.process = subprocess.Popen(
-            program(daemon, *words), env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-        )
-        os.close(theirs)
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._ours, 65536)
-            except OSError:  # EIO: nobody has the other end any more
-                return
-            self.seen += data
-
-    def __enter__(self) -> "Terminal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        os.close(self._ours)
-
-    def says(self, *what: str) -> None:
-        until(lambda: all(each.encode() in self.seen for each in what), f"{what} in {self.seen[-2000:]!r}")
-
-    def ends(self) -> int:
-        status = self.process.wait(timeout=PATIENCE_S)
-        self._reader.join()
-        return status
 
 
 def tree(*roots: Path) -> list[Path]:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +50,61 @@ class Piped:
 
     def ends(self) -> int:
         return self.process.wait(timeout=PATIENCE_S)
+
+
+class Terminal:
+    """A command on a pseudo-terminal; `seen` is all that it has written."""
+
+    def __init__(
+        self, daemon: Daemon, *words: str | Path, columns: int = 80, lines: int = 24, **environment: str
+    ) -> None:
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (lines, columns))
+        self._ours = ours
+        self.seen = b""
+        self.process = subprocess.Popen(
+            program(daemon, *words),
+            env={key: ENVIRONMENT[key] for key in ENVIRONMENT.keys() - {"COLUMNS", "LINES"}} | environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._ours, 65536)
+            except OSError:  # EIO: nobody has the other end any more
+                return
+            self.seen += data
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        os.close(self._ours)
+
+    def says(self, *what: str) -> None:
+        until(lambda: all(each.encode() in self.seen for each in what), f"{what} in {self.seen[-2000:]!r}")
+
+    @property
+    def lines(self) -> list[str]:
+        """All that it has written, as lines without what moves the cursor and makes colours."""
+        return [
+            line for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.seen.decode())) if line
+        ]
+
+    def ends(self) -> int:
+        status = self.process.wait(timeout=PATIENCE_S)
+        self._reader.join()
+        return status
 
 
 def until(condition: Callable[[], Any], what: str) -> None:

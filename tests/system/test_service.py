@@ -215,6 +215,22 @@ def test_words_are_completed(box: Box) -> None:
     assert "fish_complete" in (shares / "fish/vendor_completions.d/demixd.fish").read_text()
 
 
+def test_man_pages(box: Box) -> None:
+    """There is a page for each command; a second run writes none, and removes that of a command that is gone."""
+    folder = box.machine.path("/usr/local/share/man/man1")
+    pages = {page.name: page for page in folder.glob("demixd*")}
+    assert {"demixd.1", "demixd-status.1", "demixd-models-fetch.1"} <= {*pages}
+    assert {page.stat().st_mode & 0o777 for page in pages.values()} == {0o644}
+    assert ".SH OPTIONS\n" in pages["demixd-status.1"].read_text()
+    before = {name: page.stat().st_mtime_ns for name, page in pages.items()}
+    (folder / "demixd-gone.1").touch()
+    (folder / "other.1").touch()
+    assert "man1/demixd.1" in box.install()
+    assert {page.name: page.stat().st_mtime_ns for page in folder.glob("demixd*")} == before
+    assert "man1/demixd.1" not in box.install()
+    assert (folder / "other.1").exists()
+
+
 @pytest.mark.daily
 def test_on_a_machine_that_has_nothing(tmp_path: Path) -> None:
     """The installer brings the packages too, as the lock files have them."""

@@ -7,14 +7,14 @@ import logging
 import os
 import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from demixd import config as configuration
+from demixd.cli import queue
 from demixd.cli.config_option import chosen_file, config_option, configured, mistake, source, with_folders
 from demixd.cli.console import complain, exit_on_sigterm, interruptible, refusing_os_errors, say, standard_streams
 from demixd.cli.models import models
@@ -22,9 +22,6 @@ from demixd.config import Config
 from demixd.errors import AudioProcessingError, BadWordError, Code, ConfigError, RefusedError, StateError
 from demixd.spool.tree import Spool
 from demixd.version import __version__
-
-if TYPE_CHECKING:
-    from demixd.cli.status.notice import SilenceNotice
 
 BAD_WORD = 2
 BAD_CONFIG = 78
@@ -72,7 +69,7 @@ def check(config: Config, only_configuration: bool) -> None:
     is_wrong = False
     for each in findings(config, chosen_file()):
         is_wrong = is_wrong or each.level is Level.FAIL
-        say(f"{each.level:6}{each.subject:9}{each.text}")
+        say(f"{each.level:6}{each.subject:9}{each.text}", hang=15)
     sys.exit(BAD_CONFIG if any(faults(config)) else 1 if is_wrong else 0)
 
 
@@ -141,7 +138,7 @@ def submit(
     """Drop each SONG into the inbox, with the options that are given."""
     from demixd.cli.songs import submit as submitting
     from demixd.cli.songs.follow import follow_to_end
-    from demixd.cli.status.notice import complain_if_absent
+    from demixd.cli.status.notice import SilenceNotice, complain_if_absent
 
     if as_json and not wait:
         raise click.UsageError("--json needs --wait: a song has no final status before it has ended.")
@@ -157,47 +154,8 @@ def submit(
                 say(f"{each.name}: dropped; its status will be in {each.path}")
         if not wait:
             complain_if_absent(spool)
-        if wait and not follow_to_end(spool, followers, _silence_notice(config, spool).due, as_json=as_json):
+        if wait and not follow_to_end(spool, followers, SilenceNotice.of(config, spool).due, as_json=as_json):
             sys.exit(1)
-
-
-@commands.command()
-@click.argument("names", metavar="NAME...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Stop the running job and every waiting one.")
-@click.option("--wait", is_flag=True, help="Wait for the daemon's answer; status 0 only if all are cancelled.")
-@with_folders
-def cancel(config: Config, names: tuple[str, ...], everything: bool, wait: bool) -> None:
-    """Stop the jobs of the songs called NAME.
-
-    NAME is a song's path below the inbox, or the beginning of its file name where no other song's begins so, or a pattern
-    such as '04*', or a folder. A song that is over is no error without --wait: the status is 0 once the daemon is asked, or has
-    nothing to stop, and 1 if no song of a name is known.
-    """
-    from demixd.cli.songs import cancel as cancelling
-
-    if bool(names) is everything:
-        raise click.UsageError("Give names of songs, or --all.")
-    spool = Spool(config)
-    notice = _silence_notice(config, spool) if wait else None
-    with refusing_os_errors(), interruptible("The songs that were asked to stop still will."):
-        is_good = cancelling.cancel_all(spool, notice) if everything else cancelling.cancel(config, names, notice)
-    sys.exit(0 if is_good else 1)
-
-
-@commands.command(short_help="Bring songs back that failed or were cancelled.")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@with_folders
-def retry(config: Config, names: tuple[str, ...]) -> None:
-    """Bring the songs called NAME, which have failed or were cancelled, back into the inbox with their options.
-
-    NAME is as `cancel` takes it. A song that was left in the inbox is touched there. The status is 1 if one of them cannot
-    come back, or no such song is known.
-    """
-    from demixd.cli.songs import retry as retrying
-
-    with refusing_os_errors():
-        is_good = retrying.retry(Spool(config), names)
-    sys.exit(0 if is_good else 1)
 
 
 @commands.command(short_help="Print each song's end as it comes.")
@@ -220,7 +178,7 @@ def follow(config: Config, since: int | None, everything: bool) -> None:
         ends.follow(Spool(config), since, everything=everything)
 
 
-@commands.command()
+@commands.command(short_help="Run programs of yours for each song's end.")
 @with_folders
 def hooks(config: Config) -> None:
     """Run every executable in [hooks] folder for each song's end, until SIGTERM or Ctrl-C."""
@@ -228,12 +186,6 @@ def hooks(config: Config) -> None:
 
     with refusing_os_errors():
         service.run(config)
-
-
-def _silence_notice(config: Config, spool: Spool) -> "SilenceNotice":
-    from demixd.cli.status.notice import SilenceNotice
-
-    return SilenceNotice(spool, config.status.heartbeat_s, time.monotonic())
 
 
 @commands.command(short_help="Separate one song here, without a daemon.")
@@ -275,12 +227,13 @@ def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **optio
     with refusing_os_errors(), interruptible("Interrupted: there is no result."):
         found = measure.bench(config, songs, measure.BenchOptions(**options))
         for line in ["", *report.lines(found)]:
-            say(line)
+            say(line, hang=4)
         if file is not None:
             file.write_bytes(report.encode(found))
 
 
-commands.add_command(models)
+for each in (models, *queue.COMMANDS):
+    commands.add_command(each)
 
 
 def main() -> None:

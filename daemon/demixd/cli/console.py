@@ -3,9 +3,12 @@
 import errno
 import io
 import os
+import re
 import select
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 TERMINATED = 143
+
+NARROW, LEAST_HANG = 24, 4
+"""A column of text that would be narrower begins farther to the left."""
 
 
 def refuse_to_be_led(models: Path, name: str) -> None:
@@ -78,9 +84,20 @@ def standard_streams() -> Iterator[None]:
         sys.exit(1)
 
 
-def say(line: str) -> None:
-    """A line on standard output. Characters in it that a terminal would obey are replaced."""
-    click.echo(safe(line))
+def say(line: str, hang: int | None = None) -> None:
+    """A line on standard output. Characters in it that a terminal would obey are replaced.
+
+    With `hang`, a terminal that is too narrow for it gets it cut at blanks, and its rest that many columns to the right.
+    """
+    plain = safe(line)
+    if hang is not None and sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        indent = " " * (hang if columns - hang >= NARROW else LEAST_HANG)
+        # A command that is to be copied, in backticks, stays whole.
+        tied = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\0"), plain)
+        cut = textwrap.wrap(tied, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        plain = "\n".join(cut).replace("\0", " ")
+    click.echo(plain)
 
 
 def require_reader() -> None:

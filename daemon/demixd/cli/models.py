@@ -27,7 +27,7 @@ def list_models(config: Config) -> None:
             repo=config.repo, models=config.models, recorded=config.recorded, allow_pickle=config.model.allow_pickle
         )
     for row in rows:
-        say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}")
+        say(f"{row.name:24}{row.state:12}{row.trust:11}{row.about or row.folder}", hang=47)
 
 
 @models.command(short_help="Fetch a model.")

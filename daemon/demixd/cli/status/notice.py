@@ -1,10 +1,13 @@
 """What a command that asks for something says where no daemon runs that would do it."""
 
+import time
+
 from demixd.cli.config_option import start_command
 from demixd.cli.console import complain
 from demixd.client import text
 from demixd.client.liveness import RUNNING, SILENT_INTERVALS, STOPS_S, Health, Liveness, is_absent
 from demixd.client.reader import CachedDocument
+from demixd.config import Config
 from demixd.errors import RefusedError
 from demixd.protocol.status import DaemonStatus
 from demixd.spool.tree import DAEMON, Spool
@@ -32,6 +35,10 @@ class SilenceNotice:
         self._liveness = Liveness(now)
         self._patience_s = SILENT_INTERVALS * heartbeat_s
         self._is_told = self._was_heard = False
+
+    @classmethod
+    def of(cls, config: Config, spool: Spool) -> "SilenceNotice":
+        return cls(spool, config.status.heartbeat_s, time.monotonic())
 
     def due(self, now: float) -> str | None:
         """The sentence that is due now, if any. Raises RefusedError where no daemon has run since this one began to look."""

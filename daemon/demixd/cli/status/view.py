@@ -125,11 +125,26 @@ def bars() -> Iterator[Bars]:
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[..., None]]:
-    """One bar, which is removed at the end, and the function that changes it; nothing where this is no terminal."""
-    from rich.progress import Progress
+    """One bar, which is removed at the end, and the function that changes it; nothing where this is no terminal.
 
-    with Progress(transient=True, disable=not is_terminal()) as shown:
-        yield partial(shown.update, shown.add_task(title, total=None))
+    The title, or the `description` that is given to the function, is cut where it leaves no room for the bar.
+    """
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    title_column = Column(ratio=2, no_wrap=True, overflow="ellipsis")
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=title_column),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        *(TaskProgressColumn(), TimeRemainingColumn()),
+    )
+    with Progress(*columns, expand=True, transient=True, disable=not is_terminal()) as shown:
+        task = shown.add_task(safe(title), total=None)
+
+        def change(description: str = title, **how: Any) -> None:
+            shown.update(task, description=safe(description), **how)
+
+        yield change
 
 
 def render_bars(rows: Sequence[Row], height: int) -> RenderableType:
