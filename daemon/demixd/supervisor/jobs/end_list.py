@@ -27,6 +27,8 @@ class EndList:
         self._path = spool.status / ENDS
         self._owed: list[Job] = []
         """Jobs that have their number, and not their line yet, in the order of numbers."""
+        self._told: set[str] = set()
+        """The ids of jobs that were told with another one's end."""
 
     def owe(self, jobs: Iterable[Job]) -> None:
         """Remember the jobs of a former life that have a number already: their lines come first."""
@@ -38,12 +40,13 @@ class EndList:
 
     def tell(self, job: Job) -> bool:
         """Append the line of a job that has its number, and before it those that are owed; False where that cannot be yet."""
-        if job.end and all(each.job_id != job.job_id for each in self._owed):
+        if job.end and job.job_id not in self._told and all(each.job_id != job.job_id for each in self._owed):
             self._owed.append(job)
         while self._owed:
             if not self._append(self._owed[0]):
                 return False
-            del self._owed[0]
+            self._told.add(self._owed.pop(0).job_id)
+        self._told.discard(job.job_id)
         return True
 
     def _append(self, job: Job) -> bool:
