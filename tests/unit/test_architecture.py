@@ -12,7 +12,8 @@ PACKAGE = ROOT / "daemon" / "demixd"
 MODULES = {path.relative_to(ROOT / "daemon").with_suffix("").as_posix(): path for path in PACKAGE.rglob("*.py")}
 
 ORDER = (
-    *("demixd/__main__", "demixd/__init__", "demixd/cli", "demixd/api", "demixd/supervisor", "demixd/worker"),
+    *("demixd/__main__", "demixd/__init__", "demixd/cli", "demixd/web"),
+    *("demixd/api", "demixd/supervisor", "demixd/worker"),
     *(
         "demixd/pipeline",
         "demixd/engine",
@@ -49,6 +50,9 @@ LIBRARIES = {
     "click": ("cli",),
     "rich": ("cli",),
     "tomli": ("config",),
+    "starlette": ("web",),
+    "uvicorn": ("web",),
+    "segno": ("web",),
 }
 """A library is imported only in these rooms."""
 
@@ -114,6 +118,25 @@ def test_the_light_rooms_load_nothing_heavy(module: str) -> None:
     code = f"import sys, demixd.{module}; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert HEAVY & set(done.stdout.split()) == set()
+
+
+def test_the_page_knows_only_the_files() -> None:
+    """`demixd web`, all of it loaded, has nothing of the daemon in it, and no model, codec or database."""
+    pytest.importorskip("uvicorn", reason="config/requirements-web.lock is not installed")
+    code = "import sys, demixd.web.server, demixd.web.qr; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert (HEAVY | {"sqlite3"}) & loaded == set()
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("demixd.")}
+    assert rooms == {"web", "client", "spool", "config", "protocol", "errors", "version"}
+
+
+def test_the_page_imports_only_what_knows_the_files() -> None:
+    """`web` stands beside `cli`: the daemon's rooms to its right are as far from it as those to its left."""
+    allowed = tuple(f"demixd/{room}" for room in ("web", "client", "spool", "config", "protocol", "errors", "version"))
+    for module in (name for name in MODULES if name.startswith("demixd/web/")):
+        ours = [each for each in imports(MODULES[module]) if each.startswith("demixd")]
+        assert [each for each in ours if place(each, allowed) is None] == [], module
 
 
 def test_the_size_of_rooms_and_modules() -> None:

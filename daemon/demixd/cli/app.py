@@ -232,6 +232,21 @@ def bench(config: Config, /, songs: tuple[Path, ...], file: Path | None, **optio
             file.write_bytes(report.encode(found))
 
 
+@commands.command(short_help="Serve the page for browsers.")
+@click.option("--token", "only_link", is_flag=True, help="Print the link that lets a browser in, and its QR code.")
+@click.option("--listen", metavar="ADDRESS:PORT", help="Where to listen; default: the configuration's [web] listen.")
+@configured
+def web(config: Config, only_link: bool, listen: str | None) -> None:
+    """Serve a page on which songs are seen, heard and dropped, until SIGTERM or Ctrl-C. It knows only the files of the spool."""
+    from demixd.cli import page
+
+    with refusing_os_errors():
+        if only_link:
+            page.show_link(config)
+        else:
+            page.serve(config, listen)
+
+
 for each in (models, *queue.COMMANDS):
     commands.add_command(each)
 

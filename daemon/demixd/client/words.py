@@ -6,6 +6,7 @@ from pathlib import PurePath
 from demixd.client import text
 from demixd.client.liveness import RUNNING, Health
 from demixd.client.overview import CANNOT_SEPARATE, Overview
+from demixd.errors import Code
 from demixd.protocol.inbox_names import Kind, kind_of_file
 from demixd.protocol.job import Reason, State
 from demixd.protocol.status import DaemonStatus, InboxEntry, Paused, Sidecar, WorkerStatus
@@ -34,6 +35,24 @@ NO_SONG: dict[str, str] = {
     Kind.OTHER_VERSION: "a newer demixd has begun with it, and this one leaves it alone",
 }
 """Why an entry of the inbox is no song, by its reason."""
+
+REMEDY: dict[str, str] = {
+    Code.BAD_AUDIO: "It is not audio that can be read: convert it, and drop that.",
+    Code.TRUNCATED: "It ends too early, and the rest did not come: copy it again.",
+    Code.NOT_FINITE: "It holds samples that are no numbers, or beyond all measure: export it again.",
+    Code.TOO_LONG: "Cut it, or have [limits] raised.",
+    Code.TOO_LARGE: "Cut it, ask for fewer stems, or have [limits] raised.",
+    Code.BAD_OPTIONS: "The message names the option and what it must be: drop the song again with other options.",
+    Code.NO_SPACE: "Make room on the disk, then try it again.",
+    Code.OUTBOX_MISSING: "Mount the outbox, then try it again.",
+    Code.MODEL_MISSING: "Have the model fetched (`demixd models fetch`), then try it again.",
+    Code.BAD_MODEL: "The model's files are not what was recorded: have them fetched again, then try it again.",
+    Code.IO_ERROR: "Reading or writing failed in every attempt: look after the disk and the memory, then try it again.",
+    Code.GAVE_UP: "The worker died over it each time: try it again when the machine has less to do.",
+    Code.BAD_OUTPUT: "The stems did not pass their checks, which is a mistake of demixd's: please report it.",
+    Code.INTERNAL_ERROR: "That is a mistake of demixd's, and its log has the details: please report it.",
+}
+"""What to do about a song that has failed, by its code."""
 
 HELD = "If one has been started, its log says what it waits for"
 """Of a daemon that nobody hears of: it writes no heartbeat as long as its folders are missing or may be another daemon's."""

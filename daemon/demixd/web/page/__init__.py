@@ -1,0 +1,1 @@
+"""What the browser loads: one page, no build step, nothing from other hosts."""
