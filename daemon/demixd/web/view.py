@@ -121,6 +121,7 @@ def row(song: Sidecar, shown: Overview) -> dict[str, Any]:
         "since": song.state_since,
         "code": song.error.code if song.error else None,
         "warnings": len(song.warnings),
+        "made_before": song.duplicate_of is not None,
         "can_cancel": not song.ended,
         "can_come_back": song.state in AGAIN,
     }
@@ -143,7 +144,6 @@ def detail(
     facts["priority"] = options.get("priority", 0) if song.state is State.WAITING else None
     facts["engine"] = song.engine and f"{song.engine.model} on {song.engine.device_name or song.engine.device}"
     facts["fallback"] = song.engine.fallback if song.engine else None
-    facts["made_before"] = song.duplicate_of is not None
     facts["result"] = result(song.job_id, manifest) if manifest else None
     return facts
 

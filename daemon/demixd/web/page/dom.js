@@ -21,6 +21,13 @@ export function named(text) {
   return bdi;
 }
 
+// A song's path as a title: the folders small, above the name.
+export function titled(path, make) {
+  const at = path.lastIndexOf("/");
+  const folders = at < 0 ? null : h("span", { class: "folder" }, named(path.slice(0, at).replaceAll("/", " / ")));
+  return [folders, make(named(path.slice(at + 1)))];
+}
+
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

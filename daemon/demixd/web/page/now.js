@@ -1,6 +1,6 @@
 // The page "Now": the daemon, the songs that run and wait, and the last results.
 
-import { $, ago, ask, clock, doing, h, keep, named, say, setText, show, some } from "/dom.js";
+import { $, ago, ask, clock, doing, h, keep, named, say, setText, show, some, titled } from "/dom.js";
 
 const STEPS = {
   snapshot: "Copying",
@@ -25,7 +25,7 @@ function subtitle(row) {
     return [why, row.eta_s === null ? "" : `done in ${clock(row.eta_s)}`, length].filter(Boolean).join(" · ") || "In the queue";
   }
   const warnings = row.warnings ? some(row.warnings, "warning") : "";
-  return [row.state === "done" ? "" : row.message, ago(row.since), warnings].filter(Boolean).join(" · ");
+  return [row.state === "done" ? (row.made_before ? "Made before" : "") : row.message, ago(row.since), warnings].filter(Boolean).join(" · ");
 }
 
 export const cancel = (row) => ask("POST", `/songs/${row.id}/cancel`).then(() => say("Asked to stop."));
@@ -38,13 +38,13 @@ export const prefer = (row, priority) =>
 // A row of a list: the song's name leads to its page. `extra` are further buttons for it.
 export function songRow(first, extra = () => []) {
   let row = first;
-  const title = h("a", { class: "title", href: `#song/${row.id}` }, named(row.name));
+  const [folders, title] = titled(row.name, (leaf) => h("a", { class: "title", href: `#song/${row.id}` }, leaf));
   const badge = h("span", { class: "badge", "data-state": row.state });
   const sub = h("p", { class: "sub" });
   const bar = h("progress", { max: 1, "aria-label": `Progress of ${row.name}` });
-  const stop = doing("Cancel", `Cancel ${row.name}`, () => cancel(row), { class: "quiet" });
+  const stop = doing("×", `Cancel ${row.name}`, () => cancel(row), { class: "quiet sign", title: "Cancel" });
   const retry = doing("Again", `Try ${row.name} again`, () => again(row), { class: "quiet" });
-  const text = h("div", { class: "text" }, h("div", { class: "line" }, title, badge), sub, bar);
+  const text = h("div", { class: "text" }, folders, h("div", { class: "line" }, title, badge), sub, bar);
   const element = h("li", { class: "row" }, text, h("div", { class: "buttons" }, ...extra(() => row), stop, retry));
   const update = (next) => {
     row = next;
@@ -61,7 +61,7 @@ export function songRow(first, extra = () => []) {
   return { element, update };
 }
 
-const first = (row) => doing("First", `Do ${row().name} first`, () => prefer(row(), 90), { class: "quiet" });
+const first = (row) => doing("↑", `Do ${row().name} first`, () => prefer(row(), 90), { class: "quiet sign", title: "Do it first" });
 
 const byId = (row) => row.id;
 

@@ -1,6 +1,6 @@
 // The page "Songs": a search, and one song with its player and downloads.
 
-import { $, ask, clock, doing, h, keep, named, say, setText, show, size, some } from "/dom.js";
+import { $, ask, clock, doing, h, keep, named, say, setText, show, size, some, titled } from "/dom.js";
 import { again, cancel, prefer, songRow, STATES } from "/now.js";
 
 const PAUSE_MS = 250;
@@ -63,7 +63,7 @@ export async function showSong(id) {
     const told = JSON.stringify(song);
     if (told === mine.told) return;
     mine.told = told;
-    $("song-title").replaceChildren(named(song.name));
+    $("song-title").replaceChildren(...titled(song.name, (leaf) => leaf).filter(Boolean));
     document.title = `${song.name} – demixd`;
     $("song-body").replaceChildren(...body(song));
     result(mine, song);
@@ -111,7 +111,7 @@ function trouble(song) {
     { class: "card bad" },
     h("h2", {}, "What is wrong"),
     h("p", {}, song.error.message),
-    song.error.remedy && song.error.remedy !== song.error.message ? h("p", {}, song.error.remedy) : null,
+    song.error.remedy ? h("p", { class: "muted" }, h("b", {}, "What to do: "), song.error.remedy) : null,
     song.error.detail ? h("details", {}, h("summary", {}, "For developers"), h("pre", { tabindex: 0 }, song.error.detail)) : null,
   );
 }
