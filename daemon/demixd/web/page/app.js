@@ -68,7 +68,7 @@ function listen() {
     });
   on("now", (data) => {
     now.showNow(JSON.parse(data));
-    if (page === "song") songs.showSong(songId);
+    if (page === "song") songs.showSong(songId, false);
   });
   on("queue", (data) => now.showQueue(JSON.parse(data)));
   on("songs", refresh);

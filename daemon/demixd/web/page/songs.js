@@ -51,28 +51,31 @@ function list(rows, total, counts) {
 
 // ---- one song
 
-let open = null; // {id, told, player}
+let open = null; // {id, told: {part: what was shown}, player, isOver}
 
-export async function showSong(id) {
+export async function showSong(id, isNews = true) {
   if (open?.id !== id) leaveSong();
-  open ??= { id, told: "", player: null };
+  open ??= { id, told: {}, player: null, isOver: false };
+  if (open.isOver && !isNews) return;
   const mine = open;
   try {
     const song = await ask("GET", `/songs/${id}`);
     if (open !== mine) return;
-    const told = JSON.stringify(song);
-    if (told === mine.told) return;
-    mine.told = told;
-    $("song-title").replaceChildren(...titled(song.name, (leaf) => leaf).filter(Boolean));
+    mine.isOver = !song.can_cancel;
     document.title = `${song.name} – demixd`;
-    $("song-body").replaceChildren(...body(song));
-    result(mine, song);
+    for (const [part, facts, make] of PARTS) {
+      const told = JSON.stringify(facts(song));
+      if (mine.told[part] === told) continue; // whoever is at a button or a player there stays there
+      mine.told[part] = told;
+      $(part).replaceChildren(...[make(song)].flat().filter(Boolean));
+    }
+    await play(mine, song);
   } catch (error) {
     if (open !== mine) return;
-    if (!mine.told || error.status === 404) {
+    if (!mine.told["song-title"] || error.status === 404) {
       leaveSong();
       $("song-title").textContent = error.status === 404 ? "This song has gone" : "This song cannot be shown";
-      $("song-body").replaceChildren(h("p", { class: "card" }, error.message));
+      $("song-trouble").replaceChildren(h("p", { class: "card" }, error.message));
     }
   }
 }
@@ -80,21 +83,22 @@ export async function showSong(id) {
 export function leaveSong() {
   open?.player?.destroy();
   open = null;
-  for (const id of ["song-title", "song-body", "player", "downloads"]) $(id).replaceChildren();
+  for (const [part] of PARTS) $(part).replaceChildren();
+  $("player").replaceChildren();
   document.title = "demixd";
 }
 
-function body(song) {
+function facts(song) {
   const state = h("p", { class: "facts" }, h("span", { class: "badge", "data-state": song.state }, STATES[song.state] ?? song.state));
-  const facts = [
+  const told = [
     song.duration_s ? `${clock(song.duration_s)} long` : "",
     song.engine ? `by ${song.engine}` : "",
     song.profile ? `profile ${song.profile}` : "",
     song.made_before ? "made before, from the same sound" : "",
     song.tag ? `tag: ${song.tag}` : "",
   ];
-  for (const fact of facts.filter(Boolean)) state.append(h("span", {}, named(fact)));
-  return [state, progress(song), trouble(song), warnings(song), buttons(song)].filter(Boolean);
+  for (const fact of told.filter(Boolean)) state.append(h("span", {}, named(fact)));
+  return state;
 }
 
 function progress(song) {
@@ -121,6 +125,8 @@ function warnings(song) {
   return told.length ? h("div", { class: "card warn" }, h("ul", {}, ...told.map((each) => h("li", {}, each)))) : null;
 }
 
+const EXTRAS = { peaks: "Waveforms", page: "A page that plays them" };
+
 const PLACES = [[90, "First"], [10, "Sooner"], [0, "Normal"], [-10, "Later"]];
 
 function buttons(song) {
@@ -138,11 +144,13 @@ function buttons(song) {
 
 // ---- its result
 
-async function result(mine, song) {
+async function play(mine, song) {
+  const told = JSON.stringify(song.result);
+  if (mine.told.player === told) return;
+  mine.told.player = told;
   mine.player?.destroy();
   mine.player = null;
   $("player").replaceChildren();
-  $("downloads").replaceChildren(...(song.result ? downloads(song.result) : gone(song)));
   if (!song.result || !window.demixdPlayer) return;
   const { stems, rate, frames, channels } = song.result;
   const peaks = song.result.peaks ? await ask("GET", song.result.peaks).catch(() => null) : null;
@@ -154,10 +162,10 @@ function gone(song) {
   return song.state === "done" ? [h("p", { class: "card empty" }, "The stems are not in the outbox any more: somebody has taken them.")] : [];
 }
 
-function downloads(found) {
+function downloads({ result: found }) {
   const link = (url, text, facts) => h("a", { href: url, download: true, ...facts }, text);
   const rows = found.stems.map((stem) => download(stem.url, stem.label, stem.file, stem.silent ? `${size(stem.bytes)} · silent` : size(stem.bytes)));
-  const extras = found.extras.map((extra) => download(extra.url, extra.kind, extra.file, size(extra.bytes)));
+  const extras = found.extras.map((extra) => download(extra.url, EXTRAS[extra.kind] ?? extra.kind, extra.file, size(extra.bytes)));
   return [
     h(
       "section",
@@ -174,6 +182,17 @@ function download(url, label, file, facts) {
   const link = h("a", { href: url, download: true, class: "button quiet", "aria-label": `Download ${file}` }, "Download");
   return h("li", { class: "row" }, text, h("div", { class: "buttons" }, link));
 }
+
+// The parts of the page of a song: where each is, what it depends on, and how it is made.
+const PARTS = [
+  ["song-title", (song) => song.name, (song) => titled(song.name, (leaf) => leaf)],
+  ["song-facts", (song) => [song.state, song.duration_s, song.engine, song.profile, song.made_before, song.tag], facts],
+  ["song-progress", (song) => [song.state, song.step, song.fraction, song.eta_s, song.message, song.reason], progress],
+  ["song-trouble", (song) => song.error, trouble],
+  ["song-warnings", (song) => [song.warning_texts, song.fallback], warnings],
+  ["song-buttons", (song) => [song.id, song.can_cancel, song.can_come_back, song.priority], buttons],
+  ["downloads", (song) => [song.state, song.result], (song) => (song.result ? downloads(song) : gone(song))],
+];
 
 export function begin() {
   let waiting = 0;
