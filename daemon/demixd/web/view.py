@@ -15,6 +15,7 @@ from demixd.client.liveness import RUNNING
 from demixd.client.overview import Overview
 from demixd.client.retry import AGAIN
 from demixd.protocol.job import State
+from demixd.protocol.pages.player import TYPES
 from demixd.protocol.result_names import PEAKS
 from demixd.protocol.status import Manifest, Sidecar
 from demixd.protocol.terminal import safe
@@ -24,17 +25,6 @@ MOST = 100
 
 LAST = 5
 """Results that are shown beside what goes on."""
-
-TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "opus": "audio/ogg; codecs=opus",
-    "m4a": "audio/mp4",
-    "alac": "audio/mp4; codecs=alac",
-}
-"""What browsers call the formats of stems."""
 
 ANY = "application/octet-stream"
 
