@@ -1,10 +1,11 @@
 """demixd: drop a song into a folder, get its stems in another. This is the map.
 
-Three programs over five libraries; a folder is a process or a library, and imports only from those to its right:
+Four programs over six libraries; a folder is a process or a library, and imports only from those to its right:
 
-    cli -> supervisor -> worker -> pipeline -> engine -> audio -> client -> spool -> config -> protocol -> errors
+    cli -> web -> supervisor -> worker -> pipeline -> engine -> audio -> client -> spool -> config -> protocol -> errors
 
 cli/          what people type: check, status, submit, cancel, hooks, models, bench, the tour; files alone, no other process
+web/          the page: a server and what it serves; files alone, no other process
 supervisor/   the daemon's process, one loop that decides: `service` is its life, `heartbeat` its signs of life
     inbox/    what lies in the inbox, whether it is ready, and which job it becomes
     jobs/     every job there is: the table, the queue and its times, results that are there already, old sidecars, a lost ledger
@@ -18,6 +19,7 @@ audio/        formats, codecs, containers, tags, measures; knows no job
 client/       what any program can do that knows nothing but the files: read, say in words, drop, cancel, bring back
 spool/        the share on disk: the tree, and reading, writing and renaming in it without links or loss
 protocol/     what is said in files, as types and names; pure
+    pages/    pages that are files: a player beside a result, the status
 
 `api` is `separate_audio`: one song in the caller's process, by the same pipeline; `demixd separate` too.
 """

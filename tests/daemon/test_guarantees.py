@@ -203,7 +203,9 @@ def test_c_a_sidecar_changes_by_rename_alone(daemon: Daemon) -> None:
     events = Events(daemon.spool / "status")
     drop(daemon, "whole.wav", 1.0)
     daemon.final("whole.wav")
-    done = [(name, what) for _, name, what in events.take() if not name.startswith((".", "_ends"))]  # that is appended to
+    done = [
+        (name, what) for _, name, what in events.take() if not name.startswith((".", "_ends"))
+    ]  # that is appended to
     assert ("whole.wav.json", MOVED_TO) in done
     assert {what for _, what in done} == {MOVED_TO}, done
 
