@@ -82,7 +82,7 @@ def imports(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_module_imports_only_to_its_right(module: str) -> None:
-    """One rule: cli -> web -> supervisor -> worker -> pipeline -> engine -> audio -> client -> spool -> config -> protocol -> errors."""
+    """cli -> web -> supervisor -> worker -> pipeline -> engine -> audio -> client -> spool -> config -> protocol -> errors."""
     mine = place(module, ORDER)
     assert mine is not None, "every module is in a room"
     for imported in imports(MODULES[module]):
