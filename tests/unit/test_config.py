@@ -344,3 +344,13 @@ def test_every_key_has_a_line_of_comment() -> None:
     """config/demixd.toml says of every key what it does."""
     lines = (CONFIG / "demixd.toml").read_text().splitlines()
     assert [line for line in lines if "=" in line.partition("#")[0] and len(line.partition("#")[2]) < 15] == []
+
+
+def test_what_companions_go_by_is_none_of_the_daemons() -> None:
+    """A daemon need not read a file again in which only [web] or [hooks] has changed."""
+    plain = config.Config()
+    other = config.parse('[web]\nallow = "all"\n[hooks]\nlimit_s = 5\n', "demixd.toml")
+    assert other != plain
+    of = status.ConfigurationFacts.of
+    assert of("", other.daemons) == of("", plain.daemons)
+    assert of("", config.parse("[status]\nkeep_days = 5\n", "demixd.toml").daemons) != of("", plain.daemons)

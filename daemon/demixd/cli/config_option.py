@@ -139,7 +139,7 @@ def _is_unread(config: Config, file: Path) -> bool:
     daemon = documents.read(spool.status / DAEMON, DaemonStatus, largest=documents.LARGEST_LIST)
     if daemon is None or (daemon.process.boot, daemon.process.namespace) != (here.boot, here.namespace):
         return False
-    now = ConfigurationFacts.of(os.path.realpath(file), config)
+    now = ConfigurationFacts.of(os.path.realpath(file), config.daemons)
     return daemon.configuration.file == now.file and daemon.configuration != now and not is_absent(spool)
 
 

@@ -52,6 +52,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: Log = Log()
 
     @property
+    def daemons(self) -> "Config":
+        """What the daemon goes by: all but the sections of its companions."""
+        return msgspec.structs.replace(self, hooks=Hooks(), web=Web())
+
+    @property
     def options(self) -> Options:
         """The options of a song that brings none of its own."""
         return self.defaults.of(self.model.name, None)

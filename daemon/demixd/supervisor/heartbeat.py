@@ -66,7 +66,7 @@ class Heartbeat:
 
     def reconfigure(self, config: Config) -> None:
         self._every_s = config.status.heartbeat_s
-        self._configuration = status.ConfigurationFacts.of(self._file, config)
+        self._configuration = status.ConfigurationFacts.of(self._file, config.daemons)
         self._refused: tuple[str, ...] = ()
 
     @contextmanager
