@@ -17,7 +17,7 @@ from demixd.config.sections import Paths
 from demixd.engine.models.catalog import FOUR
 from demixd.errors import ConfigError
 from demixd.pipeline.mix import recipe
-from demixd.protocol import options, schemas
+from demixd.protocol import options, schemas, status
 from demixd.protocol.inbox_names import kind_of_folder
 
 CONFIG = Path(__file__).parents[2] / "config"
