@@ -20,12 +20,12 @@
     MOST_DECODED_PHONE = 150e6,
     AHEAD_S = 0.03, // sources are told to start so far ahead: "now" is over by the time the last one is told
     SHORTEST_LOOP_S = 0.05,
-    // Media elements that are further apart than DRIFT_S are nudged by 3 %, which is hardly heard and makes up 40 ms in under
-    // two seconds, until they are CLOSE_S. A seek makes a gap and ends at a time nobody can tell: it is for what is FAR_S apart.
-    DRIFT_S = 0.04,
+    // Media elements that are further apart than DRIFT_S are nudged by 4 %, which is hardly heard and makes up 30 ms in about a
+    // second, until they are CLOSE_S. A seek makes a gap and ends at a time nobody can tell: it is for what is FAR_S apart.
+    DRIFT_S = 0.03,
     CLOSE_S = 0.01,
-    FAR_S = 0.3,
-    NUDGE = 0.03,
+    FAR_S = 0.15,
+    NUDGE = 0.04,
     SEEK_AGAIN_MS = 1000;
 
   // ---- what is given is bounded and typed
@@ -38,7 +38,7 @@
   function urlOf(text) {
     try {
       const url = new URL(text, document.baseURI);
-      return url.protocol === location.protocol && url.host === location.host && url.href;
+      return url.protocol === location.protocol && url.host === location.host ? url.href : "";
     } catch {
       return ""; // no URL at all
     }
@@ -110,7 +110,7 @@
 
     async function load({ url }, n) {
       try {
-        const answer = await fetch(url, { signal: stop.signal });
+        const answer = url && (await fetch(url, { signal: stop.signal }));
         buffers[n] = await decoder.decodeAudioData(answer.ok && (await answer.arrayBuffer()));
         loaded();
       } catch {
@@ -160,6 +160,7 @@
         else at = position;
       },
       loop(points) {
+        if (!points && !loop) return;
         const next = playing ? here(context.currentTime + AHEAD_S) : at;
         // Codecs may end a few samples early; all stems turn at the same one.
         const end = Math.min(...buffers.map(each => each?.duration ?? song.length));

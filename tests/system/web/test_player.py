@@ -1,0 +1,478 @@
+"""The player, in a real browser: opened from a folder, and served."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from browser import MISSING, browser, complaints, look, serious_faults
+from demixd.audio.waveform import Waveform, measured
+from demixd.protocol.job import StemFile
+from demixd.protocol.pages import player
+from pages import soon
+
+pytestmark = [pytest.mark.skipif(bool(MISSING), reason=MISSING), pytest.mark.xdist_group("browser")]
+
+RATE, SECONDS = 44100, 20
+FRAMES = RATE * SECONDS
+STEP = 1e-4
+"""Chromium divides positive integers by one less than negative ones: three stems are less than so much off."""
+NAMES = ("vocals", "drums", "bass & <b>more</b>")
+CLICKS = {"vocals": (1000, 400_000), "drums": (1000, 400_000), "bass & <b>more</b>": (77_777,)}
+SONG = "Sömmer </script> \U0001f3b8.flac"
+
+
+def sound(name: str) -> NDArray[np.int16]:
+    """Quiet noise, with clicks."""
+    audio = np.random.default_rng(len(name)).integers(-500, 500, (FRAMES, 2), dtype=np.int16)
+    for frame in CLICKS[name]:
+        audio[frame] = 15_000
+    return audio
+
+
+def made(folder: Path, stems: dict[str, NDArray[np.int16]], song: str = SONG) -> tuple[list[StemFile], Any]:
+    """The stems as files in `folder`, in WAV and FLAC, and their waveforms."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files, waveforms = [], []
+    for number, (name, audio) in enumerate(stems.items()):
+        format = "flac" if number % 2 else "wav"
+        path = folder / f"{number} 100% #{number}.{format}"
+        soundfile.write(path, audio, RATE, subtype="PCM_16")
+        waveforms.append(Waveform(*audio.shape))
+        waveforms[-1].feed(audio)
+        files.append(
+            StemFile(
+                stem=name,
+                name=path.name,
+                format=format,
+                subtype="PCM_16",
+                frames=len(audio),
+                rate=RATE,
+                channels=2,
+                bytes=path.stat().st_size,
+                sha256="0" * 64,
+                peak=1.0,
+                gain_db=0.0,
+            )
+        )
+    return files, measured(waveforms, RATE)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outbox") / "a b"
+    files, peaks = made(folder, {name: sound(name) for name in NAMES})
+    (folder / "index.html").write_bytes(player.page(SONG, files, peaks))
+    large = [msgspec.structs.replace(file, frames=40_000_000) for file in files]
+    (folder / "large.html").write_bytes(player.page("large.wav", large, None))
+    (folder / "alac.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(1000))
+    strange = msgspec.structs.replace(files[0], stem="strange", name="alac.m4a", format="alac")
+    (folder / "strange.html").write_bytes(player.page("strange.wav", [strange, *files[1:]], None))
+    (folder / "plain.html").write_bytes(player.page("plain.wav", files, None))
+    return folder
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(result: Path) -> Iterator[str]:
+    """The folder, served."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=result)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as driver:
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": RECORDER})
+        yield driver
+
+
+RECORDER = """
+window.starts = [];
+const start = AudioBufferSourceNode.prototype.start;
+AudioBufferSourceNode.prototype.start = function (when, offset) {
+    window.starts.push([when, offset, this.loop, this.loopStart, this.loopEnd]);
+    return start.call(this, when, offset);
+};
+"""
+"""Notes what sources are told."""
+
+
+class Player:
+    """The player of the page that is open."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, url: str, width: int = 1280, *, dark: bool = False, calm: bool = False) -> "Player":
+        look(self.driver, width, dark=dark, calm=calm)
+        self.driver.get(url)
+        self.driver.execute_script("localStorage.clear()")
+        self.driver.refresh()
+        soon(lambda: self.one(".dp-play").get_attribute("aria-busy") == "false")
+        return self
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def all(self, selector: str) -> Any:
+        return self.driver.find_elements("css selector", selector)
+
+    def run(self, script: str) -> Any:
+        return self.driver.execute_script(script)
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    @property
+    def position(self) -> float:
+        return float(self.one(".dp-line").get_attribute("aria-valuenow"))
+
+    @property
+    def plays(self) -> bool:
+        return bool(self.one(".dp-play").get_attribute("aria-label") == "Pause")
+
+    def pressed(self, kind: str) -> list[bool]:
+        """Whether the button `mute` or `solo` of each stem is pressed."""
+        return [each.get_attribute("aria-pressed") == "true" for each in self.all(f".dp-{kind}")]
+
+    def in_step(self) -> bool:
+        """Whether the media elements are within 40 ms, and at their own speed again."""
+        return self.apart() < 0.04 and bool(
+            self.run("return [...document.querySelectorAll('audio')].every((each) => each.playbackRate === 1)")
+        )
+
+    def apart(self) -> float:
+        """Seconds between the first and the last media element."""
+        times = self.run("return [...document.querySelectorAll('audio')].map((each) => each.currentTime)")
+        return float(max(times) - min(times))
+
+    def rendered(self, offset: float, frames: int) -> NDArray[np.float32]:
+        """What the graph gives, `[T, 2]`."""
+        script = """
+            const [offset, frames, done] = arguments;
+            demixdPlayer.here.ready.then(() => demixdPlayer.here.render(offset, frames)).then((mix) =>
+                done([0, 1].map((channel) => [...mix.getChannelData(channel)])));
+        """
+        return np.array(self.driver.execute_async_script(script, offset, frames), np.float32).T
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Player]:
+    """A player, of which the console has nothing to say."""
+    complaints(chromium)
+    yield Player(chromium)
+    assert complaints(chromium) == []
+
+
+def test_stems_are_in_step_to_the_sample(page: Player, address: str) -> None:
+    """Two clicks at the same frame of two files are one sample of the mix, which is the sum of the stems everywhere."""
+    page.open(f"{address}/index.html")
+    first, frames = 500, 100_000
+    mix = page.rendered(first / RATE, frames)
+    parts = [sound(name)[first : first + frames].astype(np.float32) / 32768 for name in NAMES]
+    assert np.abs(mix - np.sum(parts, axis=0)).max() < STEP
+    assert int(np.argmax(np.abs(mix[:, 0]))) == 1000 - first
+
+
+def test_what_is_heard(page: Player, address: str) -> None:
+    """Soloed stems are heard where there are any, else those that are not muted; a fader sets how loud."""
+    page.open(f"{address}/index.html")
+    vocals, drums, bass = (sound(name)[:5000].astype(np.float32) / 32768 for name in NAMES)
+
+    def is_mix(expected: NDArray[np.float32]) -> bool:
+        return bool(np.abs(page.rendered(0, 5000) - expected).max() < STEP)
+
+    mute, solo = page.all(".dp-mute"), page.all(".dp-solo")
+    mute[0].click()
+    assert is_mix(drums + bass)
+    solo[0].click()
+    assert is_mix(vocals)
+    solo[1].click()
+    assert is_mix(vocals + drums)
+    solo[0].click(), solo[1].click()
+    assert is_mix(drums + bass)
+    mute[0].click()
+    page.run(
+        "const fader = document.querySelector('.dp-fader'); fader.value = 50; fader.dispatchEvent(new Event('input'))"
+    )
+    assert is_mix(vocals / 4 + drums + bass)
+
+
+def test_all_sources_start_as_one(page: Player, address: str) -> None:
+    """At every start, seek and loop all stems are told the same time and place, on the grid of samples."""
+    page.open(f"{address}/index.html")
+    page.one(".dp-play").click()
+    soon(lambda: page.position > 0.3)
+    page.press("\ue014", "\ue014", "l")  # arrow right
+    soon(lambda: page.position > 10.5)
+    page.press("l")
+    soon(lambda: len(page.run("return starts")) >= 4 * len(NAMES))
+    starts = page.run("return starts")
+    turns = [starts[at : at + len(NAMES)] for at in range(0, len(starts), len(NAMES))]
+    assert len(turns) == 4
+    for turn in turns:
+        assert all(each == turn[0] for each in turn)
+        when, offset, *_ = turn[0]
+        assert when * RATE == pytest.approx(round(when * RATE), abs=1e-3)
+        assert offset * RATE == pytest.approx(round(offset * RATE), abs=1e-3)
+    *_, (_, _, is_loop, start, end) = starts
+    assert is_loop and 10 < start < end < 12
+    assert all(start - 0.1 <= page.position <= end + 0.1 for _ in range(50))
+
+
+def test_opened_from_a_folder(page: Player, result: Path) -> None:
+    """Without a server the stems start together, and are brought together where they are apart; the page says how well."""
+    page.open((result / "index.html").as_uri())
+    assert "only approximately" in page.one(".demixd-player").text
+    page.one(".dp-play").click()
+    soon(lambda: page.position > 1 and page.in_step())
+    assert page.plays and page.in_step()
+    for jump in (0.1, -0.1, 2.0):
+        page.run(f"document.querySelectorAll('audio')[1].currentTime += {jump}")
+        assert not page.in_step()
+        soon(page.in_step)
+        assert page.in_step()
+    assert page.run("return [...document.querySelectorAll('audio')].every((each) => !each.paused)")
+    page.all(".dp-mute")[1].click()
+    assert page.run("return [...document.querySelectorAll('audio')].map((each) => each.volume)") == [1, 0, 1]
+    page.one(".dp-play").click()
+    assert page.apart() == 0 and not page.plays
+
+
+def test_a_loop_from_a_folder(page: Player, result: Path) -> None:
+    """Media elements go back to the loop's start together."""
+    page.open((result / "index.html").as_uri())
+    page.one(".dp-play").click()
+    soon(lambda: page.position > 0.4)
+    page.press("l")
+    soon(lambda: page.position > 1.4)
+    page.press("l")
+    places: list[float] = []
+    soon(lambda: places.append(page.position) or (max(places) > 1.2 and places[-1] < 1.0 and len(places) > 50))
+    assert max(places) < 2.2 and min(places) > 0.3
+    page.press("l")
+    soon(lambda: page.position > max(places) + 0.3)
+    assert page.position > max(places)
+
+
+@pytest.mark.parametrize("where", ["folder", "server"])
+def test_keyboard_alone(page: Player, address: str, result: Path, where: str) -> None:
+    """Every control is reached by the tab key, and the keys do what they say."""
+    page.open(f"{address}/index.html" if where == "server" else (result / "index.html").as_uri())
+    reached = []
+    for _ in range(20):
+        page.press("\ue004")  # tab
+        reached.append(page.run("return document.activeElement.className || document.activeElement.tagName"))
+        if reached.count("dp-play") > 1:
+            break
+    controls = [name for _ in NAMES for name in ("dp-fader", "dp-mute", "dp-solo")]
+    assert [name for name in reached if name != "BODY"][: 3 + len(controls)] == [
+        "dp-play",
+        "dp-a",
+        "dp-line",
+        *controls,
+    ]
+    page.run("document.activeElement.blur()")
+    page.press(" ")
+    soon(lambda: page.position > 0.2)
+    assert page.plays
+    page.press(" ")
+    assert not page.plays
+    page.press("2")
+    assert page.pressed("mute") == [False, True, False]
+    page.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: '!', code: 'Digit1', shiftKey: true}))")
+    page.run(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown',"
+        " {key: '!', code: 'Digit1', shiftKey: true, bubbles: true}))"
+    )
+    assert page.pressed("solo") == [True, False, False]
+    page.run("document.querySelector('.dp-line').focus()")
+    at = page.position
+    for key, place in (
+        ("\ue014", at + 5),  # right
+        ("\ue013", at + 10),  # up
+        ("\ue012", at + 5),  # left
+        ("\ue00e", SECONDS),  # page up
+        ("\ue00f", 0),  # page down
+        ("\ue010", SECONDS),  # end
+        ("\ue011", 0),  # home
+    ):
+        page.press(key)
+        assert page.position == pytest.approx(place, abs=0.2)
+    page.run("document.querySelector('.dp-fader').focus()")
+    page.press("\ue012")
+    assert page.one(".dp-fader").get_attribute("aria-valuetext") == "99 %"
+    assert page.position == 0
+
+
+def test_seek_by_pointer(page: Player, address: str) -> None:
+    """A click on the time line, or on any waveform, seeks; a drag seeks to where it ends."""
+    from selenium.webdriver import ActionChains
+
+    page.open(f"{address}/index.html")
+    for selector in (".dp-line", ".dp-wave"):
+        ActionChains(page.driver).move_to_element(page.one(selector)).click().perform()
+        assert page.position == pytest.approx(SECONDS / 2, abs=0.1)
+        wide = page.one(selector).size["width"]
+        ActionChains(page.driver).move_to_element(page.one(selector)).click_and_hold().move_by_offset(
+            wide // 4, 0
+        ).release().perform()
+        assert page.position == pytest.approx(SECONDS * 3 / 4, abs=0.1)
+
+
+def test_state_is_kept(page: Player, address: str) -> None:
+    """Faders, mute and solo are as they were left when the page is opened again; other songs have their own."""
+    page.open(f"{address}/index.html")
+    page.press("2")
+    page.all(".dp-solo")[2].click()
+    page.run(
+        "const fader = document.querySelector('.dp-fader'); fader.value = 30; fader.dispatchEvent(new Event('input'))"
+    )
+    page.driver.refresh()
+    assert (page.pressed("mute"), page.pressed("solo")) == ([False, True, False], [False, False, True])
+    assert page.one(".dp-fader").get_attribute("value") == "30"
+    page.driver.get(f"{address}/plain.html")
+    assert not any(page.pressed("mute") + page.pressed("solo"))
+
+
+def test_a_stem_that_cannot_be_played(page: Player, address: str) -> None:
+    """It is offered for download, and the others play."""
+    page.open(f"{address}/strange.html")
+    told = page.one(".dp-stem p")
+    assert told.text == "strange is not there, or this browser cannot play it. Download strange"
+    assert told.find_element("tag name", "a").get_attribute("href") == f"{address}/alac.m4a"
+    page.one(".dp-play").click()
+    soon(lambda: page.position > 0.3)
+    assert page.plays
+    assert len(page.run("return starts")) == len(NAMES) - 1
+
+
+def test_a_song_that_is_too_large_streams(page: Player, address: str) -> None:
+    """Above 400 MB of samples the stems are streamed, in step within 40 ms, by gain nodes; the page says so."""
+    page.open(f"{address}/large.html")
+    assert "too large to be held in memory" in page.one(".demixd-player").text
+    page.one(".dp-play").click()
+    soon(lambda: page.position > 1 and page.in_step())
+    assert page.plays and page.in_step()
+
+
+def test_the_end(page: Player, address: str) -> None:
+    """At its end a song stops, and begins anew when it is played again."""
+    page.open(f"{address}/index.html")
+    page.run("document.querySelector('.dp-line').focus()")
+    page.press("\ue010", "\ue012")
+    page.one(".dp-play").click()
+    page.press("\ue010")
+    soon(lambda: not page.plays)
+    assert not page.plays and page.position == 0
+    page.one(".dp-play").click()
+    soon(lambda: page.position > 0.2)
+    assert page.position > 0
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_accessible_at_every_size(page: Player, address: str, width: int, dark: bool) -> None:
+    """axe finds no serious fault, nothing is wider than the screen, and what a finger meets is 44 pixels high."""
+    page.open(f"{address}/index.html", width, dark=dark)
+    page.all(".dp-mute")[0].click()
+    page.all(".dp-solo")[1].click()
+    page.press("l")
+    assert serious_faults(page.driver) == []
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    assert all(each.size["height"] >= 44 for each in page.all("button, .dp-fader, .dp-line"))
+    drawn = page.run("""
+        const canvas = document.querySelectorAll('.dp-played')[1];
+        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return [canvas.width / canvas.clientWidth, data.some((each) => each)];
+    """)
+    assert drawn == [pytest.approx(2, abs=0.01), True]
+
+
+def test_without_movement(page: Player, address: str) -> None:
+    """Where less movement is asked for, the playhead moves twice a second."""
+    page.open(f"{address}/index.html", calm=True)
+    page.one(".dp-play").click()
+    soon(lambda: page.position > 0.5)
+    page.run("""
+        window.moves = 0;
+        const root = document.querySelector('.demixd-player');
+        new MutationObserver(() => (window.moves += 1)).observe(root, {attributeFilter: ['style']});
+    """)
+    at = page.position
+    soon(lambda: page.position > at + 2)
+    assert 2 <= page.run("return moves") <= 7
+
+
+def test_without_waveforms(page: Player, address: str) -> None:
+    """Without peaks there is a plain line for each stem, and all else works."""
+    page.open(f"{address}/plain.html")
+    rows = page.run("""
+        const canvas = document.querySelector('.dp-rest');
+        const {data} = canvas.getContext('2d').getImageData(canvas.width / 2, 0, 1, canvas.height);
+        return data.filter((each, at) => at % 4 === 3 && each).length;
+    """)
+    assert rows == 2
+
+
+WRONG: list[Any] = [
+    None,
+    [],
+    {},
+    "peaks",
+    {"bits": 8, "channels": 3, "length": 10, "samples_per_pixel": 1, "data": [0] * 59},
+    {"bits": 8, "channels": 2, "length": 10, "samples_per_pixel": 1, "data": [0] * 40},
+    {"bits": 16, "channels": 3, "length": 10, "samples_per_pixel": 1, "data": [0] * 60},
+    {"bits": 8, "channels": 3, "length": 1e9, "samples_per_pixel": 1, "data": []},
+    {"bits": 8, "channels": 3, "length": 10, "samples_per_pixel": 1, "data": "AAAA"},
+    {"bits": 8, "channels": 3, "length": 10, "samples_per_pixel": 1, "data": "no base64 \u00fc"},
+    {"bits": 8, "channels": 3, "length": 10, "samples_per_pixel": 0, "data": [0] * 60},
+    {"bits": 8, "channels": 3, "length": 10, "samples_per_pixel": 1, "data": [None] * 60},
+    {"bits": 8, "channels": 3, "length": 10, "samples_per_pixel": 1, "data": [1e9] * 60},
+]
+
+
+def test_peaks_and_manifests_are_never_believed(page: Player, address: str) -> None:
+    """Whatever they say, there is a player, with links to nothing but this server."""
+    page.open(f"{address}/plain.html")
+    script = """
+        const [peaks, more, url] = arguments, place = document.createElement("div");
+        document.body.append(place);
+        const stems = [1, 2, 3].map((number) => ({name: `${number}`, label: `${number}`, url, type: "", bytes: 1}));
+        const song = {title: "t", stems, peaks, rate: 44100, frames: 1000, channels: 2, served: true, ...more};
+        const made = demixdPlayer(place, song);
+        const done = arguments[3];
+        made.ready.then(() => {
+            const found = [place.querySelectorAll(".dp-stem").length, [...place.querySelectorAll("a")].map((each) => each.href)];
+            made.destroy();
+            done([...found, place.childElementCount]);
+        });
+    """
+    good = page.run(
+        "return new URL(JSON.parse(document.getElementById('demixd-song').textContent).stems[0].url, location).href"
+    )
+    for peaks in WRONG:
+        assert page.driver.execute_async_script(script, peaks, {}, good) == [3, [], 0]
+    for more in ({"rate": -1, "frames": "x", "channels": 1e9}, {"title": None, "frames": 1e300}):
+        assert page.driver.execute_async_script(script, None, more, good)[0] == 3
+    for url in ("javascript:alert(1)", "http://127.0.0.1:1/x", "data:,", "file:///etc/passwd", "http://"):
+        assert page.driver.execute_async_script(script, None, {}, url) == [3, [], 0]
