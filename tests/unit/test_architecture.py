@@ -29,7 +29,20 @@ ORDER = (
 
 SUPERVISOR = tuple(
     f"demixd/supervisor/{name}"
-    for name in ("service", "heartbeat", "inbox", "runs", "jobs", "workers", "access", "folders", "locks", "ledger", "")
+    for name in (
+        "service",
+        "heartbeat",
+        "page",
+        "inbox",
+        "runs",
+        "jobs",
+        "workers",
+        "access",
+        "folders",
+        "locks",
+        "ledger",
+        "",
+    )
 )
 
 LIBRARIES = {

@@ -64,6 +64,7 @@ class Status(Section, frozen=True):
     progress_s: Seconds = 0.5
     heartbeat_s: Annotated[float, Meta(gt=0, le=HEARTBEAT_MOST_S)] = 5.0
     keep_days: Annotated[float, Meta(gt=0, le=36500)] = 30
+    page: bool = False
 
 
 class Model(Section, frozen=True):

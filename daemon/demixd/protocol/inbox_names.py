@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
+from demixd.protocol.result_names import PAGE
+
 LIBSNDFILE = "wav wave bwf flac mp3 mpga ogg oga opus aif aiff aifc"
 FFMPEG = (
     "aac adts ac3 alac amr awb ape au caf dff dsf dts m4a m4b m4r mka mp2 mpa m2a mpc mpp ra snd spx tak tta w64 wma wv "
@@ -94,7 +96,8 @@ def kind_of_folder(leaf: str) -> Kind | None:
     """Why a folder called `leaf` is not walked; None where it is."""
     if _IGNORED.fullmatch(leaf) or not leaf.strip("."):
         return Kind.IGNORED
-    return Kind.RESERVED if leaf.endswith((".json", ".cancel")) else None
+    # status/, which mirrors it, has files of such names.
+    return Kind.RESERVED if leaf.endswith((".json", ".cancel")) or leaf == PAGE else None
 
 
 def being_written(names: Iterable[str]) -> dict[str, str]:

@@ -192,6 +192,10 @@ class Previous(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     output: Output | None
 
+    @classmethod
+    def of(cls, job: "Job") -> "Previous":
+        return cls(job_id=job.job_id, state=job.state, output=job.output)
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One job, as the ledger stores it. `raw_name`: the song's path below the inbox, in the kernel's bytes."""

@@ -19,7 +19,7 @@ PEAKS = "peaks.json"
 """The waveforms of a result's stems."""
 
 PAGE = "index.html"
-"""The page that plays a result."""
+"""The page that plays a result; in status/, that of the daemon."""
 
 OURS = (MANIFEST, PEAKS, PAGE)
 """Names that no stem, and no folder of stems, has in a result."""

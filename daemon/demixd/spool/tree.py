@@ -9,6 +9,7 @@
                 .demixd-lease               a scratch file, on which leases are tried
       status/   Song.flac.json              the sidecar of the song's job
                 _daemon.json  _inbox.json   the heartbeat; the entries of the inbox that are no job
+                index.html                  the daemon for people, where `[status] page` asks for it
                 _ends.jsonl                 every job that has ended, a line each
                 .demixd-lock
       outbox/   Song/  vocals.flac ...  stems.json      a result and its manifest

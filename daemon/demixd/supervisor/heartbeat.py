@@ -15,6 +15,7 @@ from demixd.spool.processes import this_process
 from demixd.spool.tree import DAEMON
 from demixd.supervisor import notify
 from demixd.supervisor.locks import Locks
+from demixd.supervisor.page import StatusPage
 from demixd.supervisor.runs.context import Context
 from demixd.version import __version__
 
@@ -42,7 +43,7 @@ class Heartbeat:
         watch: Callable[[], status.WatchStatus],
         warnings: Callable[[], tuple[str, ...]],
     ) -> None:
-        self._file = file
+        self._file, self._page = file, StatusPage(context, facts)
         self.reconfigure(config)
         self._context = context
         self._locks = locks
@@ -61,11 +62,16 @@ class Heartbeat:
 
     @property
     def due(self) -> float:
-        """When the next one is to be written: every so often, and sooner where it would not show the queue as it is."""
+        """When something is to be written: every so often, and sooner where it would not show the queue as it is."""
+        return min(self._beat_due, self._page.due)
+
+    @property
+    def _beat_due(self) -> float:
         return min(self._due, self._told_at + NEWS_S) if self._context.jobs.changes > self._told_changes else self._due
 
     def reconfigure(self, config: Config) -> None:
         self._every_s = config.status.heartbeat_s
+        self._page.reconfigure(config)
         self._configuration = status.ConfigurationFacts.of(self._file, config.daemons)
         self._refused: tuple[str, ...] = ()
 
@@ -104,15 +110,17 @@ class Heartbeat:
         if (self._watch(), self._context.pause.told) != (self._told_watch, self._told_pause):
             self._told_watch, self._told_pause = self._watch(), self._context.pause.told
             self.soon()
-        if now >= self.due and "status" not in self._context.folders.missing:
+        if now >= self._beat_due and "status" not in self._context.folders.missing:
             self._context.jobs.write_unwritten()
         self.live(now)
 
     def live(self, now: float) -> None:
         """Do what is due of the heartbeat and of systemd's `WATCHDOG=1`."""
-        if now >= self.due:
+        if now >= self._beat_due:
             self._due, self._told_at = now + self._every_s, now
             self.beat()
+        if now >= self._page.due:
+            self._page.write(now, is_allowed=self._may_write)
         if (every := notify.watchdog_s()) is not None and now >= self._alive_due:
             self._alive_due = now + every
             notify.send("WATCHDOG=1")
@@ -146,9 +154,18 @@ class Heartbeat:
             configuration=self._configuration,
             paused=self._context.pause.told,
         )
-        if "status" not in folders.missing and self._locks.holds("status") and self._locks.rival is None:
+        if self._may_write:
             jobs.write(self._context.spool.status / DAEMON, document)
+            self._page.tell(document)
+            if self.state == "stopping":
+                self._page.write(self._context.clock.now(), is_allowed=True)
         notify.send(f"STATUS={self._doing().rstrip('.')}; {len(queued)} waiting")
+
+    @property
+    def _may_write(self) -> bool:
+        """Whether the status folder is there, and ours."""
+        locks = self._locks
+        return "status" not in self._context.folders.missing and locks.holds("status") and locks.rival is None
 
     def _songs(self) -> dict[str, list[status.JobName]]:
         """The songs that each worker has, by its id."""

@@ -219,6 +219,11 @@ class Ledger:
         rows = self._patiently(lambda: self._db.execute(query, values).fetchall())
         return [(number, _read(record), bool(is_newest)) for number, record, is_newest in rows]
 
+    def last(self, count: int) -> list[Job]:
+        """So many of the last jobs that are finished, the last to end last: of ten times as many that were taken last."""
+        found = self._jobs("stage = ? ORDER BY number DESC LIMIT ?", Stage.FINISHED.value, 10 * count)
+        return sorted((job for _, job in found if isinstance(job, Job)), key=lambda job: job.state_since)[-count:]
+
     def forget(self, jobs: Iterable[Job]) -> None:
         """Remove the rows of these jobs, all or none."""
         ids = [(job.job_id,) for job in jobs]

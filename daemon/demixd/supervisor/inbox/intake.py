@@ -19,7 +19,7 @@ from demixd.engine.models import store
 from demixd.errors import AudioProcessingError
 from demixd.protocol.identity import Identity
 from demixd.protocol.inbox_names import Kind
-from demixd.protocol.job import FINAL, Error, Job, Reason, Stage, State, waits_for
+from demixd.protocol.job import FINAL, Error, Job, Previous, Reason, Stage, State, waits_for
 from demixd.protocol.options import JobOptions
 from demixd.spool.files import born_ns
 from demixd.spool.leases import writer_has
@@ -27,7 +27,6 @@ from demixd.spool.tree import CANCEL, companion
 from demixd.supervisor.inbox.readiness import FOREVER, RECHECK_S, Readiness
 from demixd.supervisor.inbox.scan import Listing, Seen
 from demixd.supervisor.jobs import reasons
-from demixd.supervisor.jobs.table import previous
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.disk_thread import Rehash
 
@@ -175,7 +174,7 @@ class Intake:
             state_since=at,
             reason=reason,
             message=waits_for(reason),
-            previous=previous(last) if last and last.state in FINAL else None,
+            previous=Previous.of(last) if last and last.state in FINAL else None,
             cancel_file=self._not_for(seen, last, cancels),
         )
 

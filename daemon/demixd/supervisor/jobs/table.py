@@ -10,6 +10,7 @@ kept         the last job of a name whose original is still in the inbox
 import logging
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -73,6 +74,8 @@ class JobTable:
         self._running: dict[str, Job] = {}
         self.changes = 0
         """How often the queue, or the state of a job, has changed."""
+        self.ended = deque(ledger.last(20), 20)
+        """The last jobs that have ended."""
         self.counts = dict.fromkeys((*sorted(state.value for state in FINAL), "retries"), 0)
 
     @property
@@ -225,6 +228,7 @@ class JobTable:
     def close(self, job: Job) -> None:
         """Let go of a finished job. Its name is free, or its successor's."""
         self.counts[job.state.value] += 1
+        self.ended.append(job)
         if self._pace.learn(job, self._devices()[0]):
             self._ledger.note(PACE, self._pace.measures)
         self._forget(job)
@@ -235,10 +239,10 @@ class JobTable:
             return
         self.active.pop(job.name, None)
         if (over := self._ended_successors.pop(job.name, None)) is not None:
-            self.write_sidecar(self.save(msgspec.structs.replace(over, previous=previous(job))))
+            self.write_sidecar(self.save(msgspec.structs.replace(over, previous=Previous.of(job))))
         if (newer := self.successors.pop(job.name, None)) is not None:
             self.kept.pop(job.name, None)
-            follows: Job = self.save(msgspec.structs.replace(newer, previous=previous(over or job)))
+            follows: Job = self.save(msgspec.structs.replace(newer, previous=Previous.of(over or job)))
             self._keep(follows, self.active)
             self.write_sidecar(follows)
 
@@ -314,7 +318,3 @@ class JobTable:
         more = f", and {len(self.unwritten) - 1} more" if len(self.unwritten) > 1 else ""
         shown = os.fsencode(path).decode("utf-8", "replace")
         return (f"{shown}{more} cannot be written ({reason}), and shows what was true before: free it for the daemon.",)
-
-
-def previous(job: Job) -> Previous:
-    return Previous(job_id=job.job_id, state=job.state, output=job.output)

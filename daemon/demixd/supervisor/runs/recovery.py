@@ -4,9 +4,8 @@ import logging
 
 import msgspec
 
-from demixd.protocol.job import Job, Reason, Stage, State, move
+from demixd.protocol.job import Job, Previous, Reason, Stage, State, move
 from demixd.spool import nofollow
-from demixd.supervisor.jobs.table import previous
 from demixd.supervisor.runs import outcomes, publish
 from demixd.supervisor.runs.context import Context
 from demixd.supervisor.runs.outcomes import Ends
@@ -34,7 +33,7 @@ def recover(unfinished: list[Job], context: Context) -> None:
             # Its song was replaced while it ran, and its snapshot is gone.
             over[job.name] = ending.end_missing(older, replaced=True)
         if job.name in over:
-            job = msgspec.structs.replace(job, previous=previous(over[job.name]))
+            job = msgspec.structs.replace(job, previous=Previous.of(over[job.name]))
         # Only after a job that had begun: ten thousand that wait are not looked up.
         is_outlived = job.stage is not Stage.SEEN and jobs.recall_newer(job)
         if job.stage is Stage.FINAL:
