@@ -140,8 +140,11 @@
       ready: Promise.all(song.stems.map(load)),
       position: () => here(context?.currentTime),
       tick() {},
-      async play() {
+      wake() {
         context ??= atRate(sampleRate => new AudioContext({ sampleRate }), rate);
+        context.resume();
+      },
+      async play() {
         if (!gains.length) gains = graph(context, levels);
         await context.resume();
         restart(at);
@@ -190,7 +193,8 @@
     const elements = song.stems.map(({ url }) => make("audio", { preload: "auto", src: url }));
     root.append(...elements);
     const live = () => elements.filter(element => !dead.has(element));
-    const position = () => live()[0]?.currentTime ?? 0;
+    // Files may end a little before the song does.
+    const position = () => (live()[0]?.ended ? song.length : (live()[0]?.currentTime ?? 0));
     const seek = to => live().forEach(element => (element.currentTime = to));
 
     const known = (element, n) =>
@@ -223,6 +227,7 @@
         if (loop && position() >= loop[1]) seek(loop[0]);
         else others.forEach(element => keepInStep(element, leader));
       },
+      wake() {},
       async play() {
         if (song.served && !context) {
           context = new AudioContext();
@@ -430,6 +435,7 @@
 
     async function play() {
       lit(true);
+      engine.wake(); // while the press counts: phones allow sound to nothing that begins later
       await engine.ready;
       if (!wanted || playing) return;
       playing = true;
@@ -504,7 +510,7 @@
       if (event.ctrlKey || event.altKey || event.metaKey || !(target === document.body || root.contains(target))) return;
       if (key === " " && !target.matches("button, a")) toggle.click();
       else if (code > "Digit0" && code <= "Digit9") flip(code[5] - 1, shiftKey ? "solo" : "mute");
-      else if (code === "KeyL" && !event.repeat) mark(a === null ? "a" : b === null ? "b" : "");
+      else if (key.toLowerCase() === "l" && !event.repeat) mark(a === null ? "a" : b === null ? "b" : "");
       else if (key in STEPS && (isLine || (isSideways && !target.matches("input")))) seek(here() + STEPS[key]);
       else return;
       event.preventDefault();
@@ -539,7 +545,7 @@
   // The page of a result has its song beside the script.
   const found = document.getElementById("demixd-song");
   if (found) {
-    const given = { ...JSON.parse(found.textContent), served: location.protocol !== "file:" };
+    const given = { ...JSON.parse(found.textContent), served: location.protocol.startsWith("http") };
     demixdPlayer.here = demixdPlayer(document.getElementById("demixd-player"), given);
   }
 })();
