@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -98,6 +99,22 @@ def test_results_are_there_after_a_restart(tmp_path: Path) -> None:
         daemon.sleep(2.0)
         shown = re.findall(r"(\d-\d)\.wav done", text(page(daemon)))
         assert len(shown) == 10 and set(shown[:6]) == {f"1-{number}" for number in range(6)}
+
+
+def test_results_that_have_a_page_are_links_to_it(tmp_path: Path) -> None:
+    """A tap on a song plays it; one without a page is no link."""
+    with simulated(tmp_path, status=SELDOM, defaults={"page": True}) as daemon:
+        (daemon.inbox / "a #1").mkdir()
+        make_song(daemon.inbox / "a #1" / "100%.wav", 0.3)
+        daemon.final("a #1/100%.wav")
+        make_song(daemon.inbox / "plain.wav", 0.4)
+        (daemon.inbox / "broken.wav").write_bytes(b"no sound at all" * 100)
+        daemon.final("broken.wav")
+        daemon.sleep(2.0)
+        links = re.findall(r'<a href="([^"]*)"><b dir="auto">([^<]*)', page(daemon))
+        found = {name: (daemon.spool / "status" / unquote(url)).resolve() for url, name in links}
+        assert found["a #1/100%.wav"] == daemon.spool.resolve() / "outbox" / "a #1" / "100%" / "index.html"
+        assert found["a #1/100%.wav"].is_file() and "broken.wav" not in found
 
 
 def test_a_pause_is_shown(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ class StatusPage:
         self._is_refused = False
         self.due = math.inf
         """When it is to be written next, by the monotonic clock."""
+        inside = context.spool.outbox.parent == context.spool.status.parent
+        self._outbox = f"../{context.spool.outbox.name}" if inside else ""
+        """The outbox, from the page's folder; empty where who sees the one may not see the other."""
         self.reconfigure(context.config)
 
     def reconfigure(self, config: Config) -> None:
@@ -88,7 +91,7 @@ class StatusPage:
                 tone="" if shown.is_well and heartbeat.paused is None else "doubt" if shown.is_well else "bad",
                 facts=tuple(words.workers(heartbeat, is_able=True)),
                 warnings=tuple(words.trouble(shown)[:WARNINGS]),
-                songs=_lists(shown, self._jobs.queue_length, waiting),
+                songs=_lists(shown, self._jobs.queue_length, waiting, self._outbox),
                 written=now,
                 shown_at=_local(now, is_whole=True),
                 every_s=heartbeat.interval_s,
@@ -126,7 +129,7 @@ class StatusPage:
         return tuple(made)
 
 
-def _lists(shown: Overview, queued: int, waiting: int) -> tuple[board.Songs, ...]:
+def _lists(shown: Overview, queued: int, waiting: int, outbox: str) -> tuple[board.Songs, ...]:
     is_stopped = shown.health is Health.STOPPED
     return (
         board.Songs(
@@ -142,7 +145,9 @@ def _lists(shown: Overview, queued: int, waiting: int) -> tuple[board.Songs, ...
         ),
         board.Songs(title="Not ready", lines=tuple(_waiting(song, shown) for song in shown.waiting), total=waiting),
         board.Songs(
-            title="Last results", lines=tuple(_result(song, shown) for song in shown.results), total=len(shown.results)
+            title="Last results",
+            lines=tuple(_result(song, shown, outbox) for song in shown.results),
+            total=len(shown.results),
         ),
     )
 
@@ -165,12 +170,19 @@ def _waiting(song: Sidecar, shown: Overview) -> board.Line:
     return board.Line(name=song.input.name, told=told, tone="waits")
 
 
-def _result(song: Sidecar, shown: Overview) -> board.Line:
+def _result(song: Sidecar, shown: Overview, outbox: str) -> board.Line:
     """How a song ended: where its stems are, or what is wrong with it and what helps."""
     where = f", in {song.output.dir}{words.marks(song)}" if song.output else ""
     why = "" if where else words.message(song, shown)
     told = f"{song.state}{where}{why and f': {why}'}"
-    return board.Line(name=song.input.name, told=told, tone=str(song.state), at=_local(song.state_since))
+    page = next((each.name for each in song.output.extras if each.kind == "page"), "") if song.output else ""
+    return board.Line(
+        name=song.input.name,
+        told=told,
+        tone=str(song.state),
+        at=_local(song.state_since),
+        page=f"{outbox}/{song.output.dir}/{page}" if song.output and page and outbox else "",
+    )
 
 
 def _local(utc: str, *, is_whole: bool = False) -> str:

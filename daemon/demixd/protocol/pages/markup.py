@@ -10,6 +10,7 @@ import html
 import re
 from functools import cache
 from importlib import resources
+from urllib.parse import quote
 
 from demixd.protocol.terminal import safe
 
@@ -30,6 +31,11 @@ def escaped(text: str) -> str:
 def element(name: str, text: str) -> str:
     """An element that holds others' words, whatever their direction."""
     return f'<{name} dir="auto">{escaped(text)}</{name}>'
+
+
+def url(path: str) -> str:
+    """A relative path as a URL. The dot keeps a colon in its first part from being a scheme."""
+    return f"./{quote(path, errors='surrogateescape')}"
 
 
 @cache

@@ -6,7 +6,6 @@ are its own, and 1,000 points of each stem's waveform come along in base64.
 
 import base64
 from collections.abc import Sequence
-from urllib.parse import quote
 
 import msgspec
 
@@ -33,7 +32,7 @@ def page(song: str, files: Sequence[StemFile], peaks: Peaks | None) -> bytes:
     """The page of the song called `song`, whose stems lie in `files`, by their names below the page's own folder."""
     title = song.rpartition(".")[0] or song
     script, style = markup.source("player.js"), markup.source("player.css")
-    links = "\n".join(f'<li><a href="{_url(file.name)}">{markup.escaped(file.name)}</a></li>' for file in files)
+    links = "\n".join(f'<li><a href="{markup.url(file.name)}">{markup.escaped(file.name)}</a></li>' for file in files)
     body = f"""<main class="demixd-page">
 {markup.element("h1", title)}
 <div id="demixd-player">
@@ -49,11 +48,6 @@ def page(song: str, files: Sequence[StemFile], peaks: Peaks | None) -> bytes:
     return markup.page(title=title, policy=policy, style=style, body=body)
 
 
-def _url(name: str) -> str:
-    """A path below the page's folder. The dot keeps a colon in its first part from being a scheme."""
-    return f"./{quote(name)}"
-
-
 def _json(title: str, files: Sequence[StemFile], peaks: Peaks | None) -> str:
     """The song as the player is given it; nothing in it can end the element that holds it."""
     first = files[0]
@@ -61,7 +55,7 @@ def _json(title: str, files: Sequence[StemFile], peaks: Peaks | None) -> str:
         {
             "name": file.name,
             "label": file.stem,
-            "url": _url(file.name),
+            "url": markup.url(file.name),
             "type": TYPES.get(file.format, ""),
             "bytes": file.bytes,
         }

@@ -21,6 +21,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     fraction: float | None = None
     at: str = ""
     """When it ended, as local clocks show it."""
+    page: str = ""
+    """Where the page is that plays it, from this one's folder; empty where there is none."""
 
 
 class Songs(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,4 +96,7 @@ def _line(line: Line) -> str:
     label = f'aria-label="{markup.escaped(line.name)}"'
     bar = "" if line.fraction is None else f'<progress {label} max="1" value="{line.fraction:.4f}"></progress>'
     told = f'<span dir="auto" class="{line.tone}">{markup.escaped(line.told)}</span>' if line.told else ""
-    return f"<li>{at}{markup.element('b', line.name)}{bar}{told}</li>"
+    name = markup.element("b", line.name)
+    if line.page:
+        name = f'<a href="{markup.url(line.page)}">{name}</a>'
+    return f"<li>{at}{name}{bar}{told}</li>"
