@@ -76,6 +76,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "alac.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(1000))
     strange = msgspec.structs.replace(files[0], stem="strange", name="alac.m4a", format="alac")
     (folder / "strange.html").write_bytes(player.page("strange.wav", [strange, *files[1:]], None))
+    (folder / "nothing.html").write_bytes(player.page("nothing.wav", [strange], None))
     (folder / "plain.html").write_bytes(player.page("plain.wav", files, None))
     return folder
 
@@ -373,6 +374,17 @@ def test_a_stem_that_cannot_be_played(page: Player, address: str) -> None:
     soon(lambda: page.position > 0.3)
     assert page.plays
     assert len(page.run("return starts")) == len(NAMES) - 1
+
+
+@pytest.mark.parametrize("where", ["folder", "server"])
+def test_no_stem_that_can_be_played(page: Player, address: str, result: Path, where: str) -> None:
+    """There is nothing to play then, also for who has pressed play before that was known."""
+    page.open(f"{address}/nothing.html" if where == "server" else (result / "nothing.html").as_uri())
+    page.driver.refresh()
+    page.run("document.querySelector('.dp-play').click()")
+    soon(lambda: not page.one(".dp-play").is_enabled())
+    assert not page.one(".dp-play").is_enabled() and not page.plays
+    assert page.one(".dp-stem a").text == "Download strange"
 
 
 def test_a_song_that_is_too_large_streams(page: Player, address: str) -> None:

@@ -370,6 +370,7 @@
       row.wave.replaceWith(told);
       heard();
       loading();
+      if (toggle.disabled) pause();
     };
     const engine = (isStreamed ? streamed : decoded)(song, root, failed, () => loading(++count));
 
