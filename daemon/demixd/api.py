@@ -4,7 +4,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,9 +75,8 @@ def separate(
     check()
     try:
         seed = _seed(song)
-        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error)) from error
+        raise _refused(error) from error
     tell("Loading the model", 0.0)
     demand = Demand.of(options.model, options.stems)
     engine = _engine(
@@ -86,7 +86,7 @@ def separate(
         check=check, decoded=lambda _: None, progressed=lambda tick: tell(tick.message, tick.progress.fraction)
     )
     made = []
-    with tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
+    with _made(folder), tempfile.TemporaryDirectory(prefix=HIDDEN, dir=folder) as work:
         order = _order(song, Path(work), options, settings.limits.max_duration_s, seed)
         budget = Budget(host.sound_bytes(settings.limits.memory_bytes))
         try:
@@ -100,6 +100,31 @@ def separate(
             target.parent.mkdir(parents=True, exist_ok=True)
             made.append((order.out / file.name).replace(target))
     return made
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, and those that it lies in, are made where they are missing; they go again where the block fails."""
+    missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+        what = f"{file} is no folder: name one for the stems, or a path where one can be made."
+        raise AudioProcessingError(Code.IO_ERROR, what, repr(error)) from error
+    except OSError as error:
+        raise _refused(error) from error
+    try:
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):  # it is not empty, or somebody was faster
+                each.rmdir()
+        raise
+
+
+def _refused(error: OSError) -> AudioProcessingError:
+    return AudioProcessingError(Code.IO_ERROR, f"{error.filename}: {error.strerror}.", repr(error))
 
 
 def _order(song: Path, work: Path, options: Options, max_duration_s: float, seed: int) -> Order:

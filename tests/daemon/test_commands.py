@@ -273,7 +273,7 @@ def test_a_configuration_that_is_no_toml(tmp_path: Path) -> None:
     for words in (["status"], ["submit", make_song(tmp_path / "song.wav", 0.1)], ["cancel", "--all"]):
         done = daemon.command(*words)
         assert done.returncode == 78
-        assert f"{daemon.config}: not TOML: Invalid value (at line 2, column 9); mend it: " in done.stderr
+        assert f"{daemon.config}: not TOML: Invalid value (at line 2, column 9). Mend it: " in done.stderr
         assert "NAME.cancel there" in done.stderr
 
 
@@ -288,7 +288,7 @@ def test_a_model_that_there_is_not(held: Daemon, tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
             said = f'demixd: warning: {held.config}: [model] name = "htdemuc": there is no such model'
             assert done.stderr.startswith(said)
-            assert done.stderr.endswith("; no daemon starts with that, and one that runs goes on by the old\n")
+            assert done.stderr.endswith(" No daemon starts with that, and one that runs goes on by the old\n")
             assert done.stderr.count("\n") == 1
     finally:
         held.config.write_text(good)

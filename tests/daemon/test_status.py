@@ -395,6 +395,10 @@ def test_a_worker_that_is_not_ready(tmp_path: Path, worker: str, doing: str) -> 
     ("paused", "told"),
     [
         (Paused(by="file"), ": songs can be dropped, and wait until .pause is removed from the inbox"),
+        (
+            Paused(by="file", now=True),
+            ", and the running songs wait, too: songs can be dropped, and wait until .pause is removed from the inbox",
+        ),
         (Paused(by="schedule"), " by [schedule] hours: songs can be dropped, and wait"),
         (Paused(by="schedule", until="no time"), " by [schedule] hours: songs can be dropped, and wait"),
     ],

@@ -43,7 +43,7 @@ def listed(daemon: Simulated) -> dict[str, str]:
 
 
 def test_a_spool_that_is_not_there_is_logged_once(tmp_path: Path) -> None:
-    """One sentence for all of its folders, which are made once it is there."""
+    """One sentence for all of its folders, which are made once it is there; only a folder that was there is there again."""
     daemon = Simulated(tmp_path)
     shutil.rmtree(daemon.spool)
     try:
@@ -53,6 +53,14 @@ def test_a_spool_that_is_not_there_is_logged_once(tmp_path: Path) -> None:
         daemon.spool.mkdir()
         daemon.ready()
         assert daemon.inbox.is_dir()
+        told = daemon.log.read_text()
+        assert f"{daemon.inbox} is there\n" in told
+        assert "there again" not in told  # it never was
+        daemon.until(lambda: daemon.read("_daemon.json").get("warnings") == [], "all is well")
+        away = go(daemon.outbox)
+        daemon.until(lambda: daemon.read("_daemon.json").get("warnings"), "it is missed")
+        away.rename(daemon.outbox)
+        daemon.until(lambda: f"{daemon.outbox} is there again\n" in daemon.log.read_text(), "it is there again")
         assert daemon.stop() == 0
     finally:
         daemon.end()

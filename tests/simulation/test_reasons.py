@@ -67,6 +67,53 @@ def test_a_reason_names_the_option_file(tmp_path: Path) -> None:
         daemon.quiet()
 
 
+FIRST = "move both back into the inbox, the option file first."
+
+
+@pytest.mark.parametrize(
+    ("after", "own", "remedy"),
+    [
+        (
+            "move",
+            True,
+            f"Correct the song's option file, which lies beside it in failed/, then `demixd retry NAME`, or {FIRST}",
+        ),
+        (
+            "keep",
+            True,
+            "Correct the song's option file, which lies beside it in the inbox, then `demixd retry NAME`, or touch the song.",
+        ),
+        (
+            "move",
+            False,
+            "These options come from the configuration: once that is corrected, `demixd retry NAME`, or move the song back",
+        ),
+        (
+            "keep",
+            False,
+            "These options come from the configuration: once that is corrected, `demixd retry NAME`, or touch the song.",
+        ),
+    ],
+)
+def test_bad_options_have_a_remedy(tmp_path: Path, after: str, own: bool, remedy: str) -> None:
+    """Status, error and log say after what is wrong where to mend it, and how the song comes back."""
+    with simulated(tmp_path, inbox={"after": after}) as daemon:
+        if own:
+            (daemon.inbox / "a.wav.job.json").write_text('{"format": "vorbis"}')
+        else:
+            daemon.script.put("a.wav", Code.BAD_OPTIONS)
+        make_song(daemon.inbox / "a.wav", 0.3)
+        song = daemon.final("a.wav")
+        wrong = 'did you mean "ogg"?' if own else "The worker was told to say bad-options."
+        assert f"{wrong} {remedy}" in song["message"]
+        assert song["error"]["message"] == song["message"]
+        assert song["message"] in daemon.log.read_text()
+        if own:
+            where = daemon.inbox if after == "keep" else daemon.spool / "failed"
+            daemon.until(lambda: (where / "a.wav.job.json").exists() and (where / "a.wav").exists(), "it lies there")
+        daemon.quiet()
+
+
 def test_a_song_that_fails_again_keeps_its_options_beside_it(tmp_path: Path) -> None:
     """Where it takes its twin's place in failed/, its option file takes that of the twin's; done/ gets no pile either."""
     with simulated(tmp_path, inbox={"reasons": True}) as daemon:

@@ -199,7 +199,8 @@ def hooks(config: Config) -> None:
 def separate(config: Config, /, song: Path, folder: Path, settings: tuple[str, ...], **given: Any) -> None:
     """Separate SONG in this process, and put its stems into FOLDER, which is made where it is missing.
 
-    Neither daemon nor inbox has a part in it. The model is loaded anew each time, and files with the names of stems are replaced.
+    Neither daemon nor inbox has a part in it. FOLDER gets the stems alone, without stems.json and peaks.json; files with
+    their names are replaced. The model is loaded anew each time.
     """
     from demixd.cli.songs import separate as separating
 

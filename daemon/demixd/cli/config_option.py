@@ -13,6 +13,7 @@ from demixd.cli.console import complain
 from demixd.config import Config
 from demixd.errors import ConfigError
 from demixd.protocol.status import ConfigurationFacts, DaemonStatus
+from demixd.protocol.typed import ended
 from demixd.spool.tree import DAEMON, Spool
 
 P = ParamSpec("P")
@@ -24,7 +25,7 @@ _FILE, _MISTAKE = f"{__name__}.file", f"{__name__}.mistake"
 UNITS = Path("/etc/systemd/system")
 
 _WITHOUT_PATHS = (
-    "mend it: until then nobody knows the folders, and no command works. A daemon that runs goes on, and files alone still "
+    "Mend it: until then nobody knows the folders, and no command works. A daemon that runs goes on, and files alone still "
     "reach it: a song that is put into its inbox, and NAME.cancel there"
 )
 
@@ -102,9 +103,9 @@ def _load_what_can_be(file: Path | None) -> Config:
         try:
             folders = configuration.load(file, only="paths")
         except ConfigError:
-            raise ConfigError(f"{error}; {_WITHOUT_PATHS}") from None
+            raise ConfigError(f"{ended(str(error))} {_WITHOUT_PATHS}") from None
         click.get_current_context().meta[_MISTAKE] = str(error).rstrip(".")
-        complain(f"demixd: warning: {error}; until that is mended, only [paths] counts here")
+        complain(f"demixd: warning: {ended(str(error))} Until that is mended, only [paths] counts here")
         return folders
     found, why = configuration.chosen(file)
     if found is None and not Path(config.paths.spool).is_dir():
@@ -123,9 +124,9 @@ def _warn_of_models(config: Config) -> bool:
     from demixd.engine.models.configured import faults
 
     if wrong := next(faults(config), None) if is_here(config) else None:
-        wrong = f"{source()}: {wrong.rstrip('.')}"
-        click.get_current_context().meta[_MISTAKE] = wrong
-        complain(f"demixd: warning: {wrong}; no daemon starts with that, and one that runs goes on by the old")
+        wrong = f"{source()}: {ended(wrong)}"
+        click.get_current_context().meta[_MISTAKE] = wrong.rstrip(".")
+        complain(f"demixd: warning: {wrong} No daemon starts with that, and one that runs goes on by the old")
     return bool(wrong)
 
 

@@ -25,6 +25,7 @@ NO_SONG: dict[str, str] = {
     Kind.NOT_A_FILE: "it is a link, FIFO, socket or device, which is never followed or read: put the file itself there",
     Kind.RESERVED: "a folder with such a name is not looked into: rename it",
     Kind.PAUSE: "as long as it is there nothing new is begun: remove it, and the songs go on",
+    Kind.MISPLACED: "only at the top of the inbox does it mean anything: put it there, or remove it",
     Kind.NO_SUCH_JOB: "it is a cancel file, and there is no song of that name",
     Kind.EXPIRED: "it is a cancel file that came before its song was made",
     Kind.ANSWERED: "it is a cancel file that was obeyed, and cannot be removed",
@@ -106,7 +107,8 @@ def _doing(daemon: DaemonStatus) -> str:
 
 def _paused(paused: Paused) -> str:
     if paused.by == "file":
-        return f"is paused: songs can be dropped, and wait until {PAUSE} is removed from the inbox"
+        running = ", and the running songs wait, too" if paused.now else ""
+        return f"is paused{running}: songs can be dropped, and wait until {PAUSE} is removed from the inbox"
     until = text.hour(paused.until or "")
     return f"is paused by [schedule] hours{until and f' until {until}'}: songs can be dropped, and wait"
 

@@ -60,6 +60,7 @@ class Kind(StrEnum):
     CANCEL = "cancel"
     OPTIONS = "options"
     PAUSE = "pause"
+    MISPLACED = "misplaced"
     IGNORED = "ignored-name"
     NOT_AUDIO = "not-audio"
     UNSUPPORTED = "unsupported-format"
@@ -77,7 +78,9 @@ class Kind(StrEnum):
 
 def kind_of_file(leaf: str, *, at_root: bool = True) -> Kind:
     """What a file called `leaf` (the last part of its path) is; `.cancel` and `.pause` have a meaning in the root alone."""
-    if at_root and leaf in (".cancel", ".pause"):
+    if leaf in (".cancel", ".pause"):
+        if not at_root:
+            return Kind.MISPLACED
         return Kind.CANCEL if leaf == ".cancel" else Kind.PAUSE
     is_dotted = _DOTTED.fullmatch(leaf) is not None
     if leaf.endswith((".cancel", ".job.json")) and (is_dotted or not leaf.startswith(".")):

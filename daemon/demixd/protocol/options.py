@@ -27,7 +27,7 @@ from demixd.protocol.result_names import (
     shortest,
 )
 from demixd.protocol.result_names import check as check_naming
-from demixd.protocol.typed import Section, no_such_key, shown, shown_key, typed
+from demixd.protocol.typed import Section, ended, no_such_key, shown, shown_key, typed
 
 LONGEST = 64 * 1024
 """Bytes of an option file."""
@@ -277,4 +277,4 @@ def schema() -> dict[str, Any]:
 
 def bad(reason: str) -> AudioProcessingError:
     """The error of an option file that cannot be used."""
-    return AudioProcessingError(Code.BAD_OPTIONS, f"The song's options cannot be used: {reason}.")
+    return AudioProcessingError(Code.BAD_OPTIONS, ended(f"The song's options cannot be used: {reason}"))

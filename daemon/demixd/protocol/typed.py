@@ -50,6 +50,11 @@ def did_you_mean(word: Any, known: Iterable[str], quote: str = "") -> str:
     return f"; did you mean {quote}{close[0]}{quote}?" if close else ""
 
 
+def ended(sentence: str) -> str:
+    """The sentence with a full stop, unless it ends with a mark of its own, as `did_you_mean` does."""
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
 def shown_key(key: Any) -> str:
     """A key as the files have it, without quotes where it is more than these."""
     return shown(key)[1:-1] or '""'

@@ -81,13 +81,14 @@ class Folders:
         for part, folder in self._folders.items():
             # What lies in a folder is not looked for where that one is another one.
             reason = self.missing.get("outbox") if part == _PRIVATE else None
+            was_there = part == _LEDGER or self._known[part] is not None
             reason = reason or self._reason(part, folder)
             if reason is not None:
                 if part not in before and reason not in self.missing.values():  # all of a spool say the same
                     log.error("%s", reason)
                 self.missing[part] = reason
             elif part in before:
-                log.info("%s is there again", folder)
+                log.info("%s is there%s", folder, " again" if was_there else "")
         self.root = self._root()
         known = self._known["inbox"]
         is_known = self._trusted is None and self.root is not None and known is not None and known.inode == self.root[1]

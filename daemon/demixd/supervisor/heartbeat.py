@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from demixd.config import Config
 from demixd.protocol import status
+from demixd.protocol.typed import ended
 from demixd.spool.processes import this_process
 from demixd.spool.tree import DAEMON
 from demixd.supervisor import notify
@@ -89,7 +90,7 @@ class Heartbeat:
         """Say, until a reload succeeds, why the last one did not."""
         sentence = f"The configuration was not read again, the old one stays: {reason}"
         log.error("%s", sentence)
-        self._refused = (f"{sentence.rstrip('.')}.",)
+        self._refused = (ended(sentence),)
         self.soon()
 
     def soon(self) -> None:

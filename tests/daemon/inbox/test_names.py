@@ -149,7 +149,7 @@ def node(kind: int) -> Callable[[Path], None]:
 
 
 IGNORED_FILES = [
-    *(b".hidden.wav", b".wav", b"..wav", b"...wav", b".Song.flac.job.json", b"walked/.cancel"),
+    *(b".hidden.wav", b".wav", b"..wav", b"...wav", b".Song.flac.job.json"),
     *(b"1.wav.part", b"2.wav.PART", b"3.wav.partial", b"4.wav.crdownload", b"5.wav.CrDownload", b"6.wav.download"),
     *(b"7.wav.filepart", b"8.tmp", b"9.wav.TMP", b"10.wav.aria2", b"11.wav.!qB", b"12.wav.!QB", b"13.wav.ytdl"),
     *(b"~$14.wav", b"15.wav~", b".syncthing.16.wav.tmp", b"~syncthing~17.wav.tmp", b"~SyncThing~18.wav"),
@@ -170,6 +170,8 @@ OTHERS: list[tuple[bytes, str, Callable[[Path], None]]] = [
     *((name, "ignored-name", folder) for name in IGNORED_FOLDERS),
     (b"album.json", "reserved-name", folder),
     (b"album.cancel", "reserved-name", folder),
+    (b"walked/.cancel", "misplaced", file),
+    (b"walked/deep/.pause", "misplaced", file),
     (b"Song.wav.json.cancel", "reserved-name", folder),
     (b"walked/song.flac.json", "reserved-name", folder),
     (b"link to a song.wav", "not-a-regular-file", link("../../outside.wav")),

@@ -36,7 +36,9 @@ def test_one_song(tmp_path: Path) -> None:
         (("--model", "none", "Song.wav", "out"), 2, "none: there is no such model"),
         (("--set", "format=none", "Song.wav", "out"), 2, 'format = "none": it must be'),
         (("--stems", "vocal", "Song.wav", "out"), 2, "did you mean vocals?"),
-        (("Song.wav", "Song.wav/out"), 1, "Not a directory"),
+        (("Song.wav", "Song.wav/out/deeper"), 1, "Song.wav is no folder"),
+        (("Song.wav", "Song.wav"), 1, "Song.wav is no folder"),
+        (("--stems", "vocal", "Song.wav", "missing/out"), 2, "did you mean vocals?"),
         (("Song.wav",), 2, "Missing argument 'FOLDER'"),
     ],
 )
@@ -51,12 +53,23 @@ def test_what_is_wrong_is_named(
     assert done.returncode == status, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").is_dir() or list((tmp_path / "out").iterdir()) == []
+    assert "?." not in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    """Only a folder that the command has made itself goes again where it fails."""
+    daemon = Daemon(tmp_path / "d")
+    song, out = make_song(tmp_path / "Song.wav", 0.2), tmp_path / "out"
+    out.mkdir()
+    assert daemon.command("separate", "--stems", "vocal", song, out).returncode == 2
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
-    """Nothing lies in the folder then."""
+    """Nothing is left behind, the folder neither."""
     daemon = Daemon(tmp_path / "d")
     song, out = make_song(tmp_path / "Song.wav", 300.0), tmp_path / "out"
     words = [sys.executable, "-m", "demixd", "--config", daemon.config, "separate", song, out]
@@ -65,4 +78,4 @@ def test_interrupted(tmp_path: Path, number: int, status: int) -> None:
         time.sleep(1.0)
         process.send_signal(number)
         assert process.wait() == status
-    assert list(out.iterdir()) == []
+    assert not out.exists()

@@ -40,6 +40,13 @@ def test_names_of_phones_and_browsers_are_songs(extension: str) -> None:
     assert kind_of_file(f"x.{extension.upper()}") is Kind.SONG
 
 
+@pytest.mark.parametrize(("leaf", "kind"), [(".cancel", Kind.CANCEL), (".pause", Kind.PAUSE)])
+def test_what_means_all_songs(leaf: str, kind: Kind) -> None:
+    """It counts at the top of the inbox alone, and in a folder it is said to be misplaced."""
+    assert kind_of_file(leaf) is kind
+    assert kind_of_file(leaf, at_root=False) is Kind.MISPLACED
+
+
 @pytest.mark.parametrize("suffix", ["", ".cancel", ".job.json"])
 def test_dots_in_front_of_a_title_hide_nothing(suffix: str) -> None:
     """Two dots or more in front hide neither a song nor its companions; one dot, or nothing but dots, does."""

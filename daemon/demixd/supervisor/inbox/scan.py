@@ -14,7 +14,7 @@ from demixd.protocol.inbox_names import Kind, being_written, kind_of_file, kind_
 from demixd.spool import nofollow
 from demixd.spool.tree import OPTIONS, companion, is_too_deep
 
-NAMES_ONLY = frozenset({Kind.NOT_AUDIO, Kind.UNSUPPORTED, Kind.IGNORED})
+NAMES_ONLY = frozenset({Kind.NOT_AUDIO, Kind.UNSUPPORTED, Kind.MISPLACED, Kind.IGNORED})
 """Kinds of files about which nothing but the name matters: the kernel need not be asked for their status."""
 
 

@@ -10,9 +10,13 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
+
+from demixd.config.sections import After, Inbox
 from demixd.errors import Code
-from demixd.protocol.job import Job
+from demixd.protocol.job import Error, Job
 from demixd.protocol.terminal import safe
+from demixd.protocol.typed import ended
 from demixd.spool import nofollow
 from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool, companion
@@ -57,11 +61,36 @@ OWN_OPTIONS = "Correct {file}, which lies here too, then move it back into the i
 """The remedy for bad options that the song has brought itself."""
 
 
+MEND_OPTIONS = "Correct the song's option file, which lies beside it in {where}, then `demixd retry NAME`, or {back}."
+MEND_CONFIGURATION = (
+    "These options come from the configuration: once that is corrected, `demixd retry NAME`, or {back}."
+)
+
+OPTIONS_REMEDIES = {
+    (True, False): MEND_OPTIONS.format(where="failed/", back="move both back into the inbox, the option file first"),
+    (True, True): MEND_OPTIONS.format(where="the inbox", back="touch the song"),
+    (False, False): MEND_CONFIGURATION.format(back="move the song back into the inbox"),
+    (False, True): MEND_CONFIGURATION.format(back="touch the song"),
+}
+"""The remedies for bad options that a song's status has, by whether it has an option file, and whether it stays in the inbox."""
+
+
+def with_remedy(error: Error, job: Job, inbox: Inbox) -> Error:
+    """The error of a job that ends by it, with what to do where its options are bad."""
+    if error.code is not Code.BAD_OPTIONS:
+        return error
+    remedy = OPTIONS_REMEDIES[job.options_file is not None, inbox.after is After.KEEP]
+    return msgspec.structs.replace(error, message=f"{ended(error.message)} {remedy}")
+
+
 def write(job: Job, stored: Path, options: Path | None, spool: Spool) -> None:
     """Say beside the original, which lies at `stored` below failed/ with its `options`, why it is there and what to do."""
     path = stored.with_name(companion(stored.name, REASON))
     code = f" ({job.error.code})" if job.error else ""
-    why = "" if job.message.lower() == job.state else f" {job.message.rstrip('.')}."
+    told = job.message
+    for remedy in OPTIONS_REMEDIES.values():
+        told = told.removesuffix(f" {remedy}")  # the next line has one that knows the names
+    why = "" if told.lower() == job.state else f" {ended(told)}"
     file = options.name if options else ""
     it = f"{file} and it" if options else "it"
     helps = _remedy(job, has_options=options is not None).format(it=it, file=file)

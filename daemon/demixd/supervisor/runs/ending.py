@@ -13,10 +13,11 @@ import msgspec
 
 from demixd.config import Config
 from demixd.config.sections import After
-from demixd.protocol.job import FINAL, Cancel, CancelResult, Job, Stage, State, move
+from demixd.protocol.job import FINAL, Cancel, CancelResult, Error, Job, Stage, State, move
 from demixd.spool.tree import CANCEL, Spool, companion
 from demixd.supervisor import trace
 from demixd.supervisor.folders import Folders
+from demixd.supervisor.jobs import reasons
 from demixd.supervisor.jobs.end_list import EndList
 from demixd.supervisor.jobs.table import JobTable
 from demixd.supervisor.runs.cancel_file import CancelFiles
@@ -45,7 +46,10 @@ class Ending:
         self._settings = config.inbox
 
     def end(self, job: Job, state: State, **changes: object) -> Job:
-        """Make `state` the job's last in the ledger, then conclude it."""
+        """Make `state` the job's last in the ledger, then conclude it. An `error` says what to do where options are bad."""
+        if isinstance(error := changes.get("error"), Error):
+            error = reasons.with_remedy(error, job, self._settings)
+            changes |= {"error": error, "message": error.message}
         trace.point("7-final")
         return self.conclude(self._commit_final(job, state, **changes))
 
