@@ -1,4 +1,4 @@
-"""The command line. All commands but `run`, `bench` and `models` work by files alone.
+"""The command line. All commands but `run`, `separate`, `bench` and `models` work by files alone.
 
 app, models, queue   the commands as they are typed; config_option is --config, console what commands print and how they end
 songs/         dropping songs, following, stopping and retrying them, by client: the files that any program could write

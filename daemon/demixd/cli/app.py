@@ -1,6 +1,6 @@
 """The commands as they are typed. Each loads its own modules when it is called, so that `demixd status` starts fast.
 
-All but `run`, `bench` and `models` work by files alone, for any user who can read and write the spool.
+All but `run`, `separate`, `bench` and `models` work by files alone, for any user who can read and write the spool.
 """
 
 import logging

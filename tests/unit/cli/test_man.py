@@ -32,7 +32,7 @@ def shown(page: str) -> str:
     return done.stdout
 
 
-needs_groff = pytest.mark.skipif(not shutil.which("groff"), reason="no groff: apt-get install groff")
+needs_groff = pytest.mark.skipif(not shutil.which("groff"), reason="no groff: apt-get install groff-base")
 
 
 def test_each_command_has_a_page() -> None:
