@@ -68,7 +68,9 @@ def pause(config: Config, inbox: Path) -> Finding:
     """Whether songs are begun at present."""
     hours = config.schedule.hours
     if os.path.lexists(inbox / PAUSE):
-        return Finding(Level.NOTE, "pause", f"{inbox / PAUSE} is there: nothing is begun before it is removed (`demixd resume`)")
+        return Finding(
+            Level.NOTE, "pause", f"{inbox / PAUSE} is there: nothing is begun before it is removed (`demixd resume`)"
+        )
     if not hours:
         return Finding(Level.OK, "pause", "none: songs are begun at all hours")
     is_open = config.schedule.is_open(time.time())
