@@ -16,6 +16,7 @@ from demixd.errors import AudioProcessingError, RefusedError
 from demixd.protocol.job import State as JobState
 from demixd.protocol.result_names import MANIFEST
 from demixd.protocol.status import Manifest, Sidecar
+from demixd.protocol.typed import ended
 from demixd.spool import documents, nofollow
 from demixd.spool.tree import PRIVATE, Spool
 from demixd.web import view
@@ -154,4 +155,4 @@ def listed(manifest: Manifest) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    return ended(f"{text[:1].upper()}{text[1:]}")
