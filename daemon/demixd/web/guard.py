@@ -10,7 +10,7 @@ from demixd.web.access import BAD_PATH, HEADERS, NO_TOKEN, Gate, Refusal, parts_
 from demixd.web.app import NO_STORE, refused
 
 _WELCOME = """<!doctype html><html lang="en"><meta charset="utf-8"><title>demixd</title>
-<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/app.css">
+<meta name="viewport" content="width=device-width"><link rel="icon" href="/icon.svg"><link rel="stylesheet" href="/app.css">
 <main class="locked"><h1>demixd</h1><p><a href="/">Go on to the page</a></p></main>"""
 
 

@@ -124,9 +124,10 @@ function send(item) {
 
 // The files of what was dragged here, folders and all.
 async function dragged(transfer) {
-  const entries = [...transfer.items].filter((each) => each.kind === "file").map((each) => each.webkitGetAsEntry());
-  const found = [];
-  const left = entries.filter(Boolean);
+  const items = [...transfer.items].filter((each) => each.kind === "file");
+  const entries = items.map((each) => each.webkitGetAsEntry?.() ?? each.getAsFile()); // both before the first await
+  const left = entries.filter((each) => each && !(each instanceof File));
+  const found = entries.filter((each) => each instanceof File).map((file) => ({ file, path: file.name }));
   while (left.length && found.length < MOST) {
     const entry = left.shift();
     const path = entry.fullPath.replace(/^\//, "");
