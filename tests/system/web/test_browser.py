@@ -26,7 +26,12 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get insta
 
 PATIENCE_MS = int(os.environ.get("PATIENCE_MS", "30000"))
 
-LAYOUTS = [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
+LAYOUTS = [
+    (390, "light"),
+    (1280, "dark"),
+    pytest.param(390, "dark", marks=pytest.mark.daily),
+    pytest.param(1280, "light", marks=pytest.mark.daily),
+]
 
 DROP = """
 async ([names, data]) => {

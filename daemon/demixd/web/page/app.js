@@ -104,6 +104,6 @@ addEventListener("hashchange", () => go(false));
 
 now.begin();
 songs.begin();
-drop.begin().catch(() => {}); // the events say that the server is gone
+drop.begin();
 go(true);
 listen();

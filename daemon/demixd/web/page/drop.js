@@ -27,7 +27,29 @@ function why(file, path) {
 
 const isHidden = (path) => path.split("/").some((part) => /^\.(?!\.)/.test(part));
 
-function add(files) {
+// What may come is known as soon as the server has said it; again where it did not answer.
+let known = null;
+function learn() {
+  known ??= ask("GET", "/settings").then(
+    (found) => {
+      settings = found;
+      choices();
+    },
+    (error) => {
+      known = null;
+      throw error;
+    },
+  );
+  return known;
+}
+
+async function add(files) {
+  try {
+    await learn();
+  } catch (error) {
+    say(error.message, true);
+    return;
+  }
   const wanted = files.filter(({ path }) => !isHidden(path)).slice(0, MOST);
   const songs = wanted.filter(({ file, path }) => !why(file, path));
   const others = wanted.length - songs.length;
@@ -159,7 +181,7 @@ function watchDragging() {
     mark();
     location.hash = "#now";
     try {
-      add(await dragged(event.dataTransfer));
+      await add(await dragged(event.dataTransfer));
     } catch {
       say("The browser cannot read what was dropped.", true);
     }
@@ -181,7 +203,7 @@ function choices() {
   show($("choose-folder"), settings.folders && "webkitdirectory" in $("folder"));
 }
 
-export async function begin() {
+export function begin() {
   $("choose").addEventListener("click", () => $("files").click());
   $("choose-folder").addEventListener("click", () => $("folder").click());
   for (const id of ["files", "folder"]) {
@@ -194,6 +216,5 @@ export async function begin() {
     if (sending) event.preventDefault();
   });
   watchDragging();
-  settings = await ask("GET", "/settings");
-  choices();
+  learn().catch(() => {}); // the events say that the server is gone
 }
