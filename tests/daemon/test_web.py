@@ -440,4 +440,5 @@ def test_everybody_may(tmp_path: Path) -> None:
         assert site.ask("GET", "/", cookie="").status == 200
         assert site.ask("POST", "/pause", {}, cookie="").status == 200
         assert site.ask("POST", "/pause", {}, cookie="", origin="http://evil.example").status == 403
-        assert not (site.state / "demixd-web").exists()
+        assert not (site.state / "demixd-web" / "token").exists()
+        assert site.command("--token").stdout.splitlines()[0] == f"{site.origin}/"

@@ -4,6 +4,7 @@ One machine for all of it; every test leaves the service active and idle.
 """
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -27,6 +28,7 @@ pytestmark = needs_systemd
 
 SPOOL = "/srv/demixd"
 UNIT = "demixd.service"
+PAGE = "demixd-web.service"
 PROJECT = "/usr/src/project"
 MODELS = "/opt/demixd/models"
 ANNA = "anna"
@@ -586,6 +588,77 @@ def test_workers_in_a_cluster(box: Box) -> None:
         assert machine.run("systemd-analyze", "verify", UNIT, "ray.service").stderr == ""
         assert machine.path("/opt/demixd/.venv/requirements-ray.lock.sha256").exists()
     assert machine.show(UNIT, "PrivateNetwork") == {"PrivateNetwork": "yes"}
+
+
+# ---- the page
+
+
+@contextlib.contextmanager
+def having_web(box: Box) -> Iterator[None]:
+    """What `--web` has pip install is there already; afterwards the machine is as it was."""
+    machine, extra = box.machine, INSTALLED.replace(",-systemd}", ",-systemd,-web}")
+    extra = extra.replace("requirements-systemd;", "requirements-systemd requirements-web;")
+    machine.run("bash", "-c", extra, PROJECT=PROJECT, PACKAGES=PACKAGES)
+    try:
+        yield
+    finally:
+        machine.run("systemctl", "disable", "--now", PAGE, check=False)
+        machine.run("sh", "-c", f"rm -rf /etc/systemd/system/{PAGE}* /var/lib/demixd-web")
+        machine.run("rm", "-f", "/opt/demixd/.venv/requirements-web.lock.sha256")
+        machine.run("bash", "-c", INSTALLED, PROJECT=PROJECT, PACKAGES=PACKAGES)
+        box.install()
+
+
+@pytest.mark.daily
+@pytest.mark.skipif(not importlib.util.find_spec("uvicorn"), reason="config/requirements-web.lock is not installed")
+def test_the_page(box: Box) -> None:
+    """`--web` makes it a service of its own, which takes songs in, tries them again, and writes nowhere else; it stays."""
+    machine = box.machine
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with having_web(box):
+        said = box.install("--web", address)
+        assert (
+            f"The page: http://{address}/. To let a browser in, open the link that `sudo demixd web --token` prints"
+            in said
+        )
+        link = machine.run("demixd", "web", "--token").stdout.splitlines()[0]
+        token = machine.path("/var/lib/demixd-web/token")
+        assert link == f"http://{address}/?token={token.read_text().strip()}"
+        assert machine.run("stat", "-c", "%U %a", "/var/lib/demixd-web/token").stdout == "demixd-web 600\n"
+        cookie = ask(address, "GET", f"/?token={token.read_text().strip()}").headers["set-cookie"].partition(";")[0]
+        song = make_song(box.songs / "page.flac", 2.0).read_bytes()
+        assert ask(address, "PUT", "/inbox/Album/page.flac", song, cookie).status == 201
+        box.done("Album/page.flac")
+        assert ask(address, "PUT", "/inbox/noise.mp3", b"no sound" * 99, cookie).status == 201
+        failed = box.state("noise.mp3", "failed")["job_id"]
+        machine.until(lambda: machine.path(f"{SPOOL}/failed/noise.mp3").exists(), "it is put away")
+        assert ask(address, "POST", f"/songs/{failed}/again", b"{}", cookie).status == 200
+        machine.until(lambda: box.song("noise.mp3").get("job_id") != failed, "it is tried again")
+        box.state("noise.mp3", "failed")
+        again = box.install()
+        assert "60-listen" not in again and f"http://{address}/" in again and machine.is_active(PAGE)
+        told = machine.show(PAGE, "User", "ReadWritePaths", "SupplementaryGroups", "CapabilityBoundingSet")
+        assert told["User"] == "demixd-web" and told["CapabilityBoundingSet"] == ""
+        assert told["SupplementaryGroups"] == "demixd"
+        assert told["ReadWritePaths"] == f"-{SPOOL}/inbox -{SPOOL}/failed"
+        assert machine.run("systemd-analyze", "verify", PAGE).stderr == ""
+        machine.run("systemd-analyze", "security", "--threshold=25", "--no-pager", PAGE)
+        said = box.install("--uninstall", "--dry-run")
+        assert "the user demixd-web" in said and "/var/lib/demixd-web" in said
+    assert not machine.is_active(PAGE)
+
+
+def ask(address: str, method: str, path: str, body: bytes | None = None, cookie: str = "") -> http.client.HTTPResponse:
+    """A request as a browser makes it, and its answer."""
+    line = http.client.HTTPConnection(address, timeout=60)
+    try:
+        line.request(method, path, body, {"origin": f"http://{address}", "cookie": cookie})
+        answer = line.getresponse()
+        answer.read()
+        return answer
+    finally:
+        line.close()
 
 
 # ---- a service beside it

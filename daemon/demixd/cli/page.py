@@ -36,12 +36,9 @@ def show_link(config: Config) -> None:
     """Print the link with the token, and the same as a QR code. Raises RefusedError, OSError."""
     from demixd.web import token
 
-    if config.web.allow == "all":
-        say(token.link(config.web.listen, None))
-        return
     folder = token.folder_to_show()
-    secret = token.read(folder)
-    if secret is None:
+    secret = token.read(folder) if config.web.allow == "token" else None
+    if secret is None and config.web.allow == "token":
         raise RefusedError(f"there is no token in {folder} yet: `demixd web` makes it when it starts")
     link = token.link(token.address(folder, config.web.listen), secret)
     say(link)

@@ -3,6 +3,8 @@
     python -m demixd.cli.unit config NAME SPOOL STATE FILE   a configuration for the service NAME (demixd, demixd@karaoke),
                                                           after that of FILE; each of the last three may be empty
     python -m demixd.cli.unit paths NAME CONFIG           its 50-paths.conf
+    python -m demixd.cli.unit web CONFIG                  50-paths.conf of demixd-web, the page
+    python -m demixd.cli.unit listen ADDRESS              its 60-listen.conf; ADDRESS may lack the port
     python -m demixd.cli.unit folders CONFIG              the spool, then every other folder that it writes to; one a line
     python -m demixd.cli.unit songs CONFIG                the spool, and its folders inbox to failed; one a line
     python -m demixd.cli.unit private CONFIG              the private folder in the outbox, which an uninstall removes
@@ -29,6 +31,7 @@ from pathlib import Path
 from demixd import config as configuration
 from demixd.cli.console import standard_streams
 from demixd.config import Config
+from demixd.config.sections import address_of
 from demixd.errors import ConfigError
 from demixd.spool import nofollow
 from demixd.spool.tree import PRIVATE, Spool
@@ -42,15 +45,18 @@ SHARED = stat.S_ISGID | stat.S_IRWXG
 """The mode of a folder whose group writes to it, and has what is made in it."""
 
 DEFAULT = "demixd"
+DEFAULT_PORT = 8377
 NEW = "the new configuration"
 
 OWN = (
     "/opt/demixd",
     "/etc/demixd",
     "/var/lib/demixd",
+    "/var/lib/demixd-web",
     "~/.local/share/demixd",
     "~/.config/demixd",
     "~/.local/state/demixd",
+    "~/.local/state/demixd-web",
 )
 """The folders of the installer, which it fills and empties; `/var/lib/demixd@NAME` too."""
 
@@ -149,20 +155,44 @@ def paths(name: str, config: Config, where: str) -> str:
     written = folders(config)
     own = Path("/var/lib", name)
     needed = [*written, *(Path(each) for each in (config.paths.models, config.model.repo) if each)]
+    lines = _of_folders(needed, [folder for folder in written if not folder.is_relative_to(own)], where)
+    if group := _group(written[0]):
+        lines.append(f"Group={group}")
+    return "\n".join(lines) + "\n"
+
+
+def web_paths(config: Config, where: str) -> str:
+    """The drop-in of the page's unit. It writes where songs are dropped, and where it takes them from to try them again."""
+    parts = [config.folder(part) for part in ("inbox", "failed", "status", "outbox")]
+    lines = _of_folders(parts, parts[:2], where)
+    groups = {group for group in map(_group, (Path(config.paths.spool), *parts[:2])) if group}
+    lines += [f"SupplementaryGroups={group}" for group in sorted(groups)]
+    return "\n".join(lines) + "\n"
+
+
+def web_listen(address: str) -> str:
+    """The drop-in that says where the page listens. Raises ConfigError."""
+    for listen in (address, f"{address}:{DEFAULT_PORT}", f"[{address}]:{DEFAULT_PORT}"):
+        with contextlib.suppress(ValueError):
+            address_of(listen)
+            return f'# From systemd/install --web.\n[Service]\nEnvironment="LISTEN=--listen {listen}"\n'
+    raise ConfigError(f"--web {address}: it must be ADDRESS or ADDRESS:PORT, such as 0.0.0.0 or 192.168.1.7:8377")
+
+
+def _of_folders(needed: list[Path], written: list[Path], where: str) -> list[str]:
+    """The lines of a drop-in on folders: those that have to be mounted, and those that the unit writes to."""
     lines = [
         f"# Made by systemd/install from {where}; run it again when [paths] there has changed.",
         "[Unit]",
         *(f"RequiresMountsFor={_escaped(folder)}" for folder in needed),
         "",
         "[Service]",
-        # With the minus the daemon starts without the folder, and says that it is missing.
-        *(f"ReadWritePaths={_escaped(folder, '-')}" for folder in written if not folder.is_relative_to(own)),
+        # With the minus the unit starts without the folder, and says that it is missing.
+        *(f"ReadWritePaths={_escaped(folder, '-')}" for folder in written),
     ]
     if any(folder.is_relative_to(home) for folder in needed for home in HOMES):
         lines += ["# A folder lies in somebody's home.", "ProtectHome=read-only"]
-    if group := _group(written[0]):
-        lines.append(f"Group={group}")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _group(share: Path) -> str | None:
@@ -188,6 +218,8 @@ def main(words: list[str]) -> None:
             refuse_our_own(configuration.check(configuration.parse(text, NEW), NEW))
         case ["paths", name, file]:
             text = paths(name, configuration.load(Path(file)), file)
+        case ["web" | "listen" as what, of]:
+            text = web_paths(configuration.load(Path(of)), of) if what == "web" else web_listen(of)
         case ["folders", file]:
             text = "".join(f"{folder}\n" for folder in folders(configuration.load(Path(file))))
         case ["songs", file]:

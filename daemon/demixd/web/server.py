@@ -122,23 +122,21 @@ def listener(listen: str) -> socket.socket:
         raise RefusedError(f"[web] listen = {listen}: nothing can listen there ({reason}){taken}") from error
 
 
-def gate_of(config: Config) -> Gate:
-    """Who may, by the configuration; the token is made at the first start. Raises RefusedError."""
-    secret = None
-    if config.web.allow == "token":
-        try:
-            secret = token.keep(token.folder())
-        except OSError as error:
-            raise RefusedError(f"the token cannot be kept: {text.refusal(error)}") from error
+def gate_of(config: Config, listen: str) -> Gate:
+    """Who may, by the configuration; the token is made at the first start, beside word of the address. Raises RefusedError."""
+    folder = token.folder()
+    try:
+        secret = token.keep(folder) if config.web.allow == "token" else None
+        token.write_address(folder, listen)
+    except OSError as error:
+        raise RefusedError(f"the token, or the address, cannot be kept: {text.refusal(error)}") from error
     return Gate(token=secret, names=names_of(socket.gethostname(), config.web.hosts))
 
 
 def run(config: Config, listen: str, start: str) -> bool:
     """Serve until SIGTERM or Ctrl-C; whether it ran. `start` is the command that starts a daemon here. Raises RefusedError."""
-    gate = gate_of(config)
     with listener(listen) as line:
-        if gate.token is not None:
-            token.write_address(token.folder(), listen)
+        gate = gate_of(config, listen)
         site = Site(config, Spool(config), start)
         settings = uvicorn.Config(
             Guard(site.app(), gate),

@@ -73,6 +73,7 @@ def read(folder: Path) -> str | None:
 
 def write_address(folder: Path, listen: str) -> None:
     """Leave word of where the server listens. Raises OSError."""
+    private.keep(folder)
     write_whole(folder / ADDRESS, listen.encode() + b"\n", root=folder, durable=False, follow=True)
 
 
