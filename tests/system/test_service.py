@@ -629,7 +629,7 @@ def test_the_page(box: Box) -> None:
         cookie = ask(address, "GET", f"/?token={token.read_text().strip()}").headers["set-cookie"].partition(";")[0]
         song = make_song(box.songs / "page.flac", 2.0).read_bytes()
         assert ask(address, "PUT", "/inbox/Album/page.flac", song, cookie).status == 201
-        box.done("Album/page.flac")
+        box.state("Album/page.flac", "done")
         assert ask(address, "PUT", "/inbox/noise.mp3", b"no sound" * 99, cookie).status == 201
         failed = box.state("noise.mp3", "failed")["job_id"]
         machine.until(lambda: machine.path(f"{SPOOL}/failed/noise.mp3").exists(), "it is put away")

@@ -133,7 +133,7 @@ def test_a_dry_run_works_anywhere(tmp_path: Path, words: list[str]) -> None:
 
 
 def test_a_dry_run_tells_what_each_option_does(tmp_path: Path) -> None:
-    """OpenVINO, Ray, no CUDA, and the configuration to begin with are told; where there is one, that the other is not used."""
+    """OpenVINO, Ray, the page, no CUDA, and the configuration to begin with are told; where there is one, that the other is not used."""
 
     def said(*words: str) -> str:
         command = [str(ROOT / "systemd" / "install"), "--user", "--dry-run", *words]
@@ -143,6 +143,8 @@ def test_a_dry_run_tells_what_each_option_does(tmp_path: Path) -> None:
     assert "CPU alone" not in said() and "torch for the CPU alone" in said("--cpu", "https://index.invalid/cpu")
     assert "OpenVINO" not in said() and "its packages and OpenVINO into" in said("--openvino")
     assert "--user and --hooks do not go together: start demixd hooks yourself" in refused("--hooks")
+    assert "page" not in said() and "what the page needs" in said("--web")
+    assert "by which the page listens at 0.0.0.0" in said("--web", "0.0.0.0") and "listens" not in said("--web")
     assert "Ray" not in said() and "its packages and Ray into" in said("--ray")
     mine, there = tmp_path / "mine.toml", tmp_path / ".config/demixd/demixd.toml"
     mine.write_text('[paths]\nspool = "/music"\n')

@@ -1,5 +1,6 @@
 """The sections of the configuration, and what each key may be. Pure."""
 
+import ipaddress
 import re
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -113,9 +114,14 @@ class Web(Section, frozen=True):
 
 def address_of(listen: str) -> tuple[str, int]:
     """The address, or name, and the port in `ADDRESS:PORT`; an IPv6 address is in brackets. Raises ValueError."""
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/@]+)):([0-9]{1,5})", listen)
-    if found is None or not 0 < int(found[3]) < 1 << 16:
-        raise ValueError(f'listen = {shown(listen)}: it must be ADDRESS:PORT, such as "0.0.0.0:8377" or "[::]:8377"')
+    found = re.fullmatch(r"(?:\[(.+)\]|([^\s:\[\]/@]+)):([0-9]{1,5})", listen)
+    try:
+        if found is None or not 0 < int(found[3]) < 1 << 16 or (found[1] and not ipaddress.IPv6Address(found[1])):
+            raise ValueError(listen)
+    except ValueError:
+        raise ValueError(
+            f'listen = {shown(listen)}: it must be ADDRESS:PORT, such as "0.0.0.0:8377" or "[::]:8377"'
+        ) from None
     return found[1] or found[2], int(found[3])
 
 

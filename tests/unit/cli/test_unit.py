@@ -184,3 +184,37 @@ def test_a_share_is_given_to_its_group_and_no_link_is_followed(tmp_path: Path) -
     for folder in (spool, spool / "inbox"):
         assert (folder.stat().st_gid, folder.stat().st_mode & 0o7777) == (group, 0o2775)
     assert (other.stat().st_gid, other.stat().st_mode & 0o7777) == (0, 0o755)
+
+
+def test_the_page_writes_where_songs_are_dropped(tmp_path: Path) -> None:
+    """It is in the group of the share, and may write to the inbox and to failed/ alone."""
+    (tmp_path / "inbox").mkdir()
+    group = next(each for each in grp.getgrall() if each.gr_gid)
+    os.chown(tmp_path / "inbox", -1, group.gr_gid)
+    text = unit.web_paths(Config(paths=Paths(spool=str(tmp_path), failed="/home/anna/failed")), "demixd.toml")
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("ReadWritePaths=")] == [
+        f'ReadWritePaths="-{tmp_path}/inbox"',
+        'ReadWritePaths="-/home/anna/failed"',
+    ]
+    assert "ProtectHome=read-only" in lines and f"SupplementaryGroups={group.gr_name}" in lines
+    assert f'RequiresMountsFor="{tmp_path}/status"' in lines
+
+
+@pytest.mark.parametrize(
+    ("address", "listen"),
+    [
+        *(("0.0.0.0", "0.0.0.0:8377"), ("192.168.1.7:80", "192.168.1.7:80"), ("nas.local", "nas.local:8377")),
+        *(("::", "[::]:8377"), ("[::1]:9000", "[::1]:9000"), ("[::]", "[::]:8377")),
+    ],
+)
+def test_where_the_page_listens(address: str, listen: str) -> None:
+    """An address may lack the port, and one of IPv6 the brackets."""
+    assert f'Environment="LISTEN=--listen {listen}"' in unit.web_listen(address)
+
+
+@pytest.mark.parametrize("address", ["a b", "x:99999", "http://nas", "0.0.0.0:", ":::"])
+def test_where_nothing_can_listen(address: str) -> None:
+    """What is no address is refused."""
+    with pytest.raises(ConfigError, match="--web"):
+        unit.web_listen(address)
