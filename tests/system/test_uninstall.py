@@ -133,7 +133,7 @@ def test_a_dry_run_works_anywhere(tmp_path: Path, words: list[str]) -> None:
 
 
 def test_a_dry_run_tells_what_each_option_does(tmp_path: Path) -> None:
-    """OpenVINO, Ray, the page, no CUDA, and the configuration to begin with are told; where there is one, that the other is not used."""
+    """OpenVINO, Ray, page, no CUDA, the configuration to begin with are told; where there is one, that the other is not used."""
 
     def said(*words: str) -> str:
         command = [str(ROOT / "systemd" / "install"), "--user", "--dry-run", *words]
