@@ -1,6 +1,8 @@
 """The player, in a real browser: opened from a folder, and served."""
 
+import contextlib
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -71,6 +73,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outbox") / "a b"
     files, peaks = made(folder, {name: sound(name) for name in NAMES})
     (folder / "index.html").write_bytes(player.page(SONG, files, peaks))
+    middling = [msgspec.structs.replace(file, frames=8_000_000) for file in files]
+    (folder / "middling.html").write_bytes(player.page("middling.wav", middling, None))
     large = [msgspec.structs.replace(file, frames=40_000_000) for file in files]
     (folder / "large.html").write_bytes(player.page("large.wav", large, None))
     (folder / "alac.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(1000))
@@ -82,6 +86,27 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and the rest of a file from where a browser asks for it."""
+
+    def send_head(self) -> Any:
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        path = Path(self.translate_path(self.path))
+        if asked is None or not path.is_file():
+            return super().send_head()
+        size, first = path.stat().st_size, int(asked[1])
+        self.send_response(206)
+        self.send_header("Content-Type", self.guess_type(str(path)))
+        self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        self.send_header("Content-Length", str(size - first))
+        self.end_headers()
+        file = path.open("rb")
+        file.seek(first)
+        return file
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with contextlib.suppress(ConnectionError):  # a browser stops reading when it has enough
+            super().copyfile(source, outputfile)
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
@@ -394,6 +419,19 @@ def test_a_song_that_is_too_large_streams(page: Player, address: str) -> None:
     page.one(".dp-play").click()
     soon(lambda: page.position > 1)
     assert page.comes_in_step() and page.plays
+    page.press("\ue014", "\ue014", "\ue014")
+    soon(lambda: page.position > 15)
+    assert page.position > 15 and page.comes_in_step()
+    page.all(".dp-solo")[1].click()
+    assert page.run("return [...document.querySelectorAll('audio')].map((each) => each.volume)") == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("width", "streams"), [(390, True), (1280, False)], ids=["phone", "computer"])
+def test_what_is_too_large(page: Player, address: str, width: int, streams: bool) -> None:
+    """A phone streams from 150 MB on; here a song has 192 MB."""
+    page.open(f"{address}/middling.html", width)
+    assert bool(page.all("audio")) is streams
+    assert ("too large to be held in memory" in page.one(".demixd-player").text) is streams
 
 
 def test_the_end(page: Player, address: str) -> None:
