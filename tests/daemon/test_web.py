@@ -7,6 +7,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="config/requirements-web.lock is not installed: tests/run installs it")
 
-from daemons import CLIENT_BEAT_S, Daemon, make_song, running
+from daemons import CLIENT_BEAT_S, ROOT, Daemon, make_song, running
 from site_of import Site, serving
 
 CALM = {"heartbeat_s": CLIENT_BEAT_S, "progress_s": 0.05}
@@ -429,6 +431,20 @@ def test_a_page_of_its_own_life(daemon: Daemon, tmp_path: Path) -> None:
                 break
     with serving(config) as site:
         assert site.token == token
+
+
+def test_without_its_packages(tmp_path: Path) -> None:
+    """Where they are not installed, a sentence says how they are."""
+    (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError('no', name='starlette')")
+    config = tmp_path / "demixd.toml"
+    config.write_text(f'[paths]\nspool = "{tmp_path}/spool"\nstate = "{tmp_path}/state"\n')
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT / 'daemon'}"}
+    command = [sys.executable, "-m", "demixd", "--config", str(config), "web"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "demixd: the page needs packages that are not here (starlette): `sudo systemd/install --web`"
+    )
 
 
 def test_everybody_may(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sysconfig
 import venv
@@ -28,11 +29,13 @@ RUN: dict[tuple[str, str], tuple[str, ...]] = {
     (PROTOCOL, "Clients"): ("test_running_it",),
     (PROTOCOL, "The queue, from another language"): ("test_the_queue_in_a_shell",),
     (TUNING, "Three examples"): ("test_an_example_without_the_service",),
+    (TUNING, "The page"): ("test_serving_the_page",),
     (TUNING, "Without a GPU"): ("test_installing_openvino",),
     (TUNING, "More than one machine"): ("test_workers_in_a_cluster",),
     (TUNING, "Without the service, or on one machine"): ("test_the_pages_cluster",),
     (SERVICE, "Installing, and taking it away"): ("test_a_model_that_is_not_there", "test_taking_it_away"),
     (SERVICE, "Mounts and permissions"): ("test_a_second_spool_whose_mount_comes_late",),
+    (SERVICE, "The page"): ("test_the_page",),
     (SERVICE, "The journal"): ("test_the_journal_has_fields", "test_every_kind_of_entry_in_the_journal_is_there"),
     (CONTRIBUTING, "Where is what"): ("test_making_files_anew", "test_drawing_the_picture_again"),
     (CONTRIBUTING, "Changing the locked versions"): (),  # takes uv and the package index
@@ -169,6 +172,24 @@ def test_an_example_without_the_service(copy: Copy) -> None:
     said = copy.type("mkdir ~/music; .venv/bin/demixd --config demixd.toml check || true")
     assert f"{copy.home}/music/inbox is not there yet" in said and f"{copy.home}/state is not there yet" in said
     assert "/demixd.toml" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("uvicorn"), reason="config/requirements-web.lock is not installed")
+def test_serving_the_page(copy: Copy) -> None:
+    """What it needs is found by its lock file; it is served at the address that is given, and the link is told."""
+    copy.set_up()
+    install, serve, link = lines(TUNING, "The page")
+    assert "already satisfied: uvicorn" in copy.type(f"{install} --no-index")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    server = copy.start(serve.replace("0.0.0.0:8377", f"0.0.0.0:{port}", 1))
+    try:
+        soon(lambda: (copy.home / ".local/state/demixd-web/address").exists())
+        address, _, code = copy.type(link.partition("#")[0]).partition("\n")
+        assert re.fullmatch(rf"http://[0-9.]+:{port}/\?token=[\w-]{{43}}", address) and "\u2580" in code
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        ended(server)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="no openvino: tests/run installs it")

@@ -11,7 +11,7 @@ from demixd.errors import BadWordError, RefusedError
 
 MISSING = (
     "the page needs packages that are not here ({name}): `sudo systemd/install --web` installs them for the service, "
-    "`.venv/bin/pip install --require-hashes -r config/requirements-web.lock` into .venv"
+    "`.venv/bin/python -m pip install --require-hashes --no-deps -r config/requirements-web.lock` into .venv"
 )
 
 
@@ -27,7 +27,7 @@ def serve(config: Config, listen: str | None) -> None:
     except ModuleNotFoundError as error:
         raise RefusedError(MISSING.format(name=error.name)) from error
     logging.basicConfig(level=config.log.level.upper(), format="%(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each request that is none
     if not server.run(config, listen or config.web.listen, start_command()):
         sys.exit(1)
 

@@ -124,7 +124,9 @@ class Site:
         }
         return _json(view.encode(facts))
 
-    async def stream(self, _: Request) -> Response:
+    async def stream(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(headers=NO_STORE, media_type="text/event-stream")
         return StreamingResponse(self.events.stream(), headers=NO_STORE, media_type="text/event-stream")
 
     async def search(self, request: Request) -> Response:
@@ -206,7 +208,7 @@ def _json(data: bytes, status: int = 200, headers: Mapping[str, str] | None = No
 
 def refused(status: int, sentence: str) -> Response:
     """The answer to a request that is refused: the rest of its body is not waited for."""
-    return _json(view.encode({"error": sentence}), status, {"connection": "close"} if status != 401 else None)
+    return _json(view.encode({"error": sentence}), status, {"connection": "close"})
 
 
 async def _tell(_: Request, error: Exception) -> Response:

@@ -21,7 +21,7 @@ from demixd.spool import room
 from demixd.spool.tree import DEEPEST, LONGEST_PATH, Spool, is_too_deep
 from demixd.web.problem import ProblemError, of_disk
 
-AT_ONCE = 8
+AT_ONCE = 16
 """Songs that come in at once; the page sends two at a time."""
 
 SILENT_S = 60.0

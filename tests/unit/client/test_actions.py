@@ -1,5 +1,6 @@
 """What the commands write into an inbox into which others write as well."""
 
+import json
 import secrets
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from demixd import config
 from demixd.client import actions
+from demixd.errors import AudioProcessingError, RefusedError
 from demixd.spool.tree import Spool
 
 
@@ -63,4 +65,53 @@ def test_nothing_is_left_where_the_song_cannot_be_read(spool: Spool, tmp_path: P
     """A song that went meanwhile leaves neither an option file nor a temporary one."""
     with pytest.raises(FileNotFoundError):
         actions.drop(spool, tmp_path / "gone.wav", options=b"{}")
+    assert list(spool.inbox.iterdir()) == []
+
+
+def test_a_drop_that_breaks_off_leaves_nothing(spool: Spool) -> None:
+    """An error while somebody writes the song leaves neither that nor its options."""
+    with pytest.raises(ZeroDivisionError), actions.dropping(spool, "x/song.wav", b"{}") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert [path for path in spool.inbox.rglob("*") if path.is_file()] == []
+
+
+def test_other_options_for_a_song_that_waits(spool: Spool) -> None:
+    """One key is changed, and the others stay; a song without an option file gets one."""
+    (spool.inbox / "a.wav").write_bytes(b"a")
+    actions.set_options(spool, "a.wav", {"priority": 5})
+    actions.set_options(spool, "a.wav", {"tag": "é"})
+    assert actions.options_of(spool, "a.wav") == {"priority": 5, "tag": "é"}
+    (spool.inbox / "a.wav.job.json").write_bytes(b'\xef\xbb\xbf{"stems": ["vocals"], "priority": 1}')
+    actions.set_options(spool, "a.wav", {"priority": 2})
+    assert json.loads((spool.inbox / "a.wav.job.json").read_text()) == {"stems": ["vocals"], "priority": 2}
+    assert len(list(spool.inbox.iterdir())) == 2
+
+
+def test_options_that_cannot_be_changed(spool: Spool, tmp_path: Path) -> None:
+    """A song that is not there, options that cannot be, and a file that is none stay as they are."""
+    with pytest.raises(RefusedError):
+        actions.set_options(spool, "gone.wav", {"priority": 5})
+    (spool.inbox / "a.wav").write_bytes(b"a")
+    with pytest.raises(AudioProcessingError):
+        actions.set_options(spool, "a.wav", {"priority": 5000})
+    (spool.inbox / "a.wav.job.json").write_bytes(b"{broken")
+    with pytest.raises(AudioProcessingError):
+        actions.set_options(spool, "a.wav", {"priority": 5})
+    assert (spool.inbox / "a.wav.job.json").read_bytes() == b"{broken"
+    (tmp_path / "victim").write_bytes(b"{}")
+    (spool.inbox / "a.wav.job.json").unlink()
+    (spool.inbox / "a.wav.job.json").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        actions.set_options(spool, "a.wav", {"priority": 5})
+
+
+def test_pause(spool: Spool) -> None:
+    """The file says whether songs in flight wait, too; to go on twice is no error."""
+    actions.pause(spool)
+    assert (spool.inbox / ".pause").read_text() == ""
+    actions.pause(spool, now=True)
+    assert (spool.inbox / ".pause").read_text() == "now\n"
+    actions.go_on(spool)
+    actions.go_on(spool)
     assert list(spool.inbox.iterdir()) == []
