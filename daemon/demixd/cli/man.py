@@ -48,6 +48,7 @@ def page(context: click.Context) -> str:
     short = _short(command)
     lines = [
         rf'.TH {_roff(name.upper())} 1 "" "demixd {__version__}" "demixd"',
+        ".nh",  # no word is hyphenated: some are to be typed
         *(".SH NAME", rf"{_roff(name)} \- {_roff(short[:1].lower() + short[1:])}"),
         *(".SH SYNOPSIS", rf".B {_roff(context.command_path)}", *map(_roff, command.collect_usage_pieces(context))),
         *(".SH DESCRIPTION", *_text(command.help or "")),
