@@ -742,6 +742,7 @@ def test_the_units_are_spelt_right(box: Box) -> None:
         [UNIT],
         ["demixd@other.service"],
         ["--user", "/opt/demixd/systemd/user/demixd.service"],
+        ["--user", "/opt/demixd/systemd/user/demixd-web.service"],
     ):
         done = box.machine.run("systemd-analyze", "verify", *words, XDG_RUNTIME_DIR="/run", HOME=home)
         assert (done.stdout, done.stderr) == ("", "")

@@ -105,7 +105,7 @@ class Site:
         return app
 
     async def static(self, request: Request) -> Response:
-        package, name, media_type = PAGE[request.url.path]
+        package, name, media_type = PAGE[request.scope["path"]]
         try:
             data = await asyncio.to_thread((resources.files(package) / name).read_bytes)
         except (FileNotFoundError, ModuleNotFoundError) as error:

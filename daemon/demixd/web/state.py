@@ -70,8 +70,10 @@ class State:
         }
 
     def find(self, job_id: str) -> Sidecar | None:
-        """The song of a job."""
-        return next((song for song in self.look()[1] if song.job_id == job_id), None)
+        """The song of a job; of one that was tried again, the job after it."""
+        songs = self.look()[1]
+        later = (song for song in songs if song.previous is not None and song.previous.job_id == job_id)
+        return next((song for song in songs if song.job_id == job_id), None) or next(later, None)
 
     def search(self, query: str, state: str, start: int) -> dict[str, Any]:
         """The songs that are over and have `query` in their names or tags, the newest first, from the number `start` on."""

@@ -132,7 +132,7 @@ def sound(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def done(daemon: Daemon) -> str:
     """The name of a song that is done."""
-    shutil.copy(make_song(daemon.folder / "Ready made.wav", 1.0), daemon.inbox / "Ready made.wav")
+    shutil.copy(make_song(daemon.folder / "Ready made.wav", 4.0), daemon.inbox / "Ready made.wav")
     assert daemon.final("Ready made.wav")["state"] == "done"
     return "Ready made.wav"
 
@@ -185,6 +185,10 @@ def test_the_result_is_played_and_taken(daemon: Daemon, visitor: Visitor, done: 
     play = player.get_by_role("button", name=re.compile("play", re.IGNORECASE)).first
     play.click()
     expect(player.get_by_role("button", name=re.compile("pause", re.IGNORECASE)).first).to_be_visible()
+    player.get_by_role("button", name="Pause").click()
+    line = player.get_by_role("slider", name="Position")
+    line.press("End")
+    expect(line).to_have_attribute("aria-valuetext", re.compile("0:04"))
     solo = player.get_by_role("button", name=re.compile("solo", re.IGNORECASE)).first
     solo.click()
     expect(solo).to_have_attribute("aria-pressed", "true")
@@ -222,6 +226,12 @@ def test_a_failed_song_says_why(daemon: Daemon, visitor: Visitor, tmp_path: Path
     visitor.open("Noise.mp3")
     expect(visitor.page.locator("#song-trouble")).to_contain_text("The song is no audio")
     expect(visitor.page.locator("#song-trouble")).to_contain_text("What to do")
+    daemon.quiet()
+    first = daemon.song("Noise.mp3")["job_id"]
+    visitor.page.get_by_role("button", name="Try Noise.mp3 again").click()
+    daemon.until(lambda: daemon.song("Noise.mp3")["job_id"] != first, "it is tried again")
+    daemon.final("Noise.mp3")
+    expect(visitor.page.locator("#song-title")).to_have_text("Noise.mp3")
     expect(visitor.page.get_by_role("button", name="Try Noise.mp3 again")).to_be_visible()
 
 
@@ -292,7 +302,7 @@ def test_names_of_others(daemon: Daemon, visitor: Visitor, sound: Path) -> None:
     hebrew = shown.get_by_text("שלום.wav", exact=True)
     assert hebrew.evaluate("each => getComputedStyle(each).direction") == "rtl"
     visitor.open("<img src=x")
-    assert page.locator("#song img").count() == 0
+    assert page.locator("#page-song img").count() == 0
 
 
 def test_by_keyboard_alone(daemon: Daemon, visitor: Visitor, done: str) -> None:

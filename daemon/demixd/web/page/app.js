@@ -19,7 +19,7 @@ function go(isFirst) {
   if (wanted !== "song") songs.leaveSong();
   page = wanted;
   songId = id ?? "";
-  for (const each of ["now", "songs", "song"]) show($(each), each === page);
+  for (const each of ["now", "songs", "song"]) show($(`page-${each}`), each === page);
   for (const link of document.querySelectorAll("nav a")) {
     const isHere = link.dataset.page === (page === "song" ? "songs" : page);
     if (isHere) link.setAttribute("aria-current", "page");
