@@ -55,10 +55,11 @@ class Site:
         limit = time.monotonic() + PATIENCE_S
         while time.monotonic() < limit:
             assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return self
+            with contextlib.suppress(OSError):
+                if self.ask("GET", "/icon.svg", cookie="").status == 200:
+                    return self
             time.sleep(0.05)
-        raise AssertionError(f"it does not listen: {self.log.read_text()}")
+        raise AssertionError(f"it does not answer: {self.log.read_text()}")
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`demixd web` with these words, to its end."""

@@ -111,8 +111,10 @@ class Visitor:
 
 
 @pytest.fixture(autouse=True)
-def patient() -> None:
+def patient(daemon: Daemon) -> Iterator[None]:
     expect.set_options(timeout=PATIENCE_MS)
+    yield
+    daemon.hold.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -201,6 +203,33 @@ def test_the_result_is_played_and_taken(daemon: Daemon, visitor: Visitor, done: 
     with zipfile.ZipFile(io.BytesIO(all_of_it.value.path().read_bytes())) as archive:
         assert archive.testzip() is None
         assert "Ready made/instrumental.wav" in archive.namelist()
+
+
+@pytest.mark.daily
+def test_many_songs_at_once(daemon: Daemon, visitor: Visitor, sound: Path) -> None:
+    """They are sent one after the other, those that wait are counted, and all arrive."""
+    names = [f"Many {number}.wav" for number in range(12)]
+    visitor.drop(sound, *names)
+    expect(visitor.page.locator("#said")).to_have_text("12 songs arrived.")
+    for name in names:
+        daemon.final(name)
+    expect(visitor.page.locator("#uploads .row")).to_have_count(0)
+
+
+@pytest.mark.daily
+def test_a_song_that_is_there_already(daemon: Daemon, visitor: Visitor, sound: Path) -> None:
+    """It is not sent a second time: the row says why, and goes when it is dismissed."""
+    daemon.hold.touch()
+    visitor.drop(sound, "Twice.wav")
+    expect(visitor.page.locator("#running")).to_contain_text("Twice.wav")
+    visitor.drop(sound, "Twice.wav")
+    expect(visitor.page.locator("#uploads")).to_contain_text("already")
+    visitor.page.get_by_role("button", name="Do not send Twice.wav").click()
+    expect(visitor.page.locator("#uploads .row")).to_have_count(0)
+    daemon.hold.unlink()
+    daemon.final("Twice.wav")
+    assert visitor.complaints == ["Failed to load resource: the server responded with a status of 409 (Conflict)"]
+    visitor.complaints.clear()
 
 
 def test_cancel_and_again(daemon: Daemon, visitor: Visitor, sound: Path) -> None:

@@ -1,6 +1,6 @@
 // Songs that are dropped: files and folders, two at a time, each with its progress.
 
-import { $, ask, doing, h, named, say, setText, show, size } from "/dom.js";
+import { $, ask, doing, h, say, setText, show, size, some, titled } from "/dom.js";
 
 const AT_ONCE = 2;
 const MOST = 10000;
@@ -16,6 +16,7 @@ const STEMS = [
 let settings = { extensions: [], max_bytes: Infinity, profiles: [], stems: [] };
 const line = [];
 let sending = 0;
+let arrived = 0;
 
 function why(file, path) {
   const dot = path.lastIndexOf(".");
@@ -57,36 +58,35 @@ async function add(files) {
   const told = songs.length ? songs : wanted.slice(0, 5);
   if (!wanted.length) return;
   if (!songs.length || others) say(songs.length ? `${others} files are no music, and stay here.` : "There is no music in that.", !songs.length);
-  for (const each of told) line.push(upload(each));
+  for (const each of told) {
+    const wrong = why(each.file, each.path);
+    if (wrong) settle(upload(each), "failed", wrong);
+    else line.push(each);
+  }
   pump();
 }
 
+// A row for what is sent, or cannot be; those that wait are only counted: there may be thousands.
 function upload({ file, path }) {
-  const sub = h("p", { class: "sub" }, "Waits");
+  const sub = h("p", { class: "sub" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": `Upload of ${path}` });
   const item = { file, path, sub, bar, state: "waits", xhr: null };
-  const stop = doing("Cancel", `Do not send ${path}`, async () => leave(item), { class: "quiet" });
-  const retry = doing("Again", `Send ${path} again`, async () => {
-    item.state = "waits";
-    settle(item, "Waits");
-    line.push(item);
-    pump();
-  }, { class: "quiet" });
-  const text = h("div", { class: "text" }, h("div", { class: "title" }, named(path)), sub, bar);
+  const stop = doing("×", `Do not send ${path}`, async () => leave(item), { class: "quiet sign", title: "Cancel" });
+  const retry = doing("Again", `Send ${path} again`, async () => send(item), { class: "quiet" });
+  const [folders, title] = titled(path, (leaf) => h("div", { class: "title" }, leaf));
+  const text = h("div", { class: "text" }, folders, title, sub, bar);
   Object.assign(item, { stop, retry, element: h("li", { class: "row" }, text, h("div", { class: "buttons" }, retry, stop)) });
   $("uploads").append(item.element);
-  const wrong = why(file, path);
-  if (wrong) item.state = "refused";
-  settle(item, wrong || "Waits");
   return item;
 }
 
-function settle(item, sentence) {
+function settle(item, state, sentence) {
+  item.state = state;
   setText(item.sub, sentence);
-  item.element.dataset.state = item.state === "failed" || item.state === "refused" ? "failed" : item.state;
-  show(item.bar, item.state === "sends");
-  show(item.retry, item.state === "failed");
-  setText(item.stop, item.state === "waits" || item.state === "sends" ? "Cancel" : "Dismiss");
+  item.element.dataset.state = state;
+  show(item.bar, state === "sends");
+  show(item.retry, state === "failed" && !why(item.file, item.path));
+  show(item.stop, state !== "arrived");
 }
 
 function leave(item) {
@@ -96,10 +96,12 @@ function leave(item) {
 }
 
 function pump() {
-  while (sending < AT_ONCE && line.length) {
-    const item = line.shift();
-    if (item.state === "waits") send(item);
-  }
+  while (sending < AT_ONCE && line.length) send(upload(line.shift()));
+  show($("uploads-more"), line.length > 0);
+  setText($("uploads-count"), `${some(line.length, "more song")} to be sent`);
+  if (sending) return;
+  if (arrived > 1) say(`${some(arrived, "song")} arrived.`); // one alone says so in its row
+  arrived = 0;
 }
 
 function address(item) {
@@ -112,13 +114,13 @@ function address(item) {
 
 function send(item) {
   const xhr = new XMLHttpRequest();
-  Object.assign(item, { xhr, state: "sends" });
+  item.xhr = xhr;
   sending += 1;
   const end = (state, sentence) => {
     sending -= 1;
+    arrived += state === "arrived" ? 1 : 0;
     if (item.state !== "left") {
-      item.state = state;
-      settle(item, sentence);
+      settle(item, state, sentence);
       if (state === "arrived") setTimeout(() => item.element.remove(), STAYS_MS);
     }
     pump();
@@ -140,7 +142,7 @@ function send(item) {
   xhr.addEventListener("error", () => end("failed", "The connection broke off."));
   xhr.addEventListener("abort", () => end("left", ""));
   xhr.open("PUT", address(item));
-  settle(item, "0 %");
+  settle(item, "sends", "0 %");
   xhr.send(item.file);
 }
 
@@ -159,9 +161,9 @@ async function dragged(transfer) {
     }
     const reader = entry.createReader();
     for (;;) {
-      const some = await new Promise((done, fail) => reader.readEntries(done, fail)); // a hundred at a time
-      if (!some.length) break;
-      left.push(...some);
+      const few = await new Promise((done, fail) => reader.readEntries(done, fail)); // a hundred at a time
+      if (!few.length) break;
+      left.push(...few);
     }
   }
   return found;
@@ -212,6 +214,10 @@ export function begin() {
       $(id).value = "";
     });
   }
+  $("uploads-stop").addEventListener("click", () => {
+    line.length = 0;
+    pump();
+  });
   addEventListener("beforeunload", (event) => {
     if (sending) event.preventDefault();
   });
