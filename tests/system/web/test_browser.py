@@ -156,6 +156,7 @@ def test_a_song_is_dropped_and_done(daemon: Daemon, visitor: Visitor, sound: Pat
     expect(page.locator("#running")).to_contain_text("Dropped.wav")
     expect(page.locator("#running .sub")).to_contain_text(re.compile(r"Separating · [1-9]"))
     expect(page.locator("#said")).to_contain_text("no music")
+    assert faults(page) == []
     daemon.hold.unlink()
     expect(page.locator("#last")).to_contain_text("Dropped.wav")
     expect(page.locator("#running-empty")).to_be_visible()
@@ -255,6 +256,7 @@ def test_a_failed_song_says_why(daemon: Daemon, visitor: Visitor, tmp_path: Path
     visitor.open("Noise.mp3")
     expect(visitor.page.locator("#song-trouble")).to_contain_text("The song is no audio")
     expect(visitor.page.locator("#song-trouble")).to_contain_text("What to do")
+    assert faults(visitor.page) == []
     daemon.quiet()
     first = daemon.song("Noise.mp3")["job_id"]
     visitor.page.get_by_role("button", name="Try Noise.mp3 again").click()
@@ -272,6 +274,7 @@ def test_pause_and_priority(daemon: Daemon, visitor: Visitor, sound: Path) -> No
     visitor.drop(sound, "Waits one.wav", "Waits two.wav")
     waits = page.locator("#queue .row, #waiting .row").filter(has_text="Waits two.wav")
     expect(waits).to_be_visible()
+    assert faults(page) == []
     waits.get_by_role("link").click()
     page.get_by_label("Place in the queue").select_option(label="First")
     daemon.until(lambda: (daemon.inbox / "Waits two.wav.job.json").exists(), "it has options")
