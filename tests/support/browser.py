@@ -1,78 +1,80 @@
-"""A real browser: Debian's Chromium, driven by its own driver, without a window or a network."""
+"""A real browser: Debian's Chromium without a window of the screen. A test that imports this is skipped where there is none."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
-from importlib.util import find_spec
-from typing import Any
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+import pytest
 
-MISSING = (
-    "no Chromium: apt-get install chromium chromium-driver"
-    if not (CHROMIUM and DRIVER)
-    else "no Selenium or axe: pip install selenium axe-playwright-python"
-    if not (find_spec("selenium") and find_spec("axe_playwright_python"))
-    else ""
+pytest.importorskip("playwright", reason="config/requirements-test.lock is not installed: tests/run installs it")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+
+from daemons import PATIENCE_S
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
+
+layouts = pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(390, False, id="390-light"),
+        pytest.param(1280, True, id="1280-dark"),
+        pytest.param(390, True, id="390-dark", marks=pytest.mark.daily),
+        pytest.param(1280, False, id="1280-light", marks=pytest.mark.daily),
+    ],
 )
-"""Why there can be no browser here; empty where there can."""
+"""A phone and a desk, by day and by night."""
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",  # root has none, and what it is shown is ours
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--mute-audio",
-    "--autoplay-policy=user-gesture-required",  # as a phone has it
-)
 
-AXE = """
-const [done] = arguments;
-axe.run(document, {resultTypes: ["violations"]}).then(
-    (found) => done(found.violations.map(({id, impact, nodes}) => `${impact} ${id}: ${nodes[0].html.slice(0, 200)}`)),
-    (error) => done([`serious error: ${error}`]),
-);
-"""
+def launched() -> Iterator[Browser]:
+    """A fixture of each module: a browser in which, as on a phone, nothing sounds before somebody has done something."""
+    expect.set_options(timeout=1000 * PATIENCE_S)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--autoplay-policy=user-gesture-required"])
+        yield browser
+        browser.close()
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
-    """Selenium's driver of a browser of its own."""
-    from selenium import webdriver
+def window(
+    browser: Browser, width: int = 1280, *, dark: bool = False, calm: bool = False, expected: str = "(?!)"
+) -> Iterator[Page]:
+    """A window with its own storage, a phone's where it is narrow. Its console has nothing to say but what is `expected`."""
+    is_phone = width < 600
+    context = browser.new_context(
+        viewport={"width": width, "height": 844 if is_phone else 800},
+        device_scale_factor=2,
+        is_mobile=is_phone,
+        has_touch=is_phone,
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce" if calm else "no-preference",
+    )
+    said: list[str] = []
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    def close(dialog: Dialog) -> None:
+        said.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE_S)
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.on("dialog", close)
     try:
-        yield driver
+        yield page
     finally:
-        driver.quit()
+        context.close()
+    assert [each for each in said if not re.search(expected, each)] == []
 
 
-def look(driver: Any, width: int = 1280, *, dark: bool = False, calm: bool = False) -> None:
-    """Have the browser be a screen of that width, in dark or light, with or without movement."""
-    metrics = {"width": width, "height": 844 if width < 600 else 800, "deviceScaleFactor": 2, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 600})
-    features = {
-        "prefers-color-scheme": "dark" if dark else "light",
-        "prefers-reduced-motion": "reduce" if calm else "no-preference",
-    }
-    listed = [{"name": name, "value": value} for name, value in features.items()]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": listed})
-
-
-def complaints(driver: Any) -> list[str]:
-    """What the console has said since the last call."""
-    return [entry["message"] for entry in driver.get_log("browser")]
-
-
-def serious_faults(driver: Any) -> list[str]:
-    """The faults of the page that axe-core calls serious or critical."""
-    driver.execute_script(resources.files("axe_playwright_python").joinpath("axe.min.js").read_text())
-    found: list[str] = driver.execute_async_script(AXE)
-    return [each for each in found if each.startswith(("serious", "critical"))]
+def faults(page: Page) -> list[str]:
+    """What axe finds serious in the page once nothing moves in it, and whether it is wider than the window."""
+    page.wait_for_function("document.getAnimations().every((each) => each.playState !== 'running')")
+    found = [each for each in Axe().run(page).response["violations"] if each["impact"] in ("serious", "critical")]
+    serious = [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
+    wide, window = page.evaluate("document.documentElement.scrollWidth"), page.viewport_size
+    return serious if window and wide <= window["width"] else [*serious, f"{wide} pixels wide"]

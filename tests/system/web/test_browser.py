@@ -1,6 +1,6 @@
 """The page in a real Chromium: what people do with it, on a phone and on a desk, by day and by night, and by keyboard alone."""
 
-import contextlib
+import base64
 import io
 import os
 import re
@@ -12,26 +12,12 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("uvicorn", reason="config/requirements-web.lock is not installed: tests/run installs it")
-pytest.importorskip("playwright", reason="config/requirements-test.lock is not installed: tests/run installs it")
 
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-
+from browser import Browser, Page, expect, faults, launched, layouts, window
 from daemons import CLIENT_BEAT_S, Daemon, make_song
 from site_of import Site, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get install chromium")
-
-PATIENCE_MS = int(os.environ.get("PATIENCE_MS", "30000"))
-
-LAYOUTS = [
-    (390, "light"),
-    (1280, "dark"),
-    pytest.param(390, "dark", marks=pytest.mark.daily),
-    pytest.param(1280, "light", marks=pytest.mark.daily),
-]
+browser = pytest.fixture(launched, scope="module")
 
 DROP = """
 async ([names, data]) => {
@@ -43,16 +29,6 @@ async ([names, data]) => {
 }
 """
 """Files that are dropped onto the page."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        # Root has no sandbox, and sound without a gesture is what a test wants.
-        words = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=words)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,30 +49,14 @@ def site(daemon: Daemon) -> Iterator[Site]:
 
 
 class Visitor:
-    """A browser's window, in which every complaint is kept."""
+    """Whoever has the link, in front of a window."""
 
-    def __init__(self, browser: Browser, site: Site, width: int = 390, scheme: str = "light") -> None:
-        is_phone = width < 500
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 844}, color_scheme=scheme, has_touch=is_phone, is_mobile=is_phone
-        )
-        self.site = site
-        self.complaints: list[str] = []
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE_MS)
-        self.page.on("console", lambda said: self._hear(said.type, said.text))
-        self.page.on("pageerror", lambda error: self._hear("error", str(error)))
-        self.page.on("dialog", lambda dialog: self._hear("error", f"dialog {dialog.message}"))
-        self.page.goto(site.link)
-        self.page.wait_for_url(f"{site.origin}/")
-
-    def _hear(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning"):
-            self.complaints.append(text)
+    def __init__(self, page: Page, site: Site) -> None:
+        self.page, self.site = page, site
+        page.goto(site.link)
+        page.wait_for_url(f"{site.origin}/")
 
     def drop(self, path: Path, *names: str) -> None:
-        import base64
-
         self.page.evaluate(DROP, [list(names), base64.b64encode(path.read_bytes()).decode()])
 
     def go(self, page: str) -> None:
@@ -111,18 +71,16 @@ class Visitor:
 
 
 @pytest.fixture(autouse=True)
-def patient(daemon: Daemon) -> Iterator[None]:
-    expect.set_options(timeout=PATIENCE_MS)
+def no_hold(daemon: Daemon) -> Iterator[None]:
+    """Whatever becomes of a test, the next one's songs are not held."""
     yield
     daemon.hold.unlink(missing_ok=True)
 
 
 @pytest.fixture
 def visitor(browser: Browser, site: Site) -> Iterator[Visitor]:
-    visitor = Visitor(browser, site)
-    yield visitor
-    visitor.context.close()
-    assert visitor.complaints == []
+    with window(browser, 390) as page:
+        yield Visitor(page, site)
 
 
 @pytest.fixture
@@ -137,12 +95,6 @@ def done(daemon: Daemon) -> str:
     shutil.copy(make_song(daemon.folder / "Ready made.wav", 4.0), daemon.inbox / "Ready made.wav")
     assert daemon.final("Ready made.wav")["state"] == "done"
     return "Ready made.wav"
-
-
-def faults(page: Page) -> list[str]:
-    """What axe finds that is serious."""
-    found = [each for each in Axe().run(page).response["violations"] if each["impact"] in ("serious", "critical")]
-    return [f"{each['id']}: {node['html'][:120]}" for each in found for node in each["nodes"]]
 
 
 # ---- what people do
@@ -286,36 +238,34 @@ def test_pause_and_priority(daemon: Daemon, visitor: Visitor, sound: Path) -> No
         daemon.final(name)
 
 
+@pytest.mark.daily
 def test_the_daemon_dies_and_comes_back(browser: Browser, tmp_path: Path) -> None:
     """The page says that it is gone, and by itself that it is there again."""
     daemon = Daemon(tmp_path, fake=True, status={"heartbeat_s": CLIENT_BEAT_S}).start()
     try:
         daemon.ready()
-        with serving(daemon.config) as site:
-            visitor = Visitor(browser, site)
-            expect(visitor.page.locator("#health")).to_have_attribute("data-mood", "well")
+        with serving(daemon.config) as site, window(browser, 390) as page:
+            Visitor(page, site)
+            expect(page.locator("#health")).to_have_attribute("data-mood", "well")
             daemon.end()
-            expect(visitor.page.locator("#sentence")).to_contain_text("not running")
-            expect(visitor.page.locator("#health")).to_have_attribute("data-mood", "ill")
+            expect(page.locator("#sentence")).to_contain_text("not running")
+            expect(page.locator("#health")).to_have_attribute("data-mood", "ill")
             daemon.start().ready()
-            expect(visitor.page.locator("#health")).to_have_attribute("data-mood", "well")
-            visitor.context.close()
-            assert visitor.complaints == []
+            expect(page.locator("#health")).to_have_attribute("data-mood", "well")
     finally:
         daemon.end()
 
 
+@pytest.mark.daily
 def test_the_server_dies_and_comes_back(daemon: Daemon, browser: Browser) -> None:
     """The page says that its server is gone, and what is shown is true again once it is back."""
-    with serving(daemon.config) as site:
-        visitor = Visitor(browser, site)
-        expect(visitor.page.locator("#sentence")).to_contain_text("ready")
+    with serving(daemon.config) as site, window(browser, 390, expected="net::ERR") as page:
+        Visitor(page, site)
+        expect(page.locator("#sentence")).to_contain_text("ready")
         assert site.stop() == 0
-        expect(visitor.page.locator("#lost")).to_be_visible()
+        expect(page.locator("#lost")).to_be_visible()
         site.start()
-        expect(visitor.page.locator("#lost")).to_be_hidden()
-        visitor.context.close()
-        assert [each for each in visitor.complaints if "net::ERR" not in each] == []
+        expect(page.locator("#lost")).to_be_hidden()
 
 
 def test_names_of_others(daemon: Daemon, visitor: Visitor, sound: Path) -> None:
@@ -368,32 +318,29 @@ def test_by_keyboard_alone(daemon: Daemon, visitor: Visitor, done: str) -> None:
     expect(page.locator("#songs-title")).to_be_focused()
 
 
-@pytest.mark.parametrize(("width", "scheme"), LAYOUTS)
+@layouts
 def test_the_layouts(
-    daemon: Daemon, browser: Browser, site: Site, done: str, sound: Path, width: int, scheme: str
+    daemon: Daemon, browser: Browser, site: Site, done: str, sound: Path, width: int, dark: bool
 ) -> None:
     """On each page nothing is wider than the window, and axe finds no serious fault; $SCREENSHOTS gets pictures of them."""
-    visitor = Visitor(browser, site, width, scheme)
-    page = visitor.page
-    for name, ready in (("now", "#last .row"), ("songs", "#found .row"), ("song", ".demixd-player .dp-wave")):
-        if name == "song":
-            visitor.open(done)
-        else:
-            visitor.go(name)
-        expect(page.locator(ready).first).to_be_visible()
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-        assert faults(page) == [], name
-        if folder := os.environ.get("SCREENSHOTS"):
-            Path(folder, f"{name}-{width}-{scheme}.png").write_bytes(page.screenshot(full_page=True))
-    visitor.context.close()
-    assert visitor.complaints == []
+    with window(browser, width, dark=dark) as page:
+        visitor = Visitor(page, site)
+        for name, ready in (("now", "#last .row"), ("songs", "#found .row"), ("song", ".demixd-player .dp-wave")):
+            if name == "song":
+                visitor.open(done)
+            else:
+                visitor.go(name)
+            expect(page.locator(ready).first).to_be_visible()
+            assert faults(page) == [], name
+            if folder := os.environ.get("SCREENSHOTS"):
+                Path(folder, f"{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(
+                    page.screenshot(full_page=True)
+                )
 
 
 def test_whoever_is_not_let_in(browser: Browser, site: Site) -> None:
     """Without the link there is a page that says how to get in, and nothing of the songs."""
-    with contextlib.closing(browser.new_context()) as context:
-        page = context.new_page()
+    with window(browser, expected="status of 40[13]") as page:
         page.goto(site.origin)
         expect(page.get_by_role("heading", name="This page is locked")).to_be_visible()
         assert faults(page) == []

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -15,13 +16,13 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from browser import MISSING, browser, complaints, look, serious_faults
+from browser import Browser, Page, faults, launched, layouts, window
 from demixd.audio.waveform import Waveform, measured
 from demixd.protocol.job import StemFile
 from demixd.protocol.pages import player
 from pages import soon
 
-pytestmark = [pytest.mark.skipif(bool(MISSING), reason=MISSING), pytest.mark.xdist_group("browser")]
+browser = pytest.fixture(launched, scope="module")
 
 RATE, SECONDS = 44100, 30
 FRAMES = RATE * SECONDS
@@ -122,13 +123,6 @@ def address(result: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as driver:
-        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": RECORDER})
-        yield driver
-
-
 RECORDER = """
 window.starts = [];
 const start = AudioBufferSourceNode.prototype.start;
@@ -141,50 +135,72 @@ AudioBufferSourceNode.prototype.start = function (when, offset) {
 
 
 class Player:
-    """The player of the page that is open."""
+    """The player of a page, of which DevTools are asked: what Playwright evaluates is somebody's gesture to Chromium."""
 
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
+    def __init__(self, page: Page) -> None:
+        self.page, self.devtools = page, page.context.new_cdp_session(page)
+        page.add_init_script(RECORDER)
 
-    def open(self, url: str, width: int = 1280, *, dark: bool = False, calm: bool = False) -> "Player":
-        look(self.driver, width, dark=dark, calm=calm)
-        self.driver.get(url)
-        self.driver.execute_script("localStorage.clear()")
-        self.driver.refresh()
-        soon(lambda: self.one(".dp-play").get_attribute("aria-busy") == "false")
-        return self
+    def open(self, url: str) -> None:
+        self.page.goto(url)
+        soon(lambda: self.one(".dp-play", "ariaBusy") == "false")
+        assert not self.run("return navigator.userActivation.hasBeenActive")
 
-    def one(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
+    def run(self, script: str, *words: Any) -> Any:
+        """What the body of a function of `words` returns."""
+        called = {
+            "expression": f"(async (...words) => {{{script}}})(...{json.dumps(words)})",
+            "awaitPromise": True,
+            "returnByValue": True,
+        }
+        answer = self.devtools.send("Runtime.evaluate", called)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
-    def all(self, selector: str) -> Any:
-        return self.driver.find_elements("css selector", selector)
+    def all(self, selector: str, property: str) -> list[Any]:
+        """A property of each element."""
+        script = "return [...document.querySelectorAll(words[0])].map((each) => each[words[1]])"
+        return list(self.run(script, selector, property))
 
-    def run(self, script: str) -> Any:
-        return self.driver.execute_script(script)
+    def one(self, selector: str, property: str) -> Any:
+        return self.all(selector, property)[0]
+
+    def middle(self, selector: str, number: int = 0) -> tuple[float, float, float]:
+        """The middle of an element that nothing covers there, and how wide it is."""
+        script = """
+            const each = document.querySelectorAll(words[0])[words[1]];
+            each.scrollIntoView({block: "center"});
+            const {left, top, width, height} = each.getBoundingClientRect();
+            const [x, y] = [left + width / 2, top + height / 2];
+            return [x, y, width, each.contains(document.elementFromPoint(x, y))];
+        """
+        x, y, width, is_met = self.run(script, selector, number)
+        assert is_met, selector
+        return x, y, width
+
+    def click(self, selector: str, number: int = 0) -> None:
+        x, y, _ = self.middle(selector, number)
+        self.page.mouse.click(x, y)
 
     def press(self, *keys: str) -> None:
-        from selenium.webdriver import ActionChains
-
-        ActionChains(self.driver).send_keys(*keys).perform()
+        for key in keys:
+            self.page.keyboard.press(key)
 
     @property
     def position(self) -> float:
-        return float(self.one(".dp-line").get_attribute("aria-valuenow"))
+        return float(self.one(".dp-line", "ariaValueNow"))
 
     @property
     def plays(self) -> bool:
-        return bool(self.one(".dp-play").get_attribute("aria-label") == "Pause")
+        return bool(self.one(".dp-play", "ariaLabel") == "Pause")
 
     def pressed(self, kind: str) -> list[bool]:
         """Whether the button `mute` or `solo` of each stem is pressed."""
-        return [each.get_attribute("aria-pressed") == "true" for each in self.all(f".dp-{kind}")]
+        return [each == "true" for each in self.all(f".dp-{kind}", "ariaPressed")]
 
     def in_step(self) -> bool:
         """Whether the media elements are within 40 ms, and at their own speed again."""
-        return self.apart() < 0.04 and bool(
-            self.run("return [...document.querySelectorAll('audio')].every((each) => each.playbackRate === 1)")
-        )
+        return self.apart() < 0.04 and set(self.all("audio", "playbackRate")) == {1}
 
     def comes_in_step(self) -> bool:
         """Whether it is so soon, and stays so for some looks: a machine that has other work shows what was a moment ago."""
@@ -194,25 +210,33 @@ class Player:
 
     def apart(self) -> float:
         """Seconds between the first and the last media element."""
-        times = self.run("return [...document.querySelectorAll('audio')].map((each) => each.currentTime)")
+        times = self.all("audio", "currentTime")
         return float(max(times) - min(times))
 
     def rendered(self, offset: float, frames: int) -> NDArray[np.float32]:
         """What the graph gives, `[T, 2]`."""
         script = """
-            const [offset, frames, done] = arguments;
-            demixdPlayer.here.ready.then(() => demixdPlayer.here.render(offset, frames)).then((mix) =>
-                done([0, 1].map((channel) => [...mix.getChannelData(channel)])));
+            await demixdPlayer.here.ready;
+            const mix = await demixdPlayer.here.render(...words);
+            return [0, 1].map((channel) => [...mix.getChannelData(channel)]);
         """
-        return np.array(self.driver.execute_async_script(script, offset, frames), np.float32).T
+        return np.array(self.run(script, offset, frames), np.float32).T
 
 
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Player]:
-    """A player, of which the console has nothing to say."""
-    complaints(chromium)
-    yield Player(chromium)
-    assert complaints(chromium) == []
+def page(browser: Browser) -> Iterator[Player]:
+    with window(browser) as page:
+        yield Player(page)
+
+
+@contextlib.contextmanager
+def opened(
+    browser: Browser, url: str, width: int = 1280, *, dark: bool = False, calm: bool = False
+) -> Iterator[Player]:
+    """The player of a window of its own."""
+    with window(browser, width, dark=dark, calm=calm) as page:
+        (player := Player(page)).open(url)
+        yield player
 
 
 def test_stems_are_in_step_to_the_sample(page: Player, address: str) -> None:
@@ -233,16 +257,16 @@ def test_what_is_heard(page: Player, address: str) -> None:
     def is_mix(expected: NDArray[np.float32]) -> bool:
         return bool(np.abs(page.rendered(0, 5000) - expected).max() < STEP)
 
-    mute, solo = page.all(".dp-mute"), page.all(".dp-solo")
-    mute[0].click()
+    page.click(".dp-mute", 0)
     assert is_mix(drums + bass)
-    solo[0].click()
+    page.click(".dp-solo", 0)
     assert is_mix(vocals)
-    solo[1].click()
+    page.click(".dp-solo", 1)
     assert is_mix(vocals + drums)
-    solo[0].click(), solo[1].click()
+    page.click(".dp-solo", 0)
+    page.click(".dp-solo", 1)
     assert is_mix(drums + bass)
-    mute[0].click()
+    page.click(".dp-mute", 0)
     page.run(
         "const fader = document.querySelector('.dp-fader'); fader.value = 50; fader.dispatchEvent(new Event('input'))"
     )
@@ -252,9 +276,9 @@ def test_what_is_heard(page: Player, address: str) -> None:
 def test_all_sources_start_as_one(page: Player, address: str) -> None:
     """At every start, seek and loop all stems are told the same time and place, on the grid of samples."""
     page.open(f"{address}/index.html")
-    page.one(".dp-play").click()
+    page.click(".dp-play")
     soon(lambda: page.position > 0.3)
-    page.press("\ue014", "\ue014", "l")  # arrow right
+    page.press("ArrowRight", "ArrowRight", "l")
     soon(lambda: page.position > 10.5)
     page.press("l")
     soon(lambda: len(page.run("return starts")) >= 4 * len(NAMES))
@@ -274,8 +298,8 @@ def test_all_sources_start_as_one(page: Player, address: str) -> None:
 def test_opened_from_a_folder(page: Player, result: Path) -> None:
     """Without a server the stems start together, and are brought together where they are apart; the page says how well."""
     page.open((result / "index.html").as_uri())
-    assert "only approximately" in page.one(".demixd-player").text
-    page.one(".dp-play").click()
+    assert "only approximately" in page.one(".demixd-player", "innerText")
+    page.click(".dp-play")
     soon(lambda: page.position > 1)
     assert page.comes_in_step() and page.plays
     for jump in (0.1, -0.1, 2.0):
@@ -286,17 +310,18 @@ def test_opened_from_a_folder(page: Player, result: Path) -> None:
         """)
         assert apart > 0.04
         assert page.comes_in_step()
-    assert page.run("return [...document.querySelectorAll('audio')].every((each) => !each.paused)")
-    page.all(".dp-mute")[1].click()
-    assert page.run("return [...document.querySelectorAll('audio')].map((each) => each.volume)") == [1, 0, 1]
-    page.one(".dp-play").click()
+    assert not any(page.all("audio", "paused"))
+    page.click(".dp-mute", 1)
+    assert page.all("audio", "volume") == [1, 0, 1]
+    page.click(".dp-play")
     assert page.apart() == 0 and not page.plays
 
 
+@pytest.mark.daily
 def test_a_loop_from_a_folder(page: Player, result: Path) -> None:
     """Media elements go back to the loop's start together."""
     page.open((result / "index.html").as_uri())
-    page.one(".dp-play").click()
+    page.click(".dp-play")
     soon(lambda: page.position > 0.4)
     page.press("l")
     soon(lambda: page.position > 1.4)
@@ -315,7 +340,7 @@ def test_keyboard_alone(page: Player, address: str, result: Path, where: str) ->
     page.open(f"{address}/index.html" if where == "server" else (result / "index.html").as_uri())
     reached = []
     for _ in range(20):
-        page.press("\ue004")  # tab
+        page.press("Tab")
         reached.append(page.run("return document.activeElement.className || document.activeElement.tagName"))
         if reached.count("dp-play") > 1:
             break
@@ -343,34 +368,33 @@ def test_keyboard_alone(page: Player, address: str, result: Path, where: str) ->
     page.run("document.querySelector('.dp-line').focus()")
     at = page.position
     for key, place in (
-        ("\ue014", at + 5),  # right
-        ("\ue013", at + 10),  # up
-        ("\ue012", at + 5),  # left
-        ("\ue00e", SECONDS),  # page up
-        ("\ue00f", 0),  # page down
-        ("\ue010", SECONDS),  # end
-        ("\ue011", 0),  # home
+        ("ArrowRight", at + 5),
+        ("ArrowUp", at + 10),
+        ("ArrowLeft", at + 5),
+        ("PageUp", SECONDS),
+        ("PageDown", 0),
+        ("End", SECONDS),
+        ("Home", 0),
     ):
         page.press(key)
         assert page.position == pytest.approx(place, abs=0.2)
     page.run("document.querySelector('.dp-fader').focus()")
-    page.press("\ue012")
-    assert page.one(".dp-fader").get_attribute("aria-valuetext") == "99 %"
+    page.press("ArrowLeft")
+    assert page.one(".dp-fader", "ariaValueText") == "99 %"
     assert page.position == 0
 
 
 def test_seek_by_pointer(page: Player, address: str) -> None:
     """A click on the time line, or on any waveform, seeks; a drag seeks to where it ends."""
-    from selenium.webdriver import ActionChains
-
     page.open(f"{address}/index.html")
     for selector in (".dp-line", ".dp-wave"):
-        ActionChains(page.driver).move_to_element(page.one(selector)).click().perform()
+        page.click(selector)
         assert page.position == pytest.approx(SECONDS / 2, abs=0.1)
-        wide = page.one(selector).size["width"]
-        ActionChains(page.driver).move_to_element(page.one(selector)).click_and_hold().move_by_offset(
-            wide // 4, 0
-        ).release().perform()
+        x, y, wide = page.middle(selector)
+        page.page.mouse.move(x, y)
+        page.page.mouse.down()
+        page.page.mouse.move(x + wide / 4, y)
+        page.page.mouse.up()
         assert page.position == pytest.approx(SECONDS * 3 / 4, abs=0.1)
 
 
@@ -378,24 +402,24 @@ def test_state_is_kept(page: Player, address: str) -> None:
     """Faders, mute and solo are as they were left when the page is opened again; other songs have their own."""
     page.open(f"{address}/index.html")
     page.press("2")
-    page.all(".dp-solo")[2].click()
+    page.click(".dp-solo", 2)
     page.run(
         "const fader = document.querySelector('.dp-fader'); fader.value = 30; fader.dispatchEvent(new Event('input'))"
     )
-    page.driver.refresh()
+    page.page.reload()
     assert (page.pressed("mute"), page.pressed("solo")) == ([False, True, False], [False, False, True])
-    assert page.one(".dp-fader").get_attribute("value") == "30"
-    page.driver.get(f"{address}/plain.html")
+    assert page.one(".dp-fader", "value") == "30"
+    page.page.goto(f"{address}/plain.html")
     assert not any(page.pressed("mute") + page.pressed("solo"))
 
 
 def test_a_stem_that_cannot_be_played(page: Player, address: str) -> None:
     """It is offered for download, and the others play."""
     page.open(f"{address}/strange.html")
-    told = page.one(".dp-stem p")
-    assert told.text == "strange is not there, or this browser cannot play it. Download strange"
-    assert told.find_element("tag name", "a").get_attribute("href") == f"{address}/alac.m4a"
-    page.one(".dp-play").click()
+    told = page.one(".dp-stem p", "innerText")
+    assert told == "strange is not there, or this browser cannot play it. Download strange"
+    assert page.one(".dp-stem p a", "href") == f"{address}/alac.m4a"
+    page.click(".dp-play")
     soon(lambda: page.position > 0.3)
     assert page.plays
     assert len(page.run("return starts")) == len(NAMES) - 1
@@ -405,81 +429,85 @@ def test_a_stem_that_cannot_be_played(page: Player, address: str) -> None:
 def test_no_stem_that_can_be_played(page: Player, address: str, result: Path, where: str) -> None:
     """There is nothing to play then, also for who has pressed play before that was known."""
     page.open(f"{address}/nothing.html" if where == "server" else (result / "nothing.html").as_uri())
-    page.driver.refresh()
+    page.page.reload()
     page.run("document.querySelector('.dp-play').click()")
-    soon(lambda: not page.one(".dp-play").is_enabled())
-    assert not page.one(".dp-play").is_enabled() and not page.plays
-    assert page.one(".dp-stem a").text == "Download strange"
+    soon(lambda: page.one(".dp-play", "disabled"))
+    assert page.one(".dp-play", "disabled") and not page.plays
+    assert page.one(".dp-stem a", "innerText") == "Download strange"
 
 
 def test_a_song_that_is_too_large_streams(page: Player, address: str) -> None:
     """Above 400 MB of samples the stems are streamed, in step within 40 ms, by gain nodes; the page says so."""
     page.open(f"{address}/large.html")
-    assert "too large to be held in memory" in page.one(".demixd-player").text
-    page.one(".dp-play").click()
+    assert "too large to be held in memory" in page.one(".demixd-player", "innerText")
+    page.click(".dp-play")
     soon(lambda: page.position > 1)
     assert page.comes_in_step() and page.plays
-    page.press("\ue014", "\ue014", "\ue014")
+    page.press("ArrowRight", "ArrowRight", "ArrowRight")
     soon(lambda: page.position > 15)
     assert page.position > 15 and page.comes_in_step()
-    page.all(".dp-solo")[1].click()
-    assert page.run("return [...document.querySelectorAll('audio')].map((each) => each.volume)") == [1, 1, 1]
+    page.click(".dp-solo", 1)
+    assert page.all("audio", "volume") == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("width", "streams"), [(390, True), (1280, False)], ids=["phone", "computer"])
-def test_what_is_too_large(page: Player, address: str, width: int, streams: bool) -> None:
+def test_what_is_too_large(browser: Browser, address: str, width: int, streams: bool) -> None:
     """A phone streams from 150 MB on; here a song has 192 MB."""
-    page.open(f"{address}/middling.html", width)
-    assert bool(page.all("audio")) is streams
-    assert ("too large to be held in memory" in page.one(".demixd-player").text) is streams
+    with opened(browser, f"{address}/middling.html", width) as page:
+        assert bool(page.all("audio", "src")) is streams
+        assert ("too large to be held in memory" in page.one(".demixd-player", "innerText")) is streams
 
 
+@pytest.mark.daily
 def test_the_end(page: Player, address: str) -> None:
     """At its end a song stops, and begins anew when it is played again."""
     page.open(f"{address}/index.html")
     page.run("document.querySelector('.dp-line').focus()")
-    page.press("\ue010", "\ue012")
-    page.one(".dp-play").click()
-    page.press("\ue010")
+    page.press("End", "ArrowLeft")
+    page.click(".dp-play")
+    page.press("End")
     soon(lambda: not page.plays)
     assert not page.plays and page.position == 0
-    page.one(".dp-play").click()
+    page.click(".dp-play")
     soon(lambda: page.position > 0.2)
     assert page.position > 0
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_accessible_at_every_size(page: Player, address: str, width: int, dark: bool) -> None:
+@layouts
+def test_accessible_at_every_size(browser: Browser, address: str, width: int, dark: bool) -> None:
     """axe finds no serious fault, nothing is wider than the screen, and what a finger meets is 44 pixels high."""
-    page.open(f"{address}/index.html", width, dark=dark)
-    page.all(".dp-mute")[0].click()
-    page.all(".dp-solo")[1].click()
-    page.press("l")
-    assert serious_faults(page.driver) == []
-    assert page.run("return document.documentElement.scrollWidth") <= width
-    assert all(each.size["height"] >= 44 for each in page.all("button, .dp-fader, .dp-line"))
-    drawn = page.run("""
-        const canvas = document.querySelectorAll('.dp-played')[1];
-        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-        return [canvas.width / canvas.clientWidth, data.some((each) => each)];
-    """)
-    assert drawn == [pytest.approx(2, abs=0.01), True]
+    with opened(browser, f"{address}/index.html", width, dark=dark) as page:
+        page.click(".dp-mute", 0)
+        page.click(".dp-solo", 1)
+        page.press("l")
+        assert faults(page.page) == []
+        assert all(height >= 44 for height in page.all("button, .dp-fader, .dp-line", "offsetHeight"))
+        drawn = page.run("""
+            const canvas = document.querySelectorAll('.dp-played')[1];
+            const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            return [canvas.width / canvas.clientWidth, data.some((each) => each)];
+        """)
+        assert drawn == [pytest.approx(2, abs=0.01), True]
 
 
-def test_without_movement(page: Player, address: str) -> None:
+@pytest.mark.daily
+def test_without_movement(browser: Browser, address: str) -> None:
     """Where less movement is asked for, the playhead moves twice a second."""
-    page.open(f"{address}/index.html", calm=True)
-    page.one(".dp-play").click()
-    soon(lambda: page.position > 0.5)
-    page.run("""
-        window.moves = 0;
-        const root = document.querySelector('.demixd-player');
-        new MutationObserver(() => (window.moves += 1)).observe(root, {attributeFilter: ['style']});
-    """)
-    at = page.position
-    soon(lambda: page.position > at + 2)
-    assert 2 <= page.run("return moves") <= 7
+    with opened(browser, f"{address}/index.html", calm=True) as page:
+        page.click(".dp-play")
+        soon(lambda: page.position > 0.5)
+        page.run("""
+            window.moves = 0;
+            const root = document.querySelector('.demixd-player'), line = document.querySelector('.dp-line');
+            const end = Number(line.ariaValueNow) + 2;
+            new MutationObserver((_, observer) => {
+                window.moves += 1;
+                window.ended = Number(line.ariaValueNow) > end;
+                if (ended) observer.disconnect();
+            }).observe(root, {attributeFilter: ['style']});
+        """)
+        soon(lambda: page.run("return Boolean(window.ended)"))
+        assert 2 <= page.run("return moves") <= 7
 
 
 def test_without_waveforms(page: Player, address: str) -> None:
@@ -510,28 +538,27 @@ WRONG: list[Any] = [
 ]
 
 
+@pytest.mark.daily
 def test_peaks_and_manifests_are_never_believed(page: Player, address: str) -> None:
     """Whatever they say, there is a player, with links to nothing but this server."""
     page.open(f"{address}/plain.html")
     script = """
-        const [peaks, more, url] = arguments, place = document.createElement("div");
+        const [peaks, more, url] = words, place = document.createElement("div");
         document.body.append(place);
         const stems = [1, 2, 3].map((number) => ({name: `${number}`, label: `${number}`, url, type: "", bytes: 1}));
         const song = {title: "t", stems, peaks, rate: 44100, frames: 1000, channels: 2, served: true, ...more};
         const made = demixdPlayer(place, song);
-        const done = arguments[3];
-        made.ready.then(() => {
-            const found = [place.querySelectorAll(".dp-stem").length, [...place.querySelectorAll("a")].map((each) => each.href)];
-            made.destroy();
-            done([...found, place.childElementCount]);
-        });
+        await made.ready;
+        const found = [place.querySelectorAll(".dp-stem").length, [...place.querySelectorAll("a")].map((each) => each.href)];
+        made.destroy();
+        return [...found, place.childElementCount];
     """
     good = page.run(
         "return new URL(JSON.parse(document.getElementById('demixd-song').textContent).stems[0].url, location).href"
     )
     for peaks in WRONG:
-        assert page.driver.execute_async_script(script, peaks, {}, good) == [3, [], 0]
+        assert page.run(script, peaks, {}, good) == [3, [], 0]
     for more in ({"rate": -1, "frames": "x", "channels": 1e9}, {"title": None, "frames": 1e300}):
-        assert page.driver.execute_async_script(script, None, more, good)[0] == 3
+        assert page.run(script, None, more, good)[0] == 3
     for url in ("javascript:alert(1)", "http://127.0.0.1:1/x", "data:,", "file:///etc/passwd", "http://"):
-        assert page.driver.execute_async_script(script, None, {}, url) == [3, [], 0]
+        assert page.run(script, None, {}, url) == [3, [], 0]

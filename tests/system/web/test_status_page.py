@@ -1,24 +1,16 @@
 """The page of the daemon, in a real browser, from a folder."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from browser import MISSING, browser, complaints, look, serious_faults
-from demixd.protocol.pages.status import Board, Line, Songs, page
-from pages import soon
+from browser import Browser, expect, faults, launched, layouts, window
+from demixd.protocol.pages.status import Board, Line, Songs
+from demixd.protocol.pages.status import page as written
 
-pytestmark = [pytest.mark.skipif(bool(MISSING), reason=MISSING), pytest.mark.xdist_group("browser")]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as driver:
-        yield driver
+browser = pytest.fixture(launched, scope="module")
 
 
 def board(age_s: float = 0.0, *songs: Songs) -> Board:
@@ -47,31 +39,26 @@ SONGS = (
 )
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_accessible_at_every_size(chromium: Any, tmp_path: Path, width: int, dark: bool) -> None:
+@layouts
+def test_accessible_at_every_size(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
     """axe finds no serious fault, nothing is wider than the screen, and the console has nothing to say."""
     path = tmp_path / "index.html"
-    path.write_bytes(page(msgspec.structs.replace(board(0.0, *SONGS), refresh_s=60)))
-    look(chromium, width, dark=dark)
-    chromium.get(path.as_uri())
-    assert serious_faults(chromium) == []
-    assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
-    assert complaints(chromium) == []
+    path.write_bytes(written(msgspec.structs.replace(board(0.0, *SONGS), refresh_s=60)))
+    with window(browser, width, dark=dark) as page:
+        page.goto(path.as_uri())
+        assert faults(page) == []
 
 
-def test_it_is_read_again_and_says_how_old_it_is(chromium: Any, tmp_path: Path) -> None:
+def test_it_is_read_again_and_says_how_old_it_is(browser: Browser, tmp_path: Path) -> None:
     """A page that is written anew shows up by itself; one that is not any more says what that means."""
     path = tmp_path / "index.html"
-    path.write_bytes(page(board(0.0, *SONGS)))
-    chromium.get(path.as_uri())
-
-    def text() -> str:
-        return str(chromium.execute_script("return document.body.innerText"))
-
-    assert "most likely not running" not in text() and "s ago)" in text()
-    path.write_bytes(page(board(7200.0)))
-    soon(lambda: "120 min ago" in text())
-    assert "This page is old: demixd is most likely not running." in text()
-    assert "No songs yet" in text()
-    assert complaints(chromium) == []
+    path.write_bytes(written(board(0.0, *SONGS)))
+    with window(browser) as page:
+        page.goto(path.as_uri())
+        text = page.inner_text("body")
+        assert "most likely not running" not in text and "s ago)" in text
+        path.write_bytes(written(board(7200.0)))
+        expect(page.locator("body")).to_contain_text("120 min ago", use_inner_text=True)
+        text = page.inner_text("body")
+        assert "This page is old: demixd is most likely not running." in text
+        assert "No songs yet" in text
