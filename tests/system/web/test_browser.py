@@ -193,7 +193,7 @@ def test_cancel_and_again(daemon: Daemon, visitor: Visitor, sound: Path) -> None
     page.get_by_role("button", name="Cancel Stopped.wav").click()
     expect(page.locator("#last")).to_contain_text("Stopped.wav")
     expect(page.locator("#last").get_by_text("Cancelled")).to_be_visible()
-    daemon.quiet()
+    daemon.quiet(1)
     daemon.hold.unlink()
     page.get_by_role("button", name="Try Stopped.wav again").click()
     expect(page.locator("#last .row").filter(has_text="Stopped.wav").get_by_text("Done")).to_be_visible()
