@@ -411,6 +411,7 @@ def test_seek_by_pointer(page: Player, address: str) -> None:
         assert page.position == pytest.approx(SECONDS * 3 / 4, abs=0.1)
 
 
+@pytest.mark.daily
 def test_state_is_kept(page: Player, address: str) -> None:
     """Faders, mute and solo are as they were left when the page is opened again; other songs have their own."""
     page.open(f"{address}/index.html")
@@ -464,7 +465,10 @@ def test_a_song_that_is_too_large_streams(page: Player, address: str) -> None:
     assert page.all("audio", "volume") == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("width", "streams"), [(390, True), (1280, False)], ids=["phone", "computer"])
+@pytest.mark.parametrize(
+    ("width", "streams"),
+    [pytest.param(390, True, id="phone"), pytest.param(1280, False, id="computer", marks=pytest.mark.daily)],
+)
 def test_what_is_too_large(browser: Browser, address: str, width: int, streams: bool) -> None:
     """A phone streams from 150 MB on; here a song has 192 MB."""
     with opened(browser, f"{address}/middling.html", width) as page:
