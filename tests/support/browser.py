@@ -31,7 +31,7 @@ layouts = pytest.mark.parametrize(
 
 
 def launched() -> Iterator[Browser]:
-    """A fixture of each module: a browser in which, as on a phone, nothing sounds before somebody has done something."""
+    """A fixture of each module: a browser in which, as on a phone, a media element plays only after a gesture."""
     expect.set_options(timeout=1000 * PATIENCE_S)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--autoplay-policy=user-gesture-required"])
