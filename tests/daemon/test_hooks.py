@@ -179,6 +179,41 @@ def test_kills_at_random(daemon: Daemon, count: int, day: int) -> None:
     assert hooks.end() == 0
 
 
+def test_two_at_once(daemon: Daemon) -> None:
+    """A second one with the same places is refused: every hook would run twice."""
+    hooks = Companion(daemon, "hooks").start()
+    try:
+        until(lambda: "for each end" in hooks.said, "it has begun")
+        second = subprocess.run(hooks._words, env=hooks._env, capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert "hooks of this spool run already" in second.stderr
+    finally:
+        assert hooks.end() == 0
+
+
+def test_a_new_one_while_places_cannot_be_kept(daemon: Daemon) -> None:
+    """It is told, the others go on, and it begins once its place can be kept."""
+    put(daemon, "good", f'echo "$DEMIXD_END" >> {daemon.folder}/noted')
+    hooks = Companion(daemon, "hooks").start()
+    state = daemon.folder / "hooks-state"
+    until(lambda: list(state.glob("*.json")), "it has its place")
+    (places,) = state.glob("*.json")
+    kept = places.read_bytes()
+    places.unlink()
+    (places / "a folder").mkdir(parents=True)
+    try:
+        put(daemon, "late", "exit 0")
+        until(lambda: "late: " in hooks.said and "Is a directory" in hooks.said, "it is told")
+        (places / "a folder").rmdir()
+        places.rmdir()
+        places.write_bytes(kept)
+        until(lambda: "late" in json.loads(places.read_bytes()), "it has its place")
+        fails_fast(daemon, "song.wav")
+        until(lambda: noted(daemon, "noted") == told(daemon) != [], "the other goes on")
+    finally:
+        assert hooks.end() == 0
+
+
 def test_follow(daemon: Daemon) -> None:
     """Lines come as the ends do, from now on or after a number; with --all other states come too."""
     fails_fast(daemon, "before.wav")

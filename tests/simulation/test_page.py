@@ -163,17 +163,19 @@ def test_at_most_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_it_is_no_sidecar_and_no_song(tmp_path: Path) -> None:
-    """Readers of status/ pass it over, and a folder of the inbox that would be in its way is not walked."""
+    """Readers of status/ pass it over; folders of the inbox that would be in its way, or in the list of ends', are not walked."""
+    names = ["_ends.jsonl", "index.html"]
     with simulated(tmp_path, status=SELDOM) as daemon:
-        (daemon.inbox / "index.html").mkdir()
-        make_song(daemon.inbox / "index.html" / "song.wav", 0.3)
+        for name in names:
+            (daemon.inbox / name).mkdir()
+            make_song(daemon.inbox / name / "song.wav", 0.3)
         make_song(daemon.inbox / "song.wav", 0.3)
         daemon.final("song.wav")
         daemon.sleep(2.0)
         found = [Path(path).name for path, _ in documents.sidecars(daemon.spool / "status")]
         assert found == ["song.wav.json"]
         listed = json.loads((daemon.spool / "status" / "_inbox.json").read_bytes())["entries"]
-        assert [(each["name"], each["reason"]) for each in listed] == [("index.html", "reserved-name")]
+        assert [(each["name"], each["reason"]) for each in listed] == [(name, "reserved-name") for name in names]
         assert "song.wav done" in text(page(daemon))
 
 

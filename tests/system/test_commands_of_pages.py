@@ -36,6 +36,8 @@ RUN: dict[tuple[str, str], tuple[str, ...]] = {
     (SERVICE, "Installing, and taking it away"): ("test_a_model_that_is_not_there", "test_taking_it_away"),
     (SERVICE, "Mounts and permissions"): ("test_a_second_spool_whose_mount_comes_late",),
     (SERVICE, "The page"): ("test_the_page",),
+    (SERVICE, "Hooks"): ("test_hooks",),
+    (PROTOCOL, "The list of ends"): ("test_follow",),
     (SERVICE, "The journal"): ("test_the_journal_has_fields", "test_every_kind_of_entry_in_the_journal_is_there"),
     (CONTRIBUTING, "Where is what"): ("test_making_files_anew", "test_drawing_the_picture_again"),
     (CONTRIBUTING, "Changing the locked versions"): (),  # takes uv and the package index

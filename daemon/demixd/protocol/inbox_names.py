@@ -100,7 +100,7 @@ def kind_of_folder(leaf: str) -> Kind | None:
     if _IGNORED.fullmatch(leaf) or not leaf.strip("."):
         return Kind.IGNORED
     # status/, which mirrors it, has files of such names.
-    return Kind.RESERVED if leaf.endswith((".json", ".cancel")) or leaf == PAGE else None
+    return Kind.RESERVED if leaf.endswith((".json", ".jsonl", ".cancel")) or leaf == PAGE else None
 
 
 def being_written(names: Iterable[str]) -> dict[str, str]:

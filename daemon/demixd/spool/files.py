@@ -55,8 +55,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_file(path: str | Path) -> int:
-    """A descriptor to read from. A link is refused (ELOOP), a FIFO without a writer is not waited for. Raises OSError."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """A descriptor to read from. A link is refused (ELOOP), a FIFO without a writer is not waited for. Raises OSError.
+
+    A folder is refused too (EISDIR): what opens a file on a descriptor of one raises, and leaves it open.
+    """
+    return nofollow.no_folder(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), path)
 
 
 def open_own(

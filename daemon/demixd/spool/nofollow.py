@@ -112,7 +112,16 @@ def new_file(folder: int, leaf: str) -> int:
 def read_file(root: Path, path: Path) -> int:
     """A descriptor to read the file `path` below `root`; a FIFO is not waited for. Raises OSError, ELOOP for a link."""
     with reach(root, path.parent) as folder:
-        return os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return no_folder(os.open(path.name, flags, dir_fd=folder), path)
+
+
+def no_folder(handle: int, path: str | Path) -> int:
+    """The descriptor itself; IsADirectoryError, and it is closed, where it is a folder's."""
+    if stat.S_ISDIR(os.fstat(handle).st_mode):
+        close(handle)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return handle
 
 
 def remove_file(root: Path, path: Path) -> None:

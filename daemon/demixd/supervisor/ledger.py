@@ -251,7 +251,7 @@ def _read(record: bytes) -> Job | Foreign:
 def _as(kind: type[T], record: bytes) -> T | None:
     try:
         return msgspec.json.decode(record, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -196,7 +196,7 @@ def _named(path: Path) -> Iterator[None]:
 def _owner(data: bytes) -> Owner | None:
     try:
         return msgspec.json.decode(data, type=Owner)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

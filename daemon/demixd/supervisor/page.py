@@ -105,6 +105,7 @@ class StatusPage:
         unready = [job for job in jobs.active.values() if job.state is State.WAITING and not job.ready_at]
         waiting = nsmallest(LISTED, unready, key=lambda job: (job.state_since, job.raw_name))
         newest = {job.raw_name: job for job in sorted(jobs.ended, key=lambda job: job.state_since)}
+        results = sorted(newest.values(), key=lambda job: job.state_since, reverse=True)[:RESULTS]
         etas = zip(heartbeat.queue, heartbeat.queue_eta_s, strict=False)
         shown = Overview(
             daemon=heartbeat,
@@ -115,7 +116,7 @@ class StatusPage:
             queue=self._sidecars(islice(jobs.queued(), LISTED)),
             waiting=self._sidecars(waiting),
             unseen=(),
-            results=self._sidecars(list(newest.values())[: -RESULTS - 1 : -1]),
+            results=self._sidecars(results),
             counts={},
             etas={song.job_id: eta_s for song, eta_s in islice(etas, LISTED) if eta_s is not None},
             entries=(),

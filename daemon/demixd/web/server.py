@@ -1,8 +1,8 @@
 """The server: its socket, its life, and how much of it one may take.
 
 A connection that sends no whole head of a request in 10 s, or takes nothing of an answer for two minutes, is closed; and where
-there are 300 connections, the one that has waited longest for a head makes room for a new one. So whoever opens hundreds that
-hang keeps nobody out, and takes a few kilobytes for each. Bodies have their own times (app.py, uploads.py).
+there are 300 connections, the one that has waited longest for a head, else for its reader, makes room for a new one. So whoever
+opens hundreds that hang keeps nobody out, and takes a few kilobytes for each. Bodies have their own times (app.py, uploads.py).
 """
 
 import asyncio
@@ -44,15 +44,17 @@ class Connection(H11Protocol):
 
     _waiting: ClassVar[dict["Connection", None]] = {}
     """Those that wait for a head, the longest first."""
+    _unread: ClassVar[dict["Connection", None]] = {}
+    """Those whose answers wait for a reader, the longest first."""
 
     _head: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._await_head()
         if len(self.connections) > MOST:
-            next(iter(self._waiting)).transport.abort()
+            next(iter((*self._waiting, *self._unread, self))).transport.abort()
+        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_head()
@@ -70,6 +72,7 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._unread[self] = None
         self._stuck = self.loop.call_later(STUCK_S, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -88,6 +91,7 @@ class Connection(H11Protocol):
             self._head = None
 
     def _move_on(self) -> None:
+        self._unread.pop(self, None)
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None

@@ -150,8 +150,9 @@ class Songs:
 
 
 def listed(manifest: Manifest) -> list[str]:
-    """The names of the files that a result has."""
-    return [*dict.fromkeys([*(each.name for each in manifest.files), *(each.name for each in manifest.extras)])]
+    """The names of the files that a result has, but those that no daemon gives: they would lead elsewhere, here or in a ZIP."""
+    names = dict.fromkeys([*(each.name for each in manifest.files), *(each.name for each in manifest.extras)])
+    return [name for name in names if not name.startswith("/") and ".." not in name.split("/") and "\\" not in name]
 
 
 def _sentence(text: str) -> str:

@@ -130,7 +130,9 @@ def detail(
     facts = row(song, shown)
     facts["error"] = song.error and {"message": song.error.message, "detail": song.error.detail, "remedy": remedy}
     facts["warning_texts"] = list(song.warnings)
-    facts["profile"], facts["stems"] = song.options.get("profile"), song.options.get("stems")
+    profile, chosen = song.options.get("profile"), song.options.get("stems")
+    facts["profile"] = profile if isinstance(profile, str) else None
+    facts["stems"] = [each for each in chosen if isinstance(each, str)] if isinstance(chosen, list) else None
     facts["priority"] = options.get("priority", 0) if song.state is State.WAITING else None
     facts["engine"] = song.engine and f"{song.engine.model} on {song.engine.device_name or song.engine.device}"
     facts["fallback"] = song.engine.fallback if song.engine else None

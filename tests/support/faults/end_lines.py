@@ -27,16 +27,21 @@ def line(number: int, name: str = "song.wav", state: State = State.DONE, **facts
     return status.encode(status.End(**msgspec.structs.asdict(sidecar), end=end))
 
 
+def beat(spool: Spool, number: int) -> None:
+    """A heartbeat of that start, with this number."""
+    worker = {"state": "ready", "pid": None, "message": "", "model": None, "device": None, "device_name": None}
+    told = {"schema": 1, "seq": START + number, "interval_s": 5.0, "state": "ready", "pid": 1, "running": None}
+    told |= {"worker": {**worker, "precision": None, "fallback": None, "memory_bytes": None}, "version": "v"}
+    told |= {"queue": [], "watch": {"mode": "poll", "why": ""}, "counts": {}, "warnings": [], "updated_at": ""}
+    told |= {"daemon": {"instance": "i", "version": "v"}}
+    (spool.status / DAEMON).write_bytes(msgspec.json.encode(told))
+
+
 def spool_in_its_third_start(folder: Path) -> Spool:
     """A spool of which nothing is there but the heartbeat of a daemon's third start."""
     found = Spool(config.parse(f'[paths]\nspool = "{folder}/spool"\nstate = "{folder}/state"\n', "demixd.toml"))
     found.status.mkdir(parents=True)
-    worker = {"state": "ready", "pid": None, "message": "", "model": None, "device": None, "device_name": None}
-    told = {"schema": 1, "seq": START + 1000, "interval_s": 5.0, "state": "ready", "pid": 1, "running": None}
-    told |= {"worker": {**worker, "precision": None, "fallback": None, "memory_bytes": None}, "version": "v"}
-    told |= {"queue": [], "watch": {"mode": "poll", "why": ""}, "counts": {}, "warnings": [], "updated_at": ""}
-    told |= {"daemon": {"instance": "i", "version": "v"}}
-    (found.status / DAEMON).write_bytes(msgspec.json.encode(told))
+    beat(found, 1000)
     return found
 
 

@@ -170,19 +170,19 @@ def test_many_songs_at_once(daemon: Daemon, visitor: Visitor, sound: Path) -> No
 
 
 @pytest.mark.daily
-def test_a_song_that_is_there_already(daemon: Daemon, visitor: Visitor, sound: Path) -> None:
+def test_a_song_that_is_there_already(daemon: Daemon, browser: Browser, site: Site, sound: Path) -> None:
     """It is not sent a second time: the row says why, and goes when it is dismissed."""
-    daemon.hold.touch()
-    visitor.drop(sound, "Twice.wav")
-    expect(visitor.page.locator("#running")).to_contain_text("Twice.wav")
-    visitor.drop(sound, "Twice.wav")
-    expect(visitor.page.locator("#uploads")).to_contain_text("already")
-    visitor.page.get_by_role("button", name="Do not send Twice.wav").click()
-    expect(visitor.page.locator("#uploads .row")).to_have_count(0)
-    daemon.hold.unlink()
-    daemon.final("Twice.wav")
-    assert visitor.complaints == ["Failed to load resource: the server responded with a status of 409 (Conflict)"]
-    visitor.complaints.clear()
+    with window(browser, 390, expected="status of 409") as page:
+        visitor = Visitor(page, site)
+        daemon.hold.touch()
+        visitor.drop(sound, "Twice.wav")
+        expect(visitor.page.locator("#running")).to_contain_text("Twice.wav")
+        visitor.drop(sound, "Twice.wav")
+        expect(visitor.page.locator("#uploads")).to_contain_text("already")
+        visitor.page.get_by_role("button", name="Do not send Twice.wav").click()
+        expect(visitor.page.locator("#uploads .row")).to_have_count(0)
+        daemon.hold.unlink()
+        daemon.final("Twice.wav")
 
 
 def test_cancel_and_again(daemon: Daemon, visitor: Visitor, sound: Path) -> None:

@@ -1,6 +1,7 @@
 """The list of ends as other programs read it, while it grows and others write there too."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from demixd.client.ends import EndReader, last_end
 from demixd.protocol.job import State
 from demixd.spool.files import append_line
 from demixd.spool.tree import DAEMON, ENDS, Spool
-from end_lines import START, line, spool_in_its_third_start
+from end_lines import START, beat, line, spool_in_its_third_start
 
 
 @pytest.fixture
@@ -59,11 +60,41 @@ def test_what_is_none_of_the_daemons(reader: EndReader, spool: Spool, add: Calla
     for data in (b"junk\n", b'{"end": 5}\n', b"\xff\xfe\n", b"[" * 100_000 + b"\n", b"x" * (3 << 20) + b"\n"):
         add(data)
     add(line(2, state=State.RUNNING))
-    add(line(1 << 32))
-    add(line((1 << 53) - START))
     add(line(3))
     assert read(reader) == [1, 3]
     assert last_end(spool) == START + 3
+
+
+@pytest.mark.parametrize("number", [1001, (1 << 32) - 1, 1 << 32, (1 << 53) - START])
+def test_a_number_that_no_daemon_has_reached(
+    reader: EndReader, spool: Spool, add: Callable[[bytes], None], number: int
+) -> None:
+    """A line may be younger than the heartbeat; one that is above the next as well is forged, and hides nothing after it."""
+    add(line(1))
+    add(line(number))
+    add(line(2))
+    assert read(reader) == [1]
+    assert read(reader) == [], "there is no other heartbeat yet"
+    beat(spool, 1002)
+    assert read(reader) == ([1001] if number == 1001 else [2])
+    add(line(1005))
+    assert read(reader) == []
+    beat(spool, 1006)
+    assert read(reader) == [1005]
+
+
+@pytest.mark.parametrize("last", [START + 5000, START + (5 << 32), 1 << 60])
+def test_a_place_that_no_daemon_has_reached(spool: Spool, add: Callable[[bytes], None], last: int) -> None:
+    """Whoever was led there, or whose daemon has lost all that it knew, goes on with what was told since the daemon's start."""
+    add(line(-5))
+    add(line(1))
+    reader = EndReader(spool, last)
+    assert read(reader) == [], "the heartbeat may be an old one"
+    beat(spool, 1001)
+    assert read(reader) == [1]
+    add(line(2))
+    assert read(reader) == [2]
+    reader.close()
 
 
 def test_half_a_line(reader: EndReader, spool: Spool, add: Callable[[bytes], None]) -> None:
@@ -112,3 +143,22 @@ def test_a_place_in_the_list(spool: Spool, add: Callable[[bytes], None]) -> None
     reader.close()
     (spool.status / DAEMON).unlink()
     assert last_end(spool) == 0
+
+
+def test_what_lies_in_the_place_of_the_list(reader: EndReader, spool: Spool, add: Callable[[bytes], None]) -> None:
+    """A link, a folder and a socket there are no list, and leave nothing open."""
+    path = spool.status / ENDS
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    path.symlink_to("/etc/hostname")
+    assert read(reader) == []
+    path.unlink()
+    path.mkdir()
+    assert read(reader) == []
+    path.rmdir()
+    with socket.socket(socket.AF_UNIX) as line_of_others:
+        line_of_others.bind(str(path))
+        assert read(reader) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    path.unlink()
+    add(line(1))
+    assert read(reader) == [1]

@@ -129,6 +129,13 @@ def test_the_policy() -> None:
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
 
 
+@pytest.mark.parametrize("other", ['prefs={"a":1}', "theme=dark mode", 'x="unclosed', "a[b]=1", "a", "ä=ö", "=", ""])
+def test_cookies_of_others(other: str) -> None:
+    """Browsers send the cookies of all programs of a host, whatever is in them: ours is found before and behind them."""
+    for cookies in (f"{other}; {GATE.cookie}={TOKEN}", f"{GATE.cookie}={TOKEN}; {other}"):
+        assert GATE.refusal("GET", "/", HEAD | {"cookie": cookies}) is None
+
+
 def test_the_cookie() -> None:
     """No script reads it, no other site has it sent, and two servers on one host do not overwrite each other's."""
     assert "HttpOnly" in GATE.set_cookie and "SameSite=Strict" in GATE.set_cookie

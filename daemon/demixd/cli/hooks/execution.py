@@ -33,6 +33,9 @@ ENDS_S = 5.0
 
 LOOK_S = 0.2
 
+LEFT = 4
+"""Reads after a run's end: a pipe holds 64 KiB."""
+
 
 class StoppedError(Exception):
     """The run was ended since we are to stop; it is made again."""
@@ -55,8 +58,8 @@ def song_of(end: End) -> str | None:
 def facts(end: End, name: str, spool: Spool) -> dict[str, str]:
     """The environment of a run. Empty where there is none: the result's folder and files, the error, the tag."""
     folder = PurePosixPath(end.output.dir) if end.output else None
-    is_result = folder is not None and not folder.is_absolute() and ".." not in folder.parts
-    files = [each.name for each in end.output.files] if end.output and is_result else []
+    is_result = folder is not None and _is_below(str(folder))
+    files = [each.name for each in end.output.files if _is_below(each.name)] if end.output and is_result else []
     told = {
         "END": str(end.end),
         "JOB_ID": end.job_id,
@@ -72,6 +75,12 @@ def facts(end: End, name: str, spool: Spool) -> dict[str, str]:
         "MODEL": end.engine.model if end.engine else "",
     }
     return {f"DEMIXD_{key}": _fitting(value) for key, value in told.items()}
+
+
+def _is_below(name: str) -> bool:
+    """Whether it is a path below a folder, and on one line; no daemon gives another."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\n" not in name
 
 
 def _fitting(value: str) -> str:
@@ -124,11 +133,14 @@ class _Output:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell, self._rest, self._count = tell, b"", 0
 
-    def take(self, data: bytes) -> None:
+    def read(self, pipe: int) -> bool:
+        """Take what has come; False where there will be no more."""
+        data = os.read(pipe, 1 << 16)
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[:LONGEST]
         for line in lines:
             self._line(line)
+        return bool(data)
 
     def end(self) -> None:
         if self._rest:
@@ -148,19 +160,20 @@ def _awaited(process: subprocess.Popen[bytes], limits: Limits, output: _Output) 
     over = time.monotonic() + limits.seconds
     is_open = True
     try:
-        while True:
-            if is_open and select.select([pipe], [], [], LOOK_S)[0]:
-                data = os.read(pipe, 1 << 16)
-                output.take(data)
-                is_open = bool(data)
-            elif process.poll() is not None:
-                break
-            elif not is_open:
+        while process.poll() is None:
+            if not is_open:
                 time.sleep(LOOK_S)
+            elif select.select([pipe], [], [], LOOK_S)[0]:
+                is_open = output.read(pipe)
             if limits.stop.is_set():
                 raise StoppedError
             if time.monotonic() > over:
                 return f"it took longer than {limits.seconds:g} s, and was ended"
+        # What it has left behind may talk for ever: only what is in the pipe by now is its own.
+        for _ in range(LEFT):
+            if not (is_open and select.select([pipe], [], [], 0)[0]):
+                break
+            is_open = output.read(pipe)
     finally:
         if process.poll() is None:
             _end(process)

@@ -1,5 +1,6 @@
 """How far each executable is in the list of ends: the number of the last end that it was run for, on disk."""
 
+import fcntl
 import hashlib
 import os
 import threading
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from demixd.errors import RefusedError
 from demixd.spool import documents
 from demixd.spool.files import write_whole
 from demixd.spool.tree import Spool
@@ -24,23 +26,29 @@ class Places:
     """The places in the list of one spool. Several threads use them."""
 
     def __init__(self, folder: Path, spool: Spool) -> None:
-        """Raises OSError where `folder` cannot be made."""
+        """Raises OSError where `folder` cannot be made, RefusedError where another process has these places."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._path = folder / f"{hashlib.sha256(os.fsencode(spool.status)).hexdigest()[:16]}.json"
+        self._held = self._path.with_suffix(".lock").open("wb")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._held.close()
+            raise RefusedError(
+                f"hooks of this spool run already, with their places in {folder}: stop those first"
+            ) from error
         self._lock = threading.Lock()
         self._of = documents.read(self._path, dict[str, int]) or {}
 
-    def of(self, name: str, otherwise: int) -> int:
-        """The place of an executable; one that is new begins after the end `otherwise`, and its place is kept from now on."""
+    def of(self, name: str) -> int | None:
+        """The place of an executable; None for one that is new."""
         with self._lock:
-            known = self._of.get(name)
-        if known is None:
-            self.keep(name, otherwise)
-        return otherwise if known is None else known
+            return self._of.get(name)
 
     def keep(self, name: str, end: int) -> None:
         """Note, durably, that the executable was run for this end. Raises OSError."""
         with self._lock:
-            self._of[name] = end
-            write_whole(self._path, msgspec.json.encode(self._of), root=self._folder, durable=True)
+            places = self._of | {name: end}
+            write_whole(self._path, msgspec.json.encode(places), root=self._folder, durable=True)
+            self._of = places

@@ -33,7 +33,7 @@ class Hooks:
     """Those of one folder, for one spool."""
 
     def __init__(self, config: Config, *, state: Path | None = None, again_s: tuple[float, ...] = AGAIN_S) -> None:
-        """Raises RefusedError where there is no folder, OSError where places cannot be kept."""
+        """Raises RefusedError where there is no folder, or others run the same hooks; OSError where places cannot be kept."""
         self._spool = Spool(config)
         self._folder = Path(config.hooks.folder)
         if not self._folder.is_dir():
@@ -52,11 +52,14 @@ class Hooks:
     def run(self) -> None:
         """Until `stop`. A run that is made then is ended, and made again the next time."""
         say(f"running what is in {self._folder} for each end of {self._spool.named['status']}")
-        while not self._stop.is_set():
-            self._rescan()
-            self._stop.wait(RESCAN_S)
-        for thread in self._threads.values():
-            thread.join()
+        try:
+            while not self._stop.is_set():
+                self._rescan()
+                self._stop.wait(RESCAN_S)
+        finally:
+            self._stop.set()
+            for thread in self._threads.values():
+                thread.join()
 
     def _rescan(self) -> None:
         """Begin with the executables that are new."""
@@ -68,9 +71,20 @@ class Hooks:
         for path in found:
             thread = self._threads.get(path.name)
             if (thread is None or not thread.is_alive()) and self._is_trusted(path):
-                begins = self._places.of(path.name, last_end(self._spool))
-                self._threads[path.name] = threading.Thread(target=self._follow, args=(path, begins), name=path.name)
-                self._threads[path.name].start()
+                self._begin(path)
+
+    def _begin(self, path: Path) -> None:
+        """Follow the list for an executable from its place on; one that is new begins after what is there."""
+        try:
+            begins = self._places.of(path.name)
+            if begins is None:
+                begins = last_end(self._spool)
+                self._places.keep(path.name, begins)
+        except OSError as error:
+            self._tell_once(path.name, f"{path.name}: {error.filename or 'its place'}: {error.strerror}")
+            return
+        self._threads[path.name] = threading.Thread(target=self._follow, args=(path, begins), name=path.name)
+        self._threads[path.name].start()
 
     def _is_trusted(self, path: Path) -> bool:
         try:
@@ -98,7 +112,7 @@ class Hooks:
                         self._run(path, end, line)
                         self._places.keep(path.name, end.end)
                 except OSError as error:
-                    self._tell_once(path.name, f"{path.name}: {error.filename}: {error.strerror}")
+                    self._tell_once(path.name, f"{path.name}: {error.filename or 'its place'}: {error.strerror}")
                     return  # with its place as it was; the next look begins anew
 
     def _run(self, path: Path, end: End, line: bytes) -> None:

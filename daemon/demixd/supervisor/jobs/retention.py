@@ -213,7 +213,7 @@ def _is_older(line: bytes, than: str) -> bool:
     """Whether a line is there, and old: also one that is none of ours, as long as it lies before those that are not old."""
     try:
         return bool(line) and msgspec.json.decode(line, type=_Told).updated_at < than
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
 
 

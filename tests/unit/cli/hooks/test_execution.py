@@ -166,6 +166,23 @@ def test_what_it_leaves_behind(spool: Spool, tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+def test_what_it_leaves_behind_talks(spool: Spool, tmp_path: Path) -> None:
+    """A process that goes on to write after the run has ended makes no failure of it, and is let be."""
+    text = f"(while :; do echo on; sleep 0.05; done) & echo $! > {tmp_path}/pid; sleep 0.2"
+    wrong, told = ran(spool, tmp_path, text, limit_s=20.0)
+    os.kill(int((tmp_path / "pid").read_text()), 9)
+    assert wrong is None
+    assert set(told) == {"on"}
+
+
+def test_forged_files(spool: Spool) -> None:
+    """Names that lead out of the result's folder, or onto another line, are none of its files."""
+    names = ("vocals.flac", "../../etc/passwd", "/etc/shadow", "a\nb.flac", "sub/drums.flac")
+    output = Output(dir="Song", files=tuple(OutputFile(stem="s", name=name, sha256="0", bytes=1) for name in names))
+    given = facts(msgspec.json.decode(line(5, output=output), type=End), "song.wav", spool)
+    assert given["DEMIXD_FILES"] == "vocals.flac\nsub/drums.flac"
+
+
 def test_a_stop(spool: Spool, tmp_path: Path) -> None:
     """A run that is made when we are stopped is ended, and counts as not made."""
     stop = threading.Event()

@@ -201,7 +201,8 @@ def test_what_lies_in_the_place_of_the_list(home: Home) -> None:
     home.spool.status.mkdir(parents=True, exist_ok=True)
     path = home.spool.status / ENDS
     old, young = (f'{{"updated_at": "{utc(home.clock.wall() - days * DAY_S)}"}}\n' for days in (40, 1))
-    path.write_text(old + "junk\n" + old + young + "junk\n" + young)
+    deep = '{"a":' + "[" * 5000 + "]" * 5000 + "}\n"
+    path.write_text(old + "junk\n" + deep + old + young + "junk\n" + young)
     home.look()
     assert path.read_text() == young + "junk\n" + young
     path.rename(home.spool.status.parent / "victim")
