@@ -20,6 +20,10 @@ from end_lines import lines, wrong_ends
 PATIENCE_S = 60.0
 
 
+STARTED: list["Companion"] = []
+"""The companions of the test that runs, which ends them also where it fails."""
+
+
 class Companion:
     """A command beside the daemon, that can be killed and started again; it writes to a file of its own."""
 
@@ -28,6 +32,7 @@ class Companion:
         self._log = daemon.folder / f"{words[0]}.log"
         self._env = os.environ | {"STATE_DIRECTORY": str(daemon.folder / "hooks-state")}
         self._process: subprocess.Popen[bytes] | None = None
+        STARTED.append(self)
 
     def start(self) -> "Companion":
         with self._log.open("ab") as log:
@@ -41,6 +46,11 @@ class Companion:
         self._process.send_signal(number)
         return self._process.wait(PATIENCE_S)
 
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     @property
     def said(self) -> str:
         return self._log.read_text()
@@ -53,6 +63,8 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     hooks = {"folder": str(folder), "limit_s": 2.0}
     with running(tmp_path, fake=True, hooks=hooks, inbox={"settle": 0.1}) as daemon:
         yield daemon
+        while STARTED:
+            STARTED.pop().kill()
 
 
 def put(daemon: Daemon, name: str, text: str) -> None:
@@ -129,7 +141,10 @@ def test_a_place_outlives_both(daemon: Daemon) -> None:
     until(lambda: list((daemon.folder / "hooks-state").glob("*.json")), "it has its place")
     fails_fast(daemon, "one.wav")
     until(lambda: len(noted(daemon, "noted")) == 1, "the first")
-    until(lambda: str(noted(daemon, "noted")[0]) in next((daemon.folder / "hooks-state").iterdir()).read_text(), "kept")
+    until(
+        lambda: str(noted(daemon, "noted")[0]) in next((daemon.folder / "hooks-state").glob("*.json")).read_text(),
+        "kept",
+    )
     assert hooks.end() == 0
     for name in ("two.wav", "three.wav"):
         fails_fast(daemon, name)
