@@ -116,8 +116,12 @@ def test_each_end_is_run_for(daemon: Daemon) -> None:
     (daemon.folder / "hooks.d" / "notes").write_text("no program\n")
     hooks = Companion(daemon, "hooks").start()
     try:
-        until(lambda: "hooks.d for each end" in hooks.said, "it has begun")
-        time.sleep(0.5)  # what is new begins after what is there when it is first seen
+        # What is new begins after what is there when it is first seen.
+        kept = daemon.folder / "hooks-state"
+        until(
+            lambda: any({"good", "hangs"} <= json.loads(each.read_bytes()).keys() for each in kept.glob("*.json")),
+            "places",
+        )
         make_song(daemon.folder / "song.wav", 0.3).rename(daemon.inbox / "song.wav")
         assert daemon.final("song.wav")["state"] == "done"
         fails_fast(daemon, "after.wav")
@@ -229,6 +233,12 @@ def test_a_new_one_while_places_cannot_be_kept(daemon: Daemon) -> None:
         assert hooks.end() == 0
 
 
+def _reads_the_list(pid: int) -> bool:
+    """Whether a process has the list of ends open."""
+    handles = Path(f"/proc/{pid}/fd").iterdir()
+    return any(os.path.realpath(handle).endswith("_ends.jsonl") for handle in handles)
+
+
 def test_follow(daemon: Daemon) -> None:
     """Lines come as the ends do, from now on or after a number; with --all other states come too."""
     fails_fast(daemon, "before.wav")
@@ -247,7 +257,7 @@ def test_follow(daemon: Daemon) -> None:
     ]
     assert running[1].stdout is not None
     assert json.loads(running[1].stdout.readline())["end"] == first
-    time.sleep(1.5)  # until the others have seen what is there
+    until(lambda: all(_reads_the_list(process.pid) for process in running), "the others have seen what is there")
     daemon.hold.touch()
     make_song(daemon.folder / "song.wav", 0.3).rename(daemon.inbox / "song.wav")
     daemon.state("song.wav", "running")
