@@ -26,7 +26,7 @@ from typing import Any
 
 from actions import act as act_on
 from demixd.__main__ import main
-from demixd.child_process import ONE_THREAD
+from demixd.spool.child_process import ONE_THREAD
 from demixd.supervisor import trace
 from demixd.supervisor.workers import process
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from demixd import child_process
 from demixd import config as configuration
 from demixd.client import reader
 from demixd.errors import RefusedError
+from demixd.spool import child_process
 from demixd.spool.tree import Spool
 
 POLL_S = 0.01

@@ -14,10 +14,10 @@ from typing import BinaryIO, cast
 import msgspec
 
 from demixd.audio.pcm import PcmWriter
-from demixd.child_process import end_with_parent, first_to_go
 from demixd.errors import AudioProcessingError, Code
 from demixd.pipeline.decode import decode
 from demixd.pipeline.decoder import LONGEST, Made, Order, Reached, Refused
+from demixd.spool.child_process import end_with_parent, first_to_go
 
 MEMORY = 1 << 30
 """Bytes of address space. Python and the libraries take 220 MiB of it, and no song that was met takes 100 more."""

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import msgspec
 
-from demixd import child_process
 from demixd.audio.pcm import Pcm, Places, Shelf, Written
 from demixd.errors import AudioProcessingError, Code, disk_error
 from demixd.protocol.track import Track
+from demixd.spool import child_process
 from demixd.spool.files import open_song
 from demixd.spool.processes import state_and_time
 

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
-from demixd.child_process import AwakeTime
+from demixd.spool.child_process import AwakeTime
 
 T = TypeVar("T")
 

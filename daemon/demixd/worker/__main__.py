@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 
-from demixd.child_process import end_with_parent
+from demixd.spool.child_process import end_with_parent
 from demixd.worker.channel import Channel
 from demixd.worker.session import serve
 

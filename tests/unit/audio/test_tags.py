@@ -981,7 +981,7 @@ def test_tags_of_more_than_the_memory(tmp_path: Path) -> None:
 PAUSED = """
 import sys
 from pathlib import Path
-from demixd import child_process
+from demixd.spool import child_process
 from demixd.audio.tags import sandbox
 child_process.PAUSE_S, sandbox.LONGEST_S = 2.0, 4.0
 code = "import sys, time; sys.stderr.write('x'); time.sleep(1); from demixd.audio.tags.__main__ import main; main()"

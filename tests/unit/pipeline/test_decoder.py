@@ -13,12 +13,12 @@ import pytest
 from audio import nothing
 from daemons import make_song
 from decoding import heard
-from demixd import child_process
 from demixd.audio.budget import Budget
 from demixd.audio.pcm import Frames, Shelf
 from demixd.errors import AudioProcessingError, Code, StopProcessingError
 from demixd.pipeline import decoder
 from demixd.protocol.track import Track
+from demixd.spool import child_process
 from processes import children
 
 

@@ -1,6 +1,6 @@
 """The daemon's own time."""
 
-from demixd.child_process import PAUSE_S
+from demixd.spool.child_process import PAUSE_S
 from demixd.supervisor.clock import AwakeClock
 from simulated_clock import SimulatedClock
 

@@ -6,7 +6,7 @@ import msgspec
 
 from demixd.audio.tags.reading import tags_of
 from demixd.audio.tags.sandbox import limit
-from demixd.child_process import end_with_parent
+from demixd.spool.child_process import end_with_parent
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from demixd import child_process
 from demixd.audio.tags.values import NOTHING, Tags
+from demixd.spool import child_process
 from demixd.spool.files import open_song
 
 PROGRAM = child_process.python("demixd.audio.tags")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from demixd.child_process import end_with_parent, first_to_go
 from demixd.engine import cache
 from demixd.engine.cache import Conversion
+from demixd.spool.child_process import end_with_parent, first_to_go
 
 if TYPE_CHECKING:
     # torch takes seconds to import: the kernel is told first that we end with our parent.

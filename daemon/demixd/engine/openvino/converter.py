@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from demixd import child_process
 from demixd.config import Config
 from demixd.engine import cache, host
 from demixd.engine.cache import Conversion
 from demixd.engine.models import store
 from demixd.engine.models.store import ModelFiles, Where
+from demixd.spool import child_process
 
 PROGRAM = child_process.python("demixd.engine.openvino.convert")
 

@@ -5,8 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from demixd import child_process
 from demixd.engine import host
+from demixd.spool import child_process
 from demixd.supervisor.workers.line import CLOSE_S, Died, Line, Post
 
 PROGRAM = child_process.python("demixd.worker")

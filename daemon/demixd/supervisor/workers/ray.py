@@ -11,8 +11,8 @@ import subprocess
 
 import msgspec
 
-from demixd import child_process
 from demixd.config import Config
+from demixd.spool import child_process
 from demixd.supervisor.workers.line import Died, Line, Post, StartWorker
 from demixd.supervisor.workers.process import WorkerProcess
 from demixd.worker.ray.orders import Begin, Open

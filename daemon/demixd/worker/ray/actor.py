@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from demixd import child_process, config
+from demixd import config
 from demixd.engine import host
 from demixd.errors import ConfigError
-from demixd.spool import nofollow, private, processes
+from demixd.spool import child_process, nofollow, private, processes
 from demixd.spool.files import open_own
 from demixd.version import __version__
 from demixd.worker.messages import LONGEST

@@ -31,7 +31,7 @@ def python(module: str) -> list[str]:
 
     Python's isolated mode: neither the working directory, which others may write to, nor PYTHONPATH counts.
     """
-    return [sys.executable, "-I", "-c", _RUN, str(Path(__file__).parents[1]), module]
+    return [sys.executable, "-I", "-c", _RUN, str(Path(__file__).parents[2]), module]
 
 
 def first_to_go() -> None:

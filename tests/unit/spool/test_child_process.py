@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from demixd import child_process
+from demixd.spool import child_process
 
-PACKAGE = Path(child_process.__file__).parent
+PACKAGE = Path(child_process.__file__).parents[1]
 
 
 @pytest.mark.parametrize("module", ["demixd.worker", "demixd.engine.openvino.convert", "demixd.audio.tags"])
